@@ -1,0 +1,29 @@
+import os
+
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+)
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import pathlib  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+from vidpred_jax import runtime  # noqa: E402
+
+runtime.setup()
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+if not flags.FLAGS.is_parsed():
+  flags.FLAGS.mark_as_parsed()
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
+
+
+@pytest.fixture(scope='session')
+def shared():
+  """The folder with reference numbers and real clips; skips without it."""
+  if not SHARED.is_dir():
+    pytest.skip('the folder ../shared with reference data is not here')
+  return SHARED

@@ -1,0 +1,1 @@
+"""Flax modules: parameters, no losses, no loops over data."""

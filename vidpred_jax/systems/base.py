@@ -1,0 +1,61 @@
+"""What a system is: three pure functions and a few facts about itself.
+
+A clip is `[B, T, H, W, C]`, float32 in [0, 1] for images. `Frames` says which
+of its frames are seen and which are asked for; no model branches on a task.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Frames(NamedTuple):
+  """Indices into a clip: what is seen and what is asked.
+
+  Prediction is `Frames((0, 1), (2, 3, 4))`, interpolation `Frames((0, 2), (1,))`.
+  """
+
+  context: tuple[int, ...]
+  target: tuple[int, ...]
+
+  @property
+  def length(self) -> int:
+    """Frames a clip must have, `max(index) + 1`."""
+    return 1 + max(self.context + self.target)
+
+  @property
+  def interpolates(self) -> bool:
+    """Whether every target lies between the first and last context frame."""
+    return min(self.context) < min(self.target) and max(self.target) < max(
+      self.context
+    )
+
+
+class System(NamedTuple):
+  """A model, its loss and its way of predicting, as pure functions.
+
+  Attributes:
+    init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
+      collections. `video` is a clip `[B, T, H, W, C]`; only its shape matters.
+    loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
+      is the whole clip, float [0, 1]; `collections` are the updated
+      non-parameter collections, `metrics` a flat dict of scalars.
+    predict: `(variables, context, key) -> frames`. `context` is `[B,
+      len(frames.context), H, W, C]`, the result `[B, N, H, W, C]` with
+      N = `len(frames.target)`.
+    frames: the frames `loss` and `predict` are about.
+    multiple: H and W must be divisible by this.
+    stochastic: whether `predict` depends on `key`.
+    explain: `(variables, context, key) -> (frames, details)`: as `predict`, and
+      a dict of what the model looked at, each `[B, N, ...]`: `'flow'`
+      [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
+      `'blocks'` [B, N, K] with 1 for each block used. None where there is
+      nothing to show.
+  """
+
+  init: Callable
+  loss: Callable
+  predict: Callable
+  frames: Frames
+  multiple: int
+  stochastic: bool
+  explain: Callable | None = None
