@@ -1,0 +1,188 @@
+"""Clips for training and evaluation: sources by name, two iterators.
+
+A source is a grain random access source: `source[i]` is a dict with `video`
+uint8 [T, H, W, C] and `name`, a function of `i` alone. `train_iterator` gives
+random batches without end, `eval_batches` every clip once.
+"""
+
+import inspect
+import math
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from vidpred_jax.data import photos
+
+SOURCES = {
+  'photos': photos.PhotosInMotion,
+}
+
+
+def make_source(name: str, *, split: str, num_frames: int, **settings):
+  """Makes a source by name.
+
+  Args:
+    name: one of `SOURCES`.
+    split: 'train' or 'test'; some sources have more.
+    num_frames: frames per clip, T.
+    **settings: the keyword arguments of the source.
+
+  Returns:
+    The source: `len(source)`, `source[i]`.
+
+  Raises:
+    ValueError: if there is no such source, setting or split.
+    FileNotFoundError: if its data is not there.
+  """
+  if name not in SOURCES:
+    raise ValueError(
+      f'There is no data source {name!r}; there are '
+      f'{", ".join(sorted(SOURCES))}.'
+    )
+  accepted = _settings(name)
+  unknown = sorted(set(settings) - set(accepted))
+  if unknown:
+    raise ValueError(
+      f'The data source {name!r} has no setting {", ".join(unknown)}; it has '
+      f'{", ".join(accepted)}.'
+    )
+  return SOURCES[name](split, num_frames, **settings)
+
+
+def train_iterator(
+  name: str,
+  *,
+  num_frames: int,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  split: str = 'train',
+  **settings,
+) -> Iterator[dict]:
+  """Random batches without end; batch `step` is a function of (seed, step).
+
+  Batch `step` of the whole job is the concatenation of the processes' batches
+  in their order: the same clips in the same places for any number of processes
+  and workers.
+
+  Args:
+    name: one of `SOURCES`.
+    num_frames: frames per clip, T.
+    batch_size: clips per batch in all processes together.
+    seed: of order and augmentation.
+    start_step: the first batch to give.
+    process_index: this process.
+    process_count: number of processes that share a batch.
+    workers: worker processes that load; 0 loads in threads of this process.
+    split: which clips.
+    **settings: of the source.
+
+  Returns:
+    An iterator of dicts with `video` uint8 [B, T, H, W, C], where B is
+    `batch_size / process_count`, and the source's other arrays. With workers,
+    call its `close()` when done.
+
+  Raises:
+    ValueError: if a setting is wrong or `batch_size` does not divide.
+  """
+  local = _local_batch_size(batch_size, process_index, process_count)
+  source = make_source(name, split=split, num_frames=num_frames, **settings)
+  dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+  dataset = dataset.map(_arrays_only).batch(local)
+  dataset = dataset[process_index::process_count][start_step:]
+  if workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+    return iter(
+      dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+      ).mp_prefetch(
+        grain.MultiprocessingOptions(
+          num_workers=workers, per_worker_buffer_size=2
+        )
+      )
+    )
+  return iter(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    )
+  )
+
+
+def eval_batches(
+  name: str,
+  *,
+  num_frames: int,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  limit: int | None = None,
+  split: str = 'test',
+  **settings,
+) -> Iterator[dict]:
+  """Every clip of a split exactly once, in order.
+
+  Args:
+    name: one of `SOURCES`.
+    num_frames: frames per clip, T.
+    batch_size: clips per batch in all processes together.
+    process_index: this process.
+    process_count: number of processes that share a batch. All give the same
+      number of batches; concatenated in their order they are in order.
+    limit: at most so many clips, the first ones; None for all.
+    split: which clips.
+    **settings: of the source.
+
+  Returns:
+    An iterator of dicts with `video` uint8 [B, T, H, W, C], `valid` bool [B],
+    and the source's other arrays. The last batch is filled up with copies of
+    the last clip, whose `valid` is False.
+
+  Raises:
+    ValueError: if a setting is wrong or `batch_size` does not divide.
+  """
+  local = _local_batch_size(batch_size, process_index, process_count)
+  source = make_source(name, split=split, num_frames=num_frames, **settings)
+  count = len(source) if limit is None else min(limit, len(source))
+  if count < 1:
+    raise ValueError(f'There is nothing to evaluate in {source!r}.')
+
+  def load(i):
+    item = _arrays_only(source[min(i, count - 1)])
+    return item | {'valid': np.bool_(i < count)}
+
+  padded = math.ceil(count / batch_size) * batch_size
+  dataset = grain.MapDataset.range(padded).map(load).batch(local)
+  return iter(
+    dataset[process_index::process_count].to_iter_dataset(
+      grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    )
+  )
+
+
+def _settings(name: str) -> list[str]:
+  """The keyword arguments of a source."""
+  parameters = inspect.signature(SOURCES[name]).parameters
+  return [k for k in parameters if k not in ('split', 'num_frames')]
+
+
+def _local_batch_size(batch_size, process_index, process_count) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f'batch_size must be a positive multiple of the number of processes, '
+      f'got {batch_size} and {process_count}.'
+    )
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f'process_index must lie in [0, {process_count}), got {process_index}.'
+    )
+  return batch_size // process_count
+
+
+def _arrays_only(item: dict) -> dict:
+  return {k: v for k, v in item.items() if k != 'name'}
