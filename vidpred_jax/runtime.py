@@ -13,6 +13,7 @@ import sys
 
 import jax
 import numpy as np
+from absl import app, flags
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # 2026-11: jaxlib 0.10 sends CPU convolutions to YNNPACK, which is up to twice
@@ -76,3 +77,55 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
   """The same on every device."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def initialize_distributed(
+  coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+  """Joins this process to the others of a run; all None: as the cluster says.
+
+  Args:
+    coordinator: `host:port` of process 0.
+    num_processes: how many there are.
+    process_id: which one this is.
+  """
+  jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def run(main, define_flags) -> None:
+  """Runs a command; a user's error is one line on stderr and exit status 2.
+
+  Args:
+    main: `main(argv)`.
+    define_flags: called before the flags are parsed.
+  """
+
+  def parse(argv):
+    try:
+      return flags.FLAGS(argv)
+    except flags.Error:
+      raise
+    except (ValueError, OSError, AttributeError, KeyError, TypeError) as error:
+      _complain(error)  # what a config file raises for its variants and fields
+
+  def guarded(argv):
+    try:
+      if len(argv) > 1:
+        raise ValueError(
+          f'Got the argument {argv[1]!r}; options are written --name=value.'
+        )
+      return main(argv)
+    except (ValueError, OSError) as error:
+      _complain(error)
+
+  define_flags()
+  app.run(guarded, flags_parser=parse)
+
+
+def _complain(error: Exception) -> None:
+  """Prints an error on one line, or raises it under VIDPRED_JAX_TRACEBACK."""
+  if os.environ.get('VIDPRED_JAX_TRACEBACK'):
+    raise error
+  text = ' '.join(str(error).split())
+  print(f'Error: {text}', file=sys.stderr)
+  sys.exit(2)

@@ -7,11 +7,15 @@ of its frames are seen and which are asked for; no model branches on a task.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 
 class Frames(NamedTuple):
   """Indices into a clip: what is seen and what is asked.
 
-  Prediction is `Frames((0, 1), (2, 3, 4))`, interpolation `Frames((0, 2), (1,))`.
+  Prediction is `Frames((0, 1), (2, 3, 4))`, interpolation
+  `Frames((0, 2), (1,))`.
   """
 
   context: tuple[int, ...]
@@ -59,3 +63,18 @@ class System(NamedTuple):
   multiple: int
   stochastic: bool
   explain: Callable | None = None
+
+
+def as_float(video: jax.Array) -> jax.Array:
+  """What every system takes: uint8 images become float32 in [0, 1].
+
+  Physical fields are float32 already and stay as they are.
+  """
+  if video.dtype == jnp.uint8:
+    return video.astype(jnp.float32) / 255.0
+  return video
+
+
+def take(video: jax.Array, indices: tuple[int, ...]) -> jax.Array:
+  """The frames `indices` of a clip [B, T, H, W, C]."""
+  return jnp.stack([video[:, i] for i in indices], axis=1)

@@ -1,0 +1,166 @@
+"""What every system promises; a new one adds a line to `SMALL`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vidpred_jax import systems, train
+from vidpred_jax.systems import base
+
+# name -> frames, settings that make it small, (H, W)
+SMALL = {
+  'dmvfn': (
+    systems.Frames((0, 1), (2, 3)),
+    {
+      'scales': (4, 2, 1),
+      'widths': (16, 12, 8),
+      'inference_routing': 'threshold',
+    },
+    (32, 48),
+  ),
+}
+NAMES = sorted(systems.SYSTEMS)
+
+
+@functools.cache
+def small(name, **extra):
+  frames, settings, size = SMALL[name]
+  system = systems.make(name, frames=frames, **settings, **extra)
+  video = jax.random.uniform(
+    jax.random.key(0), (2, frames.length, *size, 3), jnp.float32
+  )
+  variables = jax.jit(system.init)(jax.random.key(1, impl='rbg'), video)
+  return system, variables, video
+
+
+@functools.cache
+def predicted(name, key):
+  system, variables, video = small(name)
+  context = base.take(video, system.frames.context)
+  return np.asarray(
+    jax.jit(system.predict)(variables, context, jax.random.key(key))
+  )
+
+
+def test_every_system_is_tested():
+  assert set(SMALL) == set(systems.SYSTEMS)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_prediction_has_the_asked_shape_and_range(name):
+  system, _, video = small(name)
+  frames = predicted(name, 0)
+  count = len(system.frames.target)
+  assert frames.shape == (2, count, *video.shape[2:])
+  assert frames.dtype == np.float32
+  assert np.isfinite(frames).all()
+  assert frames.min() >= 0 and frames.max() <= 1
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_same_key_same_frames_other_key_other_frames_if_stochastic(name):
+  system, variables, video = small(name)
+  context = base.take(video, system.frames.context)
+  again = jax.jit(system.predict)(variables, context, jax.random.key(0))
+  np.testing.assert_array_equal(predicted(name, 0), again)
+  same = np.array_equal(predicted(name, 0), predicted(name, 7))
+  assert same == (not system.stochastic)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_jit_equals_no_jit(name):
+  system, variables, video = small(name)
+  context = base.take(video, system.frames.context)
+  eager = system.predict(variables, context, jax.random.key(0))
+  np.testing.assert_allclose(predicted(name, 0), eager, atol=2e-5)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_explain_predicts_the_same(name):
+  system, variables, video = small(name)
+  if system.explain is None:
+    pytest.skip(f'{name} has nothing to explain')
+  context = base.take(video, system.frames.context)
+  frames, details = jax.jit(system.explain)(
+    variables, context, jax.random.key(0)
+  )
+  np.testing.assert_allclose(predicted(name, 0), frames, atol=1e-5)
+  for value in details.values():
+    assert value.shape[:2] == frames.shape[:2]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_parameter_gets_a_gradient(name):
+  system, variables, video = small(name)
+
+  def loss(params, key):
+    rest = {k: v for k, v in variables.items() if k != 'params'}
+    return system.loss({'params': params, **rest}, video, key)[0]
+
+  grad = jax.jit(jax.value_and_grad(loss))
+  total = None
+  for seed in range(6):  # routing may leave a block out of one draw
+    value, grads = grad(variables['params'], jax.random.key(seed))
+    assert np.isfinite(value)
+    size = jax.tree.map(lambda g: jnp.abs(g).sum(), grads)
+    total = size if total is None else jax.tree.map(jnp.add, total, size)
+  dead = [
+    jax.tree_util.keystr(path)
+    for path, value in jax.tree.leaves_with_path(total)
+    if not value > 0
+  ]
+  assert not dead
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_loss_falls_on_one_batch(name):
+  system, variables, _ = small(name)
+  # A pattern that moves, so that there is something to learn.
+  size = SMALL[name][2]
+  wave = jnp.sin(jnp.arange(size[1] + 64) / 5.0) * 0.4 + 0.5
+  video = jnp.stack(
+    [
+      jnp.broadcast_to(wave[4 * t : 4 * t + size[1]][None, :, None], (*size, 3))
+      for t in range(system.frames.length)
+    ]
+  )[None]
+  rule = optax.adam(2e-3)
+  state = train.TrainState(
+    jnp.int32(0),
+    variables['params'],
+    {k: v for k, v in variables.items() if k != 'params'},
+    rule.init(variables['params']),
+    {},
+  )
+  step = jax.jit(train.make_train_step(system, rule))
+  losses = []
+  for _ in range(40):
+    state, values = step(state, video, jax.random.key(0))
+    losses.append(float(values['loss']))
+  assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_wrong_sizes_are_refused(name):
+  system, variables, video = small(name)
+  context = base.take(video, system.frames.context)
+  with pytest.raises(ValueError, match=str(system.multiple)):
+    system.predict(
+      variables, context[:, :, : system.multiple + 1], jax.random.key(0)
+    )
+  with pytest.raises(ValueError, match='context|frames'):
+    system.predict(variables, context[:, :1], jax.random.key(0))
+  with pytest.raises(ValueError, match='frames'):
+    system.loss(variables, video[:, :-1], jax.random.key(0))
+
+
+def test_unknown_systems_and_settings_are_named():
+  frames = systems.Frames((0, 1), (2,))
+  with pytest.raises(ValueError, match='dmvfm.*dmvfn'):
+    systems.make('dmvfm', frames=frames)
+  with pytest.raises(ValueError, match='betta'):
+    systems.make('dmvfn', frames=frames, betta=0.3)

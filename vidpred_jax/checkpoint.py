@@ -1,0 +1,350 @@
+"""Weights on disk: an exported system, and the state of a training run.
+
+*Exported* is what one sends to others: a folder with `weights.safetensors` and
+`system.json` (name, settings, frames, and a SHA-256 over all of it). *Training
+states* are Orbax checkpoints under `<workdir>/checkpoints`, each with a
+fingerprint per leaf, since Orbax itself does not notice a flipped bit. Both are
+refused, naming the leaf or file, when the sums do not agree.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import safetensors
+import safetensors.numpy
+from jax import lax
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from vidpred_jax import params as params_lib
+from vidpred_jax import systems
+
+WEIGHTS = 'weights.safetensors'
+RECORD = 'system.json'
+CONFIG = 'config.json'
+
+
+# ------------------------------------------------------------------ exported
+
+
+def save_system(
+  path: str,
+  *,
+  system: str,
+  settings: Mapping[str, Any],
+  frames: systems.Frames,
+  variables: Mapping[str, Any],
+  overwrite: bool = False,
+) -> None:
+  """Writes a system and its weights to the folder `path`.
+
+  The folder is written beside its place and moved there when complete.
+
+  Args:
+    path: the folder to make.
+    system: name in `systems.SYSTEMS`.
+    settings: keyword arguments of `systems.make`, JSON values and tuples.
+    frames: the frames it was trained for.
+    variables: Flax variables, any nesting of dicts of arrays.
+    overwrite: whether an existing export at `path` may be replaced.
+
+  Raises:
+    FileExistsError: if `path` exists and is not to be overwritten, or is
+      something else than an export.
+    OSError: if the disk does not take it; nothing existing is changed.
+  """
+  path = pathlib.Path(path)
+  if path.exists() and not (overwrite and (path / RECORD).exists()):
+    raise FileExistsError(f'{path} exists already; nothing was written.')
+  leaves = {
+    name: np.ascontiguousarray(leaf)
+    for name, leaf in params_lib.flatten(variables).items()
+  }
+  data = safetensors.numpy.save(leaves)
+  record = {
+    'format': 1,
+    'system': system,
+    'settings': dict(settings),
+    'frames': {
+      'context': list(frames.context),
+      'target': list(frames.target),
+    },
+  }
+  record['sha256'] = _digest(record, data)
+  partial = path.with_name(path.name + '.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    partial.mkdir(parents=True)
+    (partial / WEIGHTS).write_bytes(data)
+    (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
+    if path.exists():
+      shutil.rmtree(path)
+    partial.rename(path)
+  except OSError:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+
+
+def load(path: str, **overrides):
+  """Loads an exported system, or the weights of a training run.
+
+  Of a training run that has ended its export is taken, of one that has not the
+  newest checkpoint (the averaged weights where there are some).
+
+  Args:
+    path: an exported folder or the `--workdir` of a run.
+    **overrides: settings that replace the stored ones, `frames` among them.
+
+  Returns:
+    `(system, variables)`.
+
+  Raises:
+    FileNotFoundError: if there is neither.
+    ValueError: if a file is damaged, or the weights are not those of the
+      system with these settings.
+  """
+  record, variables = read(path)
+  system = make_recorded(record, **overrides)
+  height = width = 4 * system.multiple
+  channels = record['settings'].get('channels', 3)
+  clip = jax.ShapeDtypeStruct(
+    (1, system.frames.length, height, width, channels), jnp.float32
+  )
+  expected = jax.eval_shape(system.init, jax.random.key(0), clip)
+  try:
+    variables = params_lib.merge_or_refuse(expected, variables)
+  except ValueError as error:
+    raise ValueError(
+      f'{path} does not hold weights of {record["system"]} with these '
+      f'settings. {error}'
+    ) from None
+  return system, variables
+
+
+def read(path: str) -> tuple[dict, dict]:
+  """The record and the variables in an export or a run; see `load`."""
+  path = pathlib.Path(path)
+  if (path / RECORD).exists():
+    return _read_export(path)
+  if (path / 'export' / RECORD).exists():
+    return _read_export(path / 'export')
+  if (path / CONFIG).exists() and (path / 'checkpoints').is_dir():
+    return _read_run(path)
+  raise FileNotFoundError(
+    f'{path} holds neither an exported system ({RECORD} and {WEIGHTS}) nor a '
+    f'training run ({CONFIG} and checkpoints/).'
+  )
+
+
+def make_recorded(record: Mapping[str, Any], **overrides) -> systems.System:
+  """The system a record describes, with some settings replaced."""
+  settings = {k: _tuples(v) for k, v in record['settings'].items()}
+  stored = record['frames']
+  frames = overrides.pop('frames', None) or systems.Frames(
+    tuple(stored['context']), tuple(stored['target'])
+  )
+  return systems.make(record['system'], frames=frames, **(settings | overrides))
+
+
+def _read_export(path: pathlib.Path) -> tuple[dict, dict]:
+  try:
+    record = json.loads((path / RECORD).read_text())
+    expected = record['sha256']
+    data = (path / WEIGHTS).read_bytes()
+  except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+    raise ValueError(f'{path / RECORD} is damaged: {error}') from None
+  got = _digest(record, data)
+  if got != expected:
+    raise ValueError(
+      f'{path / WEIGHTS} or {path / RECORD} is damaged: their SHA-256 is '
+      f'{got[:12]}..., it was {expected[:12]}... when they were written.'
+    )
+  return record, params_lib.unflatten(safetensors.numpy.load(data))
+
+
+def _digest(record: Mapping[str, Any], data: bytes) -> str:
+  rest = {k: v for k, v in record.items() if k != 'sha256'}
+  digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+  digest.update(data)
+  return digest.hexdigest()
+
+
+def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
+  config = json.loads((path / CONFIG).read_text())
+  with manager(path, read_only=True) as saved:
+    step = saved.latest_step()
+    if step is None:
+      raise FileNotFoundError(f'{path}/checkpoints has no checkpoint yet.')
+    state = restore(saved, step)
+  record = {
+    'system': config['system'],
+    'settings': config['model'],
+    'frames': config['frames'],
+    'sha256': state['fingerprint'],
+  }
+  weights = state['ema'] or state['params']
+  return record, {'params': weights, **(state['collections'] or {})}
+
+
+def _tuples(value):
+  """JSON lists back to the tuples that settings are."""
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+# ----------------------------------------------------------- training states
+
+
+def manager(
+  workdir: str,
+  *,
+  keep: int = 2,
+  best: tuple[str, bool] | None = None,
+  read_only: bool = False,
+) -> ocp.CheckpointManager:
+  """The checkpoints of a run.
+
+  Args:
+    workdir: the run's folder.
+    keep: how many of the newest to keep.
+    best: a metric given to `save` and whether higher is better: the best
+      checkpoint is kept too.
+    read_only: to look only.
+
+  Returns:
+    An Orbax manager; use it in a `with` block.
+  """
+  policies = [preservation_policy.LatestN(keep)]
+  options = {}
+  if best:
+    name, higher = best
+
+    def metric(metrics):
+      return metrics[name]
+
+    # Alone, BestN would delete the newest checkpoint; without best_fn the
+    # metrics would be dropped without a word.
+    policies.append(
+      preservation_policy.BestN(
+        get_metric_fn=metric,
+        n=1,
+        reverse=not higher,
+        keep_checkpoints_without_metrics=False,
+      )
+    )
+    options = {'best_fn': metric, 'best_mode': 'max' if higher else 'min'}
+  return ocp.CheckpointManager(
+    pathlib.Path(workdir).resolve() / 'checkpoints',
+    options=ocp.CheckpointManagerOptions(
+      preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+      read_only=read_only,
+      cleanup_tmp_directories=not read_only,
+      **options,
+    ),
+  )
+
+
+def save(saved, step: int, state, metrics=None) -> None:
+  """Saves a training state (a NamedTuple of trees) in the background."""
+  saved.save(
+    step,
+    args=ocp.args.Composite(
+      state=ocp.args.StandardSave(state._asdict()),
+      sums=ocp.args.JsonSave(fingerprints(state._asdict())),
+    ),
+    metrics=metrics,
+    force=True,
+  )
+
+
+def restore(saved, step: int, like=None):
+  """Restores a training state and checks every leaf.
+
+  Args:
+    saved: from `manager`.
+    step: which one.
+    like: a state whose structure, shapes and shardings are to be restored;
+      without it a plain dict of host arrays comes back, with a 'fingerprint'.
+
+  Returns:
+    The state.
+
+  Raises:
+    ValueError: if a leaf is damaged or the checkpoint does not fit `like`.
+  """
+  target = None
+  if like is not None:
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+  else:
+    device = jax.local_devices()[0]
+    metadata = saved.item_metadata(step)['state']
+    target = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape,
+        leaf.dtype,
+        sharding=jax.sharding.SingleDeviceSharding(device),
+      ),
+      dict(metadata),
+    )
+  try:
+    restored = saved.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(target), sums=ocp.args.JsonRestore()
+      ),
+    )
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'The checkpoint of step {step} in {saved.directory} cannot be read: '
+      f'{error}'
+    ) from None
+  expected, got = restored['sums'], fingerprints(restored['state'])
+  damaged = sorted(k for k in expected if expected[k] != got.get(k))
+  if damaged:
+    raise ValueError(
+      f'The checkpoint of step {step} in {saved.directory} is damaged: '
+      f'{len(damaged)} of {len(expected)} arrays differ from what was saved, '
+      f'the first is {damaged[0]}. Remove that folder to use an older one.'
+    )
+  if like is None:
+    digest = hashlib.sha256(json.dumps(expected, sort_keys=True).encode())
+    return dict(restored['state']) | {'fingerprint': digest.hexdigest()}
+  return type(like)(**restored['state'])
+
+
+def fingerprints(tree) -> dict[str, int]:
+  """A 32-bit sum per leaf that any single flipped bit changes.
+
+  The bits of an array, as integers, times odd weights, modulo 2^32: exact, so
+  the same however the array is spread over devices and processes.
+  """
+  names = [
+    jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)
+  ]
+  sums = jax.device_get(_sums(jax.tree.leaves(tree)))
+  return {name: int(value) for name, value in zip(names, sums)}
+
+
+@jax.jit
+def _sums(leaves):
+  return [_sum(jnp.asarray(leaf)) for leaf in leaves]
+
+
+def _sum(leaf):
+  if leaf.dtype == jnp.bool_:
+    bits = leaf.astype(jnp.uint32)
+  else:
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    bits = lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+  # Built from one iota per axis, so that a sharded array is summed in place.
+  position = jnp.zeros(leaf.shape, jnp.uint32)
+  for axis, size in enumerate(leaf.shape):
+    index = lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+    position = position * jnp.uint32(size) + index
+  return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)

@@ -1,0 +1,378 @@
+"""Evaluation: predict a split, measure every target frame, write one file.
+
+The split is streamed. Values per clip and target frame are computed on the
+devices and summed in float64 on the host in the order of the clips, so that the
+numbers do not depend on the number of devices. Aggregations are named:
+`per_frame[k]`, `cumulative[k]` (mean over target frames 0..k, which is what
+DMVFN's published tables list) and `mean` over all.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.experimental import multihost_utils
+
+from vidpred_jax import (
+  checkpoint,
+  convert,
+  data,
+  metrics,
+  picture,
+  runtime,
+  systems,
+  video_io,
+)
+from vidpred_jax.systems import base
+
+
+class Result(NamedTuple):
+  """What an evaluation gives.
+
+  Attributes:
+    clips: how many clips were predicted.
+    values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean':
+      x}}}`, the sources being `'prediction'` and the baselines.
+    blocks: mean use of each block [K] where the system routes, else None.
+    shown: the first clips as host arrays, a dict of lists: `'video'`,
+      `'frames'`, and what `System.explain` gives.
+    skipped: metrics that are not defined on frames this small.
+  """
+
+  clips: int
+  values: dict[str, dict[str, dict[str, Any]]]
+  blocks: list[float] | None
+  shown: dict[str, list[np.ndarray]]
+  skipped: list[str]
+
+
+def baselines(frames: systems.Frames, context: jax.Array) -> dict:
+  """Predictions that need no model, each [B, N, H, W, C].
+
+  `'copy_last'` repeats the last context frame; between frames there is also
+  `'average'`, the blend of the first and last context frame by time.
+  """
+  count = len(frames.target)
+  result = {'copy_last': jnp.repeat(context[:, -1:], count, axis=1)}
+  if frames.interpolates:
+    first, last = min(frames.context), max(frames.context)
+    time = (jnp.array(frames.target) - first) / (last - first)
+    time = time.reshape(1, -1, 1, 1, 1).astype(context.dtype)
+    result['average'] = context[:, :1] * (1 - time) + context[:, -1:] * time
+  return result
+
+
+def make_eval_step(system: systems.System, measures: dict):
+  """A function `(variables, video, key) -> dict`; not yet compiled.
+
+  Args:
+    system: what to evaluate.
+    measures: `{name: metrics.Metric}`.
+
+  Returns:
+    The step. It gives `'values'` {source: {metric: [B, N]}}, `'frames'`
+    [B, N, H, W, C] and what `System.explain` gives.
+  """
+
+  def eval_step(variables, video, key):
+    video = base.as_float(video)
+    context = base.take(video, system.frames.context)
+    target = base.take(video, system.frames.target)
+    if system.explain is None:
+      frames, details = system.predict(variables, context, key), {}
+    else:
+      frames, details = system.explain(variables, context, key)
+    predictions = {
+      'prediction': frames,
+      **baselines(system.frames, context),
+    }
+    values = {
+      source: {k: m.values(pred, target) for k, m in measures.items()}
+      for source, pred in predictions.items()
+    }
+    return {'values': values, 'frames': frames, **details}
+
+  return eval_step
+
+
+def evaluate(
+  system: systems.System,
+  variables,
+  batches,
+  measures: dict,
+  *,
+  key: jax.Array,
+  mesh=None,
+  show: int = 0,
+  total: int | None = None,
+) -> Result:
+  """Measures a system on a stream of batches.
+
+  Args:
+    system: what to evaluate.
+    variables: its variables.
+    batches: `dict(video=[B, T, H, W, C], valid=bool [B])` each, as from
+      `data.eval_batches`.
+    measures: `{name: metrics.Metric}`.
+    key: batch i is predicted with `fold_in(key, i)`.
+    mesh: from `runtime.mesh`; None for one of all devices.
+    show: keep this many clips for pictures.
+    total: number of batches, for the progress bar.
+
+  Returns:
+    A `Result`.
+
+  Raises:
+    ValueError: if there is no clip.
+  """
+  mesh = mesh or runtime.mesh()
+  sharding = runtime.batch_sharding(mesh)
+  measures = dict(measures)
+  skipped, step = [], None
+  clips, sums, block_sum, shown = 0, None, 0.0, {}
+  bar = tqdm.tqdm(
+    batches,
+    desc='evaluate',
+    total=total,
+    disable=jax.process_index() > 0,
+    leave=False,
+  )
+  for index, batch in enumerate(bar):
+    video, valid = _pad(batch['video'], np.asarray(batch['valid']))
+    if step is None:
+      side = min(video.shape[2:4])
+      skipped = [k for k, m in measures.items() if side < m.minimum_size]
+      measures = {k: m for k, m in measures.items() if k not in skipped}
+      step = runtime.jit(make_eval_step(system, measures))
+    out = step(
+      variables,
+      jax.make_array_from_process_local_data(sharding, video),
+      jax.random.fold_in(key, index),
+    )
+    valid = _gather(valid)
+    values = _sum_valid(out['values'], valid)
+    sums = values if sums is None else jax.tree.map(np.add, sums, values)
+    clips += int(valid.sum())
+    if 'blocks' in out:
+      block_sum = block_sum + _gather(out['blocks'])[valid].mean(1).sum(0)
+    missing = show - len(shown.get('video', ()))
+    if missing > 0 and jax.process_count() == 1:
+      extra = {k: v for k, v in out.items() if k != 'values'}
+      for name, array in {'video': video, **extra}.items():
+        kept = np.asarray(array)[valid][:missing]
+        shown.setdefault(name, []).extend(kept)
+  if not clips:
+    raise ValueError('There is no clip to evaluate.')
+  values = {
+    source: {
+      k: _aggregate(total / clips, measures[k].finish)
+      for k, total in by_metric.items()
+    }
+    for source, by_metric in sums.items()
+  }
+  blocks = None
+  if np.ndim(block_sum):
+    blocks = [round(float(x), 6) for x in block_sum / clips]
+  return Result(clips, values, blocks, shown, skipped)
+
+
+def _pad(video, valid):
+  """Fills a batch up, with clips that do not count, to divide by devices."""
+  missing = -len(video) % jax.local_device_count()
+  if missing:
+    video = np.concatenate([video, np.repeat(video[-1:], missing, axis=0)])
+    valid = np.concatenate([valid, np.zeros(missing, bool)])
+  return video, valid
+
+
+def _gather(array) -> np.ndarray:
+  """The rows of all processes, on the host; sums must be float64."""
+  if jax.process_count() > 1:
+    array = multihost_utils.process_allgather(array, tiled=True)
+  array = np.asarray(array)
+  return array if array.dtype == bool else array.astype(np.float64)
+
+
+def _sum_valid(tree, valid: np.ndarray):
+  return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
+
+
+def _aggregate(means: np.ndarray, finish) -> dict:
+  cumulative = np.cumsum(means) / np.arange(1, len(means) + 1)
+  return {
+    'per_frame': [float(finish(x)) for x in means],
+    'cumulative': [float(finish(x)) for x in cumulative],
+    'mean': float(finish(means.mean())),
+  }
+
+
+def table(result: Result, frames: systems.Frames) -> str:
+  """The result as text: a row per metric and source, a column per frame."""
+  last = max(frames.context)
+  columns = [f't{t - last:+d}' for t in frames.target] + ['mean']
+  width = max(map(len, result.values['prediction']), default=0) + 2
+  lines = [' ' * (width + 12) + ''.join(f'{c:>10}' for c in columns)]
+  for name in result.values['prediction']:
+    for source, by_metric in result.values.items():
+      numbers = [*by_metric[name]['per_frame'], by_metric[name]['mean']]
+      label = f'{name:{width}}' if source == 'prediction' else ' ' * width
+      lines.append(
+        f'{label}{source:12}' + ''.join(f'{x:10.4f}' for x in numbers)
+      )
+  if result.blocks:
+    used = ' '.join(f'{x:.2f}' for x in result.blocks)
+    lines.append(
+      f'blocks used: {sum(result.blocks):.2f} of {len(result.blocks)} ({used})'
+    )
+  if result.skipped:
+    lines.append(f'frames are too small for {", ".join(result.skipped)}')
+  return '\n'.join(lines)
+
+
+# ------------------------------------------------------- from a configuration
+
+
+def make_system(config, frames) -> systems.System:
+  """The system of a configuration, for other frames if need be."""
+  return systems.make(
+    config.system,
+    frames=systems.Frames(tuple(frames.context), tuple(frames.target)),
+    **config.model.to_dict(),
+  )
+
+
+def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
+  """Evaluates variables by the protocol that `config.eval` describes."""
+  system = make_system(config, config.eval.frames)
+  settings = config.data.to_dict() | config.eval.data.to_dict()
+  batches = data.eval_batches(
+    settings.pop('source'),
+    num_frames=system.frames.length,
+    batch_size=config.eval.batch_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    limit=limit or config.eval.limit or None,
+    **settings,
+  )
+  measures = {}
+  for name in config.eval.metrics:
+    extra = {}
+    if name.startswith('lpips'):
+      extra['variables'] = convert.lpips(
+        config.eval.lpips.backbone, config.eval.lpips.heads
+      )
+    measures[name] = metrics.make(name, **extra)
+  return evaluate(
+    system,
+    variables,
+    batches,
+    measures,
+    key=jax.random.key(config.eval.seed),
+    mesh=mesh,
+    show=show,
+  )
+
+
+def quick(config, variables, mesh) -> dict[str, float]:
+  """Mean of each metric on the first clips, while training."""
+  result = measure(config, variables, mesh, limit=config.eval.quick_limit)
+  return {k: v['mean'] for k, v in result.values['prediction'].items()}
+
+
+def run(config, workdir: str) -> dict:
+  """Evaluates the weights in `workdir`; writes `results.json` and pictures.
+
+  Where `workdir` holds no weights, those of `config.init_from` are taken.
+
+  Returns:
+    What was written to `results.json`.
+  """
+  workdir = pathlib.Path(workdir)
+  has_run = (workdir / 'export').exists() or (workdir / 'checkpoints').exists()
+  if not has_run and not config.init_from:
+    raise FileNotFoundError(
+      f'{workdir} holds no weights; train first, or name some by init_from.'
+    )
+  source = workdir if has_run else config.init_from
+  record, variables = checkpoint.read(source)
+  if record['system'] != config.system:
+    raise ValueError(
+      f'{source} holds weights of {record["system"]!r}, the configuration is '
+      f'for {config.system!r}.'
+    )
+  frames = config.eval.frames
+  mesh = runtime.mesh()
+  variables = jax.device_put(variables, runtime.replicated(mesh))
+  result = measure(config, variables, mesh, show=config.eval.show)
+  settings = config.data.to_dict() | config.eval.data.to_dict()
+  report = {
+    'system': config.system,
+    'checkpoint': record['sha256'],
+    'protocol': {
+      'data': settings,
+      'split': 'test',
+      'context': list(frames.context),
+      'target': list(frames.target),
+      'aggregation': ['per_frame', 'cumulative', 'mean'],
+      'skipped_metrics': result.skipped,
+    },
+    'clips': result.clips,
+    'seed': config.eval.seed,
+    'versions': _versions(),
+    'metrics': result.values['prediction'],
+    'baselines': {k: v for k, v in result.values.items() if k != 'prediction'},
+  }
+  if result.blocks is not None:
+    report['blocks_used'] = result.blocks
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / 'results.json').write_text(json.dumps(report, indent=2) + '\n')
+    print(f'\n{result.clips} clips, {settings["source"]}, split test')
+    print(table(result, systems.Frames(frames.context, frames.target)))
+    written = ['results.json', *_show(result, config, workdir)]
+    print(f'Written to {workdir}: {", ".join(written)}')
+  return report
+
+
+def _versions() -> dict[str, str]:
+  names = ('vidpred_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'av')
+  found = {name: importlib.metadata.version(name) for name in names}
+  device = jax.devices()[0].device_kind
+  return {'python': platform.python_version(), 'device': device, **found}
+
+
+def _show(result: Result, config, workdir: pathlib.Path) -> list[str]:
+  """Writes the kept clips as one picture and one film."""
+  if not result.shown:
+    return []
+  shown = result.shown
+  clips = []
+  for i, video in enumerate(shown['video']):
+    optional = {k: shown[k][i] for k in ('flow', 'blocks') if k in shown}
+    clips.append(
+      {
+        'context': video[list(config.eval.frames.context)],
+        'prediction': shown['frames'][i],
+        'target': video[list(config.eval.frames.target)],
+        'title': f'clip {i}',
+        **optional,
+      }
+    )
+  count = len(config.eval.frames.target)
+  steps = sorted({0, count - 1})
+  picture.save_png(
+    workdir / 'picture.png', picture.demo_grid(clips, steps=steps)
+  )
+  with video_io.Writer(
+    workdir / 'video.mp4', fps=config.eval.show_fps, overwrite=True
+  ) as writer:
+    for clip in clips:
+      for frame in picture.demo_frames(**clip):
+        writer.write(frame)
+  return ['picture.png', 'video.mp4']

@@ -1,0 +1,48 @@
+"""Trains and evaluates what a configuration file describes.
+
+python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from vidpred_jax import runtime
+
+
+def define_flags() -> None:
+  """Defines the flags of this command."""
+  config_flags.DEFINE_config_file(
+    'config', None, 'Configuration file, with variants: FILE.py:a,b'
+  )
+  flags.DEFINE_string('workdir', None, 'Folder of the run.')
+  flags.DEFINE_list('mode', ['train', 'eval'], 'Any of train, eval.')
+  flags.DEFINE_bool('distributed', False, 'Join the processes of a cluster.')
+  flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
+  flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+  flags.DEFINE_integer('process_id', None, 'Which of them this is.')
+  flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv) -> None:
+  """Runs the modes in order."""
+  del argv
+  options = flags.FLAGS
+  unknown = set(options.mode) - {'train', 'eval'}
+  if unknown or not options.mode:
+    raise ValueError(f'--mode is any of train, eval; got {options.mode}.')
+  runtime.setup()
+  if options.distributed or options.coordinator:
+    runtime.initialize_distributed(
+      options.coordinator, options.num_processes, options.process_id
+    )
+  # After the runtime is set up: importing the rooms allocates.
+  from vidpred_jax import evaluate, train
+
+  if 'train' in options.mode and not train.run(options.config, options.workdir):
+    return  # stopped by a signal, saved
+  if 'eval' in options.mode:
+    evaluate.run(options.config, options.workdir)
+
+
+if __name__ == '__main__':
+  runtime.run(main, define_flags)

@@ -1,0 +1,302 @@
+"""DMVFN as a system: its loss and its way of predicting.
+
+Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video Prediction", CVPR
+2023; equation and table numbers are this paper's. Images are RGB.
+
+Differences from the reference: inference is deterministic by default
+(`inference_routing`); the published code draws at random there too. The feature
+term sees RGB, as the feature network was trained; the published code shows it
+BGR.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax import losses
+from vidpred_jax.models import dmvfn
+from vidpred_jax.ops import routing as gating
+from vidpred_jax.systems.base import Frames, System
+from vidpred_jax.systems.rollout import rollout
+
+_CHOICES = {
+  'routing': ('stebs', 'gumbel', 'random', 'none'),
+  'inference_routing': ('threshold', 'sample', 'all'),
+  'supervision': ('deep', 'single'),
+  'formulation': ('fast', 'published'),
+  'dtype': ('float32', 'bfloat16'),
+}
+
+
+def make(
+  *,
+  frames: Frames,
+  scales: tuple[int, ...] = (4, 4, 4, 2, 2, 2, 1, 1, 1),
+  widths: tuple[int, ...] | None = None,
+  spatial_path: bool = True,
+  routing: str = 'stebs',
+  beta: float = 0.5,
+  inference_beta: float | None = None,
+  inference_routing: str = 'threshold',
+  temperature: tuple[float, float] = (10.0, 0.1),
+  temperature_steps: int = 100_000,
+  gate_penalty: float = 1.0,
+  router_scale: int = 1,
+  supervision: str = 'deep',
+  gamma: float = 0.8,
+  vgg_weight: float = 0.0,
+  formulation: str = 'fast',
+  dtype: str = 'float32',
+) -> System:
+  """Makes the system.
+
+  Args:
+    frames: two context frames and targets that go on at the same step, such as
+      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`.
+    scales: the blocks' scale factors S^i, one per block (tables 6, 11).
+    widths: the blocks' channels, multiples of 4; None is 160, 80, 44 for the
+      first, second and last third of the blocks.
+    spatial_path: whether blocks have the full-resolution path (table 7).
+    routing: how blocks are chosen in training (table 5). 'stebs': drawn from
+      budgeted probabilities, straight-through gradient (equations 10-12);
+      'gumbel': Gumbel-softmax (equation 9); 'random': each with probability
+      1/2; 'none': all.
+    beta: the share of blocks that 'stebs' uses (equation 10).
+    inference_beta: the same at inference (tables 8, 13); None is `beta`.
+    inference_routing: 'threshold': the most probable blocks of each sample, as
+      many as would be drawn on average (`ops.routing.most_probable`); for
+      'gumbel' the blocks of probability 1/2 and more. 'sample': drawn at
+      random, as published. 'all': every block. With 'random' routing
+      'threshold' draws too: there is nothing to go by.
+    temperature: 'gumbel' only: tau at the start and at the end of training.
+    temperature_steps: 'gumbel' only: how many calls of `loss` it takes to get
+      from the one to the other, exponentially. The count is in
+      `variables['routing']`.
+    gate_penalty: 'gumbel' only: weight of the mean gate in the loss.
+    router_scale: the router sees the frames shrunk by this factor. The
+      published 1 costs 23 % of all nine blocks.
+    supervision: 'deep': the loss of every block's output (equation 13);
+      'single': of the last one only (table 9).
+    gamma: of equation 13.
+    vgg_weight: weight of the VGG19 feature distance of the last output (the
+      published code: 0.5). Needs `variables['vgg']`, the parameters of
+      `models.features.VGG19`.
+    formulation: 'fast' or 'published', see `models.dmvfn.DMVFN`.
+    dtype: of the blocks' convolutions, 'float32' or 'bfloat16'.
+
+  Returns:
+    The system. Metrics of its loss: 'laplacian' (of the last output), 'psnr'
+    (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg'
+    and 'gate_penalty' where they are part of the loss.
+
+  Raises:
+    ValueError: if `frames` or a setting cannot be.
+  """
+  settings = dict(locals())
+  for name, choices in _CHOICES.items():
+    if settings[name] not in choices:
+      raise ValueError(
+        f'Got {name}={settings[name]!r}; expected one of {choices}.'
+      )
+  _check_frames(frames)
+  scales = tuple(scales)
+  if widths is not None:
+    widths = tuple(widths)
+    if len(widths) != len(scales) or any(w < 4 or w % 4 for w in widths):
+      raise ValueError(
+        f'Got widths={widths}; expected {len(scales)} multiples of 4, one per '
+        'scale factor.'
+      )
+  if not scales or any(s < 1 or s != int(s) for s in (*scales, router_scale)):
+    raise ValueError(
+      f'Got scales={scales}, router_scale={router_scale}; expected positive '
+      'whole numbers.'
+    )
+  if not 0 <= beta <= 1 or not 0 <= (inference_beta or 0) <= 1:
+    raise ValueError(
+      f'Got beta={beta}, inference_beta={inference_beta}; expected shares in '
+      '[0, 1].'
+    )
+  model = dmvfn.DMVFN(
+    scales=scales,
+    widths=widths,
+    spatial_path=spatial_path,
+    router_outputs={'stebs': 1, 'gumbel': 2}.get(routing, 0),
+    router_scale=router_scale,
+    formulation=formulation,
+    dtype=jnp.dtype(dtype),
+  )
+  num_blocks = len(scales)
+  multiple = dmvfn.size_multiple(scales, router_scale)
+  first, second = frames.context
+  stride = second - first
+
+  def init(key, video):
+    _check_clip(video, frames.length, multiple)
+    pair = jnp.zeros((1, 2, multiple, multiple, 3), jnp.float32)
+    variables = dict(model.init(key, pair))
+    if routing == 'gumbel':
+      variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
+    return variables
+
+  def probabilities(variables, pair, budget):
+    """[B, n]: of each block, and the router's logits."""
+    if routing == 'random':
+      return jnp.full((len(pair), num_blocks), 0.5), None
+    logits = model.apply(variables, pair, method='route')
+    if routing == 'gumbel':
+      return jax.nn.softmax(logits, -1)[..., 1], logits
+    return gating.budgeted(logits[..., 0], budget), logits
+
+  def training_gates(variables, pair, key):
+    if routing == 'none':
+      return None
+    chances, logits = probabilities(variables, pair, beta)
+    if routing == 'gumbel':
+      hot, cold = temperature
+      progress = variables['routing']['step'] / temperature_steps
+      tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
+      return gating.gumbel(logits, key, tau)
+    return gating.bernoulli(chances, key)
+
+  def inference_gates(variables, pair, key):
+    if routing == 'none' or inference_routing == 'all':
+      return jnp.ones((len(pair), num_blocks), jnp.float32)
+    budget = beta if inference_beta is None else inference_beta
+    chances, _ = probabilities(variables, pair, budget)
+    if inference_routing == 'sample' or routing == 'random':
+      return gating.bernoulli(chances, key)
+    if routing == 'gumbel':
+      return (chances >= 0.5).astype(jnp.float32)
+    return gating.most_probable(chances)
+
+  def loss(variables, video, key):
+    _check_clip(video, frames.length, multiple)
+    # One example per target: the pair of true frames before it.
+    pair = jnp.concatenate([
+      jnp.stack([video[:, t - 2 * stride], video[:, t - stride]], 1)
+      for t in frames.target
+    ])
+    truth = jnp.concatenate([video[:, t] for t in frames.target])
+    gates = training_gates(variables, pair, key)
+    output = model.apply(variables, pair, gates)
+    shown = output.frames if supervision == 'deep' else output.frames[-1:]
+    distances = losses.laplacian(
+      jnp.concatenate(shown), jnp.concatenate([truth] * len(shown))
+    )
+    distances = distances.reshape(len(shown), -1).mean(1)
+    total = losses.deep_supervision(distances, gamma)
+    error = jnp.mean((output.frames[-1] - truth) ** 2, (1, 2, 3))
+    metrics = {
+      'laplacian': distances[-1],
+      'psnr': jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10))),
+      'blocks': jnp.float32(num_blocks)
+      if gates is None
+      else jnp.mean(jnp.sum(gates, 1)),
+    }
+    collections = {}
+    if routing == 'gumbel':
+      metrics['gate_penalty'] = jnp.mean(gates)
+      total += gate_penalty * metrics['gate_penalty']
+      collections['routing'] = {'step': variables['routing']['step'] + 1}
+    if vgg_weight:
+      metrics['vgg'] = _feature_distance(variables, output.frames[-1], truth)
+      total += vgg_weight * metrics['vgg']
+      collections['vgg'] = variables['vgg']
+    return total, (collections, metrics)
+
+  def explain(variables, context, key):
+    _check_context(context, multiple)
+
+    def step(pair, key):
+      gates = inference_gates(variables, pair, key)
+      output = model.apply(variables, pair, gates, method='follow')
+      used = jnp.any(gates != 0, 1)[:, None, None, None]
+      # Without any block there is nothing but the mean of both frames.
+      frame = jnp.where(used, output.frames[-1], pair[:, 1])
+      mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
+      details = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
+      return frame, details
+
+    return rollout(step, context, key, len(frames.target))
+
+  def predict(variables, context, key):
+    return explain(variables, context, key)[0]
+
+  return System(
+    init=init,
+    loss=loss,
+    predict=predict,
+    frames=frames,
+    multiple=multiple,
+    stochastic=(
+      routing != 'none'
+      and inference_routing != 'all'
+      and (inference_routing == 'sample' or routing == 'random')
+    ),
+    explain=explain,
+  )
+
+
+def _check_frames(frames):
+  """Raises ValueError unless prediction goes on in even steps."""
+  context, target = frames
+  even = len(context) == 2 and len(target) >= 1
+  if even:
+    first, second = context
+    step = second - first
+    even = step > 0 and tuple(target) == tuple(
+      second + step * (i + 1) for i in range(len(target))
+    )
+  if not even:
+    raise ValueError(
+      f'Got frames {tuple(frames)}; dmvfn needs two context frames and targets '
+      'that go on at the same step, such as ((0, 1), (2, 3, 4)).'
+    )
+
+
+def _check_clip(video, length, multiple):
+  """Raises ValueError unless `video` is a clip the system can use."""
+  if video.ndim != 5 or video.shape[1] < length or video.shape[-1] != 3:
+    raise ValueError(
+      f'Got a clip of shape {video.shape}; expected [B, T, H, W, 3] with at '
+      f'least {length} frames.'
+    )
+  _check_size(video, multiple)
+
+
+def _check_context(context, multiple):
+  """Raises ValueError unless `context` is two RGB frames of a right size."""
+  if context.ndim != 5 or context.shape[1] != 2 or context.shape[-1] != 3:
+    raise ValueError(
+      f'Got context of shape {context.shape}; expected [B, 2, H, W, 3].'
+    )
+  _check_size(context, multiple)
+
+
+def _check_size(video, multiple):
+  height, width = video.shape[2:4]
+  if height % multiple or width % multiple or not height or not width:
+    raise ValueError(
+      f'Got frames of {height}x{width}; expected both sides divisible by '
+      f'{multiple}.'
+    )
+
+
+def _feature_distance(variables, image, truth):
+  """VGG19 feature distance of RGB images [B, H, W, 3] in [0, 1]."""
+  if 'vgg' not in variables:
+    raise ValueError(
+      "vgg_weight needs variables['vgg'], the parameters of "
+      'models.features.VGG19; convert.vgg19 reads them from torchvision\'s '
+      f'file. Got variables with {sorted(variables)}.'
+    )
+  from vidpred_jax.models import features
+
+  mean = jnp.asarray([0.485, 0.456, 0.406])[None, None, None, :]
+  deviation = jnp.asarray([0.229, 0.224, 0.225])[None, None, None, :]
+  both = (jnp.concatenate([image, truth]) - mean) / deviation
+  maps = features.VGG19().apply({'params': variables['vgg']}, both)
+  halves = [jnp.split(x, 2) for x in maps]
+  return losses.feature_distance(
+    [a for a, _ in halves], [jax.lax.stop_gradient(b) for _, b in halves]
+  )
