@@ -127,6 +127,16 @@ def test_demo_frames_have_one_even_size_and_a_panel_for_each_array():
   assert len(found) == 2
 
 
+def test_frames_of_different_clips_have_the_same_size():
+  clip = np.zeros((2, 90, 50, 3), np.uint8)
+  flow = np.ones((1, 90, 50, 2))
+  sizes = {
+    picture.demo_frames(clip[:1], clip[1:], flow=flow * scale)[0].shape
+    for scale in (0, 1, 8, 14, 200)
+  }
+  assert len(sizes) == 1
+
+
 def test_demo_grid_has_a_row_for_each_clip_and_step():
   clip = np.zeros((5, 64, 96, 1), np.uint8)
   one = dict(context=clip[:2], prediction=clip[2:], title='first')

@@ -12,6 +12,7 @@ blocks side by side, `demo_grid` a still with several clips below one another:
 """
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -392,7 +393,7 @@ def _panels(context, prediction, target, flow, blocks, max_flow, min_side, n):
     panels.append(target[n])
   if flow is not None:
     scale = longest(np.asarray(flow)) if max_flow is None else max_flow
-    titles.append(f'flow, full colour {scale:.1f} px')
+    titles.append(f'flow, longest {scale:5.1f} px')
     panels.append(flow_to_rgb(flow[n], scale))
   if blocks is not None:
     titles.append('blocks')
@@ -418,7 +419,8 @@ def _font():
 
 
 def _text_width(text: str) -> int:
-  return int(np.ceil(_font().getlength(text)))
+  # Counting digits as equally wide keeps the frames of a film equally wide.
+  return int(np.ceil(_font().getlength(re.sub('[0-9 ]', '0', text))))
 
 
 def _factor(height: int, width: int, min_side: int) -> int:
