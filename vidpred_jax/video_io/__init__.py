@@ -1,0 +1,49 @@
+"""Video files and folders of pictures <-> uint8 RGB frames, in bounded memory.
+
+A frame is uint8 `[H, W, 3]`, RGB, as it should be shown: rotation and mirror
+flags (phones) are applied, grey becomes three equal channels, transparency is
+laid over black, more than 8 bits are reduced to 8. Non-square pixels are left
+as stored. Read and written: mp4, m4v, mov, mkv, webm, avi, gif, y4m and folders
+of pictures; read only: whatever else FFmpeg decodes, raw H.264 and H.265, and
+single pictures.
+
+Of several video streams the best is taken (FFmpeg's choice: the default one or
+the largest), unless `stream` gives its number among the file's video streams.
+
+Times are seconds after the first frame, as fractions; files with a variable
+frame rate keep theirs. Pictures in a folder are frames in natural order (2
+before 10) at `FOLDER_FPS`.
+
+Every error about a file is a `ValueError` that names it, or an `OSError`
+(`FileNotFoundError`, `FileExistsError`, disk full).
+"""
+
+from vidpred_jax.video_io.reading import (
+  FOLDER_FPS,
+  IMAGE_SUFFIXES,
+  VIDEO_SUFFIXES,
+  Index,
+  Info,
+  find_videos,
+  frames,
+  index,
+  natural_key,
+  probe,
+  read,
+)
+from vidpred_jax.video_io.writing import Writer
+
+__all__ = [
+  'FOLDER_FPS',
+  'IMAGE_SUFFIXES',
+  'VIDEO_SUFFIXES',
+  'Index',
+  'Info',
+  'Writer',
+  'find_videos',
+  'frames',
+  'index',
+  'natural_key',
+  'probe',
+  'read',
+]
