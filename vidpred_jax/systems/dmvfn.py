@@ -172,10 +172,12 @@ def make(
   def loss(variables, video, key):
     _check_clip(video, frames.length, multiple)
     # One example per target: the pair of true frames before it.
-    pair = jnp.concatenate([
-      jnp.stack([video[:, t - 2 * stride], video[:, t - stride]], 1)
-      for t in frames.target
-    ])
+    pair = jnp.concatenate(
+      [
+        jnp.stack([video[:, t - 2 * stride], video[:, t - stride]], 1)
+        for t in frames.target
+      ]
+    )
     truth = jnp.concatenate([video[:, t] for t in frames.target])
     gates = training_gates(variables, pair, key)
     output = model.apply(variables, pair, gates)
@@ -287,7 +289,7 @@ def _feature_distance(variables, image, truth):
   if 'vgg' not in variables:
     raise ValueError(
       "vgg_weight needs variables['vgg'], the parameters of "
-      'models.features.VGG19; convert.vgg19 reads them from torchvision\'s '
+      "models.features.VGG19; convert.vgg19 reads them from torchvision's "
       f'file. Got variables with {sorted(variables)}.'
     )
   from vidpred_jax.models import features

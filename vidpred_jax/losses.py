@@ -1,0 +1,167 @@
+"""Distances between images `[B, H, W, C]`, as scalars to be minimised.
+
+Everything is computed in float32 and differentiable; nothing here has
+parameters (the feature distance takes feature maps).
+
+Differences from the reference: `laplacian_pyramid` is defined for every size.
+The published one needs sides divisible by 2^levels and at least 2^(levels + 1).
+Where both are defined they are the same.
+"""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+
+# Of VGG19's five feature maps, and a factor for all of them: the inverse of
+# their typical size, from the published training code of DMVFN.
+VGG_WEIGHTS = tuple(
+  0.1 * w for w in (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)
+)
+
+
+def charbonnier(
+  a: jax.Array, b: jax.Array, *, epsilon: float = 1e-3
+) -> jax.Array:
+  """Mean of `sqrt((a - b)^2 + epsilon^2)`, a smooth absolute difference."""
+  chex.assert_equal_shape([a, b])
+  difference = a.astype(jnp.float32) - b.astype(jnp.float32)
+  return jnp.mean(jnp.sqrt(difference**2 + epsilon**2))
+
+
+def _decimate(x, axis):
+  """Blurs one axis with [1 4 6 4 1] / 16 and keeps the even samples."""
+  length = x.shape[axis]
+  pads = [(0, 0)] * x.ndim
+  pads[axis] = (2, 2)
+  x = jnp.pad(x, pads, mode='reflect')
+  taps = [
+    jax.lax.slice_in_dim(x, k, k + length, 2, axis=axis) for k in range(5)
+  ]
+  return (taps[0] + taps[4] + 4 * (taps[1] + taps[3]) + 6 * taps[2]) / 16
+
+
+def _expand(x, axis, length):
+  """Puts zeros between the samples of one axis, blurs, doubles.
+
+  The samples lie at the even positions of the result; reflecting the result at
+  its last position means, for the samples, repeating the last one if `length`
+  is even and reflecting if it is odd.
+  """
+  front, back = [(0, 0)] * x.ndim, [(0, 0)] * x.ndim
+  front[axis], back[axis] = (1, 0), (0, 1)
+  x = jnp.pad(x, front, mode='reflect')
+  x = jnp.pad(x, back, mode='edge' if length % 2 == 0 else 'reflect')
+  count = x.shape[axis] - 2
+  before, here, after = (
+    jax.lax.slice_in_dim(x, k, k + count, axis=axis) for k in range(3)
+  )
+  even = (before + 6 * here + after) / 8
+  odd = (here + after) / 2
+  both = jnp.stack([even, odd], axis=axis + 1)
+  shape = list(x.shape)
+  shape[axis] = 2 * count
+  return jax.lax.slice_in_dim(both.reshape(shape), 0, length, axis=axis)
+
+
+def laplacian_pyramid(image: jax.Array, levels: int = 5) -> list[jax.Array]:
+  """Details of an image at `levels` scales (Burt and Adelson).
+
+  Each level is the image minus its blurred, decimated and expanded copy; the
+  copy goes on to the next level and the last copy is dropped. The kernel is
+  [1 4 6 4 1] / 16 in both directions, borders are reflected without repeating
+  the border pixel, even rows and columns are kept, and expanding is inserting
+  zeros, the same blur, times 4.
+
+  Sizes: an odd side 2m + 1 is decimated to m + 1 samples, which are expanded to
+  2m + 1 positions again, so that the samples stay where they were. A side
+  shorter than the kernel's reach is reflected repeatedly, and one of a single
+  pixel stays one: no size fails, small ones have empty coarse levels.
+
+  Args:
+    image: [B, H, W, C], any size and range.
+    levels: how many.
+
+  Returns:
+    Float32 arrays [B, H_k, W_k, C] with H_0 = H, H_{k+1} = ceil(H_k / 2).
+  """
+  chex.assert_rank(image, 4)
+  current = image.astype(jnp.float32)
+  pyramid = []
+  for _ in range(levels):
+    smaller = _decimate(_decimate(current, 1), 2)
+    expanded = _expand(smaller, 1, current.shape[1])
+    expanded = _expand(expanded, 2, current.shape[2])
+    pyramid.append(current - expanded)
+    current = smaller
+  return pyramid
+
+
+def laplacian(a: jax.Array, b: jax.Array, *, levels: int = 5) -> jax.Array:
+  """L1 distance of two images' Laplacian pyramids, one number per image.
+
+  The sum over the levels of the mean absolute difference. The pyramid is
+  linear: it is made once, of `a - b`.
+
+  Args:
+    a: [B, H, W, C].
+    b: the same shape.
+    levels: of the pyramid.
+
+  Returns:
+    [B]; its mean is the distance of the batches.
+  """
+  chex.assert_equal_shape([a, b])
+  difference = a.astype(jnp.float32) - b.astype(jnp.float32)
+  return sum(
+    jnp.mean(jnp.abs(level), axis=(1, 2, 3))
+    for level in laplacian_pyramid(difference, levels)
+  )
+
+
+def deep_supervision(losses: jax.Array, gamma: float) -> jax.Array:
+  """`sum_i gamma^(n - i) losses_i`, i = 1..n (DMVFN's equation 13).
+
+  Args:
+    losses: [n], of the outputs from the first block to the last.
+    gamma: how much less an earlier output counts than the next one.
+
+  Returns:
+    A scalar.
+  """
+  chex.assert_rank(losses, 1)
+  powers = jnp.arange(losses.shape[0] - 1, -1, -1, dtype=losses.dtype)
+  return jnp.sum(gamma**powers * losses)
+
+
+def feature_distance(
+  features_a: Sequence[jax.Array],
+  features_b: Sequence[jax.Array],
+  *,
+  weights: Sequence[float] = VGG_WEIGHTS,
+) -> jax.Array:
+  """Weighted sum of the mean absolute differences of feature maps.
+
+  Args:
+    features_a: feature maps of one batch of images, each of any shape.
+    features_b: those of the other, the same shapes.
+    weights: of each map; the default is for `models.features.VGG19`.
+
+  Returns:
+    A scalar.
+
+  Raises:
+    ValueError: if there are not as many maps as weights.
+  """
+  if not len(features_a) == len(features_b) == len(weights):
+    raise ValueError(
+      f'Got {len(features_a)} and {len(features_b)} feature maps; expected '
+      f'{len(weights)} of each, one per weight.'
+    )
+  total = jnp.zeros((), jnp.float32)
+  for a, b, weight in zip(features_a, features_b, weights):
+    chex.assert_equal_shape([a, b])
+    difference = a.astype(jnp.float32) - b.astype(jnp.float32)
+    total += weight * jnp.mean(jnp.abs(difference))
+  return total

@@ -1,0 +1,429 @@
+"""DMVFN: a voxel flow refined by blocks, of which a router picks some.
+
+Two frames go in, the next one comes out. The network keeps a voxel flow: for
+each pixel of the frame to come where to read in either frame (a backward flow,
+`ops/warp.py`) and how to mix the two readings. Each block adds to it, having
+seen the frames warped by what is known so far. Images are RGB in [0, 1] (any
+fixed channel order works if training and use agree), `pair` is
+[B, 2, H, W, 3] with the older frame first.
+
+Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video Prediction", CVPR
+2023; equation and table numbers are this paper's.
+
+Differences from the reference: at inference each sample of a batch follows its
+own route (the published code applies the first sample's to all), and an empty
+route returns the newer frame (published: the older one).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax.ops import conv, resize, warp
+
+
+class State(NamedTuple):
+  """What the blocks refine, float32.
+
+  Attributes:
+    flow: [B, H, W, 4], (dx, dy) into the older, then into the newer frame.
+    mask: [B, H, W, 1], logit of the older frame's weight.
+    warped: [B, H, W, 6], both frames warped by `flow`.
+  """
+
+  flow: jax.Array
+  mask: jax.Array
+  warped: jax.Array
+
+
+class Output(NamedTuple):
+  """What a forward pass gives.
+
+  Attributes:
+    frames: the predictions [B, H, W, 3], one after each block.
+    flow: [B, H, W, 4], the final flow, (dx, dy) into the older, then into the
+      newer frame.
+    mask: [B, H, W, 1], the final logit of the older frame's weight.
+  """
+
+  frames: tuple[jax.Array, ...]
+  flow: jax.Array
+  mask: jax.Array
+
+
+def uniform_init(fan_in: int):
+  """Uniform in +-1 / sqrt(fan_in), PyTorch's default for weights and biases."""
+  bound = 1 / math.sqrt(fan_in)
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+class Conv(nn.Module):
+  """A convolution with bias, optionally followed by a PReLU.
+
+  Attributes:
+    inputs: input channels.
+    features: output channels.
+    size: of the square kernel.
+    fan_in: for the initialisation; 0 means `inputs * size^2`.
+    activated: whether a PReLU with one slope per channel follows.
+  """
+
+  inputs: int
+  features: int
+  size: int = 3
+  fan_in: int = 0
+  activated: bool = True
+
+  def setup(self):
+    """Declares the parameters."""
+    init = uniform_init(self.fan_in or self.inputs * self.size**2)
+    shape = (self.size, self.size, self.inputs, self.features)
+    self.kernel = self.param('kernel', init, shape)
+    self.bias = self.param('bias', init, (self.features,))
+    if self.activated:
+      self.slope = self.param(
+        'slope', nn.initializers.constant(0.25), (self.features,)
+      )
+
+  def finish(self, x):
+    """Bias and activation, for [B, H, W, features] already convolved."""
+    x = conv.bias_add(x, self.bias)
+    return conv.prelu(x, self.slope) if self.activated else x
+
+  def __call__(self, x, stride=1):
+    """[B, H, W, inputs] to [B, H / stride, W / stride, features]."""
+    padding = self.size // 2
+    x = conv.conv(x, self.kernel, stride=stride, padding=padding)
+    return self.finish(x)
+
+
+class Router(nn.Module):
+  """Looks at both frames and scores the blocks (equation 7).
+
+  Attributes:
+    outputs: how many numbers, one per block (two for the Gumbel variant).
+    scale: the frames are shrunk by it first; 1 is the published router.
+    formulation: see `DMVFN`.
+  """
+
+  outputs: int
+  scale: int = 1
+  formulation: str = 'fast'
+
+  def setup(self):
+    """Declares the parameters."""
+    self.conv_0 = Conv(6, 32, activated=False)
+    self.conv_1 = Conv(32, 32, activated=False)
+    init = uniform_init(32)
+    self.linear_kernel = self.param('linear_kernel', init, (32, self.outputs))
+    self.linear_bias = self.param('linear_bias', init, (self.outputs,))
+
+  def __call__(self, frames):
+    """Frames [B, H, W, 6] to logits [B, outputs], float32."""
+    x = frames.astype(jnp.float32)
+    x = resize.bilinear(x, scale=1 / self.scale)
+    x = nn.relu(self.conv_0(x))
+    x = jnp.mean(self.conv_1(x), axis=(1, 2))
+    return x @ self.linear_kernel + self.linear_bias[None, :]
+
+
+class Block(nn.Module):
+  """MVFB: one refinement of the voxel flow (figure 2c).
+
+  Attributes:
+    width: channels of the motion path.
+    scale: the motion path works on images shrunk by it.
+    spatial_path: whether the full-resolution path is there (table 7).
+    formulation: see `DMVFN`.
+    dtype: of the convolutions.
+  """
+
+  width: int
+  scale: int
+  spatial_path: bool = True
+  formulation: str = 'fast'
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parameters."""
+    width = self.width
+    self.motion_in_0 = Conv(17, width // 2)
+    self.motion_in_1 = Conv(width // 2, width)
+    self.motion_mid_0 = Conv(width, width)
+    self.motion_mid_1 = Conv(width, width)
+    self.motion_mid_2 = Conv(width, width)
+    self.motion_out = Conv(width, width // 4)
+    inputs = width // 4
+    if self.spatial_path:
+      self.spatial_0 = Conv(17, 8)
+      self.spatial_1 = Conv(8, 8)
+      inputs += 8
+    self.head = Conv(inputs, 5, size=4, fan_in=5 * 16, activated=False)
+
+  def __call__(self, frames, state):
+    """The voxel flow's increment.
+
+    Args:
+      frames: [B, H, W, 6], both frames.
+      state: what is known so far.
+
+    Returns:
+      Flow [B, H, W, 4] and mask logit [B, H, W, 1] to add, float32.
+    """
+    x = jnp.concatenate([frames, state.warped, state.mask], -1)
+    small, flow = x, state.flow
+    if self.scale != 1:
+      with jax.named_scope('bilinear'):
+        small = resize.bilinear(x, scale=1 / self.scale)
+        flow = resize.bilinear(flow, scale=1 / self.scale) / self.scale
+    small = jnp.concatenate([small, flow], -1).astype(self.dtype)
+    motion = self.motion_in_1(self.motion_in_0(small, 2), 2)
+    deep = self.motion_mid_1(self.motion_mid_0(motion))
+    motion = self.motion_out(self.motion_mid_2(deep) + motion)
+    with jax.named_scope('bilinear'):
+      motion = resize.bilinear(motion, scale=2 * self.scale)
+    features = [motion]
+    if self.spatial_path:
+      x = jnp.concatenate([x, state.flow], -1).astype(self.dtype)
+      features.append(self.spatial_1(self.spatial_0(x, 2)))
+    x = jnp.concatenate(features, -1)
+    with jax.named_scope('head'):
+      x = conv.transposed_conv(x, self.head.kernel)
+    x = self.head.finish(x.astype(jnp.float32))
+    return x[..., :4], x[..., 4:]
+
+
+def default_widths(num_blocks: int) -> tuple[int, ...]:
+  """160, 80 and 44 channels for the first, second and last third."""
+  return tuple((160, 80, 44)[3 * i // num_blocks] for i in range(num_blocks))
+
+
+def size_multiple(scales: Sequence[int], router_scale: int = 1) -> int:
+  """What H and W must be divisible by: 16 for the published network."""
+  return math.lcm(*(4 * scale for scale in scales), router_scale)
+
+
+class DMVFN(nn.Module):
+  """The network.
+
+  Attributes:
+    scales: the blocks' scale factors S^i, any number of blocks.
+    widths: the blocks' channels; None is `default_widths`.
+    spatial_path: whether blocks have the full-resolution path (table 7).
+    router_outputs: numbers per block that the router gives; 0 for no router.
+    router_scale: the router sees the frames shrunk by it (published: 1).
+    formulation: 'fast', or 'published' for the layers one by one as the paper
+      draws them. The same function of the same parameters.
+    dtype: of the blocks' convolutions. The router, the flow and the warping are
+      always float32.
+  """
+
+  scales: tuple[int, ...] = (4, 4, 4, 2, 2, 2, 1, 1, 1)
+  widths: tuple[int, ...] | None = None
+  spatial_path: bool = True
+  router_outputs: int = 1
+  router_scale: int = 1
+  formulation: str = 'fast'
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parameters."""
+    if self.router_outputs:
+      self.router = Router(
+        len(self.scales) * self.router_outputs,
+        self.router_scale,
+        self.formulation,
+      )
+    for i in range(len(self.scales)):
+      setattr(self, f'block_{i}', self._block(i))
+
+  def _block(self, i, **kwargs):
+    widths = self.widths or default_widths(len(self.scales))
+    return Block(
+      widths[i],
+      self.scales[i],
+      self.spatial_path,
+      self.formulation,
+      self.dtype,
+      **kwargs,
+    )
+
+  def route(self, pair):
+    """Scores of the blocks.
+
+    Args:
+      pair: [B, 2, H, W, 3].
+
+    Returns:
+      Logits [B, n, router_outputs], float32.
+    """
+    logits = self.router(side_by_side(pair))
+    return logits.reshape(len(logits), len(self.scales), self.router_outputs)
+
+  def __call__(self, pair, gates=None):
+    """Runs every block and multiplies what it adds by its gate.
+
+    The prediction after block i shows what the block would do if it were used;
+    only the last one and what later blocks see depend on its gate. That is how
+    a block is trained also where it is not used.
+
+    Args:
+      pair: [B, 2, H, W, 3] in [0, 1].
+      gates: [B, n]; None for all ones.
+
+    Returns:
+      An `Output` with n predictions.
+    """
+    frames = side_by_side(pair)
+    state = start(frames)
+    outputs = []
+    for i in range(len(self.scales)):
+      flow, mask = getattr(self, f'block_{i}')(frames, state)
+      last = i == len(self.scales) - 1
+      if gates is None:
+        state = moved(frames, state.flow + flow, state.mask + mask)
+        outputs.append(blend(state))
+        continue
+      gate = gates[:, i, None, None, None]
+      gated = moved(frames, state.flow + gate * flow, state.mask + gate * mask)
+      if last:
+        outputs.append(blend(gated))
+      else:
+        ungated = moved(frames, state.flow + flow, state.mask + mask)
+        outputs.append(blend(ungated))
+      state = gated
+    if self.is_initializing() and self.router_outputs:
+      self.route(pair)
+    return Output(tuple(outputs), state.flow, state.mask)
+
+  def follow(self, pair, gates):
+    """Runs only the blocks whose gates are not 0, for each sample its own.
+
+    Args:
+      pair: [B, 2, H, W, 3] in [0, 1].
+      gates: [B, n], 0 or 1.
+
+    Returns:
+      An `Output` with one prediction, the last.
+    """
+    params = self.variables['params']
+
+    def one(sample):
+      pair, gates = sample
+      frames = side_by_side(pair[None])
+      state = start(frames)
+      for i in range(len(self.scales)):
+        block = self._block(i, parent=None)
+
+        def use(state, i=i, block=block):
+          with jax.named_scope(f'block_{i}'):
+            flow, mask = block.apply(
+              {'params': params[f'block_{i}']}, frames, state
+            )
+            return moved(frames, state.flow + flow, state.mask + mask)
+
+        state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
+      return Output((blend(state)[0],), state.flow[0], state.mask[0])
+
+    return jax.lax.map(one, (pair, gates))
+
+
+def side_by_side(pair: jax.Array) -> jax.Array:
+  """[B, 2, H, W, 3] to [B, H, W, 6], older frame first."""
+  chex.assert_shape(pair, (None, 2, None, None, 3))
+  return jnp.concatenate([pair[:, 0], pair[:, 1]], -1).astype(jnp.float32)
+
+
+def start(frames: jax.Array) -> State:
+  """The state before the first block: no motion, both frames alike."""
+  batch, height, width, _ = frames.shape
+  flow = jnp.zeros((batch, height, width, 4), jnp.float32)
+  return State(flow, flow[..., :1], frames)
+
+
+def moved(frames: jax.Array, flow: jax.Array, mask: jax.Array) -> State:
+  """The state with this flow and mask."""
+  images = jnp.concatenate([frames[..., :3], frames[..., 3:]])
+  flows = jnp.concatenate([flow[..., :2], flow[..., 2:]])
+  warped = jnp.split(warp.backward(images, flows), 2)
+  return State(flow, mask, jnp.concatenate(warped, -1))
+
+
+def blend(state: State) -> jax.Array:
+  """The prediction [B, H, W, 3] in [0, 1] (equation 3)."""
+  weight = jax.nn.sigmoid(state.mask)
+  frame = weight * state.warped[..., :3] + (1 - weight) * state.warped[..., 3:]
+  return jnp.clip(frame, 0, 1)
+
+
+def torch_names(
+  num_blocks: int = 9, spatial_path: bool = True, router: bool = True
+) -> dict[str, tuple[str, str, tuple[int, ...]]]:
+  """The published checkpoint's names and where they go.
+
+  Args:
+    num_blocks: how many blocks.
+    spatial_path: whether they have the full-resolution path.
+    router: whether there is a router.
+
+  Returns:
+    `{torch name: (path, kind, images)}`. `path` is '/'-joined below
+    `variables['params']`. `kind` says how the array is laid out there: 'conv'
+    OIHW -> HWIO, transpose (2, 3, 1, 0); 'conv_transpose' (in, out, kh, kw) ->
+    (kh, kw, in, out), transpose (2, 3, 0, 1), no flip; 'linear' (out, in) ->
+    (in, out), transpose; 'vector' as it is. `images` are the first input
+    channels of the three-channel images that the layer sees: the published
+    weights expect BGR there, so for RGB variables input channels [i, i + 3) of
+    each i in `images` are reversed.
+  """
+  pair = (0, 3)
+  names = {}
+
+  def add(name, path, images=(), slope=''):
+    names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)
+    names[f'{name}.bias'] = (f'{path}/bias', 'vector', ())
+    if slope:
+      names[f'{slope}.weight'] = (f'{path}/slope', 'vector', ())
+
+  if router:
+    add('routing.0', 'router/conv_0', pair)
+    add('routing.2', 'router/conv_1')
+    names['l1.weight'] = ('router/linear_kernel', 'linear', ())
+    names['l1.bias'] = ('router/linear_bias', 'vector', ())
+  layers = {
+    'conv0.0': 'motion_in_0',
+    'conv0.1': 'motion_in_1',
+    'convblock.0': 'motion_mid_0',
+    'convblock.1': 'motion_mid_1',
+    'convblock.2': 'motion_mid_2',
+    'conv_sq': 'motion_out',
+  }
+  if spatial_path:
+    layers |= {'conv1.0': 'spatial_0', 'convblock1.0': 'spatial_1'}
+  for i in range(num_blocks):
+    for layer, path in layers.items():
+      first = path in ('motion_in_0', 'spatial_0')
+      name = f'block{i}.{layer}'
+      add(
+        f'{name}.0',
+        f'block_{i}/{path}',
+        (0, 3, 6, 9) if first else (),
+        slope=f'{name}.1',
+      )
+    head = f'block_{i}/head'
+    names[f'block{i}.lastconv.weight'] = (
+      f'{head}/kernel',
+      'conv_transpose',
+      (),
+    )
+    names[f'block{i}.lastconv.bias'] = (f'{head}/bias', 'vector', ())
+  return names
