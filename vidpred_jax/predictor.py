@@ -1,0 +1,560 @@
+"""One `Predictor` for every system: clips of any length and size.
+
+It serves prediction and interpolation, deterministic and stochastic systems
+alike; which of them it holds it learns from the facts a `System` states about
+itself. Frames come in and go out as uint8 `[H, W, C]`.
+
+*Length.* More frames than `system.frames.target` are predicted by feeding
+predictions back, as floats, not rounded. Long videos stream: no more than the
+frames one call of the system sees and gives are held.
+
+*Size.* H and W are padded at the bottom and right to `system.multiple` with the
+frame's last row and column, and predictions cropped back. Frames of more than
+`max_pixels` are cut into overlapping tiles that are blended (`tiles`). A system
+that decides from the whole picture (a route, a random draw) then decides in
+every tile.
+"""
+
+import collections
+import fractions
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax import runtime
+from vidpred_jax import tiles as tiling
+from vidpred_jax.systems import base
+
+
+class Futures(NamedTuple):
+  """Several futures of one clip, or of one time step (then without N).
+
+  Attributes:
+    frames: uint8 `[S, N, H, W, C]`.
+    mean: uint8 `[N, H, W, C]`, the mean of the S frames.
+    spread: float32 `[N, H, W, C]`, their standard deviation in [0, 0.5], where
+      1 is the range from black to white.
+  """
+
+  frames: np.ndarray
+  mean: np.ndarray
+  spread: np.ndarray
+
+
+class Predictor:
+  """A system with its variables, ready for video.
+
+  It compiles once for each size of padded frame (or tile) and keeps that.
+
+  Example:
+    system, variables = vp.load('runs/demo')
+    future = vp.Predictor(system, variables).predict(clip, num_frames=5)
+  """
+
+  def __init__(
+    self,
+    system: base.System,
+    variables: Any,
+    *,
+    max_pixels: int = tiling.MAX_PIXELS,
+    tile: tuple[int, int] | None = None,
+    overlap: int = tiling.OVERLAP,
+  ):
+    """Puts the variables on the device; nothing is compiled yet.
+
+    Args:
+      system: any system of images.
+      variables: its variables.
+      max_pixels: frames with more pixels than this (after padding) are cut into
+        tiles of at most so many.
+      tile: (height, width) of tiles to use whatever `max_pixels` says.
+      overlap: least overlap of tiles in pixels; take more than the longest
+        motion.
+    """
+    if overlap < 0 or max_pixels < 1:
+      raise ValueError(
+        f'Got overlap={overlap}, max_pixels={max_pixels}; expected overlap >= '
+        '0 and max_pixels >= 1.'
+      )
+    self.system = system
+    self.variables = jax.device_put(variables)
+    self._plan = functools.partial(
+      tiling.plan,
+      multiple=system.multiple,
+      max_pixels=max_pixels,
+      tile=tile,
+      overlap=overlap,
+    )
+    self._overlap = overlap
+    self._step = runtime.jit(
+      functools.partial(_step, system), static_argnames=('wanted', 'explain')
+    )
+
+  # ------------------------------------------------------------- prediction
+
+  def predict(self, clip: np.ndarray, num_frames: int, key=None) -> np.ndarray:
+    """Predicts the frames that follow a clip.
+
+    Args:
+      clip: uint8 `[T, H, W, C]`; the system sees the last ones, as far apart as
+        `system.frames.context` says.
+      num_frames: how many frames to predict, any number.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+
+    Returns:
+      uint8 `[num_frames, H, W, C]`.
+
+    Raises:
+      ValueError: if the clip is too short or no uint8 video of the channels the
+        system takes, or if the system interpolates.
+    """
+    return np.stack(list(self.stream(clip, num_frames, key)))
+
+  def stream(
+    self,
+    clip: np.ndarray | Iterable[np.ndarray],
+    num_frames: int,
+    key=None,
+    *,
+    explain: bool = False,
+  ) -> Iterator:
+    """As `predict`, frame by frame in bounded memory.
+
+    Args:
+      clip: as in `predict`, or any iterable of frames `[H, W, C]`, of which
+        only the last ones are held.
+      num_frames: how many frames to predict.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+      explain: yield `(frame, details)` instead of frames; details are what
+        `system.explain` gives, without the axes B and N, cropped to the frame.
+
+    Returns:
+      An iterator over uint8 `[H, W, C]`.
+
+    Raises:
+      ValueError: as `predict`; also if there is nothing to explain.
+    """
+    frames = self.system.frames
+    self._must(interpolates=False, explain=explain)
+    if num_frames < 1:
+      raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
+    last = max(frames.context)
+    length = last - min(frames.context) + 1
+    _check_clip(clip)
+    seen = collections.deque(map(_check_frame, clip), maxlen=length)
+    if len(seen) < length:
+      raise ValueError(
+        f'The clip has {len(seen)} frame{"s" * (len(seen) != 1)}, expected at '
+        f'least {length}: this system sees the frames {frames.context} to '
+        f'predict {frames.target}.'
+      )
+    _check_same_size(seen)
+    span = max(frames.target) - last
+    # Each chunk moves the context on by `span`, onto frames seen or given.
+    follows = span > 0 and (
+      {c % span for c in frames.context} <= {t % span for t in frames.target}
+    )
+    if num_frames > len(frames.target) and not follows:
+      raise ValueError(
+        f'This system predicts the frames {frames.target} from '
+        f'{frames.context} and cannot go on from them; got '
+        f'num_frames={num_frames}.'
+      )
+    timeline = dict(zip(range(last, last - length, -1), reversed(seen)))
+    return self._predictions(timeline, num_frames, _default(key), explain)
+
+  def _predictions(self, timeline, num_frames, key, explain):
+    frames = self.system.frames
+    span = max(frames.target) - max(frames.context)
+    first = next(iter(timeline.values()))
+    tiles = self._plan(*first.shape[:2])
+    size = first.shape[:2]
+    timeline = {t: _enter(frame, tiles) for t, frame in timeline.items()}
+    wanted = tuple(range(len(frames.target)))
+    for chunk in range(-(-num_frames // len(wanted))):
+      shift = chunk * span
+      shots = self._advance(
+        [timeline[c + shift] for c in frames.context],
+        size,
+        tiles,
+        jax.random.fold_in(key, chunk),
+        wanted,
+        explain,
+      )
+      for t, shot in zip(frames.target, shots):
+        timeline[t + shift] = shot.state
+      oldest = min(frames.context) + shift + span
+      timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
+      for shot in shots[: num_frames - chunk * len(wanted)]:
+        yield (shot.frame, shot.details) if explain else shot.frame
+
+  def samples(
+    self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
+  ) -> Futures:
+    """Draws several futures of a clip.
+
+    Args:
+      clip: as in `predict`.
+      num_frames: length of each future.
+      num_samples: S, how many futures.
+      key: `jax.random.key(0)` by default; future s is drawn with `fold_in(key,
+        s)`, so the first futures do not depend on how many there are.
+
+    Returns:
+      `Futures`, all of it in memory; see `stream_samples`.
+
+    Raises:
+      ValueError: as `predict`, or if the system is deterministic.
+    """
+    steps = list(self.stream_samples(clip, num_frames, num_samples, key))
+    return Futures(
+      np.stack([step.frames for step in steps], axis=1),
+      np.stack([step.mean for step in steps]),
+      np.stack([step.spread for step in steps]),
+    )
+
+  def stream_samples(
+    self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
+  ) -> Iterator[Futures]:
+    """As `samples`, a time step at a time: `Futures` without the axis N."""
+    if not self.system.stochastic:
+      raise ValueError(
+        'This system is deterministic: a clip has one future, got '
+        f'num_samples={num_samples}.'
+      )
+    if num_samples < 1:
+      raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
+    key = _default(key)
+    clip = clip if hasattr(clip, 'shape') else list(clip)
+    futures = [
+      self.stream(clip, num_frames, jax.random.fold_in(key, s))
+      for s in range(num_samples)
+    ]
+    return map(_summarise, zip(*futures))
+
+  # ---------------------------------------------------------- interpolation
+
+  def interpolate(
+    self,
+    frames: Iterable[np.ndarray],
+    factor: int | None = None,
+    key=None,
+    *,
+    explain: bool = False,
+  ) -> Iterator:
+    """Puts `factor - 1` frames between each two of a video.
+
+    Args:
+      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; two are
+        held at a time.
+      factor: how many times as many frames per second. A system of
+        `Frames((0, K), (1, ..., K - 1))` serves K, the default, and whatever
+        divides it.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+      explain: yield `(frame, details)`; frames of the input have no details.
+
+    Returns:
+      An iterator over `(T - 1) * factor + 1` frames, the given ones among them.
+
+    Raises:
+      ValueError: if the system does not interpolate by `factor` or the input is
+        no video; if there is only one frame, once that is known.
+    """
+    parts = self._parts(explain)
+    factor = parts if factor is None else factor
+    if factor < 1 or parts % factor:
+      raise ValueError(
+        f'Got factor={factor}; this system interpolates by {parts}. For '
+        f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
+      )
+    _check_clip(frames)
+    phases = [k * parts // factor for k in range(factor)]
+    timed = ((None, frame) for frame in frames)
+    return self._between(timed, lambda *_: phases, key, explain)
+
+  def resample(
+    self,
+    timed_frames: Iterable[tuple[fractions.Fraction, np.ndarray]],
+    fps: fractions.Fraction | float,
+    key=None,
+    *,
+    explain: bool = False,
+  ) -> Iterator:
+    """A video at another, constant, frame rate, by the times of its frames.
+
+    Output frame n shows the time `n / fps` after the first frame, rounded to
+    1/K of the interval it falls into for a system of
+    `Frames((0, K), (1, ..., K - 1))`: exact if `fps` is p/K times the rate of a
+    constant-rate input. Within an interval only the frames needed are asked
+    for. The last frame is held for as long as the interval before it.
+
+    Args:
+      timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
+      fps: frames per second of the result.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+      explain: yield `(frame, details)`; frames of the input have no details.
+
+    Returns:
+      An iterator over frames.
+
+    Raises:
+      ValueError: as `interpolate`, or if times do not increase.
+    """
+    parts = self._parts(explain)
+    fps = fractions.Fraction(fps).limit_denominator(1 << 20)
+    if fps <= 0:
+      raise ValueError(f'Got fps={fps}, expected a positive number.')
+    emitted = itertools.count()
+    pending = next(emitted)
+    origin = None
+
+    def phases(before, after):
+      nonlocal pending, origin
+      origin = before if origin is None else origin
+      begin, end = before - origin, after - origin
+      if end <= begin:
+        raise ValueError(
+          f'Times must increase, got {float(after)} s after {float(before)} s.'
+        )
+      result = []
+      while pending / fps < end:
+        result.append(round((pending / fps - begin) / (end - begin) * parts))
+        pending = next(emitted)
+      return result
+
+    def exact():
+      for time, frame in timed_frames:
+        yield fractions.Fraction(time).limit_denominator(1 << 30), frame
+
+    return self._between(exact(), phases, key, explain, hold=True)
+
+  def _parts(self, explain: bool) -> int:
+    """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
+    self._must(interpolates=True, explain=explain)
+    frames = self.system.frames
+    first, last = frames.context[0], frames.context[-1]
+    if len(frames.context) != 2 or frames.target != tuple(
+      range(first + 1, last)
+    ):
+      raise ValueError(
+        'Video is interpolated with Frames((0, K), (1, ..., K - 1)), this '
+        f'system has {frames}.'
+      )
+    return last - first
+
+  def _between(self, timed_frames, phases, key, explain, hold=False):
+    """Yields frames at the phases (0..K) of each interval, then the last."""
+    parts = self._parts(explain)
+    key = _default(key)
+    count = 0
+    before = tiles = state = None
+    for count, (time, frame) in enumerate(timed_frames, 1):
+      frame = _check_frame(frame)
+      if before is None:
+        before, tiles = (time, frame), self._plan(*frame.shape[:2])
+        continue
+      _check_same_size((before[1], frame))
+      asked = phases(before[0], time)
+      inner = tuple(sorted({k - 1 for k in asked if 0 < k < parts}))
+      shots = {}
+      states = state, None
+      if inner:
+        states = [
+          _enter(f, tiles) if s is None else s
+          for s, f in zip(states, (before[1], frame))
+        ]
+        shots = self._advance(
+          states,
+          frame.shape[:2],
+          tiles,
+          jax.random.fold_in(key, count),
+          inner,
+          explain,
+        )
+        shots = {k + 1: (s.frame, s.details) for k, s in zip(inner, shots)}
+      shots |= {0: (before[1], {}), parts: (frame, {})}
+      for k in asked:
+        yield shots[k] if explain else shots[k][0]
+      interval = (before[0], time)
+      before, state = (time, frame), states[1]
+    if count < 2:
+      raise ValueError(
+        f'The video has {count} frame{"s" * (count != 1)}, expected at least 2 '
+        'to interpolate between.'
+      )
+    held = phases(interval[1], 2 * interval[1] - interval[0]) if hold else [0]
+    for _ in held:
+      yield (before[1], {}) if explain else before[1]
+
+  # ------------------------------------------------------------- one step
+
+  def _must(self, *, interpolates: bool, explain: bool) -> None:
+    if self.system.frames.interpolates != interpolates:
+      does, asked = 'predicts what follows', 'interpolate'
+      if not interpolates:
+        does, asked = 'interpolates between frames', 'predict what follows'
+      raise ValueError(
+        f'This system {does} ({self.system.frames}); it cannot {asked}.'
+      )
+    if explain and self.system.explain is None:
+      raise ValueError('This system has nothing to explain a prediction by.')
+
+  def _advance(self, states, size, tiles, key, wanted, explain):
+    """One call of the system: its `_Shot`s at the targets `wanted`."""
+    if tiles.single:
+      shots = self._call(states, size, key, wanted, explain)
+      return [
+        _Shot(
+          shot.state,
+          np.asarray(shot.frame)[: size[0], : size[1]],
+          {k: _crop(v, tiles, size) for k, v in shot.details.items()},
+        )
+        for shot in shots
+      ]
+    sums = [{} for _ in wanted]
+    for patch in tiling.patches(size, tiles, self._overlap):
+      cut = [jnp.asarray(tiling.pad(s[patch.place], tiles)) for s in states]
+      covered = patch.weight.shape[:2]
+      for total, shot in zip(
+        sums, self._call(cut, covered, key, wanted, explain)
+      ):
+        for name, part in {'state': shot.state, **shot.details}.items():
+          total[name] = tiling.add(total.get(name), part, patch, tiles, size)
+    shots = []
+    for details in sums:
+      state = details.pop('state')
+      frame = np.rint(255 * np.clip(state, 0, 1)).astype(np.uint8)
+      shots.append(_Shot(state, frame, details))
+    return shots
+
+  def _call(self, states, size, key, wanted, explain):
+    try:
+      return self._step(
+        self.variables,
+        tuple(states),
+        np.array(size, np.int32),
+        key,
+        wanted=wanted,
+        explain=explain,
+      )
+    except Exception:
+      self._check_channels(states[0].shape)
+      raise
+
+  def _check_channels(self, shape) -> None:
+    """Says so if another number of channels is what would have worked."""
+
+    def works(channels):
+      context = jax.ShapeDtypeStruct(
+        (1, len(self.system.frames.context), *shape[:2], channels), jnp.float32
+      )
+      try:
+        jax.eval_shape(
+          self.system.predict, self.variables, context, jax.random.key(0)
+        )
+      except Exception:
+        return False
+      return True
+
+    if not works(shape[-1]):
+      for channels in (3, 1):
+        if works(channels):
+          raise ValueError(
+            f'The frames have {shape[-1]} channels, this system takes '
+            f'{channels}. Drop an alpha channel, or repeat a grey one.'
+          ) from None
+
+
+class _Shot(NamedTuple):
+  """A predicted frame: floats to go on from, uint8 to show, and details."""
+
+  state: Any
+  frame: Any
+  details: dict[str, Any]
+
+
+def _step(system, variables, context, size, key, *, wanted, explain):
+  """A call of the system on one padded frame or tile, to be compiled.
+
+  Args:
+    system: the system.
+    variables: its variables.
+    context: tuple of frames `[H', W', C]`, float [0, 1], of which only the
+      first `size` rows and columns are read.
+    size: int32 `[2]`, (H, W).
+    key: random key.
+    wanted: which targets to give. Those left out are not computed if the system
+      computes targets one by one: the compiler removes them.
+    explain: whether to give details.
+
+  Returns:
+    A `_Shot` for each one wanted, padded.
+  """
+  context = jnp.stack(context)
+  rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
+  columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
+  context = context[:, rows][:, :, columns][None]
+  if explain:
+    frames, details = system.explain(variables, context, key)
+  else:
+    frames, details = system.predict(variables, context, key), {}
+  shots = []
+  for n in wanted:
+    state = frames[0, n].astype(jnp.float32)
+    frame = jnp.rint(255 * jnp.clip(state, 0, 1)).astype(jnp.uint8)
+    shots.append(_Shot(state, frame, {k: v[0, n] for k, v in details.items()}))
+  return shots
+
+
+def _enter(frame: np.ndarray, tiles: tiling.Tiles):
+  """A uint8 frame as what `_advance` takes: padded on the device, or whole."""
+  state = frame.astype(np.float32) / 255
+  return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
+
+
+def _crop(array, tiles: tiling.Tiles, size):
+  array = np.asarray(array)
+  if array.shape[:2] == (tiles.height, tiles.width):
+    return array[: size[0], : size[1]]
+  return array
+
+
+def _summarise(frames) -> Futures:
+  frames = np.stack(frames)
+  values = frames.astype(np.float32) / 255
+  mean = np.rint(255 * values.mean(0)).astype(np.uint8)
+  return Futures(frames, mean, values.std(0))
+
+
+def _default(key):
+  return jax.random.key(0) if key is None else key
+
+
+def _check_clip(clip) -> None:
+  """Refuses arrays that are no clip; iterables are checked frame by frame."""
+  if hasattr(clip, 'shape') and (
+    len(clip.shape) != 4 or clip.dtype != np.uint8
+  ):
+    raise ValueError(
+      f'A clip is uint8 [T, H, W, C], got {clip.dtype} of shape {clip.shape}.'
+    )
+
+
+def _check_frame(frame) -> np.ndarray:
+  frame = np.asarray(frame)
+  if frame.dtype != np.uint8 or frame.ndim != 3 or 0 in frame.shape:
+    raise ValueError(
+      f'A frame is uint8 [H, W, C], got {frame.dtype} of shape {frame.shape}.'
+    )
+  return frame
+
+
+def _check_same_size(frames) -> None:
+  sizes = sorted({f.shape for f in frames})
+  if len(sizes) > 1:
+    raise ValueError(f'All frames must have one size, got {sizes}.')

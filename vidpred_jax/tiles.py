@@ -1,0 +1,189 @@
+"""Frames too large for one go: cut into overlapping tiles and put together.
+
+Neighbouring tiles are blended linearly in the middle half of their overlap; the
+outer quarter of it, where a tile has seen nothing beyond its edge, is not used.
+Arrays are NumPy, one frame `[H, W, C]` each.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_PIXELS = 1 << 21  # a little more than 1920 x 1088
+OVERLAP = 64
+
+
+class Tiles(NamedTuple):
+  """Where the tiles of a frame lie.
+
+  Attributes:
+    height: of every tile, a multiple of `system.multiple`.
+    width: likewise.
+    rows: top row of each row of tiles.
+    columns: left column of each column of tiles.
+  """
+
+  height: int
+  width: int
+  rows: tuple[int, ...]
+  columns: tuple[int, ...]
+
+  @property
+  def single(self) -> bool:
+    """Whether one tile holds the whole frame."""
+    return len(self.rows) == len(self.columns) == 1
+
+
+class Patch(NamedTuple):
+  """One tile's part in a frame.
+
+  Attributes:
+    place: slices of the rows and columns that the tile covers.
+    weight: `[h, w, 1]`; at every pixel the weights of all tiles sum to 1.
+    share: 1 / number of tiles.
+  """
+
+  place: tuple[slice, slice]
+  weight: np.ndarray
+  share: float
+
+
+def plan(
+  height: int,
+  width: int,
+  *,
+  multiple: int,
+  max_pixels: int = MAX_PIXELS,
+  tile: tuple[int, int] | None = None,
+  overlap: int = OVERLAP,
+) -> Tiles:
+  """Covers a frame with as few equal tiles as the pixel budget allows.
+
+  Args:
+    height: of the frame.
+    width: of the frame.
+    multiple: sides of a tile are divisible by this.
+    max_pixels: of a tile, its padding included.
+    tile: (height, width) of the tiles, instead of the budget.
+    overlap: least overlap of neighbouring tiles, in pixels.
+
+  Returns:
+    The tiles. A single one, where that is enough, may reach beyond the frame at
+    the bottom and right.
+
+  Raises:
+    ValueError: if no tile fits the budget or `tile` is not possible.
+  """
+  ceil = functools.partial(_round_up, multiple=multiple)
+  if tile is not None:
+    if min(tile) <= overlap or any(side % multiple for side in tile):
+      raise ValueError(
+        f'Got tiles of {tile[0]}x{tile[1]}; their sides must be divisible by '
+        f'{multiple} and larger than the overlap of {overlap}.'
+      )
+    high, wide = min(tile[0], ceil(height)), min(tile[1], ceil(width))
+  else:
+    found = []
+    for down, across in itertools.product(range(1, 65), repeat=2):
+      high = ceil(-(-(height + (down - 1) * overlap) // down))
+      wide = ceil(-(-(width + (across - 1) * overlap) // across))
+      if (
+        high * wide <= max_pixels
+        and (down == 1 or overlap < high <= height)
+        and (across == 1 or overlap < wide <= width)
+      ):
+        skew = abs(high - wide)
+        found.append((down * across, high * wide, skew, high, wide))
+    if not found:
+      raise ValueError(
+        f'Got max_pixels={max_pixels}, too few to cut {height}x{width} into '
+        f'tiles that overlap by {overlap}.'
+      )
+    *_, high, wide = min(found)
+  return Tiles(
+    high, wide, _starts(height, high, overlap), _starts(width, wide, overlap)
+  )
+
+
+def patches(size: tuple[int, int], tiles: Tiles, overlap: int) -> list[Patch]:
+  """What each tile covers of a frame of (H, W) = `size`, row by row."""
+  high, wide = min(tiles.height, size[0]), min(tiles.width, size[1])
+  rows = _feathers(size[0], high, tiles.rows, overlap)
+  columns = _feathers(size[1], wide, tiles.columns, overlap)
+  return [
+    Patch(
+      (slice(top, top + high), slice(left, left + wide)),
+      down[:, None, None] * across[None, :, None],
+      1 / (len(rows) * len(columns)),
+    )
+    for (top, down), (left, across) in itertools.product(
+      zip(tiles.rows, rows), zip(tiles.columns, columns)
+    )
+  ]
+
+
+def pad(frame: np.ndarray, tiles: Tiles) -> np.ndarray:
+  """Enlarges `[h, w, C]` to a tile with zeros at the bottom and right."""
+  missing = tiles.height - frame.shape[0], tiles.width - frame.shape[1]
+  return np.pad(frame, ((0, missing[0]), (0, missing[1]), (0, 0)))
+
+
+def add(
+  total: np.ndarray | None,
+  part: np.ndarray,
+  patch: Patch,
+  tiles: Tiles,
+  size: tuple[int, int],
+) -> np.ndarray:
+  """Adds what a tile gave to the sum for its frame, in place.
+
+  Args:
+    total: the sum so far, None at the first tile.
+    part: `[tile height, tile width, C]`. An array of another shape is no
+      picture (which blocks were used): its mean over the tiles is formed.
+    patch: where the tile lies.
+    tiles: all of them.
+    size: (H, W) of the frame.
+
+  Returns:
+    The sum, float32.
+  """
+  part = np.asarray(part, np.float32)
+  if part.shape[:2] != (tiles.height, tiles.width):
+    return patch.share * part + (0 if total is None else total)
+  if total is None:
+    total = np.zeros((*size, part.shape[2]), np.float32)
+  height, width, _ = patch.weight.shape
+  total[patch.place] += patch.weight * part[:height, :width]
+  return total
+
+
+def _round_up(side: int, multiple: int) -> int:
+  return -(-side // multiple) * multiple
+
+
+def _starts(side: int, tile: int, overlap: int) -> tuple[int, ...]:
+  if tile >= side:
+    return (0,)
+  count = -(-(side - overlap) // (tile - overlap))
+  return tuple(int(x) for x in np.rint(np.linspace(0, side - tile, count)))
+
+
+def _feathers(side: int, tile: int, starts, overlap: int) -> list[np.ndarray]:
+  """Weights [tile] of each tile along one axis; they sum to 1 everywhere."""
+  position = np.arange(tile) + 0.5
+  weights, total = [], np.zeros(side)
+  for start in starts:
+    weight = np.ones(tile)
+    if overlap and start > 0:
+      weight *= np.clip((position - overlap / 4) / (overlap / 2), 0, 1)
+    if overlap and start + tile < side:
+      weight *= np.clip((tile - position - overlap / 4) / (overlap / 2), 0, 1)
+    weights.append(weight)
+    total[start : start + tile] += weight
+  return [
+    (weight / total[start : start + tile]).astype(np.float32)
+    for weight, start in zip(weights, starts)
+  ]
