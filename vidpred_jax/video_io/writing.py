@@ -12,7 +12,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from vidpred_jax.video_io.reading import naming, open_video
+from vidpred_jax.video_io.reading import ACCURATE, naming, open_video
 
 
 class _Coding(NamedTuple):
@@ -273,6 +273,7 @@ class Writer:
       format=self._pixel_format(),
       dst_colorspace='ITU709' if labelled else 'ITU601',
       dst_color_range='MPEG',
+      interpolation=ACCURATE,
     )
 
   def _start_audio(self) -> None:
