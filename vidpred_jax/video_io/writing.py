@@ -35,7 +35,8 @@ class _Coding(NamedTuple):
   options: dict = {}
 
 
-_H264 = {'preset': 'medium'}
+# Colours are averaged over two columns: their place is the middle (1).
+_H264 = {'preset': 'medium', 'x264-params': 'chromaloc=1'}
 _CODINGS = {
   '.mp4': _Coding('mp4', 'libx264', 'crf', options=_H264),
   '.m4v': _Coding('mp4', 'libx264', 'crf', options=_H264),
