@@ -104,14 +104,14 @@ def get_config(variants: str = '') -> ConfigDict:
   config.lock()
 
   named = [v for v in variants.split(',') if v]
-  unknown = sorted(set(named) - set(_VARIANTS))
+  unknown = sorted(set(named) - set(VARIANTS))
   if unknown:
     raise ValueError(
       f'configs/dmvfn.py has no variant {", ".join(unknown)}; it has '
-      f'{", ".join(_VARIANTS)}.'
+      f'{", ".join(VARIANTS)}.'
     )
   for name in named:
-    _VARIANTS[name](config)
+    VARIANTS[name](config)
   return config
 
 
@@ -150,7 +150,7 @@ def _smoke(config):
   config.eval.show = 2
 
 
-_VARIANTS = {
+VARIANTS = {
   'demo': _demo,
   'smoke': _smoke,
 }

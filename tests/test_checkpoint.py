@@ -1,0 +1,203 @@
+import json
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import checkpoint, runtime, systems
+
+FRAMES = systems.Frames((0, 1), (2,))
+SETTINGS = {'scales': (2, 1), 'widths': (8, 8), 'beta': 0.6}
+
+
+class State(NamedTuple):
+  step: Any
+  params: Any
+  collections: Any
+  opt_state: Any
+  ema: Any
+
+
+@pytest.fixture(scope='module')
+def variables():
+  system = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
+  return jax.jit(system.init)(runtime.key(0), jnp.zeros((1, 3, 16, 16, 3)))
+
+
+def export(path, variables, **kwargs):
+  checkpoint.save_system(
+    path,
+    **{
+      'system': 'dmvfn',
+      'settings': SETTINGS,
+      'frames': FRAMES,
+      'variables': variables,
+    }
+    | kwargs,
+  )
+
+
+def assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_is_exported_comes_back(tmp_path, variables):
+  export(tmp_path / 'a', variables)
+  system, loaded = checkpoint.load(tmp_path / 'a')
+  assert_equal(dict(variables), dict(loaded))
+  assert system.frames == FRAMES
+  longer, _ = checkpoint.load(
+    tmp_path / 'a', frames=systems.Frames((0, 1), (2, 3)), beta=0.3
+  )
+  assert longer.frames.target == (2, 3)
+
+
+def test_half_precision_weights_survive(tmp_path):
+  tree = {'params': {'w': jnp.arange(5, dtype=jnp.bfloat16)}}
+  export(tmp_path / 'a', tree)
+  _, loaded = checkpoint.read(tmp_path / 'a')
+  assert loaded['params']['w'].dtype == jnp.bfloat16
+  assert_equal(tree, loaded)
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path, variables):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'thesis.txt').write_text('dear')
+  with pytest.raises(FileExistsError, match='exists already'):
+    export(tmp_path / 'a', variables)
+  with pytest.raises(FileExistsError, match='exists already'):
+    export(tmp_path / 'a', variables, overwrite=True)
+  assert (tmp_path / 'a' / 'thesis.txt').read_text() == 'dear'
+  export(tmp_path / 'b', variables)
+  with pytest.raises(FileExistsError, match='exists already'):
+    export(tmp_path / 'b', variables)
+  export(tmp_path / 'b', variables, overwrite=True)
+
+
+@pytest.mark.parametrize('name', ['weights.safetensors', 'system.json'])
+def test_any_flipped_bit_of_an_export_is_noticed(tmp_path, variables, name):
+  export(tmp_path / 'a', variables)
+  path = tmp_path / 'a' / name
+  intact = bytearray(path.read_bytes())
+  for position in np.linspace(0, len(intact) - 2, 9).astype(int):
+    damaged = intact.copy()
+    damaged[position] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match='damaged'):
+      checkpoint.read(tmp_path / 'a')
+
+
+def test_a_failing_disk_leaves_the_old_export(tmp_path, variables, monkeypatch):
+  export(tmp_path / 'a', variables)
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
+  with pytest.raises(OSError, match='No space'):
+    export(tmp_path / 'a', variables, overwrite=True)
+  monkeypatch.undo()
+  assert_equal(dict(checkpoint.load(tmp_path / 'a')[1]), dict(variables))
+  assert [p.name for p in tmp_path.iterdir()] == ['a']
+
+
+def test_weights_of_other_settings_are_refused(tmp_path, variables):
+  export(tmp_path / 'a', variables, settings={'scales': (2, 1, 1)})
+  with pytest.raises(ValueError, match='block_2'):
+    checkpoint.load(tmp_path / 'a')
+
+
+def test_an_unknown_system_is_refused(tmp_path, variables):
+  export(tmp_path / 'a', variables, system='dvf')
+  with pytest.raises(ValueError, match='dvf'):
+    checkpoint.load(tmp_path / 'a')
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+  with pytest.raises(FileNotFoundError, match='neither'):
+    checkpoint.load(tmp_path)
+
+
+# ----------------------------------------------------------- training states
+
+
+def state(scale=1.0):
+  return State(
+    jnp.int32(3),
+    {'a': {'w': scale * jnp.arange(6.0).reshape(2, 3)}, 'b': jnp.float32(2)},
+    {},
+    ({'count': jnp.int32(1)}, {'mu': jnp.ones((4,), jnp.bfloat16)}),
+    {},
+  )
+
+
+def test_states_come_back_bit_for_bit(tmp_path):
+  with checkpoint.manager(tmp_path) as saved:
+    checkpoint.save(saved, 3, state(1 / 3))
+    saved.wait_until_finished()
+    restored = checkpoint.restore(saved, 3, state(0.0))
+  assert isinstance(restored, State)
+  assert_equal(restored, state(1 / 3))
+
+
+def test_newest_and_best_are_kept(tmp_path):
+  with checkpoint.manager(tmp_path, keep=2, best=('psnr', True)) as saved:
+    for step, psnr in enumerate([1.0, 9.0, 3.0, 4.0, 2.0]):
+      checkpoint.save(saved, step, state(), {'psnr': psnr})
+    checkpoint.save(saved, 5, state())
+    saved.wait_until_finished()
+    assert sorted(saved.all_steps()) == [1, 4, 5]
+    assert saved.best_step() == 1
+    assert saved.latest_step() == 5
+
+
+def test_damaged_states_are_refused(tmp_path):
+  big = State(jnp.int32(1), {'w': jnp.ones((64, 64))}, {}, (), {})
+  with checkpoint.manager(tmp_path) as saved:
+    checkpoint.save(saved, 1, big)
+    saved.wait_until_finished()
+    # What a flipped bit would do that the storage layer does not notice.
+    sums = tmp_path / 'checkpoints' / '1' / 'sums' / 'metadata'
+    stored = json.loads(sums.read_text())
+    name = next(k for k in stored if 'w' in k)
+    sums.write_text(json.dumps(stored | {name: stored[name] ^ 1}))
+    with pytest.raises(ValueError, match='damaged.*w'):
+      checkpoint.restore(saved, 1, big)
+
+
+def test_truncated_states_are_refused(tmp_path):
+  with checkpoint.manager(tmp_path) as saved:
+    checkpoint.save(saved, 1, state())
+    saved.wait_until_finished()
+    shutil.rmtree(tmp_path / 'checkpoints' / '1' / 'state')
+    with pytest.raises(ValueError, match='step 1'):
+      checkpoint.restore(saved, 1, state())
+
+
+def test_any_flipped_bit_changes_a_fingerprint():
+  rng = np.random.default_rng(0)
+  for dtype in (np.float32, np.int32, np.float16, jnp.bfloat16, np.uint8):
+    x = rng.integers(0, 200, (3, 5, 7)).astype(dtype)
+    before = checkpoint.fingerprints({'x': x})
+    raw = bytearray(x.tobytes())
+    for _ in range(5):
+      position, bit = rng.integers(len(raw)), rng.integers(8)
+      raw[position] ^= 1 << bit
+      y = np.frombuffer(raw, dtype).reshape(x.shape)
+      assert checkpoint.fingerprints({'x': y}) != before
+      raw[position] ^= 1 << bit
+
+
+def test_fingerprints_do_not_depend_on_the_devices():
+  x = jax.random.normal(jax.random.key(0), (16, 9))
+  mesh = runtime.mesh()
+  spread = jax.device_put(x, runtime.batch_sharding(mesh))
+  whole = checkpoint.fingerprints({'x': x})
+  assert checkpoint.fingerprints({'x': spread}) == whole
+  # ... and swapping two values shows, unlike with a plain sum.
+  assert checkpoint.fingerprints({'x': x[::-1]}) != whole

@@ -1,0 +1,90 @@
+import importlib.util
+import itertools
+import pathlib
+
+import pytest
+
+from vidpred_jax import data, evaluate, metrics, optim
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / 'configs').glob('*.py'))
+
+
+def load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+CASES = list(
+  itertools.chain.from_iterable(
+    [(path, '')] + [(path, v) for v in load(path).VARIANTS] for path in FILES
+  )
+)
+
+
+def ids(value):
+  return getattr(value, 'stem', value)
+
+
+@pytest.mark.parametrize('path, variant', CASES, ids=ids)
+def test_every_variant_makes_its_system_and_optimiser(path, variant):
+  config = load(path).get_config(variant)
+  for frames in (config.frames, config.eval.frames):
+    system = evaluate.make_system(config, frames)
+    assert system.frames.context == tuple(frames.context)
+  for size in (config.augment.get('crop'), config.data.size):
+    if size:
+      assert all(n % system.multiple == 0 for n in size), (size, variant)
+  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
+  optim.make(
+    {'kernel': 0.0}, schedule, **config.optim.to_dict() | {'frozen': ()}
+  )
+  for name in config.eval.metrics:
+    if not name.startswith('lpips'):
+      metrics.make(name)
+
+
+@pytest.mark.parametrize('path, variant', CASES, ids=ids)
+def test_every_field_of_the_data_is_known_to_its_source(path, variant):
+  config = load(path).get_config(variant)
+  settings = config.data.to_dict()
+  name = settings.pop('source')
+  try:
+    data.make_source(
+      name,
+      split='test',
+      num_frames=3,
+      **settings | config.eval.data.to_dict(),
+    )
+  except FileNotFoundError as error:  # the data set is not on this disk
+    assert 'http' in str(error) or settings['root'] in str(error)
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_every_config_has_a_smoke_variant_and_a_comment_per_field(path):
+  assert 'smoke' in load(path).VARIANTS
+  text = path.read_text()
+  body = text[text.index('config = ConfigDict()') : text.index('config.lock()')]
+  fields = [x for x in body.splitlines() if x.startswith('  config.')]
+  assert len(fields) > 20
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_unknown_variants_and_fields_are_refused(path):
+  with pytest.raises(ValueError, match='smoek.*smoke'):
+    load(path).get_config('smoek')
+  config = load(path).get_config('')
+  with pytest.raises((AttributeError, KeyError)):
+    config.stepz = 3
+  with pytest.raises((AttributeError, KeyError)):
+    config.model.betta = 3
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_the_docstring_names_every_variant_and_the_command(path):
+  module = load(path)
+  assert 'python -m vidpred_jax.main --config=configs/' in module.__doc__
+  for variant in module.VARIANTS:
+    assert variant in module.__doc__, variant

@@ -1,0 +1,121 @@
+"""Parameter trees by name: list, match, merge or refuse.
+
+A name is the path of keys joined by '/', such as 'block_0/head/kernel'. Trees
+are nested dicts of arrays, as Flax makes them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import traverse_util
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """`{'a': {'b': x}}` to `{'a/b': x}`, sorted by name; empty dicts vanish."""
+  return dict(sorted(traverse_util.flatten_dict(tree, sep='/').items()))
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `flatten`."""
+  return traverse_util.unflatten_dict(dict(flat), sep='/')
+
+
+def match(tree: Mapping[str, Any], patterns: Sequence[str]) -> dict[str, Any]:
+  """Which names match a regular expression.
+
+  Args:
+    tree: nested dicts.
+    patterns: regular expressions; a name matches if one of them matches it
+      from beginning to end.
+
+  Returns:
+    A tree like `tree` of bools.
+
+  Raises:
+    ValueError: if an expression is none or matches no name.
+  """
+  names = list(flatten(tree))
+  matched = set()
+  for pattern in patterns:
+    try:
+      found = [name for name in names if re.fullmatch(pattern, name)]
+    except re.error as error:
+      raise ValueError(
+        f'{pattern!r} is not a regular expression: {error}.'
+      ) from None
+    if not found:
+      raise ValueError(
+        f'{pattern!r} matches no parameter; there are {_listed(names)}.'
+      )
+    matched.update(found)
+  return unflatten({name: name in matched for name in names})
+
+
+def merge_or_refuse(
+  expected: Mapping[str, Any], got: Mapping[str, Any]
+) -> dict[str, Any]:
+  """`got`, if it has exactly the names and shapes of `expected`.
+
+  Args:
+    expected: nested dicts of arrays or shapes.
+    got: nested dicts of arrays.
+
+  Returns:
+    `got`, nested like `expected`.
+
+  Raises:
+    ValueError: listing what is missing, unexpected or of another shape.
+  """
+  want, have = flatten(expected), flatten(got)
+  problems = []
+  missing = [name for name in want if name not in have]
+  if missing:
+    problems.append(f'missing: {_listed(missing)}')
+  unexpected = [name for name in have if name not in want]
+  if unexpected:
+    problems.append(f'not expected: {_listed(unexpected)}')
+  shapes = [
+    f'{name} is {tuple(have[name].shape)}, expected {tuple(leaf.shape)}'
+    for name, leaf in want.items()
+    if name in have and tuple(have[name].shape) != tuple(leaf.shape)
+  ]
+  if shapes:
+    problems.append(f'of another shape: {_listed(shapes)}')
+  if problems:
+    raise ValueError(f'The parameters do not fit: {"; ".join(problems)}.')
+  return unflatten({name: have[name] for name in want})
+
+
+def take_matching(
+  tree: Mapping[str, Any], other: Mapping[str, Any], pattern: str
+) -> dict[str, Any]:
+  """`tree` with the parameters whose names match taken from `other`.
+
+  Args:
+    tree: nested dicts of arrays.
+    other: where to take from; it must have every matching name of `tree`.
+    pattern: a regular expression for whole names.
+
+  Returns:
+    The new tree.
+
+  Raises:
+    ValueError: if a name is missing there or has another shape.
+  """
+  flat, have = flatten(tree), flatten(other)
+  wanted = {
+    name: flat[name]
+    for name, hit in flatten(match(tree, [pattern])).items()
+    if hit
+  }
+  taken = merge_or_refuse(
+    unflatten(wanted),
+    unflatten({name: have[name] for name in wanted if name in have}),
+  )
+  return unflatten(flat | flatten(taken))
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+  more = f' and {len(names) - most} more' if len(names) > most else ''
+  return ', '.join(names[:most]) + more
