@@ -171,10 +171,10 @@ def evaluate(
     raise ValueError('There is no clip to evaluate.')
   values = {
     source: {
-      k: _aggregate(total / clips, measures[k].finish)
-      for k, total in by_metric.items()
+      k: _aggregate(sums[source][k] / clips, m.finish)
+      for k, m in measures.items()
     }
-    for source, by_metric in sums.items()
+    for source in sorted(sums, key=lambda s: s != 'prediction')
   }
   blocks = None
   if np.ndim(block_sum):

@@ -13,7 +13,7 @@ import sys
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # 2026-11: jaxlib 0.10 sends CPU convolutions to YNNPACK, which is up to twice
@@ -109,6 +109,8 @@ def run(main, define_flags) -> None:
       _complain(error)  # what a config file raises for its variants and fields
 
   def guarded(argv):
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
     try:
       if len(argv) > 1:
         raise ValueError(

@@ -233,7 +233,8 @@ def _initial_state(config, system, schedule, mesh):
   variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
   for name, path in config.features.items():
-    variables[name] = convert.FEATURES[name](path)
+    if path:
+      variables[name] = convert.FEATURES[name](path)
   if config.init_from:
     _, other = checkpoint.read(config.init_from)
     parameters = params.take_matching(
