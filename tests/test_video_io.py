@@ -170,6 +170,23 @@ def test_rotation_flag_is_honoured(tmp_path, degrees, flip):
   assert (info.height, info.width) == expected.shape[1:3]
 
 
+def test_resizes_like_pillow_and_after_turning(tmp_path):
+  clip = clip_of(3, 96, 128)
+  for path in (
+    encode(tmp_path / 'plain.mp4', clip),
+    encode(tmp_path / 'turned.mp4', clip, rotation=(90, False)),
+    write(tmp_path / 'folder', clip),
+  ):
+    whole = video_io.read(path)
+    expected = [
+      Image.fromarray(f).resize((40, 24), Image.Resampling.BICUBIC)
+      for f in whole
+    ]
+    got = video_io.read(path, size=(24, 40)).astype(int)
+    assert got.shape == (3, 24, 40, 3)
+    assert np.abs(got - np.stack(expected)).mean() < 1
+
+
 def test_raw_h264_has_no_times(tmp_path):
   clip = clip_of(30)
   path = encode(tmp_path / 'a.264', clip, container='h264')

@@ -29,11 +29,9 @@ _RAW_FORMATS = {
   '.hevc': 'hevc',
 }
 # Without these flags conversion darkens by 0.5 to 3 levels.
-ACCURATE = int(
-  Interpolation.BILINEAR
-  | Interpolation.ACCURATE_RND
-  | Interpolation.FULL_CHR_H_INT
-)
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+ACCURATE = int(_EXACT | Interpolation.BILINEAR)
+_RESIZE = int(_EXACT | Interpolation.BICUBIC)  # widened when it shrinks
 # These containers do not say when a frame is shown, or say it wrongly.
 _UNTIMED = frozenset({'avi', 'h264', 'hevc'})
 
@@ -181,6 +179,7 @@ def frames(
   start: int = 0,
   stop: int | None = None,
   step: int = 1,
+  size: tuple[int, int] | None = None,
   stream: int | None = None,
 ) -> Iterator[tuple[Fraction, np.ndarray]]:
   """Streams frames `start`, `start + step`, ... before `stop`.
@@ -190,6 +189,7 @@ def frames(
     start: number of the first frame.
     stop: number of the frame to stop before; None for the end of the video.
     step: 2 gives every other frame.
+    size: (H, W) to resize to, bicubic with antialiasing; None for none.
     stream: which of the video streams; None for the best.
 
   Yields:
@@ -210,10 +210,14 @@ def frames(
       image = _picture(pictures[i])
       first = first or (pictures[i].name, image.shape)
       _check_size(path, first, pictures[i].name, image.shape)
+      if size is not None:
+        picture = Image.fromarray(image)
+        bicubic = Image.Resampling.BICUBIC
+        image = np.asarray(picture.resize((size[1], size[0]), bicubic))
       yield i / FOLDER_FPS, image
     return
   found = index(path, stream=stream) if start else None
-  yield from _range(path, found, start, stop, step, stream)
+  yield from _range(path, found, start, stop, step, size, stream)
 
 
 def read(
@@ -222,6 +226,7 @@ def read(
   start: int = 0,
   count: int | None = None,
   step: int = 1,
+  size: tuple[int, int] | None = None,
   stream: int | None = None,
   index: Index | None = None,
 ) -> np.ndarray:
@@ -234,6 +239,7 @@ def read(
     start: number of the first frame.
     count: how many; None for all to the end.
     step: distance of the frames.
+    size: (H, W) to resize to, bicubic with antialiasing; None for none.
     stream: which of the video streams; None for the best.
     index: of this file, from `index(path)`; without it the file is gone
       through once more.
@@ -244,11 +250,14 @@ def read(
   Raises:
     ValueError: as `frames`, and if there are not so many frames.
   """
+  path = pathlib.Path(path)
   stop = None if count is None else start + (count - 1) * step + 1
-  if index is None or _pictures(pathlib.Path(path)) is not None:
-    found = frames(path, start=start, stop=stop, step=step, stream=stream)
+  if index is None or index.pts is None or _pictures(path) is not None:
+    found = frames(
+      path, start=start, stop=stop, step=step, size=size, stream=stream
+    )
   else:
-    found = _range(pathlib.Path(path), index, start, stop, step, stream)
+    found = _range(path, index, start, stop, step, size, stream)
   clip = [image for _, image in found]
   if not clip or (count is not None and len(clip) < count):
     raise ValueError(
@@ -278,14 +287,14 @@ def natural_key(name: str) -> list:
   return [(int(p), p) if p.isdigit() else (0, p) for p in parts]
 
 
-def _range(path, found, start, stop, step, stream):
+def _range(path, found, start, stop, step, size, stream):
   """`frames` of a video file; seeks if there is an index with time stamps."""
   if found is None or found.pts is None or not start:
     for i, (time, frame) in enumerate(_decoded(path, stream)):
       if stop is not None and i >= stop:
         return
       if i >= start and (i - start) % step == 0:
-        yield time, _image(frame)
+        yield time, _image(frame, size)
     return
   wanted = range(len(found))[start:stop:step]
   if not wanted:
@@ -304,7 +313,7 @@ def _range(path, found, start, stop, step, stream):
           break
       i = missing.pop(frame.pts, None)
       if i is not None:
-        yield found.times[i], _image(frame)
+        yield found.times[i], _image(frame, size)
       if not missing:
         return
     if not late:
@@ -438,21 +447,27 @@ def _check_size(path, first, name, shape) -> None:
     )
 
 
-def _image(frame) -> np.ndarray:
-  """An FFmpeg frame as it is shown, uint8 [H, W, 3]."""
-  if frame.format.name == 'pal8' or any(
-    c.is_alpha for c in frame.format.components
-  ):
-    rgba = frame.reformat(format='rgba', interpolation=ACCURATE)
-    image = _over_black(rgba.to_ndarray())
-  else:
-    image = frame.reformat(format='rgb24', interpolation=ACCURATE).to_ndarray()
+def _image(frame, size: tuple[int, int] | None = None) -> np.ndarray:
+  """An FFmpeg frame as it is shown, uint8 [H, W, 3], resized to (H, W)."""
   matrix = frame.side_data.get('DISPLAYMATRIX')
-  if matrix is None:
-    return image
   # (x, y) -> (a x + c y, b x + d y); only right angles can be meant.
-  a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
-  if abs(b) + abs(c) == 2 and abs(a) + abs(d) == 0:
+  a, b, c, d = 1, 0, 0, 1
+  if matrix is not None:
+    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
+  swaps = bool(abs(b) + abs(c) == 2 and abs(a) + abs(d) == 0)
+
+  form, flags, shape = 'rgb24', ACCURATE, {}
+  if frame.format.name == 'pal8' or any(
+    part.is_alpha for part in frame.format.components
+  ):
+    form = 'rgba'
+  if size is not None:
+    flags = _RESIZE
+    height, width = size[::-1] if swaps else size
+    shape = {'height': height, 'width': width}
+  image = frame.reformat(format=form, interpolation=flags, **shape).to_ndarray()
+  image = _over_black(image) if form == 'rgba' else image
+  if swaps:
     image, a, d = image.transpose(1, 0, 2), c, b
   if a < 0:
     image = image[:, ::-1]
