@@ -1,0 +1,148 @@
+"""Pairs of clips -> numbers; every convention has a name of its own.
+
+Papers report "PSNR" and "SSIM" and mean different things by them, so a metric
+is asked for as `measure/convention`. All take `(pred, target)`, both
+`[B, N, H, W, C]`, float images in [0, 1] (or uint8, which is divided by 255),
+and give `[B, N]` float32: one number per clip and target frame.
+
+| name | what it is | as in |
+| --- | --- | --- |
+| `psnr/float` | -10 log10(mse), unquantised | DMVFN, EBME, later OpenSTL |
+| `psnr/round8` | prediction rounded to 8 bits first | RIFE, Xiph |
+| `psnr/e3d_wrap` | 8-bit differences that wrap around | E3D-LSTM, SimVP |
+| `ssim/pmss` | Gaussian 11, sigma 1.5, valid | pytorch_msssim |
+| `ssim/tf11` | the same number | tf.image.ssim, FILM |
+| `ssim/skimage7_dr1` | uniform 7, data range 1 | scikit-image |
+| `ssim/skimage7_dr2` | uniform 7, data range 2 | OpenSTL (old scikit-image) |
+| `ssim/skimage7_dr255` | uniform 7, 8 bits | Xiph |
+| `ssim/matlab3d` | Gaussian 11^3 over C, H and W | EBME, RIFE |
+| `ms_ssim/pmss` | five scales, sides above 160 | DMVFN |
+| `mse/mean`, `mae/mean`, `rmse/mean` | per value | weather, traffic |
+| `mse/sum_chw`, `mae/sum_chw`, `rmse/sum_chw` | summed over C, H, W | OpenSTL |
+| `lpips/alex` | v0.1, RGB | OpenSTL |
+| `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
+
+Errors are computed from the prediction as it is; PSNR, SSIM and LPIPS clip the
+prediction (never the target) to [0, 1] first, as OpenSTL does.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from vidpred_jax.metrics import frames, perceptual
+
+
+class Metric(NamedTuple):
+  """One convention of one measure.
+
+  Attributes:
+    values: `(pred, target) -> [B, N]` float32, both `[B, N, H, W, C]`; pure,
+      can be jitted.
+    finish: from the float64 mean of `values` over clips (and frames) to the
+      number that is reported: the identity, or the square root for `rmse`.
+    higher_is_better: whether a better prediction has a larger number.
+    minimum_size: the smallest height and width it is defined for; smaller
+      frames raise ValueError.
+    kind: `'image'` if it needs images in [0, 1], `'any'` if it also measures
+      physical fields.
+  """
+
+  values: Callable
+  finish: Callable
+  higher_is_better: bool
+  minimum_size: int
+  kind: str
+
+
+def _identity(mean):
+  return mean
+
+
+def _factory(
+  function,
+  *,
+  higher_is_better: bool,
+  minimum_size: int = 1,
+  kind: str = 'image',
+  finish=_identity,
+):
+  def make_metric(**settings):
+    return Metric(
+      functools.partial(function, **settings),
+      finish,
+      higher_is_better,
+      minimum_size,
+      kind,
+    )
+
+  make_metric.settings = tuple(
+    name
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+  )
+  return make_metric
+
+
+_score = functools.partial(_factory, higher_is_better=True)
+_error = functools.partial(_factory, higher_is_better=False, kind='any')
+_lpips = functools.partial(
+  _factory, higher_is_better=False, minimum_size=perceptual.MINIMUM_SIZE
+)
+
+# name -> function(**settings) -> Metric
+METRICS = {
+  'psnr/float': _score(frames.psnr),
+  'psnr/round8': _score(frames.psnr_round8),
+  'psnr/e3d_wrap': _score(frames.psnr_e3d_wrap),
+  'ssim/pmss': _score(frames.ssim_gaussian, minimum_size=11),
+  'ssim/tf11': _score(frames.ssim_gaussian, minimum_size=11),
+  'ssim/skimage7_dr1': _score(frames.ssim_skimage_dr1, minimum_size=7),
+  'ssim/skimage7_dr2': _score(frames.ssim_skimage_dr2, minimum_size=7),
+  'ssim/skimage7_dr255': _score(frames.ssim_skimage_dr255, minimum_size=7),
+  'ssim/matlab3d': _score(frames.ssim_matlab3d, minimum_size=11),
+  'ms_ssim/pmss': _score(frames.ms_ssim, minimum_size=161),
+  'mse/mean': _error(frames.mse_mean),
+  'mse/sum_chw': _error(frames.mse_sum),
+  'mae/mean': _error(frames.mae_mean),
+  'mae/sum_chw': _error(frames.mae_sum),
+  'rmse/mean': _error(frames.mse_mean, finish=np.sqrt),
+  'rmse/sum_chw': _error(frames.mse_sum, finish=np.sqrt),
+  'lpips/alex': _lpips(perceptual.lpips),
+  'lpips/alex_bgr': _lpips(perceptual.lpips_bgr),
+}
+
+
+def make(name: str, **settings) -> Metric:
+  """Makes a metric by its convention name.
+
+  Args:
+    name: one of `METRICS`.
+    **settings: keyword arguments of the convention's function in `frames` or
+      `perceptual`. The LPIPS conventions need `variables`, the tree that
+      `convert.lpips` reads.
+
+  Returns:
+    The metric.
+
+  Raises:
+    ValueError: if there is no such metric or setting, or LPIPS is asked for
+      without its weights.
+  """
+  if name not in METRICS:
+    raise ValueError(
+      f'There is no metric {name!r}; there are {", ".join(METRICS)}.'
+    )
+  factory = METRICS[name]
+  unknown = sorted(set(settings) - set(factory.settings))
+  if unknown:
+    raise ValueError(
+      f'{name} has no setting {", ".join(unknown)}; it has '
+      f'{", ".join(factory.settings) or "none"}.'
+    )
+  if 'variables' in factory.settings:
+    perceptual.check_variables(name, settings.get('variables'))
+  return factory(**settings)

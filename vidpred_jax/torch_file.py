@@ -1,0 +1,430 @@
+"""PyTorch weight files as NumPy arrays, without PyTorch and without unpickling.
+
+A PyTorch file holds a pickle, and a pickle is a program: unpickling calls
+whatever functions it names. Here nothing is unpickled. A small interpreter
+reads the instructions one by one and knows what the few names that weight files
+need mean (tensors, parameters, ordered dicts); any other name, and any
+instruction that could make an object in another way, is refused. There is no
+call to anything the file could choose.
+
+Both formats are read: the zip archive (since PyTorch 1.6) and the legacy stream
+of pickles before it. Data are little-endian unless the archive says otherwise.
+Tensors become read-only views into one array per storage, so shared storages
+stay shared; bfloat16 becomes float32, which holds it exactly.
+"""
+
+import io
+import math
+import pathlib
+import pickletools
+import struct
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+_DTYPES = {
+  'float64': 'f8',
+  'float32': 'f4',
+  'float16': 'f2',
+  'bfloat16': 'u2',  # widened to float32 when decoded
+  'int64': 'i8',
+  'int32': 'i4',
+  'int16': 'i2',
+  'int8': 'i1',
+  'uint64': 'u8',
+  'uint32': 'u4',
+  'uint16': 'u2',
+  'uint8': 'u1',
+  'bool': '?',
+  'complex64': 'c8',
+  'complex128': 'c16',
+}
+
+_STORAGES = {
+  'torch DoubleStorage': 'float64',
+  'torch FloatStorage': 'float32',
+  'torch HalfStorage': 'float16',
+  'torch BFloat16Storage': 'bfloat16',
+  'torch LongStorage': 'int64',
+  'torch IntStorage': 'int32',
+  'torch ShortStorage': 'int16',
+  'torch CharStorage': 'int8',
+  'torch ByteStorage': 'uint8',
+  'torch BoolStorage': 'bool',
+  'torch ComplexFloatStorage': 'complex64',
+  'torch ComplexDoubleStorage': 'complex128',
+  'torch.storage UntypedStorage': None,
+}
+
+
+def load(path: str) -> Any:
+  """Reads a file that `torch.save` wrote.
+
+  Args:
+    path: the file.
+
+  Returns:
+    What was saved: dicts, lists, tuples, numbers and strings, with read-only
+    NumPy arrays for tensors and parameters.
+
+  Raises:
+    ValueError: if it is no PyTorch file, is damaged, or contains anything but
+      plain containers and tensors (the message names it).
+    OSError: if it cannot be read.
+  """
+  data = pathlib.Path(path).read_bytes()
+  try:
+    return _load_zip(data) if data[:2] == b'PK' else _load_legacy(data)
+  except zipfile.BadZipFile as error:
+    raise ValueError(f'{path} is damaged: {error}') from None
+  except ValueError as error:
+    raise ValueError(f'{path} cannot be read: {error}') from None
+  except (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+  ) as error:
+    raise ValueError(
+      f'{path} is damaged or no PyTorch file ({type(error).__name__}: {error}).'
+    ) from None
+
+
+# --- The two containers ------------------------------------------------------
+
+
+class _Storage:
+  """One block of data, filled in after the pickle is read."""
+
+  def __init__(self, key: str, dtype: str | None, count: int):
+    self.key = key
+    self.dtype = dtype
+    self.count = count  # elements; bytes if dtype is None
+    self.bytes = None
+    self.order = '<'
+    self._decoded = {}
+
+  def array(self, dtype: str) -> np.ndarray:
+    """The elements, one-dimensional, native byte order, decoded once."""
+    if dtype not in self._decoded:
+      stored = np.dtype(_DTYPES[dtype]).newbyteorder(self.order)
+      flat = np.frombuffer(self.bytes, stored)
+      flat = flat.astype(stored.newbyteorder('='), copy=False)
+      if dtype == 'bfloat16':
+        flat = (flat.astype(np.uint32) << 16).view(np.float32)
+      self._decoded[dtype] = flat
+    return self._decoded[dtype]
+
+
+class _Slice(NamedTuple):
+  """A part of a storage, from element `start`."""
+
+  storage: _Storage
+  start: int
+
+
+class _Tensor(NamedTuple):
+  """A strided view of a storage, in elements."""
+
+  storage: _Storage
+  start: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+  dtype: str
+
+
+def _load_zip(data: bytes) -> Any:
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    entries = [n for n in archive.namelist() if n.split('/')[-1] == 'data.pkl']
+    if len(entries) != 1:
+      raise ValueError('a zip archive without a PyTorch pickle (data.pkl)')
+    if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+      raise ValueError('PyTorch does not compress its archives, this one is')
+    folder = entries[0].removesuffix('data.pkl')
+    order = '<'
+    if f'{folder}byteorder' in archive.namelist():
+      order = {b'little': '<', b'big': '>'}[archive.read(f'{folder}byteorder')]
+    machine = _Machine(io.BytesIO(archive.read(entries[0])))
+    tree = machine.run()
+    for key, storage in machine.storages.items():
+      storage.bytes = archive.read(f'{folder}data/{key}')
+      storage.order = order
+      _check_size(storage, len(storage.bytes))
+  return _arrays(tree)
+
+
+def _load_legacy(data: bytes) -> Any:
+  stream = io.BytesIO(data)
+  if data[:1] != b'\x80' or _Machine(stream).run() != _MAGIC:
+    raise ValueError(
+      'it is no PyTorch file (neither a zip archive nor the older format)'
+    )
+  version = _Machine(stream).run()
+  if version != _PROTOCOL:
+    raise ValueError(f'format version {version}, expected {_PROTOCOL}')
+  _Machine(stream).run()  # sizes on the writer's machine; data do not need them
+  machine = _Machine(stream)
+  tree = machine.run()
+  keys = _Machine(stream).run()
+  if sorted(keys) != sorted(machine.storages):
+    raise ValueError('the list of storages does not fit the tensors')
+  for key in keys:
+    storage = machine.storages[key]
+    (count,) = struct.unpack('<q', stream.read(8))
+    if count != storage.count:
+      raise ValueError(
+        f'storage {key} has {count} elements, expected {storage.count}'
+      )
+    size = np.dtype(_DTYPES[storage.dtype]).itemsize if storage.dtype else 1
+    start = stream.tell()
+    storage.bytes = memoryview(data)[start : start + count * size]
+    _check_size(storage, len(storage.bytes))
+    stream.seek(start + count * size)
+  return _arrays(tree)
+
+
+def _check_size(storage: _Storage, got: int) -> None:
+  size = np.dtype(_DTYPES[storage.dtype]).itemsize if storage.dtype else 1
+  if got != storage.count * size:
+    raise ValueError(
+      f'storage {storage.key} has {got} bytes, expected {storage.count * size}'
+    )
+
+
+def _arrays(tree: Any) -> Any:
+  """Replaces the tensors in nested containers by arrays."""
+  match tree:
+    case _Tensor():
+      return _strided(tree)
+    case _Name():
+      return tree.name.replace(' ', '.')
+    case _Slice():
+      raise ValueError('it holds a storage that is no tensor')
+    case dict():
+      return {key: _arrays(value) for key, value in tree.items()}
+    case list() | tuple():
+      return type(tree)(_arrays(item) for item in tree)
+  return tree
+
+
+def _strided(tensor: _Tensor) -> np.ndarray:
+  numbers = (tensor.start, *tensor.shape, *tensor.strides)
+  if len(tensor.shape) != len(tensor.strides) or not all(
+    type(n) is int and n >= 0 for n in numbers
+  ):
+    raise ValueError(
+      f'a tensor of shape {tensor.shape}, strides {tensor.strides} and offset '
+      f'{tensor.start}'
+    )
+  flat = tensor.storage.array(tensor.dtype)
+  last = tensor.start + sum(
+    (n - 1) * s for n, s in zip(tensor.shape, tensor.strides)
+  )
+  if math.prod(tensor.shape) == 0:
+    return np.zeros(tensor.shape, flat.dtype)
+  if last >= len(flat):
+    raise ValueError(
+      f'a tensor reaches to element {last} of a storage of {len(flat)}'
+    )
+  return np.lib.stride_tricks.as_strided(
+    flat[tensor.start :],
+    tensor.shape,
+    [s * flat.itemsize for s in tensor.strides],
+    writeable=False,
+  )
+
+
+# --- The pickle as data ------------------------------------------------------
+
+
+class _Name(NamedTuple):
+  """A name the pickle mentions; only a tag, there is nothing behind it."""
+
+  name: str
+
+
+def _tensor(slice_, start, shape, strides, dtype=None) -> _Tensor:
+  if not isinstance(slice_, _Slice):
+    raise ValueError('a tensor without a storage')
+  dtype = slice_.storage.dtype or dtype
+  if dtype is None:
+    raise ValueError('a tensor without an element type')
+  return _Tensor(
+    slice_.storage, slice_.start + start, tuple(shape), tuple(strides), dtype
+  )
+
+
+def _tensor_v3(slice_, start, shape, strides, grad, hooks, dtype, *_):
+  del grad, hooks
+  return _tensor(
+    slice_, start, shape, strides, dtype.name.removeprefix('torch ')
+  )
+
+
+# What a weight file may "call", and what that means here.
+_CALLS = {
+  'collections OrderedDict': lambda pairs=(): dict(pairs),
+  'torch Size': lambda sizes=(): tuple(sizes),
+  'torch._utils _rebuild_tensor': _tensor,
+  'torch._utils _rebuild_tensor_v2': lambda *args: _tensor(*args[:4]),
+  'torch._utils _rebuild_tensor_v3': _tensor_v3,
+  'torch._utils _rebuild_parameter': lambda data, *_: data,
+  'torch._utils _rebuild_parameter_with_state': lambda data, *_: data,
+}
+_NAMES = {*_CALLS, *_STORAGES, *(f'torch {name}' for name in _DTYPES)}
+
+_CONSTANTS = {
+  'NONE': lambda: None,
+  'NEWTRUE': lambda: True,
+  'NEWFALSE': lambda: False,
+  'EMPTY_LIST': list,
+  'EMPTY_TUPLE': tuple,
+  'EMPTY_DICT': dict,
+  'EMPTY_SET': set,
+}
+_LITERALS = frozenset(
+  'INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING '
+  'SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES '
+  'SHORT_BINBYTES BINBYTES8'.split()
+)
+_MARK = object()
+
+
+class _Machine:
+  """Reads one pickle from a stream, up to its end.
+
+  Attributes:
+    storages: the storages it mentions, by key.
+  """
+
+  def __init__(self, stream):
+    self.storages: dict[str, _Storage] = {}
+    self._stream = stream
+    self._stack: list[Any] = []
+    self._memo: dict[int, Any] = {}
+
+  def run(self) -> Any:
+    """The value of the pickle."""
+    for opcode, arg, _ in pickletools.genops(self._stream):
+      if opcode.name == 'STOP':
+        return self._stack.pop()
+      self._step(opcode.name, arg)
+    raise ValueError('the pickle has no end')
+
+  def _pop_to_mark(self) -> list[Any]:
+    items = []
+    while (item := self._stack.pop()) is not _MARK:
+      items.append(item)
+    return items[::-1]
+
+  def _step(self, name: str, arg: Any) -> None:
+    stack = self._stack
+    match name:
+      case 'PROTO' | 'FRAME':
+        pass
+      case _ if name in _LITERALS:
+        stack.append(arg)
+      case _ if name in _CONSTANTS:
+        stack.append(_CONSTANTS[name]())
+      case 'MARK':
+        stack.append(_MARK)
+      case 'POP':
+        stack.pop()
+      case 'POP_MARK':
+        self._pop_to_mark()
+      case 'DUP':
+        stack.append(stack[-1])
+      case 'GET' | 'BINGET' | 'LONG_BINGET':
+        stack.append(self._memo[arg])
+      case 'PUT' | 'BINPUT' | 'LONG_BINPUT':
+        self._memo[arg] = stack[-1]
+      case 'MEMOIZE':
+        self._memo[len(self._memo)] = stack[-1]
+      case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+        size = int(name[-1])
+        stack[-size:] = [tuple(stack[-size:])]
+      case 'TUPLE':
+        stack.append(tuple(self._pop_to_mark()))
+      case 'LIST':
+        stack.append(self._pop_to_mark())
+      case 'DICT':
+        items = self._pop_to_mark()
+        stack.append(dict(zip(items[::2], items[1::2])))
+      case 'APPEND':
+        item = stack.pop()
+        self._top(list).append(item)
+      case 'APPENDS':
+        items = self._pop_to_mark()
+        self._top(list).extend(items)
+      case 'ADDITEMS':
+        items = self._pop_to_mark()
+        self._top(set).update(items)
+      case 'SETITEM':
+        value, key = stack.pop(), stack.pop()
+        self._top(dict)[key] = value
+      case 'SETITEMS':
+        items = self._pop_to_mark()
+        self._top(dict).update(zip(items[::2], items[1::2]))
+      case 'GLOBAL':
+        stack.append(_named(arg))
+      case 'STACK_GLOBAL':
+        attribute, module = stack.pop(), stack.pop()
+        stack.append(_named(f'{module} {attribute}'))
+      case 'REDUCE':
+        args, function = stack.pop(), stack.pop()
+        if not isinstance(function, _Name) or function.name not in _CALLS:
+          raise ValueError(f'it calls {function!r}, which no weight file does')
+        stack.append(_CALLS[function.name](*args))
+      case 'BUILD':
+        # The attributes of an ordered dict (`_metadata`) are of no use here.
+        stack.pop()
+        self._top(dict)
+      case 'BINPERSID':
+        stack.append(self._storage(stack.pop()))
+      case _:
+        raise ValueError(f'it has the instruction {name}, which is not allowed')
+
+  def _top(self, kind: type) -> Any:
+    top = self._stack[-1]
+    if not isinstance(top, kind):
+      raise ValueError(f'got {type(top).__name__}, expected {kind.__name__}')
+    return top
+
+  def _storage(self, identity: Any) -> _Slice:
+    """`('storage', type, key, device, size[, view])` -> the storage."""
+    if identity[0] != 'storage':
+      raise ValueError(
+        f'it holds a whole {identity[0]!r}, not weights; save its state_dict()'
+      )
+    _, kind, key, _, count, *view = identity
+    if not isinstance(kind, _Name) or kind.name not in _STORAGES:
+      raise ValueError(f'a storage of type {kind!r}')
+    storage = self.storages.get(key)
+    if storage is None:
+      storage = _Storage(key, _STORAGES[kind.name], count)
+      self.storages[key] = storage
+    elif (storage.dtype, storage.count) != (_STORAGES[kind.name], count):
+      raise ValueError(f'storage {key} is described in two ways')
+    start = 0
+    if view and view[0] is not None:
+      _, start, _ = view[0]
+    return _Slice(storage, start)
+
+
+def _named(name: str) -> _Name:
+  if name not in _NAMES:
+    raise ValueError(
+      f'it refers to {".".join(name.split(" "))}, which is no part of a weight '
+      'file; nothing of it was run. If you trust the file, load it in PyTorch '
+      'and save only its state_dict().'
+    )
+  return _Name(name)
