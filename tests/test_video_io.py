@@ -118,7 +118,7 @@ def test_exact_clip_access(tmp_path, name):
   path = write(tmp_path / name, clip_of(300 if name == 'a.mp4' else 40))
   whole = video_io.read(path)
   found = video_io.index(path)
-  assert len(found) == len(whole)
+  assert found.num_frames == len(whole)
   for start, count, step in [(0, 3, 1), (17, 4, 5), (len(whole) - 2, 2, 1)]:
     expected = whole[start : start + (count - 1) * step + 1 : step]
     for index in (None, found):
@@ -329,7 +329,7 @@ class TestWriter:
       video_io.Writer(path, fps=25)
     assert path.read_bytes() == before
     write(path, clip_of(5), overwrite=True)
-    assert len(video_io.index(path)) == 5
+    assert video_io.index(path).num_frames == 5
 
   def test_never_replaces_a_folder_of_something_else(self, tmp_path):
     (tmp_path / 'mine').mkdir()

@@ -66,16 +66,21 @@ class Index(NamedTuple):
   """Where the frames of a file are.
 
   Attributes:
-    times: seconds after the first frame, one fraction per frame.
-    pts: int64, each frame's time stamp in the file; None where the file must
-      be read from its beginning.
+    num_frames: exact.
+    pts: int64 [num_frames], each frame's time stamp in the file; None where
+      frames have none: they are `unit` apart, and reading starts at frame 0.
+    unit: seconds per unit of `pts`, or per frame.
   """
 
-  times: tuple[Fraction, ...]
+  num_frames: int
   pts: np.ndarray | None
+  unit: Fraction
 
-  def __len__(self) -> int:
-    return len(self.times)
+  def time(self, i: int) -> Fraction:
+    """Seconds from the first frame to frame `i`."""
+    if self.pts is None:
+      return i * self.unit
+    return int(self.pts[i] - self.pts[0]) * self.unit
 
 
 def probe(path, *, count: bool = False, stream: int | None = None) -> Info:
@@ -119,19 +124,20 @@ def probe(path, *, count: bool = False, stream: int | None = None) -> Info:
     codec = video.codec_context.name
   variable = None
   if count:
-    times = index(path, stream=stream).times
-    number = len(times)
+    found = index(path, stream=stream)
+    number = found.num_frames
+    times = [float(found.time(i)) for i in range(number)]
     variable = False
     if number > 1:
-      steps = np.diff(np.array(times, np.float64))
+      steps = np.diff(times)
       usual = float(np.median(steps))
       # Time stamps are rounded to ticks where a frame takes several.
       slack = 1.01 * float(tick) if usual > 1.5 * tick else 0
       slack = max(slack, 0.01 * usual)
       variable = bool(steps.max() - steps.min() > slack)
-      duration = float(times[-1]) + usual
+      duration = times[-1] + usual
       if variable:
-        fps = Fraction((number - 1) / float(times[-1])).limit_denominator(1001)
+        fps = Fraction((number - 1) / times[-1]).limit_denominator(1001)
   return Info(
     path, width, height, fps, number, duration, has_audio, variable, codec
   )
@@ -153,10 +159,7 @@ def index(path, *, stream: int | None = None) -> Index:
   path = pathlib.Path(path)
   pictures = _pictures(path)
   if pictures is not None:
-    return Index(
-      tuple(i / FOLDER_FPS for i in range(len(pictures))),
-      np.arange(len(pictures)),
-    )
+    return Index(len(pictures), None, 1 / FOLDER_FPS)
   with open_video(path, stream) as (container, video):
     base = video.time_base
     if container.format.name not in _UNTIMED:
@@ -169,8 +172,9 @@ def index(path, *, stream: int | None = None) -> Index:
       _check_complete(path, video, packets, max(known, default=None))
       if stamps and None not in stamps and len(set(stamps)) == len(stamps):
         pts = np.sort(np.array(stamps, np.int64))
-        return Index(tuple(int(p - pts[0]) * base for p in pts), pts)
-  return Index(tuple(t for t, _ in _decoded(path, stream)), None)
+        return Index(len(pts), pts, base)
+    unit = 1 / _rate(video)
+  return Index(sum(1 for _ in _decoded(path, stream)), None, unit)
 
 
 def frames(
@@ -296,7 +300,7 @@ def _range(path, found, start, stop, step, size, stream):
       if i >= start and (i - start) % step == 0:
         yield time, _image(frame, size)
     return
-  wanted = range(len(found))[start:stop:step]
+  wanted = range(found.num_frames)[start:stop:step]
   if not wanted:
     return
   number = {int(found.pts[i]): i for i in wanted}
@@ -313,7 +317,7 @@ def _range(path, found, start, stop, step, size, stream):
           break
       i = missing.pop(frame.pts, None)
       if i is not None:
-        yield found.times[i], _image(frame, size)
+        yield found.time(i), _image(frame, size)
       if not missing:
         return
     if not late:
