@@ -36,7 +36,6 @@ from absl import flags
 from jax.extend import core
 from jax.interpreters import partial_eval
 from ml_collections import config_flags
-from PIL import Image
 
 from vidpred_jax import runtime
 
@@ -484,9 +483,8 @@ def _clip(options, config, system) -> np.ndarray:
   if options.input:
     from vidpred_jax import video_io
 
-    clip = video_io.read(options.input, count=length)
-    images = [Image.fromarray(f).resize((width, height)) for f in clip]
-    return np.stack(images)[None]
+    size = height, width
+    return video_io.read(options.input, count=length, size=size)[None]
   # Smooth colours that move.
   t, y, x = np.mgrid[:length, :height, :width].astype(np.float32)
   waves = [np.sin((x + 2 * t) / 9), np.cos((y - t) / 7), np.sin((x + y) / 17)]
