@@ -5,6 +5,7 @@ uint8 [T, H, W, C] and `name`, a function of `i` alone. `train_iterator` gives
 random batches without end, `eval_batches` every clip once.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ import grain
 import numpy as np
 from absl import flags
 
-from vidpred_jax.data import photos
+from vidpred_jax.data import photos, transforms, videos
 
 SOURCES = {
   'photos': photos.PhotosInMotion,
+  'videos': videos.VideoClips,
 }
 
 
@@ -62,6 +64,11 @@ def train_iterator(
   process_count: int = 1,
   workers: int = 0,
   split: str = 'train',
+  crop: tuple[int, int] | int | None = None,
+  rotate: bool = False,
+  flip: bool | str = False,
+  reverse_time: bool = False,
+  reverse_channels: bool = False,
   **settings,
 ) -> Iterator[dict]:
   """Random batches without end; batch `step` is a function of (seed, step).
@@ -80,6 +87,11 @@ def train_iterator(
     process_count: number of processes that share a batch.
     workers: worker processes that load; 0 loads in threads of this process.
     split: which clips.
+    crop: (H, W) of a random part, or one number for both; None for all.
+    rotate: whether to turn by random multiples of 90 degrees.
+    flip: whether to mirror at random; 'horizontal' or 'vertical' for one only.
+    reverse_time: whether to play half of the clips backwards.
+    reverse_channels: whether to exchange red and blue in half of the clips.
     **settings: of the source.
 
   Returns:
@@ -92,8 +104,23 @@ def train_iterator(
   """
   local = _local_batch_size(batch_size, process_index, process_count)
   source = make_source(name, split=split, num_frames=num_frames, **settings)
+  augment = _augmentation(
+    crop=crop,
+    rotate=rotate,
+    flip=flip,
+    reverse_time=reverse_time,
+    reverse_channels=reverse_channels,
+  )
+  if augment and settings.get('with_flow'):
+    raise ValueError(
+      'The exact flow is that of clips as they are: with_flow '
+      'goes with no augmentation.'
+    )
   dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-  dataset = dataset.map(_arrays_only).batch(local)
+  dataset = dataset.map(_arrays_only)
+  if augment:
+    dataset = dataset.random_map(augment)
+  dataset = dataset.batch(local)
   dataset = dataset[process_index::process_count][start_step:]
   if workers:
     if not flags.FLAGS.is_parsed():
@@ -134,7 +161,7 @@ def eval_batches(
     process_index: this process.
     process_count: number of processes that share a batch. All give the same
       number of batches; concatenated in their order they are in order.
-    limit: at most so many clips, the first ones; None for all.
+    limit: at most so many clips, evenly spread over the split; None for all.
     split: which clips.
     **settings: of the source.
 
@@ -148,12 +175,13 @@ def eval_batches(
   """
   local = _local_batch_size(batch_size, process_index, process_count)
   source = make_source(name, split=split, num_frames=num_frames, **settings)
-  count = len(source) if limit is None else min(limit, len(source))
+  total = len(source)
+  count = total if limit is None else min(limit, total)
   if count < 1:
     raise ValueError(f'There is nothing to evaluate in {source!r}.')
 
   def load(i):
-    item = _arrays_only(source[min(i, count - 1)])
+    item = _arrays_only(source[min(i, count - 1) * total // count])
     return item | {'valid': np.bool_(i < count)}
 
   padded = math.ceil(count / batch_size) * batch_size
@@ -169,6 +197,26 @@ def _settings(name: str) -> list[str]:
   """The keyword arguments of a source."""
   parameters = inspect.signature(SOURCES[name]).parameters
   return [k for k in parameters if k not in ('split', 'num_frames')]
+
+
+def _augmentation(*, crop, rotate, flip, reverse_time, reverse_channels):
+  """`transforms.augment` with these settings; None if it does nothing."""
+  if flip not in (True, False, 'horizontal', 'vertical'):
+    raise ValueError(
+      f"flip must be True, False, 'horizontal' or 'vertical', got {flip!r}."
+    )
+  chosen = {
+    transforms.rotate: rotate,
+    transforms.flip_vertical: flip in (True, 'vertical'),
+    transforms.flip_horizontal: flip in (True, 'horizontal'),
+    transforms.reverse_time: reverse_time,
+    transforms.reverse_channels: reverse_channels,
+  }
+  steps = tuple(step for step, wanted in chosen.items() if wanted)
+  if crop is None and not steps:
+    return None
+  size = (crop, crop) if isinstance(crop, int) else crop
+  return functools.partial(transforms.augment, size=size, steps=steps)
 
 
 def _local_batch_size(batch_size, process_index, process_count) -> int:

@@ -1,0 +1,391 @@
+"""Clips from video files: a folder, a list, a glob pattern of any videos.
+
+Video files and folders of pictures (see `video_io`) are looked through once:
+how many frames they have, where their scenes change, whether they can be read.
+A clip is a window of T frames, `step` apart, inside one scene.
+
+A scene changes between two frames if their thumbnails (36x64) differ by at
+least 15 of 255 levels on average, and by at least 3 times as much (plus one
+level) as is usual among the 4 frames before and after. On the concatenations of
+680 pairs of real clips this finds every cut, and none within those clips.
+
+Splits are made by file: no file has clips in both.
+"""
+
+import collections
+import concurrent.futures
+import glob
+import hashlib
+import json
+import os
+import pathlib
+import threading
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from vidpred_jax import video_io
+
+_THUMBNAIL = (36, 64)
+_CACHE_FORMAT = 1
+
+
+class Scan(NamedTuple):
+  """What is known of a file after looking through it.
+
+  Attributes:
+    height: of a frame.
+    width: of a frame.
+    index: where its frames are.
+    cuts: numbers of the frames that begin a new scene, without 0.
+  """
+
+  height: int
+  width: int
+  index: video_io.Index
+  cuts: tuple[int, ...]
+
+
+class VideoClips:
+  """A grain random access source of windows of videos.
+
+  Items are dicts with `video` uint8 [T, H, W, 3] and `name`
+  (`file@first frame`). Where no `size` is given, files of different sizes give
+  items of different sizes, which training must crop to form batches.
+
+  Attributes:
+    files: the files of this split, as used.
+    unreadable: (file, why) of those left out.
+  """
+
+  def __init__(
+    self,
+    split: str,
+    num_frames: int,
+    *,
+    root: str | os.PathLike | tuple = '',
+    size: tuple[int, int] | int | None = None,
+    fit: str = 'cover',
+    short_side: int | None = None,
+    step: int = 1,
+    hop: int | None = None,
+    test_fraction: float = 0.2,
+    test_files: str | tuple | None = None,
+    on_error: str = 'skip',
+    cache_mb: int = 512,
+    scan_cache: bool = True,
+    stream: int | None = None,
+  ):
+    """Finds the files of a split and looks through them.
+
+    Args:
+      split: 'train' or 'test'.
+      num_frames: frames per clip, T.
+      root: a folder (searched with its subfolders), a file, a glob pattern, or
+        several of these.
+      size: (H, W) of a clip, or one number for both; None keeps the size of
+        each file.
+      fit: how `size` is reached: 'cover' keeps the shape of things, resizes
+        until the picture covers the size and cuts off the rest evenly;
+        'stretch' resizes to it exactly.
+      short_side: instead of `size`: resizes so that the shorter side is this.
+      step: distance of a clip's frames in the video.
+      hop: distance of successive clips; None is 1 for train, and for test the
+        length of a clip, so that clips do not overlap.
+      test_fraction: share of the files, evenly spread over their sorted names,
+        that are for testing.
+      test_files: instead of `test_fraction`: the files for testing, as `root`.
+      on_error: 'skip' leaves out files that cannot be read, with a warning;
+        'raise' stops at the first.
+      cache_mb: memory, per worker process, for frames of the size they are
+        given in. As many files as fit are decoded whole and only once; from
+        the others each clip is decoded from the key frame before it.
+      scan_cache: whether to keep what was found about each file in the user's
+        cache folder (`$VIDPRED_JAX_CACHE`, else `~/.cache/vidpred_jax`).
+      stream: which of a file's video streams; None for the best.
+
+    Raises:
+      ValueError: if a setting is wrong, no clip is long enough or no file
+        can be read.
+      FileNotFoundError: if there are no videos.
+    """
+    if split not in ('train', 'test'):
+      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    if fit not in ('cover', 'stretch') or on_error not in ('skip', 'raise'):
+      raise ValueError(
+        f"fit must be 'cover' or 'stretch' and on_error 'skip' or 'raise', got "
+        f'{fit!r} and {on_error!r}.'
+      )
+    if size is not None and short_side is not None:
+      raise ValueError('Give size or short_side, not both.')
+    if num_frames < 1 or step < 1 or (hop is not None and hop < 1):
+      raise ValueError(
+        'num_frames, step and hop must be at least 1, got '
+        f'{num_frames}, {step}, {hop}.'
+      )
+    if not 0 <= test_fraction <= 1:
+      raise ValueError(
+        f'test_fraction must lie in [0, 1], got {test_fraction}.'
+      )
+    self._num_frames, self._step, self._stream = num_frames, step, stream
+    self._size = (size, size) if isinstance(size, int) else size
+    self._fit, self._short_side = fit, short_side
+    self._root = root
+    length = (num_frames - 1) * step + 1
+    hop = hop or (1 if split == 'train' else length)
+
+    files = _split(split, find(root), test_fraction, test_files)
+    self.files, self._scans, self.unreadable = [], [], []
+    for path, scan in zip(files, _scan_all(files, stream, scan_cache)):
+      if isinstance(scan, Scan):
+        self.files.append(path)
+        self._scans.append(scan)
+      elif on_error == 'raise':
+        raise scan
+      else:
+        logging.warning('Left out: %s', scan)
+        self.unreadable.append((path, str(scan)))
+
+    # One row per scene with room for a clip: file, first frame; and the number
+    # of clips before it.
+    rows, counts = [], []
+    for f, scan in enumerate(self._scans):
+      borders = (0, *scan.cuts, scan.index.num_frames)
+      for begin, end in zip(borders, borders[1:]):
+        if end - begin >= length:
+          rows.append((f, begin))
+          counts.append((end - begin - length) // hop + 1)
+    if not rows:
+      reasons = ''.join(f'\n  {why}' for _, why in self.unreadable[:5])
+      raise ValueError(
+        f'No scene in the {len(files)} {split} files of {root} has {length} '
+        f'frames; {len(self.unreadable)} files cannot be read.{reasons}'
+      )
+    self._rows, self._hop = np.array(rows), hop
+    self._ends = np.cumsum(counts)
+    # As many files as fit, each of them whole.
+    sizes = [s.index.num_frames * 3 * self._pixels(s) for s in self._scans]
+    kept = np.cumsum(sizes) <= cache_mb * 2**20
+    self._kept, self._cache = tuple(bool(k) for k in kept), {}
+    self._locks = collections.defaultdict(threading.Lock)
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __repr__(self) -> str:
+    return f'VideoClips({len(self.files)} files of {self._root})'
+
+  def __getstate__(self) -> dict:
+    # Worker processes decode for themselves.
+    return self.__dict__ | {'_locks': None, '_cache': {}}
+
+  def __setstate__(self, state: dict) -> None:
+    self.__dict__ = state | {'_locks': collections.defaultdict(threading.Lock)}
+
+  def __getitem__(self, i) -> dict:
+    i = range(len(self))[i]
+    row = int(np.searchsorted(self._ends, i, side='right'))
+    before = int(self._ends[row - 1]) if row else 0
+    f, begin = (int(v) for v in self._rows[row])
+    start = begin + (i - before) * self._hop
+    return {
+      'video': self._clip(f, start),
+      'name': f'{self.files[f]}@{start}',
+    }
+
+  def _clip(self, f: int, start: int) -> np.ndarray:
+    scan = self._scans[f]
+    settings = {'size': self._resized(scan), 'stream': self._stream}
+    if not self._kept[f]:
+      clip = video_io.read(
+        self.files[f],
+        start=start,
+        count=self._num_frames,
+        step=self._step,
+        index=scan.index,
+        **settings,
+      )
+      return self._cut(clip)
+    with self._locks[f]:
+      if f not in self._cache:
+        frames = video_io.read(
+          self.files[f], count=scan.index.num_frames, **settings
+        )
+        self._cache[f] = np.ascontiguousarray(self._cut(frames))
+    stop = start + (self._num_frames - 1) * self._step + 1
+    return self._cache[f][start : stop : self._step].copy()
+
+  def _resized(self, scan: Scan) -> tuple[int, int]:
+    """(H, W) to which a file's frames are resized, before the rest is cut."""
+    shape = np.array((scan.height, scan.width))
+    if self._size is not None:
+      scale = np.array(self._size) / shape
+      shape = shape * (scale.max() if self._fit == 'cover' else scale)
+    elif self._short_side is not None:
+      shape = shape * (self._short_side / shape.min())
+    return tuple(int(v) for v in np.rint(shape))
+
+  def _pixels(self, scan: Scan) -> int:
+    return int(np.prod(self._size or self._resized(scan)))
+
+  def _cut(self, clip: np.ndarray) -> np.ndarray:
+    if self._size is None:
+      return clip
+    i, j = ((n - m) // 2 for n, m in zip(clip.shape[1:3], self._size))
+    return clip[:, i : i + self._size[0], j : j + self._size[1]]
+
+
+def find(root) -> list[pathlib.Path]:
+  """Video files and folders of pictures: see `root` of `VideoClips`.
+
+  Raises:
+    FileNotFoundError: if nothing is found for one of them.
+  """
+  if not isinstance(root, (str, os.PathLike)):
+    return sorted({path for part in root for path in find(part)})
+  if not str(root):
+    raise FileNotFoundError(
+      "The source 'videos' needs root: a folder with videos, a file, a glob "
+      'pattern like "clips/*.mp4", or several of these.'
+    )
+  path = pathlib.Path(root).expanduser()
+  if path.is_dir():
+    found = video_io.find_videos(path)
+  elif path.is_file():
+    found = [path]
+  else:
+    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
+  if not found:
+    raise FileNotFoundError(f'There are no videos at {root}.')
+  return sorted(found)
+
+
+def find_cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
+  """Frames that begin a new scene; the rule stands in the module docstring.
+
+  Args:
+    thumbnails: uint8 [T, 36, 64, 3].
+
+  Returns:
+    Their numbers, without 0.
+  """
+  frames = thumbnails.astype(np.float32)
+  jumps = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+  cuts = []
+  for t in np.flatnonzero(jumps >= 15):
+    around = np.concatenate([jumps[max(t - 4, 0) : t], jumps[t + 1 : t + 5]])
+    usual = np.median(around) if around.size else 0
+    if jumps[t] >= 3 * (usual + 1):
+      cuts.append(int(t) + 1)
+  return tuple(cuts)
+
+
+def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
+  """Looks through a file.
+
+  Raises:
+    ValueError: if it cannot be read.
+  """
+  info = video_io.probe(path, stream=stream)
+  index = video_io.index(path, stream=stream)
+  frames = video_io.frames(path, size=_THUMBNAIL, stream=stream)
+  thumbnails = np.stack([frame for _, frame in frames])
+  if len(thumbnails) != index.num_frames:
+    raise ValueError(
+      f'{path} is damaged: {len(thumbnails)} of {index.num_frames} frames can '
+      'be decoded.'
+    )
+  return Scan(info.height, info.width, index, find_cuts(thumbnails))
+
+
+def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:
+  """The files of a split; both splits need some."""
+  if test_files is not None:
+    test = {p.resolve() for p in find(test_files)}
+    in_test = [p.resolve() in test for p in files]
+    # Files for testing need not lie among the others.
+    if split == 'test':
+      return find(test_files)
+  else:
+    # Every k-th by name, at least one on either side.
+    share = test_fraction * np.arange(len(files) + 1) + 1e-9
+    in_test = list(np.diff(np.floor(share)) > 0)
+    if 0 < test_fraction < 1 and len(files) > 1:
+      in_test[-1] |= not any(in_test)
+      in_test[0] &= not all(in_test)
+  chosen = [p for p, test in zip(files, in_test) if test == (split == 'test')]
+  if not chosen:
+    raise ValueError(
+      f'None of the {len(files)} files is left for {split}; set test_fraction '
+      'or test_files, or add files.'
+    )
+  return chosen
+
+
+def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
+  """Scans, or the reason why there is none, of each file."""
+
+  def attempt(path):
+    try:
+      return _cached_scan(path, stream) if cache else scan_file(path, stream)
+    except (ValueError, OSError) as error:
+      return error
+
+  workers = min(8, os.cpu_count() or 1)
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    return list(pool.map(attempt, files))
+
+
+def _cached_scan(path: pathlib.Path, stream) -> Scan:
+  place = _cache_folder()
+  if place is None:
+    return scan_file(path, stream)
+  entry = place / f'{_fingerprint(path, stream)}.json'
+  try:
+    kept = json.loads(entry.read_text())
+    pts = kept['pts'] and np.array(kept['pts'], np.int64)
+    index = video_io.Index(kept['num_frames'], pts, Fraction(kept['unit']))
+    return Scan(kept['height'], kept['width'], index, tuple(kept['cuts']))
+  except (OSError, ValueError, KeyError, TypeError):
+    pass  # not kept yet, or not whole
+  scan = scan_file(path, stream)
+  index = scan.index
+  text = json.dumps(
+    {
+      'height': scan.height,
+      'width': scan.width,
+      'num_frames': index.num_frames,
+      'pts': None if index.pts is None else index.pts.tolist(),
+      'unit': str(index.unit),
+      'cuts': scan.cuts,
+    }
+  )
+  part = entry.with_suffix(f'.part{os.getpid()}')
+  try:
+    place.mkdir(parents=True, exist_ok=True)
+    part.write_text(text)
+    os.replace(part, entry)
+  except OSError as error:
+    logging.warning('The scan of %s could not be kept: %s', path, error)
+  return scan
+
+
+def _cache_folder() -> pathlib.Path | None:
+  """As the compilation cache: the variable, set empty, means none."""
+  home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
+  place = os.environ.get(
+    'VIDPRED_JAX_CACHE', str(pathlib.Path(home) / 'vidpred_jax')
+  )
+  return pathlib.Path(place) / 'scans' if place else None
+
+
+def _fingerprint(path: pathlib.Path, stream) -> str:
+  """Changes when the file, or a picture of the folder, does."""
+  parts = sorted(path.iterdir()) if path.is_dir() else [path]
+  facts = [_CACHE_FORMAT, str(path.resolve()), stream]
+  for part in parts:
+    status = part.stat()
+    facts.append((part.name, status.st_size, status.st_mtime_ns))
+  return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
