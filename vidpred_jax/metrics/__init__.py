@@ -36,6 +36,10 @@ import numpy as np
 from vidpred_jax.metrics import frames, perceptual
 
 
+def _identity(mean):
+  return mean
+
+
 class Metric(NamedTuple):
   """One convention of one measure.
 
@@ -52,67 +56,37 @@ class Metric(NamedTuple):
   """
 
   values: Callable
-  finish: Callable
-  higher_is_better: bool
-  minimum_size: int
-  kind: str
+  finish: Callable = _identity
+  higher_is_better: bool = True
+  minimum_size: int = 1
+  kind: str = 'image'
 
 
-def _identity(mean):
-  return mean
-
-
-def _factory(
-  function,
-  *,
-  higher_is_better: bool,
-  minimum_size: int = 1,
-  kind: str = 'image',
-  finish=_identity,
-):
-  def make_metric(**settings):
-    return Metric(
-      functools.partial(function, **settings),
-      finish,
-      higher_is_better,
-      minimum_size,
-      kind,
-    )
-
-  make_metric.settings = tuple(
-    name
-    for name, parameter in inspect.signature(function).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-  )
-  return make_metric
-
-
-_score = functools.partial(_factory, higher_is_better=True)
-_error = functools.partial(_factory, higher_is_better=False, kind='any')
-_lpips = functools.partial(
-  _factory, higher_is_better=False, minimum_size=perceptual.MINIMUM_SIZE
+_error = functools.partial(Metric, higher_is_better=False, kind='any')
+_distance = functools.partial(
+  Metric, higher_is_better=False, minimum_size=perceptual.MINIMUM_SIZE
 )
 
-# name -> function(**settings) -> Metric
+# Here `values` may still want settings, as keyword arguments; see `make`.
 METRICS = {
-  'psnr/float': _score(frames.psnr),
-  'psnr/round8': _score(frames.psnr_round8),
-  'psnr/e3d_wrap': _score(frames.psnr_e3d_wrap),
-  'ssim/pmss': _score(frames.ssim_gaussian, minimum_size=11),
-  'ssim/tf11': _score(frames.ssim_gaussian, minimum_size=11),
-  'ssim/skimage7_dr1': _score(frames.ssim_skimage_dr1, minimum_size=7),
-  'ssim/skimage7_dr2': _score(frames.ssim_skimage_dr2, minimum_size=7),
-  'ssim/skimage7_dr255': _score(frames.ssim_skimage_dr255, minimum_size=7),
-  'ssim/matlab3d': _score(frames.ssim_matlab3d, minimum_size=11),
-  'ms_ssim/pmss': _score(frames.ms_ssim, minimum_size=161),
+  'psnr/float': Metric(frames.psnr),
+  'psnr/round8': Metric(frames.psnr_round8),
+  'psnr/e3d_wrap': Metric(frames.psnr_e3d_wrap),
+  'ssim/pmss': Metric(frames.ssim_gaussian, minimum_size=11),
+  'ssim/tf11': Metric(frames.ssim_gaussian, minimum_size=11),
+  'ssim/skimage7_dr1': Metric(frames.ssim_skimage_dr1, minimum_size=7),
+  'ssim/skimage7_dr2': Metric(frames.ssim_skimage_dr2, minimum_size=7),
+  'ssim/skimage7_dr255': Metric(frames.ssim_skimage_dr255, minimum_size=7),
+  'ssim/matlab3d': Metric(frames.ssim_matlab3d, minimum_size=11),
+  'ms_ssim/pmss': Metric(frames.ms_ssim, minimum_size=161),
   'mse/mean': _error(frames.mse_mean),
   'mse/sum_chw': _error(frames.mse_sum),
   'mae/mean': _error(frames.mae_mean),
   'mae/sum_chw': _error(frames.mae_sum),
   'rmse/mean': _error(frames.mse_mean, finish=np.sqrt),
   'rmse/sum_chw': _error(frames.mse_sum, finish=np.sqrt),
-  'lpips/alex': _lpips(perceptual.lpips),
-  'lpips/alex_bgr': _lpips(perceptual.lpips_bgr),
+  'lpips/alex': _distance(perceptual.lpips),
+  'lpips/alex_bgr': _distance(perceptual.lpips_bgr),
 }
 
 
@@ -136,13 +110,18 @@ def make(name: str, **settings) -> Metric:
     raise ValueError(
       f'There is no metric {name!r}; there are {", ".join(METRICS)}.'
     )
-  factory = METRICS[name]
-  unknown = sorted(set(settings) - set(factory.settings))
+  metric = METRICS[name]
+  accepted = [
+    parameter.name
+    for parameter in inspect.signature(metric.values).parameters.values()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+  ]
+  unknown = sorted(set(settings) - set(accepted))
   if unknown:
     raise ValueError(
       f'{name} has no setting {", ".join(unknown)}; it has '
-      f'{", ".join(factory.settings) or "none"}.'
+      f'{", ".join(accepted) or "none"}.'
     )
-  if 'variables' in factory.settings:
+  if 'variables' in accepted:
     perceptual.check_variables(name, settings.get('variables'))
-  return factory(**settings)
+  return metric._replace(values=functools.partial(metric.values, **settings))

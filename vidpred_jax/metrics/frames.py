@@ -175,40 +175,49 @@ def psnr_e3d_wrap(pred, target, *, cap: float = np.inf) -> jax.Array:
   check(pred, target)
 
   def truncate(x):
-    if x.dtype == jnp.uint8:
-      return jnp.asarray(x)
-    return (jnp.clip(as_float(x), 0, 1) * 255).astype(jnp.uint8)
+    if x.dtype != jnp.uint8:
+      x = jnp.clip(as_float(x), 0, 1) * 255
+    return jnp.asarray(x, jnp.int32)
 
+  # In int32 with an explicit wrap: XLA's CPU compiler (jaxlib 0.10, 2026-11)
+  # loses the one of uint8 where it fuses it with the sum.
   difference = truncate(pred) - truncate(target)
-  square = (difference * difference).astype(jnp.float32)
-  return _decibel(jnp.mean(square, axis=(2, 3, 4)) / 255**2, cap)
+  square = (difference * difference) & 255
+  mse = jnp.mean(square.astype(jnp.float32), axis=(2, 3, 4))
+  return _decibel(mse / 255**2, cap)
 
 
 # --- SSIM --------------------------------------------------------------------
 
 
-def _gaussian() -> np.ndarray:
-  """11 taps of sigma 1.5, summing to 1."""
-  taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
-  return taps / taps.sum()
+def _exact(taps) -> np.ndarray:
+  """Rounds weights to multiples of 2^-24 that sum to exactly 1.
 
-
-def _window_mean(x, taps, axes):
-  """Weighted means under a separable window, without padding.
-
-  The taps are rounded to multiples of 2^-24 that sum to exactly 1: otherwise
-  E[x^2] and E[x]^2 differ even where x is constant, by more than the constants
-  C1, C2 forgive.
+  Otherwise E[x^2] and E[x]^2 differ even where x is constant, by more than the
+  constants C1, C2 forgive.
   """
-  taps = np.round(taps * 2**24) / 2**24
+  taps = np.round(taps / np.sum(taps) * 2**24) / 2**24
   taps[len(taps) // 2] += 1 - taps.sum()
-  for axis in axes:
-    size = x.shape[axis] - len(taps) + 1
-    x = sum(
-      float(tap) * jax.lax.slice_in_dim(x, i, i + size, axis=axis % x.ndim)
-      for i, tap in enumerate(taps)
-    )
-  return x
+  return taps
+
+
+_GAUSSIAN = _exact(np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2)))
+_UNIFORM = _exact(np.ones(7))
+
+
+def _window(taps):
+  """Weighted local means over H and W of planes [..., H, W], no padding."""
+
+  def mean(x):
+    for axis in (x.ndim - 1, x.ndim - 2):
+      size = x.shape[axis] - len(taps) + 1
+      x = sum(
+        float(tap) * jax.lax.slice_in_dim(x, i, i + size, axis=axis)
+        for i, tap in enumerate(taps)
+      )
+    return x
+
+  return mean
 
 
 def _planes(x):
@@ -216,7 +225,7 @@ def _planes(x):
   return jnp.moveaxis(x, -1, 1)
 
 
-def _similarity(x, y, taps, *, axes=(-1, -2), data_range=1.0, unbias=1.0):
+def _similarity(x, y, window, *, data_range=1.0, unbias=1.0):
   """The SSIM map and its contrast-structure factor.
 
   Works on the sum and the difference d of the two images rather than on the
@@ -231,19 +240,16 @@ def _similarity(x, y, taps, *, axes=(-1, -2), data_range=1.0, unbias=1.0):
   Args:
     x: planes `[B, C, H, W]`.
     y: planes `[B, C, H, W]`.
-    taps: the window along each of its axes, summing to 1.
-    axes: axes of the window; each gets shorter by `len(taps) - 1`.
+    window: weighted local mean of planes `[..., C, H, W]`.
     data_range: R of the constants C1, C2.
     unbias: factor on variances and covariance.
 
   Returns:
-    Two arrays, as `x` with shorter axes.
+    Two arrays `[B, C, H', W']`.
   """
   c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
   u, d = x + y - 1, x - y
-  mean_u, mean_d, square_u, square_d = _window_mean(
-    jnp.stack([u, d, u * u, d * d]), taps, axes
-  )
+  mean_u, mean_d, square_u, square_d = window(jnp.stack([u, d, u * u, d * d]))
   var_u = unbias * (square_u - mean_u * mean_u)
   var_d = unbias * (square_d - mean_d * mean_d)
   structure = 1 - var_d / ((var_u + var_d) / 2 + c2)
@@ -270,10 +276,10 @@ def ssim_gaussian(pred, target) -> jax.Array:
     ValueError: if a side is below 11.
   """
   check(pred, target, 11)
-  taps = _gaussian()
+  window = _window(_GAUSSIAN)
 
   def frame(x, y):
-    similarity, _ = _similarity(_planes(x), _planes(y), taps)
+    similarity, _ = _similarity(_planes(x), _planes(y), window)
     return jnp.mean(similarity, axis=(1, 2, 3))
 
   return each_target(frame, pred, target)
@@ -281,13 +287,13 @@ def ssim_gaussian(pred, target) -> jax.Array:
 
 def _ssim_skimage(pred, target, *, data_range: float, round8: bool = False):
   check(pred, target, 7)
-  taps = np.full(7, 1 / 7)
+  window = _window(_UNIFORM)
 
   def frame(x, y):
     if round8:
       x, y = jnp.round(x * 255) / 255, jnp.round(y * 255) / 255
     similarity, _ = _similarity(
-      _planes(x), _planes(y), taps, data_range=data_range, unbias=49 / 48
+      _planes(x), _planes(y), window, data_range=data_range, unbias=49 / 48
     )
     return jnp.mean(similarity, axis=(1, 2, 3))
 
@@ -369,13 +375,24 @@ def ssim_matlab3d(pred, target) -> jax.Array:
     ValueError: if a side is below 11, where the original changes its window.
   """
   check(pred, target, 11)
-  taps = _gaussian()
+  channels = pred.shape[-1]
+  # The pass over C, edges repeated, as a matrix [C, C].
+  mix = np.zeros((channels, channels), np.float32)
+  for out in range(channels):
+    for offset, tap in enumerate(_GAUSSIAN):
+      mix[out, np.clip(out + offset - 5, 0, channels - 1)] += tap
 
-  def extend(x):
-    return jnp.pad(_planes(x), [(0, 0)] + [(5, 5)] * 3, mode='edge')
+  def window(x):
+    x = sum(
+      mix[:, c].reshape((1,) * (x.ndim - 3) + (channels, 1, 1))
+      * x[..., c : c + 1, :, :]
+      for c in range(channels)
+    )
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(5, 5)] * 2, mode='edge')
+    return _window(_GAUSSIAN)(x)
 
   def frame(x, y):
-    similarity, _ = _similarity(extend(x), extend(y), taps, axes=(-3, -1, -2))
+    similarity, _ = _similarity(_planes(x), _planes(y), window)
     return jnp.mean(similarity, axis=(1, 2, 3))
 
   return each_target(frame, pred, target)
@@ -411,7 +428,7 @@ def ms_ssim(pred, target) -> jax.Array:
       fifth scale.
   """
   check(pred, target, 161)
-  taps = _gaussian()
+  window = _window(_GAUSSIAN)
 
   def frame(x, y):
     x, y = _planes(x), _planes(y)
@@ -419,7 +436,7 @@ def ms_ssim(pred, target) -> jax.Array:
     for scale, weight in enumerate(_SCALE_WEIGHTS):
       if scale:
         x, y = _halve(x), _halve(y)
-      similarity, structure = _similarity(x, y, taps)
+      similarity, structure = _similarity(x, y, window)
       last = scale == len(_SCALE_WEIGHTS) - 1
       factor = jnp.mean(similarity if last else structure, axis=(2, 3))
       product *= jnp.maximum(factor, 0) ** weight

@@ -55,7 +55,18 @@ def _distance(variables, x, y, flip: bool):
   return total
 
 
-def lpips(pred, target, *, variables, flip: bool = False) -> jax.Array:
+def _measure(pred, target, variables, flip: bool):
+  frames.check(pred, target, MINIMUM_SIZE)
+  if pred.shape[-1] not in (1, 3):
+    raise ValueError(
+      f'LPIPS is defined for 1 or 3 channels, got {pred.shape[-1]}.'
+    )
+  return frames.each_target(
+    lambda x, y: _distance(variables, x, y, flip), pred, target
+  )
+
+
+def lpips(pred, target, *, variables) -> jax.Array:
   """LPIPS v0.1 with AlexNet.
 
   d = sum_l mean_hw w_l . (f_l(x) - f_l(y))^2, features of unit length per
@@ -68,7 +79,6 @@ def lpips(pred, target, *, variables, flip: bool = False) -> jax.Array:
     target: `[B, N, H, W, C]`.
     variables: `{'alexnet': parameters of features.AlexNet, 'heads': {'lin0':
       [64], ... 'lin4': [256]}}` from `convert.lpips`.
-    flip: reverse the channels first, as `lpips_bgr` does.
 
   Returns:
     `[B, N]`; 0 for equal frames. Some tables give 100 times this.
@@ -76,14 +86,7 @@ def lpips(pred, target, *, variables, flip: bool = False) -> jax.Array:
   Raises:
     ValueError: if a side is below 31, or C is neither 1 nor 3.
   """
-  frames.check(pred, target, MINIMUM_SIZE)
-  if pred.shape[-1] not in (1, 3):
-    raise ValueError(
-      f'LPIPS is defined for 1 or 3 channels, got {pred.shape[-1]}.'
-    )
-  return frames.each_target(
-    lambda x, y: _distance(variables, x, y, flip), pred, target
-  )
+  return _measure(pred, target, variables, flip=False)
 
 
 def lpips_bgr(pred, target, *, variables) -> jax.Array:
@@ -103,4 +106,4 @@ def lpips_bgr(pred, target, *, variables) -> jax.Array:
   Raises:
     ValueError: as `lpips`.
   """
-  return lpips(pred, target, variables=variables, flip=True)
+  return _measure(pred, target, variables, flip=True)
