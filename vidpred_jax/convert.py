@@ -72,7 +72,7 @@ def _is_npz(path: str) -> bool:
   try:
     with zipfile.ZipFile(path) as archive:
       return all(name.endswith('.npy') for name in archive.namelist())
-  except (zipfile.BadZipFile, NotImplementedError) as error:
+  except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
     raise ValueError(f'{path} is damaged: {error}') from None
 
 
@@ -92,6 +92,8 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     'BF16': jnp.bfloat16,
     'I64': np.int64,
     'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
     'U8': np.uint8,
     'BOOL': np.bool_,
   }
