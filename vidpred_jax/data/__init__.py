@@ -8,7 +8,7 @@ random batches without end, `eval_batches` every clip once.
 import functools
 import inspect
 import math
-from collections.abc import Iterator
+import weakref
 
 import grain
 import numpy as np
@@ -20,6 +20,43 @@ SOURCES = {
   'photos': photos.PhotosInMotion,
   'videos': videos.VideoClips,
 }
+
+
+class Batches:
+  """An iterator of dicts of numpy arrays, loaded ahead.
+
+  `close` ends the threads or processes that load; leaving a `with` block or
+  ending the program does, too.
+  """
+
+  def __init__(self, dataset: grain.IterDataset):
+    self._inner = [iter(dataset)]  # empty once closed
+    # The end of the program comes too late for grain's own clearing up.
+    self._close = weakref.finalize(self, _close, self._inner)
+
+  def __iter__(self) -> 'Batches':
+    return self
+
+  def __next__(self) -> dict:
+    if not self._inner:
+      raise StopIteration
+    # Worker processes give arrays in shared memory; these are the reader's.
+    return {k: np.array(v) for k, v in next(self._inner[0]).items()}
+
+  def __enter__(self) -> 'Batches':
+    return self
+
+  def __exit__(self, *error) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Ends the loading."""
+    self._close()
+
+
+def _close(inner: list) -> None:
+  while inner:
+    inner.pop().close()
 
 
 def make_source(name: str, *, split: str, num_frames: int, **settings):
@@ -70,7 +107,7 @@ def train_iterator(
   reverse_time: bool = False,
   reverse_channels: bool = False,
   **settings,
-) -> Iterator[dict]:
+) -> 'Batches':
   """Random batches without end; batch `step` is a function of (seed, step).
 
   Batch `step` of the whole job is the concatenation of the processes' batches
@@ -96,8 +133,8 @@ def train_iterator(
 
   Returns:
     An iterator of dicts with `video` uint8 [B, T, H, W, C], where B is
-    `batch_size / process_count`, and the source's other arrays. With workers,
-    call its `close()` when done.
+    `batch_size / process_count`, and the source's other arrays. Call its
+    `close()` when done.
 
   Raises:
     ValueError: if a setting is wrong or `batch_size` does not divide.
@@ -120,23 +157,23 @@ def train_iterator(
   dataset = dataset.map(_arrays_only)
   if augment:
     dataset = dataset.random_map(augment)
-  dataset = dataset.batch(local)
+  dataset = dataset.batch(local, batch_fn=_stack)
   dataset = dataset[process_index::process_count][start_step:]
-  if workers:
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
-    return iter(
+  if not workers:
+    return Batches(
       dataset.to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-      ).mp_prefetch(
-        grain.MultiprocessingOptions(
-          num_workers=workers, per_worker_buffer_size=2
-        )
+        grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
       )
     )
-  return iter(
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+  return Batches(
     dataset.to_iter_dataset(
-      grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    ).mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=2
+      )
     )
   )
 
@@ -151,7 +188,7 @@ def eval_batches(
   limit: int | None = None,
   split: str = 'test',
   **settings,
-) -> Iterator[dict]:
+) -> 'Batches':
   """Every clip of a split exactly once, in order.
 
   Args:
@@ -185,9 +222,10 @@ def eval_batches(
     return item | {'valid': np.bool_(i < count)}
 
   padded = math.ceil(count / batch_size) * batch_size
-  dataset = grain.MapDataset.range(padded).map(load).batch(local)
-  return iter(
-    dataset[process_index::process_count].to_iter_dataset(
+  dataset = grain.MapDataset.range(padded).map(load)
+  dataset = dataset.batch(local, batch_fn=_stack)[process_index::process_count]
+  return Batches(
+    dataset.to_iter_dataset(
       grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     )
   )
@@ -230,6 +268,17 @@ def _local_batch_size(batch_size, process_index, process_count) -> int:
       f'process_index must lie in [0, {process_count}), got {process_index}.'
     )
   return batch_size // process_count
+
+
+def _stack(items) -> dict:
+  """Items as one batch."""
+  shapes = sorted({item['video'].shape for item in items})
+  if len(shapes) > 1:
+    raise ValueError(
+      f'Clips of a batch differ in size: {", ".join(map(str, shapes))} '
+      '(T, H, W, C); give the source a size, or crop.'
+    )
+  return {k: np.stack([item[k] for item in items]) for k in items[0]}
 
 
 def _arrays_only(item: dict) -> dict:
