@@ -541,6 +541,8 @@ def test_settings_on_the_command_line(text):
     convert._parse_settings([text])
   with pytest.raises(ValueError, match='twice'):
     convert._parse_settings(['beta=1', 'beta=2'])
+  with pytest.raises(ValueError, match='neither'):
+    convert._parse_settings(['scales=(4,2'])
   assert convert._parse_settings(
     ['beta=0.25', 'scales=(4, 2)', 'routing=none', 'widths=None', "a='1'"]
   ) == {

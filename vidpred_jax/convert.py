@@ -414,7 +414,7 @@ FEATURES = {'vgg': vgg19}
 
 
 def _parse_settings(texts) -> dict[str, Any]:
-  """`['name=value', ...]` -> dict; a value that is no literal is a string."""
+  """`['name=value', ...]` -> dict; values are literals or bare words."""
   settings = {}
   for text in texts:
     name, equals, value = text.partition('=')
@@ -425,6 +425,10 @@ def _parse_settings(texts) -> dict[str, Any]:
     try:
       settings[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError):
+      if not re.fullmatch(r'[A-Za-z]\w*', value):
+        raise ValueError(
+          f'--set {name}: {value!r} is neither a Python literal nor a word.'
+        ) from None
       settings[name] = value
   return settings
 

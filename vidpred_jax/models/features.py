@@ -23,7 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LPIPS_SHIFT = (-0.030, -0.088, -0.188)
 LPIPS_SCALE = (0.458, 0.448, 0.450)
 
-# index in torchvision's `vgg19().features` -> channels; 'pool' before some.
+# index in torchvision's `vgg19().features` -> channels.
 VGG19_CONVOLUTIONS = {
   0: 64,
   2: 64,
@@ -86,9 +86,9 @@ def _convolution(index: int, channels: int, kernel: int, stride: int, pad: int):
 class VGG19(nn.Module):
   """The five VGG19 layers of the perceptual loss of RIFE and DMVFN.
 
-  Each is a ReLU right after a pooling (or the start): relu1_1, relu2_1,
-  relu3_1, relu4_1, relu5_1, which is what is reached after the first 2, 7, 12,
-  21 and 30 layers of torchvision's `vgg19().features`.
+  The first ReLU of each of the five stages: relu1_1, relu2_1, relu3_1, relu4_1,
+  relu5_1. That is what comes out after the first 2, 7, 12, 21 and 30 layers of
+  torchvision's `vgg19().features`; what follows the last is left out.
   """
 
   @nn.compact
