@@ -77,7 +77,7 @@ def count_macs(
   )
   count = collections.Counter()
   if run:
-    _run(jaxpr, closed.consts, jax.tree.leaves(args), '', count)
+    _run(jaxpr, closed.consts, jax.tree.leaves(args), '', count, {})
   else:
     _count(jaxpr, '', 1, count)
   return count
@@ -177,13 +177,13 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
       if macs:
         count[path] += times * macs
       length = eqn.params['length'] if name == 'scan' else 1
-      for inner in core.jaxprs_in_params(eqn.params):
+      for inner in _inner(eqn):
         _count(inner, path, times * length, count)
 
 
 def _depends(eqn) -> bool:
   """Whether its MACs depend on values: a while loop, or branches with MACs."""
-  inner = list(core.jaxprs_in_params(eqn.params))
+  inner = _inner(eqn)
   if eqn.primitive.name in ('cond', 'while') and any(map(_works, inner)):
     return True
   return any(_depends(e) for jaxpr in inner for e in jaxpr.eqns)
@@ -192,14 +192,17 @@ def _depends(eqn) -> bool:
 def _works(jaxpr) -> bool:
   """Whether there is any MAC in a jaxpr."""
   return any(
-    _eqn_macs(eqn, '/'.join(COUNTED_SCOPES))
-    or any(map(_works, core.jaxprs_in_params(eqn.params)))
+    _eqn_macs(eqn, '/'.join(COUNTED_SCOPES)) or any(map(_works, _inner(eqn)))
     for eqn in jaxpr.eqns
   )
 
 
-def _run(jaxpr, consts, args, prefix: str, count) -> list:
-  """Evaluates a jaxpr and adds the MACs of what is executed."""
+def _run(jaxpr, consts, args, prefix: str, count, programs) -> list:
+  """Evaluates a jaxpr and adds the MACs of what is executed.
+
+  What lies between two decisions is compiled, once: `programs` keeps it, by the
+  identity of its first equation.
+  """
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args]))
 
   def read(atom):
@@ -210,12 +213,17 @@ def _run(jaxpr, consts, args, prefix: str, count) -> list:
     if depends:
       for eqn in eqns:
         inputs = [read(v) for v in eqn.invars]
-        outputs = _run_inner(eqn, inputs, _join(prefix, eqn), count)
+        path = _join(prefix, eqn)
+        outputs = _run_inner(eqn, inputs, path, count, programs)
         values.update(zip(eqn.outvars, outputs))
     else:
-      part = _part(jaxpr, eqns)
+      if id(eqns[0]) not in programs:
+        part = _part(jaxpr, eqns)
+        function = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
+        programs[id(eqns[0])] = part, jax.jit(function)
+      part, program = programs[id(eqns[0])]
       _count(part, prefix, 1, count)
-      outputs = jax.core.eval_jaxpr(part, (), *map(read, part.invars))
+      outputs = program(*map(read, part.invars))
       values.update(zip(part.outvars, outputs))
   return [read(v) for v in jaxpr.outvars]
 
@@ -241,12 +249,12 @@ def _part(jaxpr, eqns):
   )
 
 
-def _run_inner(eqn, inputs, path, count) -> list:
+def _run_inner(eqn, inputs, path, count, programs) -> list:
   """Evaluates control flow that decides over MACs."""
   name, params = eqn.primitive.name, eqn.params
 
   def call(closed, *args):
-    return _run(closed.jaxpr, closed.consts, args, path, count)
+    return _run(closed.jaxpr, closed.consts, args, path, count, programs)
 
   if name == 'cond':
     branches = params['branches']
@@ -279,7 +287,18 @@ def _run_inner(eqn, inputs, path, count) -> list:
     raise ValueError(f'Branches inside {name} cannot be followed.')
   if hasattr(closed, 'jaxpr'):
     return call(closed, *inputs)
-  return _run(closed, (), inputs, path, count)
+  return _run(closed, (), inputs, path, count, programs)
+
+
+def _inner(eqn) -> list:
+  """The jaxprs that an equation calls."""
+  found = []
+  for value in eqn.params.values():
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+      item = getattr(item, 'jaxpr', item)
+      if isinstance(item, core.Jaxpr):
+        found.append(item)
+  return found
 
 
 def _join(prefix: str, eqn) -> str:
@@ -314,15 +333,16 @@ def measure(
     video: `[B, T, H, W, C]`, uint8 or float [0, 1]; the context frames are
       taken from it. Routes depend on what it shows.
     key: for stochastic systems; `jax.random.key(0)` by default.
-    architecture: the same system in the formulation of its paper, whose MACs
-      are reported too.
+    architecture: the same system in the formulation of its paper, where it
+      has another one.
     repeats: timed calls, after two to warm up.
 
   Returns:
-    A dict for JSON. `'macs'` has `'executed'`, the program that runs, by the
-    branches taken on this clip, and, given `architecture`, `'architecture'`,
-    with every block of it; both for the whole batch and all target frames.
-    Bytes are the compiled program's; times are in milliseconds.
+    A dict for JSON. `'macs'` of the whole batch and all target frames are
+    those of the paper's layers: `'full'` with every branch at its dearest,
+    `'taken'` on the route taken for this clip, a router included; and
+    `'executed'`, what the program that runs here multiplies on that route,
+    which may be less or, for speed, more. Bytes are the compiled program's.
   """
   key = jax.random.key(0) if key is None else key
   context = jnp.asarray(video)[:, np.array(system.frames.context)]
@@ -339,9 +359,14 @@ def measure(
     'parameters': {'total': sum(size.values()), 'parts': size},
     'macs': {},
   }
-  counts = {'executed': count_macs(system.predict, *args, run=True)}
+  drawn = system if architecture is None else architecture
+  counts = {
+    'full': count_macs(drawn.predict, *args),
+    'taken': count_macs(drawn.predict, *args, run=True),
+  }
+  counts['executed'] = counts['taken']
   if architecture is not None:
-    counts['architecture'] = count_macs(architecture.predict, *args)
+    counts['executed'] = count_macs(system.predict, *args, run=True)
   for name, count in counts.items():
     report['macs'][name] = {
       'total': count.total(),
