@@ -18,7 +18,6 @@ every tile.
 import collections
 import fractions
 import functools
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -309,9 +308,7 @@ class Predictor:
     fps = fractions.Fraction(fps).limit_denominator(1 << 20)
     if fps <= 0:
       raise ValueError(f'Got fps={fps}, expected a positive number.')
-    emitted = itertools.count()
-    pending = next(emitted)
-    origin = None
+    pending, origin = 0, None  # number of the next frame; time of the first
 
     def phases(before, after):
       nonlocal pending, origin
@@ -324,7 +321,7 @@ class Predictor:
       result = []
       while pending / fps < end:
         result.append(round((pending / fps - begin) / (end - begin) * parts))
-        pending = next(emitted)
+        pending += 1
       return result
 
     def exact():
