@@ -14,11 +14,12 @@ import grain
 import numpy as np
 from absl import flags
 
-from vidpred_jax.data import photos, transforms, videos
+from vidpred_jax.data import folders, photos, transforms, videos
 
 SOURCES = {
   'photos': photos.PhotosInMotion,
   'videos': videos.VideoClips,
+  'frames': folders.FrameClips,
 }
 
 

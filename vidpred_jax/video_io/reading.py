@@ -160,19 +160,10 @@ def index(path, *, stream: int | None = None) -> Index:
   pictures = _pictures(path)
   if pictures is not None:
     return Index(len(pictures), None, 1 / FOLDER_FPS)
-  with open_video(path, stream) as (container, video):
-    base = video.time_base
-    if container.format.name not in _UNTIMED:
-      packets, stamps = 0, []
-      for packet in container.demux(video):
-        packets += packet.size > 0
-        if packet.size and not packet.is_discard:
-          stamps.append(packet.pts)
-      known = [s for s in stamps if s is not None]
-      _check_complete(path, video, packets, max(known, default=None))
-      if stamps and None not in stamps and len(set(stamps)) == len(stamps):
-        pts = np.sort(np.array(stamps, np.int64))
-        return Index(len(pts), pts, base)
+  found = _packet_index(path, stream)
+  if found is not None:
+    return found
+  with open_video(path, stream) as (_, video):
     unit = 1 / _rate(video)
   return Index(sum(1 for _ in _decoded(path, stream)), None, unit)
 
@@ -220,7 +211,7 @@ def frames(
         image = np.asarray(picture.resize((size[1], size[0]), bicubic))
       yield i / FOLDER_FPS, image
     return
-  found = index(path, stream=stream) if start else None
+  found = _packet_index(path, stream) if start else None
   yield from _range(path, found, start, stop, step, size, stream)
 
 
@@ -289,6 +280,25 @@ def natural_key(name: str) -> list:
   """Sort key that puts `frame2` before `frame10`."""
   parts = re.split(r'(\d+)', name)
   return [(int(p), p) if p.isdigit() else (0, p) for p in parts]
+
+
+def _packet_index(path, stream) -> Index | None:
+  """The index from the packets' time stamps; None if these do not serve."""
+  with open_video(path, stream) as (container, video):
+    if container.format.name in _UNTIMED:
+      return None
+    packets, stamps = 0, []
+    for packet in container.demux(video):
+      packets += packet.size > 0
+      if packet.size and not packet.is_discard:
+        stamps.append(packet.pts)
+    known = [s for s in stamps if s is not None]
+    _check_complete(path, video, packets, max(known, default=None))
+    if not known or len(set(known)) < len(stamps):
+      return None
+    return Index(
+      len(known), np.sort(np.array(known, np.int64)), video.time_base
+    )
 
 
 def _range(path, found, start, stop, step, size, stream):
@@ -465,10 +475,9 @@ def _image(frame, size: tuple[int, int] | None = None) -> np.ndarray:
     part.is_alpha for part in frame.format.components
   ):
     form = 'rgba'
-  if size is not None:
-    flags = _RESIZE
-    height, width = size[::-1] if swaps else size
-    shape = {'height': height, 'width': width}
+  height, width = (size or (0, 0))[:: -1 if swaps else 1]
+  if size is not None and (height, width) != (frame.height, frame.width):
+    flags, shape = _RESIZE, {'height': height, 'width': width}
   image = frame.reformat(format=form, interpolation=flags, **shape).to_ndarray()
   image = _over_black(image) if form == 'rgba' else image
   if swaps:

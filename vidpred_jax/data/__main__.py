@@ -1,0 +1,89 @@
+"""Counts a data set on disk against what its protocol expects.
+
+python -m vidpred_jax.data --check kitti --root data/kitti
+
+Without `--check`: lists the data sets. Exits 0 if everything is there, 1 if
+something is missing or differs.
+"""
+
+import sys
+
+from absl import app, flags
+
+from vidpred_jax.data import folders
+from vidpred_jax.data.protocols import PROTOCOLS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_enum(
+    'check', None, sorted(PROTOCOLS), 'The data set to check; none: list them.'
+  )
+  flags.DEFINE_string('root', None, 'Where it lies.')
+
+
+def check(dataset: str, root: str) -> tuple[str, bool]:
+  """Compares what is on disk with what is expected.
+
+  Args:
+    dataset: one of `PROTOCOLS`.
+    root: where it lies.
+
+  Returns:
+    A table, and whether all of it is as expected.
+  """
+  protocol = PROTOCOLS[dataset]
+  rows, notes, good = [('split', 'clips', 'expected', 'state')], [], True
+  for split, expected in protocol.counts.items():
+    try:
+      sequences = folders.find(dataset, root, split)
+    except (FileNotFoundError, ValueError) as error:
+      rows.append((split, '0', str(expected.clips), 'missing'))
+      notes.append(str(error))
+      good = False
+      continue
+    found = folders.count(dataset, sequences, split)
+    absent = folders.missing(sequences)
+    if absent:
+      state = f'{len(absent)} files missing'
+      notes.append(f'{split}: missing {", ".join(absent[:3])}, ...')
+    elif found == expected.clips:
+      state = 'ok'
+    else:
+      state = 'differs' if expected.exact else 'differs (number unconfirmed)'
+    good &= not absent and (found == expected.clips or not expected.exact)
+    rows.append((split, str(found), str(expected.clips), state))
+    if expected.note:
+      notes.append(f'{split}: {expected.note}')
+  widths = [max(len(row[k]) for row in rows) for k in range(4)]
+  lines = ['  '.join(c.ljust(w) for c, w in zip(r, widths)) for r in rows]
+  size = 'x'.join(map(str, protocol.size)) if protocol.size else 'as on disk'
+  return '\n'.join(
+    [
+      f'{protocol.title}, {root}',
+      *(line.rstrip() for line in lines),
+      f'size: {size}; {protocol.resize}',
+      f'protocol: {protocol.protocol}',
+      *notes,
+    ]
+  ), good
+
+
+def main(argv) -> None:
+  """Runs the command."""
+  del argv
+  if flags.FLAGS.check is None:
+    for name, protocol in PROTOCOLS.items():
+      print(f'{name}: {protocol.title}\n  {protocol.url}\n  {protocol.licence}')
+    return
+  if flags.FLAGS.root is None:
+    print('--check needs --root=FOLDER', file=sys.stderr)
+    sys.exit(2)
+  table, good = check(flags.FLAGS.check, flags.FLAGS.root)
+  print(table)
+  sys.exit(0 if good else 1)
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)
