@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,3 +134,20 @@ def test_frames_are_taken_by_index():
   video = jnp.arange(5.0).reshape(1, 5, 1, 1, 1)
   taken = base.take(video, (2, 4))
   np.testing.assert_array_equal(taken[0, :, 0, 0, 0], [2, 4])
+
+
+def test_image_metrics_refuse_physical_fields():
+  fields = clips(3).astype(np.float32) + 250.0
+  with pytest.raises(ValueError, match='psnr/float.*physical fields'):
+    run(fields, 3)
+  result = run(fields, 3, names=('rmse/mean', 'mae/mean'))
+  assert result.values['copy_last']['rmse/mean']['mean'] > 1
+
+
+def test_infinite_values_are_json():
+  still = np.repeat(clips(2)[:, :1], 5, axis=1)
+  result = run(still, 2)
+  text = evaluate._json(result.values)
+  assert json.loads(text, parse_constant=pytest.fail)['copy_last'][
+    'psnr/float'
+  ] == {'per_frame': ['inf'] * 3, 'cumulative': ['inf'] * 3, 'mean': 'inf'}

@@ -260,6 +260,10 @@ def manager(
     options = {'best_fn': metric, 'best_mode': 'max' if higher else 'min'}
   return ocp.CheckpointManager(
     pathlib.Path(workdir).resolve() / 'checkpoints',
+    item_handlers={
+      'state': ocp.StandardCheckpointHandler(),
+      'sums': ocp.JsonCheckpointHandler(),
+    },
     options=ocp.CheckpointManagerOptions(
       preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
       read_only=read_only,

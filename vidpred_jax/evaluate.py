@@ -129,7 +129,8 @@ def evaluate(
     A `Result`.
 
   Raises:
-    ValueError: if there is no clip.
+    ValueError: if there is no clip, or an image metric is asked for on
+      physical fields.
   """
   mesh = mesh or runtime.mesh()
   sharding = runtime.batch_sharding(mesh)
@@ -146,6 +147,7 @@ def evaluate(
   for index, batch in enumerate(bar):
     video, valid = _pad(batch['video'], np.asarray(batch['valid']))
     if step is None:
+      _check_kind(video, measures)
       side = min(video.shape[2:4])
       skipped = [k for k, m in measures.items() if side < m.minimum_size]
       measures = {k: m for k, m in measures.items() if k not in skipped}
@@ -182,6 +184,16 @@ def evaluate(
   return Result(clips, values, blocks, shown, skipped)
 
 
+def _check_kind(video, measures) -> None:
+  """Raises ValueError for image metrics on physical fields."""
+  refused = [k for k, m in measures.items() if m.kind == 'image']
+  if video.dtype != np.uint8 and refused:
+    raise ValueError(
+      f'{", ".join(refused)} measure images in [0, 1]; these clips are '
+      f'physical fields ({video.dtype}), use mse, mae or rmse.'
+    )
+
+
 def _pad(video, valid):
   """Fills a batch up, with clips that do not count, to divide by devices."""
   missing = -len(video) % jax.local_device_count()
@@ -210,6 +222,19 @@ def _aggregate(means: np.ndarray, finish) -> dict:
     'cumulative': [float(finish(x)) for x in cumulative],
     'mean': float(finish(means.mean())),
   }
+
+
+def _json(value) -> str:
+  """JSON proper: it has no infinity, so 'inf' (PSNR of equal frames)."""
+
+  def plain(x):
+    if isinstance(x, dict):
+      return {k: plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+      return [plain(v) for v in x]
+    return str(x) if isinstance(x, float) and not np.isfinite(x) else x
+
+  return json.dumps(plain(value), indent=2, allow_nan=False) + '\n'
 
 
 def table(result: Result, frames: systems.Frames) -> str:
@@ -332,7 +357,7 @@ def run(config, workdir: str) -> dict:
     report['blocks_used'] = result.blocks
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'results.json').write_text(json.dumps(report, indent=2) + '\n')
+    (workdir / 'results.json').write_text(_json(report))
     print(f'\n{result.clips} clips, {settings["source"]}, split test')
     print(table(result, systems.Frames(frames.context, frames.target)))
     written = ['results.json', *_show(result, config, workdir)]

@@ -103,14 +103,16 @@ def run(main, define_flags) -> None:
   def parse(argv):
     try:
       return flags.FLAGS(argv)
-    except flags.Error:
-      raise
+    except flags.Error as error:
+      # A config file's own error comes wrapped in the text of a traceback.
+      lines = [x.strip() for x in str(error).splitlines() if x.strip()]
+      _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
     except (ValueError, OSError, AttributeError, KeyError, TypeError) as error:
-      _complain(error)  # what a config file raises for its variants and fields
+      _complain(error)  # what a config raises for unknown fields and values
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.WARNING)
+      logging.set_verbosity(logging.ERROR)
     try:
       if len(argv) > 1:
         raise ValueError(

@@ -156,7 +156,13 @@ def run(config, workdir: str) -> bool:
   )
   best = None
   if config.eval.every and config.eval.best:
-    best = config.eval.best, metrics.make(config.eval.best).higher_is_better
+    if config.eval.best not in config.eval.metrics:
+      raise ValueError(
+        f'eval.best is {config.eval.best!r}, expected one of eval.metrics: '
+        f'{", ".join(config.eval.metrics)}.'
+      )
+    name = config.eval.best
+    best = name, metrics.METRICS[name].higher_is_better
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   with saved, workdirs.Sigterm() as stop, workdirs.Log(workdir) as log:
     start = saved.latest_step() or 0
@@ -206,7 +212,7 @@ def run(config, workdir: str) -> bool:
           log.write(step, values)
           bar.set_postfix(loss=f'{values["loss"]:.4g}')
         result = None
-        if evaluating and not last:
+        if evaluating:
           weights = {'params': state.ema or state.params, **state.collections}
           result = evaluate.quick(config, weights, mesh)
           log.write(step, result)

@@ -1,0 +1,207 @@
+"""The command as a user runs it: separate processes, signals, two hosts."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from vidpred_jax import checkpoint
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = (
+  '--config=configs/dmvfn.py:smoke',
+  '--config.model.scales=(2,1)',
+  '--config.model.widths=(8,8)',
+  '--config.data.size=(32,32)',
+  '--config.checkpoint_every=4',
+)
+
+
+def start(*arguments, module='vidpred_jax.main', devices=1):
+  environment = dict(os.environ)
+  environment['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
+  return subprocess.Popen(
+    [sys.executable, '-m', module, *map(str, arguments)],
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process, timeout=300):
+  out, err = process.communicate(timeout=timeout)
+  return process.returncode, out, err
+
+
+def command(*arguments, **kwargs):
+  return finish(start(*arguments, **kwargs))
+
+
+def wait_for(process, path, timeout=200):
+  """Waits until a path is there, and says why where it never will be."""
+  end = time.time() + timeout
+  while not path.exists():
+    if process.poll() is not None or time.time() > end:
+      process.kill()
+      pytest.fail(f'{path} never came: {process.communicate()}')
+    time.sleep(0.02)
+
+
+def weights(workdir):
+  return checkpoint.read(workdir)[1]
+
+
+def log(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run of 40 steps that nobody disturbed."""
+  workdir = tmp_path_factory.mktemp('main') / 'whole'
+  status, out, err = command(*TINY, '--config.steps=40', f'--workdir={workdir}')
+  assert status == 0, err
+  return workdir, out
+
+
+def test_the_table_and_the_files(whole):
+  workdir, out = whole
+  assert 'psnr/float' in out and 'copy_last' in out and 't+1' in out
+  report = json.loads((workdir / 'results.json').read_text())
+  assert {
+    'system',
+    'checkpoint',
+    'protocol',
+    'clips',
+    'seed',
+    'versions',
+    'metrics',
+    'baselines',
+  } <= set(report)
+  assert report['system'] == 'dmvfn'
+  values = report['metrics']['psnr/float']
+  assert len(values['per_frame']) == 2
+  assert np.isclose(np.mean(values['per_frame']), values['mean'])
+  assert set(report['baselines']['copy_last']) == set(report['metrics'])
+  for name in ('picture.png', 'video.mp4', 'metrics.jsonl', 'config.json'):
+    assert (workdir / name).stat().st_size > 100, name
+
+
+def test_killed_by_sigkill_and_resumed_ends_bit_identical(whole, tmp_path):
+  workdir, _ = whole
+  arguments = (*TINY, '--config.steps=40', f'--workdir={tmp_path / "a"}')
+  process = start(*arguments, '--mode=train')
+  wait_for(process, tmp_path / 'a' / 'checkpoints' / '8' / 'sums')
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL
+  assert not (tmp_path / 'a' / 'export').exists()
+  status, _, err = command(*arguments, '--mode=train')
+  assert status == 0, err
+  jax.tree.map(
+    np.testing.assert_array_equal, weights(workdir), weights(tmp_path / 'a')
+  )
+  assert log(workdir) == log(tmp_path / 'a')
+
+
+def test_sigterm_saves_and_exits_0(whole, tmp_path):
+  workdir, _ = whole
+  arguments = (
+    *TINY,
+    '--config.steps=40',
+    f'--workdir={tmp_path / "a"}',
+    '--config.checkpoint_every=1000',
+    '--config.log_every=1',
+  )
+  process = start(*arguments)
+  wait_for(process, tmp_path / 'a' / 'metrics.jsonl')
+  while not (tmp_path / 'a' / 'metrics.jsonl').read_text():
+    time.sleep(0.02)
+  process.send_signal(signal.SIGTERM)
+  status, _, err = finish(process)
+  assert status == 0, err
+  with checkpoint.manager(tmp_path / 'a', read_only=True) as saved:
+    stopped = saved.latest_step()
+  assert 0 < stopped < 40
+  assert not (tmp_path / 'a' / 'results.json').exists()
+  status, _, err = command(*arguments, '--mode=train')
+  assert status == 0, err
+  jax.tree.map(
+    np.testing.assert_array_equal, weights(workdir), weights(tmp_path / 'a')
+  )
+
+
+def test_two_processes_train_to_the_weights_of_one(tmp_path):
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  arguments = (*TINY, '--config.steps=4', '--config.log_every=1')
+  processes = [
+    start(
+      *arguments,
+      f'--workdir={tmp_path / "two"}',
+      f'--coordinator=127.0.0.1:{port}',
+      '--num_processes=2',
+      f'--process_id={i}',
+    )
+    for i in range(2)
+  ]
+  for process in processes:
+    status, _, err = finish(process)
+    assert status == 0, err
+  status, _, err = command(*arguments, f'--workdir={tmp_path / "one"}')
+  assert status == 0, err
+  # Sums over a batch are taken in another order: equal up to rounding, which
+  # Adam's division makes visible where a gradient is nearly zero.
+  one, two = weights(tmp_path / 'one'), weights(tmp_path / 'two')
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), one, two
+  )
+  losses = [[x['loss'] for x in log(tmp_path / d)] for d in ('one', 'two')]
+  np.testing.assert_allclose(*losses, rtol=1e-4)
+  reports = [
+    json.loads((tmp_path / d / 'results.json').read_text())
+    for d in ('one', 'two')
+  ]
+  assert reports[0]['clips'] == reports[1]['clips']
+  np.testing.assert_allclose(
+    *[r['metrics']['psnr/float']['mean'] for r in reports], atol=0.02
+  )
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (['--config=configs/dmvfn.py:smoek'], ['smoek', 'smoke', 'demo']),
+    (['--config=configs/dvf.py'], ['dvf.py']),
+    ([*TINY, '--config.stepz=3'], ['stepz']),
+    ([*TINY, '--config.model.betta=3'], ['betta']),
+    ([*TINY, '--config.batch_size=7.5'], ['batch_size']),
+    ([*TINY, '--config.model.routing=softmax'], ['softmax', 'stebs']),
+    ([*TINY, '--config.data.size=(30,32)'], ['30x32', '8']),
+    ([*TINY, '--config.schedule.name=linear'], ['linear', 'cosine']),
+    ([*TINY, '--config.init_from=nowhere'], ['nowhere']),
+    ([*TINY, '--mode=evaluate'], ['evaluate', 'train', 'eval']),
+    ([*TINY, '--mode=eval'], ['holds no weights']),
+    ([*TINY, 'config.steps=3'], ['config.steps=3', '--name=value']),
+  ],
+  ids=lambda x: x[-1] if isinstance(x, list) else '',
+)
+def test_a_users_mistake_is_one_line_without_a_traceback(
+  arguments, words, tmp_path
+):
+  status, out, err = command(*arguments, f'--workdir={tmp_path / "a"}')
+  assert status != 0
+  assert 'Traceback' not in err, err
+  for word in words:
+    assert word in out + err

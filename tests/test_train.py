@@ -1,0 +1,315 @@
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vidpred_jax import checkpoint, optim, params, runtime, systems, train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SETTINGS = {'scales': (2, 1), 'widths': (8, 8)}
+FRAMES = systems.Frames((0, 1), (2,))
+
+
+def tiny_config(**changes):
+  """`smoke`, smaller still: 32x32, two blocks, a run takes seconds."""
+  path = ROOT / 'configs' / 'dmvfn.py'
+  spec = importlib.util.spec_from_file_location('dmvfn_config', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config('smoke')
+  config.model.scales = SETTINGS['scales']
+  config.model.widths = SETTINGS['widths']
+  config.data.size = (32, 32)
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def setup(rule, ema=None):
+  system = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
+  video = jax.random.uniform(jax.random.key(5), (8, 3, 32, 32, 3))
+  variables = jax.jit(system.init)(runtime.key(0), video)
+  state = train.TrainState(
+    jnp.int32(0),
+    variables['params'],
+    {},
+    rule.init(variables['params']),
+    variables['params'] if ema else {},
+  )
+  return system, state, video
+
+
+def close(a, b, **kwargs):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(
+      np.asarray(x, np.float32), np.asarray(y, np.float32), **kwargs
+    ),
+    a,
+    b,
+  )
+
+
+# ------------------------------------------------------------------ the step
+
+
+def test_accumulated_micro_batches_are_one_batch():
+  rule = optax.sgd(0.1)
+  system = systems.make('dmvfn', frames=FRAMES, routing='none', **SETTINGS)
+  _, state, video = setup(rule)
+  state = state._replace(
+    params={k: v for k, v in state.params.items() if k != 'router'}
+  )
+  whole, values = jax.jit(train.make_train_step(system, rule))(
+    state, video, jax.random.key(0)
+  )
+  parts, others = jax.jit(train.make_train_step(system, rule, accumulate=4))(
+    state, video, jax.random.key(0)
+  )
+  close(whole.params, parts.params, atol=1e-6)
+  close(values['loss'], others['loss'], rtol=1e-5)
+  close(values['grad_norm'], others['grad_norm'], rtol=1e-4)
+
+
+def test_images_may_be_uint8():
+  rule = optax.sgd(0.1)
+  system, state, video = setup(rule)
+  video = jnp.round(video * 255).astype(jnp.uint8)
+  step = jax.jit(train.make_train_step(system, rule))
+  _, a = step(state, video, jax.random.key(0))
+  _, b = step(state, video.astype(jnp.float32) / 255, jax.random.key(0))
+  close(a['loss'], b['loss'], rtol=1e-6)
+
+
+def test_ema_follows_the_parameters():
+  rule = optax.sgd(0.1)
+  system, state, video = setup(rule, ema=True)
+  ema = {'decay': 0.75, 'every': 1, 'start': 0}
+  step = jax.jit(train.make_train_step(system, rule, ema=ema))
+  new, _ = step(state, video, jax.random.key(0))
+  expected = jax.tree.map(
+    lambda old, new: 0.75 * old + 0.25 * new, state.params, new.params
+  )
+  close(new.ema, expected, atol=1e-6)
+
+
+def test_the_key_of_a_step_is_a_function_of_the_step():
+  rule = optax.sgd(0.0)
+  system, state, video = setup(rule)
+  step = jax.jit(train.make_train_step(system, rule))
+  later = state._replace(step=jnp.int32(11))
+  losses = [
+    float(step(s, video, jax.random.key(0))[1]['loss'])
+    for s in (state, state, later)
+  ]
+  assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize('shard_params', [False, True])
+def test_eight_devices_train_like_one(shard_params):
+  rule = optax.adam(1e-3)
+  system, state, video = setup(rule)
+  # Adam's first step is the sign of the gradient: compare after SGD instead.
+  rule = optax.sgd(0.1)
+  state = state._replace(opt_state=rule.init(state.params))
+  step = train.make_train_step(system, rule)
+  results = []
+  for devices in (jax.devices()[:1], jax.devices()):
+    mesh = runtime.mesh(devices)
+    places = train.shardings(state, mesh, shard_params=shard_params)
+    placed = jax.device_put(state, places)
+    clip = jax.device_put(video, runtime.batch_sharding(mesh))
+    new, values = jax.jit(step)(placed, clip, jax.random.key(0))
+    results.append(jax.device_get((new.params, values)))
+  close(results[0], results[1], atol=2e-6, rtol=2e-5)
+
+
+def test_shard_params_really_splits_the_large_arrays():
+  mesh = runtime.mesh()
+  state = train.TrainState(
+    jnp.int32(0),
+    {'kernel': jnp.zeros((3, 3, 64, 24)), 'bias': jnp.zeros((24,))},
+    {},
+    (),
+    {},
+  )
+  placed = jax.device_put(
+    state, train.shardings(state, mesh, shard_params=True)
+  )
+  kernel = placed.params['kernel'].addressable_shards[0].data
+  assert kernel.shape == (3, 3, 8, 24)
+  assert placed.params['bias'].addressable_shards[0].data.shape == (24,)
+
+
+# ------------------------------------------------------------------- the run
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run') / 'a'
+  config = tiny_config(steps=4, checkpoint_every=2, log_every=1)
+  assert train.run(config, workdir)
+  return config, workdir
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+  _, workdir = finished
+  names = {p.name for p in workdir.iterdir()}
+  assert {'config.json', 'checkpoints', 'metrics.jsonl', 'export'} <= names
+  assert any(name.startswith('events') for name in names)
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  logged = [json.loads(line) for line in lines]
+  assert [x['step'] for x in logged] == [1, 2, 3, 4]
+  assert all(np.isfinite(x['loss']) for x in logged)
+
+
+def test_weights_can_be_loaded_from_the_run(finished):
+  _, workdir = finished
+  system, variables = checkpoint.load(workdir)
+  assert system.frames == FRAMES
+  _, exported = checkpoint.load(workdir / 'export')
+  jax.tree.map(np.testing.assert_array_equal, variables, exported)
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path):
+  config, workdir = finished
+  with pytest.raises(RuntimeError, match='pulled'):
+    train.run(config, _Pulled(tmp_path / 'b', after=2))
+  assert not (tmp_path / 'b' / 'export').exists()
+  before, _ = checkpoint.load(tmp_path / 'b')  # an unfinished run loads too
+  assert before.frames == FRAMES
+  assert train.run(config, tmp_path / 'b')
+  _, a = checkpoint.read(workdir)
+  _, b = checkpoint.read(tmp_path / 'b')
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  logs = [
+    [json.loads(x) for x in (d / 'metrics.jsonl').read_text().splitlines()]
+    for d in (workdir, tmp_path / 'b')
+  ]
+  assert logs[0] == logs[1]
+
+
+def _Pulled(workdir, after):
+  """A workdir whose run dies once checkpoint `after` is on disk."""
+  original = train.checkpoint.save
+
+  def save(saved, step, *args, **kwargs):
+    original(saved, step, *args, **kwargs)
+    if step == after:
+      saved.wait_until_finished()
+      train.checkpoint.save = original
+      raise RuntimeError('the plug was pulled')
+
+  train.checkpoint.save = save
+  return workdir
+
+
+def test_a_finished_run_does_not_train_again(finished):
+  config, workdir = finished
+  before = (workdir / 'metrics.jsonl').read_text()
+  assert train.run(config, workdir)
+  assert (workdir / 'metrics.jsonl').read_text() == before
+
+
+def test_the_workdir_of_another_run_is_refused_and_untouched(finished):
+  _, workdir = finished
+  before = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob('*'))
+  with pytest.raises(ValueError, match='another run.*seed: 0 there, 1 asked'):
+    train.run(tiny_config(steps=4, seed=1), workdir)
+  after = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob('*'))
+  assert before == after
+
+
+def test_a_workdir_full_of_other_things_is_refused(tmp_path):
+  (tmp_path / 'thesis.txt').write_text('dear')
+  with pytest.raises(ValueError, match='not empty'):
+    train.run(tiny_config(), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+  tmp_path, monkeypatch
+):
+  config = tiny_config(steps=9, checkpoint_every=2)
+  make = optim.make
+
+  def exploding(parameters, schedule, **kwargs):
+    rule = make(parameters, schedule, **kwargs)
+
+    def poisoned(grads, state, values=None):
+      count, inner = state
+      updates, inner = rule.update(grads, inner, values)
+      bad = jnp.where(count == 4, jnp.nan, 0.0)
+      updates = jax.tree.map(lambda u: u + bad, updates)
+      return updates, (count + 1, inner)
+
+    return optax.GradientTransformation(
+      lambda p: (jnp.int32(0), rule.init(p)), poisoned
+    )
+
+  monkeypatch.setattr(train.optim, 'make', exploding)
+  with pytest.raises(ValueError, match='Step 6: loss is nan'):
+    train.run(config, tmp_path / 'a')
+  with checkpoint.manager(tmp_path / 'a', read_only=True) as saved:
+    assert saved.latest_step() == 4
+  _, variables = checkpoint.read(tmp_path / 'a')
+  for leaf in jax.tree.leaves(variables):
+    assert np.isfinite(leaf).all()
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='batch_size is 12, which 8 devices'):
+    train.run(tiny_config(batch_size=12), tmp_path / 'a')
+
+
+def test_frozen_parts_and_init_from(finished, tmp_path):
+  _, workdir = finished
+  config = tiny_config(
+    **{
+      'steps': 2,
+      'seed': 3,
+      'init_from': str(workdir),
+      'init_match': 'block_0/.*',
+      'optim.frozen': ('block_0/.*',),
+    }
+  )
+  assert train.run(config, tmp_path / 'a')
+  _, first = checkpoint.read(workdir)
+  _, second = checkpoint.read(tmp_path / 'a')
+  a, b = params.flatten(first['params']), params.flatten(second['params'])
+  for name in a:
+    assert np.array_equal(a[name], b[name]) == name.startswith('block_0/')
+
+
+def test_the_best_checkpoint_is_exported(tmp_path):
+  config = tiny_config(
+    **{
+      'steps': 6,
+      'keep': 1,
+      'checkpoint_every': 100,
+      'eval.every': 2,
+      'eval.best': 'psnr/float',
+      'eval.quick_limit': 8,
+      'schedule.peak': 0.05,
+    }
+  )
+  assert train.run(config, tmp_path / 'a')
+  lines = (tmp_path / 'a' / 'metrics.jsonl').read_text().splitlines()
+  found = {
+    x['step']: x['psnr/float']
+    for x in map(json.loads, lines)
+    if 'psnr/float' in x
+  }
+  assert set(found) == {2, 4, 6}
+  best = max(found, key=found.get)
+  with checkpoint.manager(
+    tmp_path / 'a', best=('psnr/float', True), read_only=True
+  ) as saved:
+    assert saved.best_step() == best
+    state = checkpoint.restore(saved, best)
+  _, exported = checkpoint.read(tmp_path / 'a' / 'export')
+  jax.tree.map(
+    np.testing.assert_array_equal, exported['params'], state['params']
+  )
