@@ -7,9 +7,17 @@ Example:
   future = vp.Predictor(system, variables).predict(clip, num_frames=5)
 """
 
-from vidpred_jax import convert
+import importlib
+
 from vidpred_jax.checkpoint import load
-from vidpred_jax.predict import Predictor
+from vidpred_jax.predictor import Predictor
 from vidpred_jax.systems import Frames, System, make
 
 __all__ = ['Frames', 'Predictor', 'System', 'convert', 'load', 'make']
+
+
+def __getattr__(name):
+  # Not imported above: `python -m vidpred_jax.convert` would run it twice.
+  if name == 'convert':
+    return importlib.import_module('vidpred_jax.convert')
+  raise AttributeError(f'vidpred_jax has no attribute {name!r}.')
