@@ -54,10 +54,19 @@ ALLOWED = {
     'systems',
     'workdirs',
   ),
-  'predict': ('checkpoint', 'picture', 'runtime', 'systems', 'video_io'),
-  'cost': ('params', 'runtime', 'systems'),
+  'tiles': (),
+  'predictor': ('picture', 'runtime', 'systems', 'tiles'),
+  'predict': (
+    'predictor',
+    'checkpoint',
+    'picture',
+    'runtime',
+    'systems',
+    'video_io',
+  ),
+  'cost': ('checkpoint', 'params', 'runtime', 'systems'),
   'main': ('train', 'evaluate', 'runtime'),
-  '__init__': ('convert', 'checkpoint', 'predict', 'systems'),
+  '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
 }
 
 
