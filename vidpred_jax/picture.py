@@ -135,10 +135,12 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
   image = Image.new('RGB', (width, height), _BACKGROUND)
   draw = ImageDraw.Draw(image)
   label = f'{blocks.sum():.3g} of {len(blocks)} used'
-  lines = _BAR if height > 3 * _BAR else 0
+  size = max(_FONT_SIZE, height // 24)
+  font, line = ImageFont.load_default(size), size + 9
+  lines = line if height > 3 * line else 0
   top, bottom = lines + 2, height - lines - 3
   if lines:
-    draw.text((width / 2, 4), label, _TEXT, _font(), anchor='ma')
+    draw.text((width / 2, 4), label, _TEXT, font, anchor='ma')
   slot = width / max(len(blocks), 1)
   for i, share in enumerate(blocks):
     left, right = i * slot + slot * 0.12, (i + 1) * slot - slot * 0.12
@@ -148,10 +150,10 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
       draw.rectangle((left, level, right, bottom), fill=_USED)
     if lines and slot >= 12:
       draw.text(
-        (left / 2 + right / 2, height - _BAR + 4),
+        (left / 2 + right / 2, height - line + 4),
         str(i + 1),
         _TEXT if share > 0 else _FAINT,
-        _font(),
+        font,
         anchor='ma',
       )
   return np.asarray(image)
