@@ -154,8 +154,9 @@ def train_iterator(
       'The exact flow is that of clips as they are: with_flow '
       'goes with no augmentation.'
     )
-  dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-  dataset = dataset.map(_arrays_only)
+  dataset = grain.MapDataset.source(source).seed(seed).shuffle()
+  # 2026-11: endless repetition overflows in grain 0.2.18 if `local` is 1.
+  dataset = dataset.repeat(2**50 // len(source) + 1).map(_arrays_only)
   if augment:
     dataset = dataset.random_map(augment)
   dataset = dataset.batch(local, batch_fn=_stack)

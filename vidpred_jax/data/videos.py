@@ -12,7 +12,6 @@ level) as is usual among the 4 frames before and after. On the concatenations of
 Splits are made by file: no file has clips in both.
 """
 
-import collections
 import concurrent.futures
 import glob
 import hashlib
@@ -169,7 +168,7 @@ class VideoClips:
     sizes = [s.index.num_frames * 3 * self._pixels(s) for s in self._scans]
     kept = np.cumsum(sizes) <= cache_mb * 2**20
     self._kept, self._cache = tuple(bool(k) for k in kept), {}
-    self._locks = collections.defaultdict(threading.Lock)
+    self._locks = [threading.Lock() for _ in kept]
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -182,7 +181,8 @@ class VideoClips:
     return self.__dict__ | {'_locks': None, '_cache': {}}
 
   def __setstate__(self, state: dict) -> None:
-    self.__dict__ = state | {'_locks': collections.defaultdict(threading.Lock)}
+    self.__dict__ = state
+    self._locks = [threading.Lock() for _ in self._kept]
 
   def __getitem__(self, i) -> dict:
     i = range(len(self))[i]

@@ -18,16 +18,18 @@ Every error about a file is a `ValueError` that names it, or an `OSError`
 (`FileNotFoundError`, `FileExistsError`, disk full).
 """
 
-from vidpred_jax.video_io.reading import (
-  FOLDER_FPS,
+from vidpred_jax.video_io.pictures import (
   IMAGE_SUFFIXES,
   VIDEO_SUFFIXES,
+  find_videos,
+  natural_key,
+)
+from vidpred_jax.video_io.reading import (
+  FOLDER_FPS,
   Index,
   Info,
-  find_videos,
   frames,
   index,
-  natural_key,
   probe,
   read,
 )

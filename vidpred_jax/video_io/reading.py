@@ -1,7 +1,6 @@
 """Reading: `probe`, `index`, `frames`, `read`; contract in the package."""
 
 import contextlib
-import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -11,15 +10,10 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.video.reformatter import Interpolation
-from PIL import Image, ImageOps
+from PIL import Image
 
-VIDEO_SUFFIXES = frozenset(
-  '.mp4 .m4v .mov .mkv .webm .avi .gif .y4m .mpg .mpeg .ts .wmv .flv '
-  '.264 .h264 .265 .hevc'.split()
-)
-IMAGE_SUFFIXES = frozenset(
-  '.png .jpg .jpeg .bmp .ppm .pgm .tif .tiff .webp'.split()
-)
+from vidpred_jax.video_io import pictures
+
 FOLDER_FPS = Fraction(25)
 
 _RAW_FORMATS = {
@@ -100,10 +94,10 @@ def probe(path, *, count: bool = False, stream: int | None = None) -> Info:
     FileNotFoundError: if there is nothing.
   """
   path = pathlib.Path(path)
-  pictures = _pictures(path)
-  if pictures is not None:
-    height, width = _picture(pictures[0]).shape[:2]
-    number = len(pictures)
+  files = pictures.find(path)
+  if files is not None:
+    height, width = pictures.read(files[0]).shape[:2]
+    number = len(files)
     return Info(
       path, width, height, FOLDER_FPS, number, float(number / FOLDER_FPS),
       False, False, 'pictures',
@@ -112,7 +106,7 @@ def probe(path, *, count: bool = False, stream: int | None = None) -> Info:
     first = next((f for p in container.demux(video) for f in p.decode()), None)
     if first is None:
       raise ValueError(f'{path} holds no frame that can be decoded.')
-    height, width = _image(first).shape[:2]
+    height, width = _image(first, _turn(first)).shape[:2]
     fps, tick = _rate(video), video.time_base
     number = video.frames or None
     duration = None
@@ -157,9 +151,9 @@ def index(path, *, stream: int | None = None) -> Index:
     ValueError: if it is not a video, or is truncated.
   """
   path = pathlib.Path(path)
-  pictures = _pictures(path)
-  if pictures is not None:
-    return Index(len(pictures), None, 1 / FOLDER_FPS)
+  files = pictures.find(path)
+  if files is not None:
+    return Index(len(files), None, 1 / FOLDER_FPS)
   found = _packet_index(path, stream)
   if found is not None:
     return found
@@ -198,13 +192,13 @@ def frames(
   if start < 0 or step < 1:
     raise ValueError(f'start={start} must be >= 0 and step={step} >= 1.')
   path = pathlib.Path(path)
-  pictures = _pictures(path)
-  if pictures is not None:
+  files = pictures.find(path)
+  if files is not None:
     first = None
-    for i in range(len(pictures))[start:stop:step]:
-      image = _picture(pictures[i])
-      first = first or (pictures[i].name, image.shape)
-      _check_size(path, first, pictures[i].name, image.shape)
+    for i in range(len(files))[start:stop:step]:
+      image = pictures.read(files[i])
+      first = first or (files[i].name, image.shape)
+      _check_size(path, first, files[i].name, image.shape)
       if size is not None:
         picture = Image.fromarray(image)
         bicubic = Image.Resampling.BICUBIC
@@ -247,7 +241,7 @@ def read(
   """
   path = pathlib.Path(path)
   stop = None if count is None else start + (count - 1) * step + 1
-  if index is None or index.pts is None or _pictures(path) is not None:
+  if index is None or index.pts is None or pictures.find(path) is not None:
     found = frames(
       path, start=start, stop=stop, step=step, size=size, stream=stream
     )
@@ -260,26 +254,6 @@ def read(
       f'{step}; found {len(clip)}.'
     )
   return np.stack(clip)
-
-
-def find_videos(folder) -> list[pathlib.Path]:
-  """Video files and folders of pictures anywhere below `folder`, sorted."""
-  found = []
-  for root, folders, names in os.walk(folder, followlinks=True):
-    folders[:] = sorted(n for n in folders if not n.startswith('.'))
-    suffixes = {n: pathlib.Path(n).suffix.lower() for n in names if n[0] != '.'}
-    found += [
-      pathlib.Path(root, n) for n, s in suffixes.items() if s in VIDEO_SUFFIXES
-    ]
-    if any(s in IMAGE_SUFFIXES for s in suffixes.values()):
-      found.append(pathlib.Path(root))
-  return sorted(found)
-
-
-def natural_key(name: str) -> list:
-  """Sort key that puts `frame2` before `frame10`."""
-  parts = re.split(r'(\d+)', name)
-  return [(int(p), p) if p.isdigit() else (0, p) for p in parts]
 
 
 def _packet_index(path, stream) -> Index | None:
@@ -303,12 +277,14 @@ def _packet_index(path, stream) -> Index | None:
 
 def _range(path, found, start, stop, step, size, stream):
   """`frames` of a video file; seeks if there is an index with time stamps."""
+  turn = None
   if found is None or found.pts is None or not start:
     for i, (time, frame) in enumerate(_decoded(path, stream)):
+      turn = turn or _turn(frame)
       if stop is not None and i >= stop:
         return
       if i >= start and (i - start) % step == 0:
-        yield time, _image(frame, size)
+        yield time, _image(frame, turn, size)
     return
   wanted = range(found.num_frames)[start:stop:step]
   if not wanted:
@@ -327,7 +303,8 @@ def _range(path, found, start, stop, step, size, stream):
           break
       i = missing.pop(frame.pts, None)
       if i is not None:
-        yield found.time(i), _image(frame, size)
+        turn = turn or _turn(frame)
+        yield found.time(i), _image(frame, turn, size)
       if not missing:
         return
     if not late:
@@ -461,14 +438,23 @@ def _check_size(path, first, name, shape) -> None:
     )
 
 
-def _image(frame, size: tuple[int, int] | None = None) -> np.ndarray:
-  """An FFmpeg frame as it is shown, uint8 [H, W, 3], resized to (H, W)."""
+def _turn(frame) -> tuple[int, int, int, int]:
+  """How a frame is to be turned: (x, y) -> (a x + c y, b x + d y).
+
+  Only right angles can be meant. To be asked once per file: PyAV's side data
+  keep a frame alive until the garbage collector runs.
+  """
   matrix = frame.side_data.get('DISPLAYMATRIX')
-  # (x, y) -> (a x + c y, b x + d y); only right angles can be meant.
-  a, b, c, d = 1, 0, 0, 1
-  if matrix is not None:
-    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
-  swaps = bool(abs(b) + abs(c) == 2 and abs(a) + abs(d) == 0)
+  if matrix is None:
+    return 1, 0, 0, 1
+  a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
+  return int(a), int(b), int(c), int(d)
+
+
+def _image(frame, turn, size: tuple[int, int] | None = None) -> np.ndarray:
+  """An FFmpeg frame as it is shown, uint8 [H, W, 3], resized to (H, W)."""
+  a, b, c, d = turn
+  swaps = abs(b) + abs(c) == 2 and abs(a) + abs(d) == 0
 
   form, flags, shape = 'rgb24', ACCURATE, {}
   if frame.format.name == 'pal8' or any(
@@ -479,7 +465,7 @@ def _image(frame, size: tuple[int, int] | None = None) -> np.ndarray:
   if size is not None and (height, width) != (frame.height, frame.width):
     flags, shape = _RESIZE, {'height': height, 'width': width}
   image = frame.reformat(format=form, interpolation=flags, **shape).to_ndarray()
-  image = _over_black(image) if form == 'rgba' else image
+  image = pictures.over_black(image) if form == 'rgba' else image
   if swaps:
     image, a, d = image.transpose(1, 0, 2), c, b
   if a < 0:
@@ -487,47 +473,3 @@ def _image(frame, size: tuple[int, int] | None = None) -> np.ndarray:
   if d < 0:
     image = image[::-1]
   return np.ascontiguousarray(image)
-
-
-def _over_black(rgba: np.ndarray) -> np.ndarray:
-  alpha = rgba[:, :, 3:].astype(np.uint16)
-  return ((rgba[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
-
-
-def _pictures(path: pathlib.Path) -> list[pathlib.Path] | None:
-  """The pictures of a folder, or a single one; None for another file."""
-  if path.is_dir():
-    found = [
-      p
-      for p in path.iterdir()
-      if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != '.'
-    ]
-    if not found:
-      raise ValueError(
-        f'The folder {path} holds no pictures '
-        f'({", ".join(sorted(IMAGE_SUFFIXES))}).'
-      )
-    return sorted(found, key=lambda p: natural_key(p.name))
-  if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-    return [path]
-  return None
-
-
-def _picture(path: pathlib.Path) -> np.ndarray:
-  """A picture file as it is shown, uint8 [H, W, 3]."""
-  try:
-    with Image.open(path) as image:
-      image = ImageOps.exif_transpose(image)
-      if image.mode.startswith('I'):  # 16-bit grey
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        grey = ((grey + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-      if image.has_transparency_data:
-        return _over_black(np.asarray(image.convert('RGBA')))
-      return np.array(image.convert('RGB'))
-  except (OSError, SyntaxError, ValueError) as e:
-    if isinstance(e, OSError) and e.errno is not None:
-      raise
-    raise ValueError(
-      f'{path} is not a picture that can be read, or it is damaged ({e}).'
-    ) from e

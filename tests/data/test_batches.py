@@ -1,0 +1,186 @@
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from vidpred_jax import data
+
+PHOTOS = {'num_frames': 3, 'size': (24, 32), 'num_clips': 20}
+AUGMENT = {
+  'crop': (16, 16),
+  'rotate': True,
+  'flip': True,
+  'reverse_time': True,
+  'reverse_channels': True,
+}
+
+
+def train(steps, **settings):
+  settings = {'batch_size': 4, 'seed': 1} | PHOTOS | settings
+  with data.train_iterator('photos', **settings) as batches:
+    return [b['video'] for b in itertools.islice(batches, steps)]
+
+
+class TestTraining:
+  def test_batches(self):
+    first, second = train(2)
+    assert first.shape == (4, 3, 24, 32, 3) and first.dtype == np.uint8
+    assert not np.array_equal(first, second)
+    assert train(1, **AUGMENT)[0].shape == (4, 3, 16, 16, 3)
+
+  def test_is_a_function_of_seed_and_step(self):
+    once = train(12, **AUGMENT)  # more than two passes over 20 clips
+    np.testing.assert_array_equal(once, train(12, **AUGMENT))
+    for start in (1, 7):
+      rest = train(12 - start, start_step=start, **AUGMENT)
+      np.testing.assert_array_equal(once[start:], rest)
+    assert not np.array_equal(once, train(12, **AUGMENT | {'seed': 2}))
+
+  @pytest.mark.parametrize('count', [2, 4])
+  def test_is_the_same_for_any_number_of_processes(self, count):
+    whole = train(5, **AUGMENT)
+    parts = [
+      train(5, process_index=i, process_count=count, **AUGMENT)
+      for i in range(count)
+    ]
+    joined = [np.concatenate(step) for step in zip(*parts)]
+    np.testing.assert_array_equal(whole, joined)
+
+  @pytest.mark.parametrize('workers', [1, 2])
+  def test_is_the_same_for_any_number_of_workers(self, workers):
+    expected = train(5, start_step=3, **AUGMENT)
+    got = train(5, start_step=3, workers=workers, **AUGMENT)
+    np.testing.assert_array_equal(expected, got)
+    assert type(got[0]) is np.ndarray and got[0].flags.writeable
+
+  def test_each_pass_has_every_clip_once_in_a_new_order(self):
+    source = data.make_source('photos', split='train', **PHOTOS)
+    known = {source[i]['video'].tobytes(): i for i in range(20)}
+    clips = np.concatenate(train(15))
+    order = [known[clip.tobytes()] for clip in clips]
+    passes = [order[k : k + 20] for k in (0, 20, 40)]
+    assert all(sorted(p) == list(range(20)) for p in passes)
+    assert len(set(map(tuple, passes))) == 3
+
+  def test_each_visit_is_augmented_anew(self):
+    clips = train(
+      30, num_clips=1, batch_size=1, flip=True, reverse_channels=True
+    )
+    assert len({clip.tobytes() for clip in clips}) == 8
+
+  def test_flips_can_be_chosen(self):
+    (plain,) = train(1, num_clips=1, batch_size=1)
+    for name, axis in (('vertical', 2), ('horizontal', 3)):
+      clips = train(12, num_clips=1, batch_size=1, flip=name)
+      found = {clip.tobytes() for clip in clips}
+      assert found == {plain.tobytes(), np.flip(plain, axis).tobytes()}
+
+  def test_flow_comes_along(self):
+    settings = PHOTOS | {'batch_size': 4, 'seed': 0, 'with_flow': True}
+    with data.train_iterator('photos', **settings) as batches:
+      batch = next(batches)
+    assert batch['flow'].shape == (4, 2, 24, 32, 2)
+    assert batch['visible'].shape == (4, 2, 24, 32)
+    with pytest.raises(ValueError, match='no augmentation'):
+      data.train_iterator('photos', **settings, flip=True)
+
+
+def evaluation(**settings):
+  settings = {'batch_size': 4} | PHOTOS | settings
+  with data.eval_batches('photos', **settings) as batches:
+    return list(batches)
+
+
+class TestEvaluation:
+  def test_every_clip_once_in_order(self):
+    source = data.make_source('photos', split='test', **PHOTOS)
+    batches = evaluation(batch_size=8)
+    assert [b['video'].shape[0] for b in batches] == [8, 8, 8]
+    valid = np.concatenate([b['valid'] for b in batches])
+    assert valid.tolist() == 20 * [True] + 4 * [False]
+    clips = np.concatenate([b['video'] for b in batches])
+    for i in range(24):
+      expected = source[min(i, 19)]['video']
+      np.testing.assert_array_equal(clips[i], expected)
+
+  @pytest.mark.parametrize('count', [2, 4])
+  def test_is_the_same_for_any_number_of_processes(self, count):
+    whole = evaluation(batch_size=8)
+    parts = [
+      evaluation(batch_size=8, process_index=i, process_count=count)
+      for i in range(count)
+    ]
+    assert {len(part) for part in parts} == {3}
+    for k in ('video', 'valid'):
+      joined = [np.concatenate([b[k] for b in step]) for step in zip(*parts)]
+      np.testing.assert_array_equal([b[k] for b in whole], joined)
+
+  def test_a_limit_spreads_over_the_split(self):
+    source = data.make_source('photos', split='test', **PHOTOS)
+    batches = evaluation(limit=5)
+    assert sum(int(b['valid'].sum()) for b in batches) == 5
+    clips = np.concatenate([b['video'] for b in batches])[:5]
+    expected = [source[i]['video'] for i in (0, 4, 8, 12, 16)]
+    np.testing.assert_array_equal(clips, expected)
+    assert sum(int(b['valid'].sum()) for b in evaluation(limit=99)) == 20
+
+
+def test_closed_iterators_end():
+  batches = data.train_iterator('photos', batch_size=2, seed=0, **PHOTOS)
+  next(batches)
+  batches.close()
+  batches.close()
+  with pytest.raises(StopIteration):
+    next(batches)
+
+
+def test_errors_of_a_source_reach_the_reader(monkeypatch):
+  class Broken:
+    def __init__(self, split, num_frames):
+      del split, num_frames
+
+    def __len__(self):
+      return 4
+
+    def __getitem__(self, i):
+      raise ValueError('clip.mp4 is damaged')
+
+  monkeypatch.setitem(data.SOURCES, 'broken', Broken)
+  with pytest.raises(ValueError, match='clip.mp4 is damaged'):
+    next(data.train_iterator('broken', num_frames=3, batch_size=2, seed=0))
+  with pytest.raises(ValueError, match='clip.mp4 is damaged'):
+    next(data.eval_batches('broken', num_frames=3, batch_size=2))
+
+
+def test_wrong_names_and_numbers():
+  with pytest.raises(ValueError, match='foto.*frames, photos, videos'):
+    data.make_source('foto', split='train', num_frames=3)
+  with pytest.raises(ValueError, match='no setting spede; .*max_speed'):
+    data.make_source('photos', split='train', num_frames=3, spede=3)
+  for batch_size, index, count in ((3, 0, 2), (0, 0, 1), (4, 2, 2)):
+    for function, extra in (
+      (data.train_iterator, {'seed': 0}),
+      (data.eval_batches, {}),
+    ):
+      with pytest.raises(ValueError, match='batch_size|process_index'):
+        function(
+          'photos',
+          batch_size=batch_size,
+          process_index=index,
+          process_count=count,
+          **PHOTOS,
+          **extra,
+        )
+  with pytest.raises(ValueError, match='flip must be'):
+    train(1, flip='sideways')
+  with pytest.raises(ValueError, match='Cannot crop 99x99'):
+    train(1, crop=99)
+
+
+def test_needs_neither_jax_nor_cv2():
+  # What is loaded already is not asked about: the sources name no other room.
+  for name, module in list(sys.modules.items()):
+    if name.startswith('vidpred_jax.data'):
+      names = vars(module)
+      assert not {'jax', 'jnp', 'cv2', 'flax'} & set(names), name
