@@ -57,11 +57,12 @@ ALLOWED = {
   'tiles': (),
   'predictor': ('picture', 'runtime', 'systems', 'tiles'),
   'predict': (
-    'predictor',
     'checkpoint',
     'picture',
+    'predictor',
     'runtime',
     'systems',
+    'tiles',
     'video_io',
   ),
   'cost': ('checkpoint', 'params', 'runtime', 'systems'),

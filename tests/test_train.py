@@ -270,6 +270,7 @@ def test_frozen_parts_and_init_from(finished, tmp_path):
     **{
       'steps': 2,
       'seed': 3,
+      'schedule.warmup': 0,
       'init_from': str(workdir),
       'init_match': 'block_0/.*',
       'optim.frozen': ('block_0/.*',),

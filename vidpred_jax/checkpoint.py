@@ -347,8 +347,10 @@ def fingerprints(tree) -> dict[str, int]:
   The bits of an array, as integers, times odd weights, modulo 2^32: exact, so
   the same however the array is spread over devices and processes.
   """
+  # Names without the kind of container: Orbax restores NamedTuples as dicts.
   names = [
-    jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)
+    jax.tree_util.keystr(path, simple=True, separator='/')
+    for path, _ in jax.tree.leaves_with_path(tree)
   ]
   sums = jax.device_get(_sums(jax.tree.leaves(tree)))
   return {name: int(value) for name, value in zip(names, sums)}

@@ -305,7 +305,7 @@ def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
 
 
 def quick(config, variables, mesh) -> dict[str, float]:
-  """Mean of each metric on the first clips, while training."""
+  """Mean of each metric on some clips of the split, while training."""
   result = measure(config, variables, mesh, limit=config.eval.quick_limit)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
