@@ -65,7 +65,7 @@ ALLOWED = {
     'tiles',
     'video_io',
   ),
-  'cost': ('checkpoint', 'params', 'runtime', 'systems'),
+  'cost': ('checkpoint', 'params', 'runtime', 'systems', 'video_io'),
   'main': ('train', 'evaluate', 'runtime'),
   '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
 }

@@ -303,7 +303,7 @@ def _ucf101(root, split):
 
 
 def _vimeo90k(root, split):
-  base = _first(root / 'vimeo_triplet', root)
+  base = _first(root / 'vimeo_triplet') or root
   listed = base / f'tri_{split}list.txt'
   if listed.is_file() and (base / 'sequences').is_dir():
     names = [x.strip() for x in listed.read_text().splitlines() if x.strip()]
@@ -323,7 +323,7 @@ def _vimeo90k(root, split):
 
 
 def _davis17(root, split):
-  base = _first(root / 'DAVIS', root)
+  base = _first(root / 'DAVIS') or root
   name = {'train': 'train', 'test': 'val'}[split]
   listed = base / 'ImageSets' / '2017' / f'{name}.txt'
   if not listed.is_file():
