@@ -23,6 +23,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vidpred_jax.ops import conv, resize, warp
 
@@ -31,14 +32,15 @@ class State(NamedTuple):
   """What the blocks refine, float32.
 
   Attributes:
-    flow: [B, H, W, 4], (dx, dy) into the older, then into the newer frame.
-    mask: [B, H, W, 1], logit of the older frame's weight.
-    warped: [B, H, W, 6], both frames warped by `flow`.
+    voxel: [B, H, W, 5]: (dx, dy) into the older frame, (dx, dy) into the newer
+      frame, in pixels, and the logit of the older frame's weight.
+    older: [B, H, W, 3], the older frame warped by that flow.
+    newer: [B, H, W, 3], the newer frame warped by that flow.
   """
 
-  flow: jax.Array
-  mask: jax.Array
-  warped: jax.Array
+  voxel: jax.Array
+  older: jax.Array
+  newer: jax.Array
 
 
 class Output(NamedTuple):
@@ -129,10 +131,17 @@ class Router(nn.Module):
 
   def __call__(self, frames):
     """Frames [B, H, W, 6] to logits [B, outputs], float32."""
-    x = frames.astype(jnp.float32)
-    x = resize.bilinear(x, scale=1 / self.scale)
-    x = nn.relu(self.conv_0(x))
-    x = jnp.mean(self.conv_1(x), axis=(1, 2))
+    if self.scale != 1:
+      with jax.named_scope('bilinear'):
+        frames = resize.bilinear(frames, scale=1 / self.scale)
+    if self.formulation == 'published':
+      x = self.conv_1(nn.relu(self.conv_0(frames)))
+      x = jnp.mean(x, axis=(1, 2))
+    else:
+      x = conv.mean_of_convs(
+        frames, self.conv_0.kernel, self.conv_0.bias, self.conv_1.kernel
+      )
+      x = x + self.conv_1.bias[None, :]
     return x @ self.linear_kernel + self.linear_bias[None, :]
 
 
@@ -177,29 +186,77 @@ class Block(nn.Module):
       state: what is known so far.
 
     Returns:
-      Flow [B, H, W, 4] and mask logit [B, H, W, 1] to add, float32.
+      [B, H, W, 5] to be added to `state.voxel`, float32.
     """
-    x = jnp.concatenate([frames, state.warped, state.mask], -1)
-    small, flow = x, state.flow
+    run = self._published if self.formulation == 'published' else self._fast
+    return run(frames, state)
+
+  def _published(self, frames, state):
+    """The layers as they are drawn."""
+    flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
+    x = jnp.concatenate([frames, state.older, state.newer, mask], -1)
+    small, small_flow = x, flow
     if self.scale != 1:
       with jax.named_scope('bilinear'):
         small = resize.bilinear(x, scale=1 / self.scale)
-        flow = resize.bilinear(flow, scale=1 / self.scale) / self.scale
-    small = jnp.concatenate([small, flow], -1).astype(self.dtype)
-    motion = self.motion_in_1(self.motion_in_0(small, 2), 2)
-    deep = self.motion_mid_1(self.motion_mid_0(motion))
-    motion = self.motion_out(self.motion_mid_2(deep) + motion)
+        small_flow = resize.bilinear(flow, scale=1 / self.scale)
+      small_flow = small_flow / self.scale
+    small = jnp.concatenate([small, small_flow], -1).astype(self.dtype)
+    motion = self._motion(self.motion_in_0(small, 2))
     with jax.named_scope('bilinear'):
-      motion = resize.bilinear(motion, scale=2 * self.scale)
-    features = [motion]
+      features = [resize.bilinear(motion, scale=2 * self.scale)]
     if self.spatial_path:
-      x = jnp.concatenate([x, state.flow], -1).astype(self.dtype)
+      x = jnp.concatenate([x, flow], -1).astype(self.dtype)
       features.append(self.spatial_1(self.spatial_0(x, 2)))
     x = jnp.concatenate(features, -1)
     with jax.named_scope('head'):
       x = conv.transposed_conv(x, self.head.kernel)
-    x = self.head.finish(x.astype(jnp.float32))
-    return x[..., :4], x[..., 4:]
+    return self.head.finish(x.astype(jnp.float32))
+
+  def _fast(self, frames, state):
+    """The same with whatever is linear put together or moved to where less is.
+
+    One convolution serves both paths where they see the same; the head mixes
+    the motion path's channels before these are enlarged.
+    """
+    stack = [frames, state.older, state.newer, state.voxel]
+    x = conv.concatenate([part.astype(self.dtype) for part in stack])
+    # The published order of channels is mask, flow; here it is flow, mask.
+    order = np.array([*range(12), 13, 14, 15, 16, 12])
+    kernel = self.motion_in_0.kernel[:, :, order]
+    if self.scale != 1:
+      # The flow is measured in small pixels.
+      unit = np.where(np.isin(np.arange(17), range(12, 16)), 1 / self.scale, 1)
+      kernel *= jnp.asarray(unit, jnp.float32)[None, None, :, None]
+    kernels = [kernel]
+    if self.spatial_path:
+      kernels.append(self.spatial_0.kernel[:, :, order])
+    if self.scale == 1:
+      both = conv.conv(x, jnp.concatenate(kernels, -1), stride=2, padding=1)
+      motion, *spatial = jnp.split(both, [self.width // 2], -1)
+    else:
+      small = resize.bilinear(x, scale=1 / self.scale)
+      motion = conv.conv(small, kernel, stride=2, padding=1)
+      spatial = [conv.conv(x, k, stride=2, padding=1) for k in kernels[1:]]
+    motion = self._motion(self.motion_in_0.finish(motion))
+    split = self.width // 4
+    with jax.named_scope('head'):
+      out = conv.enlarged_transposed_conv(
+        motion, self.head.kernel[:, :, :split], 2 * self.scale
+      )
+    if self.spatial_path:
+      spatial = self.spatial_1(self.spatial_0.finish(spatial[0]))
+      with jax.named_scope('head'):
+        out += conv.folded_transposed_conv(
+          spatial, self.head.kernel[:, :, split:]
+        )
+    return conv.unfold(self.head.finish(out.astype(jnp.float32)))
+
+  def _motion(self, x):
+    """The motion path from its second convolution to its last."""
+    x = self.motion_in_1(x, 2)
+    deep = self.motion_mid_2(self.motion_mid_1(self.motion_mid_0(x)))
+    return self.motion_out(deep + x)
 
 
 def default_widths(num_blocks: int) -> tuple[int, ...]:
@@ -287,26 +344,23 @@ class DMVFN(nn.Module):
     state = start(frames)
     outputs = []
     for i in range(len(self.scales)):
-      flow, mask = getattr(self, f'block_{i}')(frames, state)
+      step = getattr(self, f'block_{i}')(frames, state)
+      ungated = gated = moved(frames, state.voxel + step)
+      if gates is not None:
+        gate = gates[:, i, None, None, None]
+        gated = moved(frames, state.voxel + gate * step)
       last = i == len(self.scales) - 1
-      if gates is None:
-        state = moved(frames, state.flow + flow, state.mask + mask)
-        outputs.append(blend(state))
-        continue
-      gate = gates[:, i, None, None, None]
-      gated = moved(frames, state.flow + gate * flow, state.mask + gate * mask)
-      if last:
-        outputs.append(blend(gated))
-      else:
-        ungated = moved(frames, state.flow + flow, state.mask + mask)
-        outputs.append(blend(ungated))
+      outputs.append(blend(gated if last else ungated))
       state = gated
     if self.is_initializing() and self.router_outputs:
       self.route(pair)
-    return Output(tuple(outputs), state.flow, state.mask)
+    return Output(tuple(outputs), state.voxel[..., :4], state.voxel[..., 4:])
 
   def follow(self, pair, gates):
     """Runs only the blocks whose gates are not 0, for each sample its own.
+
+    The samples are taken one after the other, so that a skipped block costs
+    nothing (side by side, every block would run that any sample needs).
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
@@ -326,14 +380,15 @@ class DMVFN(nn.Module):
 
         def use(state, i=i, block=block):
           with jax.named_scope(f'block_{i}'):
-            flow, mask = block.apply(
-              {'params': params[f'block_{i}']}, frames, state
-            )
-            return moved(frames, state.flow + flow, state.mask + mask)
+            step = block.apply({'params': params[f'block_{i}']}, frames, state)
+            return moved(frames, state.voxel + step)
 
         state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
-      return Output((blend(state)[0],), state.flow[0], state.mask[0])
+      voxel = state.voxel[0]
+      return Output((blend(state)[0],), voxel[..., :4], voxel[..., 4:])
 
+    if len(pair) == 1:
+      return jax.tree.map(lambda x: x[None], one((pair[0], gates[0])))
     return jax.lax.map(one, (pair, gates))
 
 
@@ -344,25 +399,22 @@ def side_by_side(pair: jax.Array) -> jax.Array:
 
 
 def start(frames: jax.Array) -> State:
-  """The state before the first block: no motion, both frames alike."""
-  batch, height, width, _ = frames.shape
-  flow = jnp.zeros((batch, height, width, 4), jnp.float32)
-  return State(flow, flow[..., :1], frames)
+  """The state before the first block, from frames [B, H, W, 6]."""
+  voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
+  return State(voxel, frames[..., :3], frames[..., 3:])
 
 
-def moved(frames: jax.Array, flow: jax.Array, mask: jax.Array) -> State:
-  """The state with this flow and mask."""
-  images = jnp.concatenate([frames[..., :3], frames[..., 3:]])
-  flows = jnp.concatenate([flow[..., :2], flow[..., 2:]])
-  warped = jnp.split(warp.backward(images, flows), 2)
-  return State(flow, mask, jnp.concatenate(warped, -1))
+def moved(frames: jax.Array, voxel: jax.Array) -> State:
+  """The state with this voxel flow, from frames [B, H, W, 6]."""
+  older = warp.backward(frames[..., :3], voxel[..., :2])
+  newer = warp.backward(frames[..., 3:], voxel[..., 2:4])
+  return State(voxel, older, newer)
 
 
 def blend(state: State) -> jax.Array:
   """The prediction [B, H, W, 3] in [0, 1] (equation 3)."""
-  weight = jax.nn.sigmoid(state.mask)
-  frame = weight * state.warped[..., :3] + (1 - weight) * state.warped[..., 3:]
-  return jnp.clip(frame, 0, 1)
+  weight = jax.nn.sigmoid(state.voxel[..., 4:])
+  return jnp.clip(weight * state.older + (1 - weight) * state.newer, 0, 1)
 
 
 def torch_names(
