@@ -139,7 +139,6 @@ def state(scale=1.0):
 def test_states_come_back_bit_for_bit(tmp_path):
   with checkpoint.manager(tmp_path) as saved:
     checkpoint.save(saved, 3, state(1 / 3))
-    saved.wait_until_finished()
     restored = checkpoint.restore(saved, 3, state(0.0))
   assert isinstance(restored, State)
   assert_equal(restored, state(1 / 3))
@@ -150,7 +149,6 @@ def test_newest_and_best_are_kept(tmp_path):
     for step, psnr in enumerate([1.0, 9.0, 3.0, 4.0, 2.0]):
       checkpoint.save(saved, step, state(), {'psnr': psnr})
     checkpoint.save(saved, 5, state())
-    saved.wait_until_finished()
     assert sorted(saved.all_steps()) == [1, 4, 5]
     assert saved.best_step() == 1
     assert saved.latest_step() == 5
@@ -160,7 +158,6 @@ def test_damaged_states_are_refused(tmp_path):
   big = State(jnp.int32(1), {'w': jnp.ones((64, 64))}, {}, (), {})
   with checkpoint.manager(tmp_path) as saved:
     checkpoint.save(saved, 1, big)
-    saved.wait_until_finished()
     # What a flipped bit would do that the storage layer does not notice.
     sums = tmp_path / 'checkpoints' / '1' / 'sums' / 'metadata'
     stored = json.loads(sums.read_text())
@@ -173,7 +170,6 @@ def test_damaged_states_are_refused(tmp_path):
 def test_truncated_states_are_refused(tmp_path):
   with checkpoint.manager(tmp_path) as saved:
     checkpoint.save(saved, 1, state())
-    saved.wait_until_finished()
     shutil.rmtree(tmp_path / 'checkpoints' / '1' / 'state')
     with pytest.raises(ValueError, match='step 1'):
       checkpoint.restore(saved, 1, state())

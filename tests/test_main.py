@@ -205,3 +205,35 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
   assert 'Traceback' not in err, err
   for word in words:
     assert word in out + err
+
+
+def test_a_full_disk_is_one_message_and_keeps_the_older_checkpoints(tmp_path):
+  arguments = (*TINY, '--config.steps=8', '--mode=train')
+  workdir = tmp_path / 'a'
+  process = start(*arguments, f'--workdir={workdir}')
+  wait_for(process, workdir / 'checkpoints' / '4' / 'sums')
+  process.kill()
+  process.wait()
+  # No file may grow beyond a few kB: what a full disk does to every write.
+  limited = subprocess.run(
+    [
+      'bash',
+      '-c',
+      f'ulimit -f 8; exec {sys.executable} -m vidpred_jax.main "$@"',
+      'bash',
+      *arguments,
+      f'--workdir={workdir}',
+    ],
+    cwd=ROOT,
+    env=dict(os.environ) | {'VIDPRED_JAX_CACHE': '', 'XLA_FLAGS': ''},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert limited.returncode == 2, limited.stderr
+  assert 'Traceback' not in limited.stderr
+  assert 'could not be saved' in limited.stderr
+  with checkpoint.manager(workdir, read_only=True) as saved:
+    assert saved.latest_step() == 4
+  status, _, err = command(*arguments, f'--workdir={workdir}')
+  assert status == 0, err

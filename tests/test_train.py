@@ -199,7 +199,6 @@ def _Pulled(workdir, after):
   def save(saved, step, *args, **kwargs):
     original(saved, step, *args, **kwargs)
     if step == after:
-      saved.wait_until_finished()
       train.checkpoint.save = original
       raise RuntimeError('the plug was pulled')
 

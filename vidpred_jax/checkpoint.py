@@ -267,6 +267,8 @@ def manager(
     options=ocp.CheckpointManagerOptions(
       preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
       read_only=read_only,
+      # In the background a full disk would show up as tracebacks of threads.
+      enable_async_checkpointing=False,
       cleanup_tmp_directories=not read_only,
       **options,
     ),
@@ -274,16 +276,33 @@ def manager(
 
 
 def save(saved, step: int, state, metrics=None) -> None:
-  """Saves a training state (a NamedTuple of trees) in the background."""
-  saved.save(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state._asdict()),
-      sums=ocp.args.JsonSave(fingerprints(state._asdict())),
-    ),
-    metrics=metrics,
-    force=True,
-  )
+  """Saves a training state.
+
+  Args:
+    saved: from `manager`.
+    step: its step.
+    state: a NamedTuple of trees.
+    metrics: for `manager`'s `best`.
+
+  Raises:
+    OSError: if it cannot be written; older checkpoints stay as they are.
+  """
+  try:
+    saved.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state._asdict()),
+        sums=ocp.args.JsonSave(fingerprints(state._asdict())),
+      ),
+      metrics=metrics,
+      force=True,
+    )
+  except (OSError, ValueError) as error:  # a full disk is a ValueError there
+    raise OSError(
+      f'The checkpoint of step {step} could not be saved in '
+      f'{saved.directory}; older ones were kept. Is the disk full? '
+      f'({str(error)[-160:]})'
+    ) from None
 
 
 def restore(saved, step: int, like=None):

@@ -7,6 +7,7 @@ evaluation step and prediction.
 """
 
 import ctypes
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -113,6 +114,8 @@ def run(main, define_flags) -> None:
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.ERROR)
+      # What fails in its tasks is raised as well; logged, it is a traceback.
+      python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
     try:
       if len(argv) > 1:
         raise ValueError(

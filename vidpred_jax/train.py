@@ -225,7 +225,6 @@ def run(config, workdir: str) -> bool:
     finally:
       bar.close()
       getattr(batches, 'close', lambda: None)()
-    saved.wait_until_finished()
     if ended:
       _export(config, workdir, saved, state, best)
     return ended
