@@ -27,6 +27,8 @@ import numpy as np
 
 from vidpred_jax.ops import conv, resize, warp
 
+_SLOPE = 0.25  # of a PReLU at the start, as in PyTorch
+
 
 class State(NamedTuple):
   """What the blocks refine, float32.
@@ -58,10 +60,16 @@ class Output(NamedTuple):
   mask: jax.Array
 
 
-def uniform_init(fan_in: int):
-  """Uniform in +-1 / sqrt(fan_in), PyTorch's default for weights and biases."""
-  bound = 1 / math.sqrt(fan_in)
+def _bound(shape: Sequence[int], transposed: bool = False) -> float:
+  """PyTorch's default: weights and biases are uniform in +-1 / sqrt(fan-in).
 
+  Of a transposed convolution PyTorch counts the outputs as inputs.
+  """
+  *window, inputs, outputs = shape
+  return 1 / math.sqrt(math.prod(window) * (outputs if transposed else inputs))
+
+
+def _uniform(bound: float):
   def init(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -75,25 +83,25 @@ class Conv(nn.Module):
     inputs: input channels.
     features: output channels.
     size: of the square kernel.
-    fan_in: for the initialisation; 0 means `inputs * size^2`.
+    transposed: whether it is initialised as a transposed convolution.
     activated: whether a PReLU with one slope per channel follows.
   """
 
   inputs: int
   features: int
   size: int = 3
-  fan_in: int = 0
+  transposed: bool = False
   activated: bool = True
 
   def setup(self):
     """Declares the parameters."""
-    init = uniform_init(self.fan_in or self.inputs * self.size**2)
     shape = (self.size, self.size, self.inputs, self.features)
+    init = _uniform(_bound(shape, self.transposed))
     self.kernel = self.param('kernel', init, shape)
     self.bias = self.param('bias', init, (self.features,))
     if self.activated:
       self.slope = self.param(
-        'slope', nn.initializers.constant(0.25), (self.features,)
+        'slope', nn.initializers.constant(_SLOPE), (self.features,)
       )
 
   def finish(self, x):
@@ -125,9 +133,10 @@ class Router(nn.Module):
     """Declares the parameters."""
     self.conv_0 = Conv(6, 32, activated=False)
     self.conv_1 = Conv(32, 32, activated=False)
-    init = uniform_init(32)
-    self.linear_kernel = self.param('linear_kernel', init, (32, self.outputs))
-    self.linear_bias = self.param('linear_bias', init, (self.outputs,))
+    shape = (32, self.outputs)
+    init = _uniform(_bound(shape))
+    self.linear_kernel = self.param('linear_kernel', init, shape)
+    self.linear_bias = self.param('linear_bias', init, shape[1:])
 
   def __call__(self, frames):
     """Frames [B, H, W, 6] to logits [B, outputs], float32."""
@@ -176,7 +185,7 @@ class Block(nn.Module):
       self.spatial_0 = Conv(17, 8)
       self.spatial_1 = Conv(8, 8)
       inputs += 8
-    self.head = Conv(inputs, 5, size=4, fan_in=5 * 16, activated=False)
+    self.head = Conv(inputs, 5, size=4, transposed=True, activated=False)
 
   def __call__(self, frames, state):
     """The voxel flow's increment.
@@ -390,6 +399,41 @@ class DMVFN(nn.Module):
     if len(pair) == 1:
       return jax.tree.map(lambda x: x[None], one((pair[0], gates[0])))
     return jax.lax.map(one, (pair, gates))
+
+
+def initial_params(model: DMVFN, key: jax.Array) -> dict[str, Any]:
+  """What `model.init` draws, but all at once.
+
+  240 draws, each with a key of its own, take XLA 15 s to compile.
+
+  Args:
+    model: any.
+    key: a random key.
+
+  Returns:
+    `{'router': {'conv_0': {'kernel': ...`, the collection 'params'.
+  """
+  side = size_multiple(model.scales, model.router_scale)
+  pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
+  shapes = jax.eval_shape(model.init, key, pair)['params']
+  leaves, tree = jax.tree.flatten_with_path(shapes)
+  sizes = [math.prod(leaf.shape) for _, leaf in leaves]
+  draws = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
+  values, start = [], 0
+  for (path, leaf), size in zip(leaves, sizes):
+    names = [entry.key for entry in path]
+    value = draws[start : start + size].reshape(leaf.shape)
+    start += size
+    if names[-1] == 'slope':
+      values.append(jnp.full(leaf.shape, _SLOPE))
+      continue
+    layer = shapes
+    for name in names[:-1]:
+      layer = layer[name]
+    kernel = layer[names[-1].replace('bias', 'kernel')]
+    bound = _bound(kernel.shape, transposed=names[-2] == 'head')
+    values.append(bound * value)
+  return jax.tree.unflatten(tree, values)
 
 
 def side_by_side(pair: jax.Array) -> jax.Array:

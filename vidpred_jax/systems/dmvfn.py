@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax import losses
-from vidpred_jax.models import dmvfn
+from vidpred_jax.models import dmvfn, features
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems.base import Frames, System
 from vidpred_jax.systems.rollout import rollout
@@ -132,8 +132,7 @@ def make(
 
   def init(key, video):
     _check_clip(video, frames.length, multiple)
-    pair = jnp.zeros((1, 2, multiple, multiple, 3), jnp.float32)
-    variables = dict(model.init(key, pair))
+    variables = {'params': dmvfn.initial_params(model, key)}
     if routing == 'gumbel':
       variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
     return variables
@@ -292,13 +291,7 @@ def _feature_distance(variables, image, truth):
       "models.features.VGG19; convert.vgg19 reads them from torchvision's "
       f'file. Got variables with {sorted(variables)}.'
     )
-  from vidpred_jax.models import features
-
-  mean = jnp.asarray([0.485, 0.456, 0.406])[None, None, None, :]
-  deviation = jnp.asarray([0.229, 0.224, 0.225])[None, None, None, :]
-  both = (jnp.concatenate([image, truth]) - mean) / deviation
+  both = features.imagenet_normalise(jnp.concatenate([image, truth]))
   maps = features.VGG19().apply({'params': variables['vgg']}, both)
-  halves = [jnp.split(x, 2) for x in maps]
-  return losses.feature_distance(
-    [a for a, _ in halves], [jax.lax.stop_gradient(b) for _, b in halves]
-  )
+  ours, theirs = zip(*(jnp.split(x, 2) for x in maps))
+  return losses.feature_distance(ours, theirs)
