@@ -193,23 +193,26 @@ def _videos(config):
 
 
 def _small(config):
-  config.model.widths = (48, 48, 48, 32, 32, 32, 16, 16, 16)
+  config.model.scales = (4, 4, 2, 2, 1, 1)
+  config.model.widths = (64, 64, 48, 48, 24, 24)
+  config.model.router_scale = 4
   config.batch_size = 8
+  config.model.beta = 0.67
+  config.model.inference_beta = 0.67
   config.steps = 600
-  config.schedule.peak = 2e-3
+  config.schedule.peak = 3e-3
   config.schedule.warmup = 50
   config.optim.clip_norm = 1.0
   config.workers = 0
   config.log_every = 50
   config.checkpoint_every = 200
-  if 'crop' in config.augment:
-    config.augment.crop = (96, 96)
+  config.augment.crop = (64, 64)
 
 
 def _photos(config):
   config.data = ConfigDict({'source': 'photos', 'size': (96, 96)})
-  config.data.max_speed = 3.0  # pixels per frame
-  config.augment = ConfigDict()
+  config.data.max_speed = 2.5  # pixels per frame
+  config.augment = ConfigDict({'crop': (64, 64)})
   config.eval.frames.context = (0, 1)
   config.eval.frames.target = (2, 3, 4)
   config.eval.batch_size = 8
@@ -225,6 +228,7 @@ def _smoke(config):
   config.model.scales = (4, 2, 1)
   config.model.widths = (16, 8, 8)
   config.data.size = (64, 64)
+  config.augment.crop = None
   config.steps = 6
   config.schedule.warmup = 2
   config.log_every = 2
