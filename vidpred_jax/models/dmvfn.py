@@ -228,18 +228,15 @@ class Block(nn.Module):
     One convolution serves both paths where they see the same; the head mixes
     the motion path's channels before these are enlarged.
     """
-    stack = [frames, state.older, state.newer, state.voxel]
+    flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
+    stack = [frames, state.older, state.newer, mask, flow]
     x = conv.concatenate([part.astype(self.dtype) for part in stack])
-    # The published order of channels is mask, flow; here it is flow, mask.
-    order = np.array([*range(12), 13, 14, 15, 16, 12])
-    kernel = self.motion_in_0.kernel[:, :, order]
-    if self.scale != 1:
-      # The flow is measured in small pixels.
-      unit = np.where(np.isin(np.arange(17), range(12, 16)), 1 / self.scale, 1)
-      kernel *= jnp.asarray(unit, jnp.float32)[None, None, :, None]
+    # The motion path sees the flow in small pixels.
+    unit = np.repeat(np.float32([1, 1 / self.scale]), [13, 4])
+    kernel = self.motion_in_0.kernel * unit[None, None, :, None]
     kernels = [kernel]
     if self.spatial_path:
-      kernels.append(self.spatial_0.kernel[:, :, order])
+      kernels.append(self.spatial_0.kernel)
     if self.scale == 1:
       both = conv.conv(x, jnp.concatenate(kernels, -1), stride=2, padding=1)
       motion, *spatial = jnp.split(both, [self.width // 2], -1)

@@ -28,7 +28,11 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 
 def conv(
-  x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int = 1,
+  padding: int | tuple[int, int] = 0,
 ) -> jax.Array:
   """Cross-correlation with zeros around.
 
@@ -39,13 +43,15 @@ def conv(
     x: [B, H, W, C].
     kernel: [kh, kw, C, D].
     stride: of both axes.
-    padding: rows and columns of zeros added on each side. (Not 'SAME', which
-      pads one side only at stride 2 and even sizes.)
+    padding: rows and columns of zeros added on each side, or (rows, columns).
+      (Not 'SAME', which pads one side only at stride 2 and even sizes.)
 
   Returns:
     [B, H', W', D], H' = (H + 2 padding - kh) // stride + 1.
   """
   chex.assert_rank([x, kernel], 4)
+  if isinstance(padding, int):
+    padding = (padding, padding)
   return _conv(x, kernel.astype(x.dtype), stride, padding)
 
 
@@ -55,7 +61,7 @@ def _plain_conv(x, kernel, stride, padding):
     x,
     kernel,
     (stride, stride),
-    ((padding, padding), (padding, padding)),
+    [(p, p) for p in padding],
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
 
@@ -80,7 +86,7 @@ def _conv_backward(stride, padding, saved, gradient):
     if stride == 1:
       of_x, _ = plain(x, kernel, gradient)
       return of_x, _kernel_gradient(x, gradient, kernel.shape, padding)
-    of_3x3 = kernel.shape[:2] == (3, 3) and padding == 1
+    of_3x3 = kernel.shape[:2] == (3, 3) and padding == (1, 1)
     if stride == 2 and of_3x3 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
       return _folded_gradients(x, kernel, gradient)
     return plain(x, kernel, gradient)
@@ -112,18 +118,17 @@ def _kernel_gradient(x, gradient, shape, padding):
   """
   height, width = gradient.shape[1:3]
   taps, channels, features = shape[1], x.shape[-1], gradient.shape[-1]
-  rows_only = ((0, 0), (padding, padding), (0, 0), (0, 0))
-  both = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  above, left = padding
   if features <= channels:
-    x = jnp.pad(x, rows_only)
-    shifts = [j - padding for j in range(taps)]
+    x = jnp.pad(x, ((0, 0), (above, above), (0, 0), (0, 0)))
+    shifts = [j - left for j in range(taps)]
     pads = [(j, x.shape[2] - width - j, 0) for j in shifts]
     keep, zero = (0, 0, 0), jnp.zeros((), gradient.dtype)
     gradient = jnp.concatenate(
       [jax.lax.pad(gradient, zero, (keep, keep, p, keep)) for p in pads], -1
     )
   else:
-    x = jnp.pad(x, both)
+    x = jnp.pad(x, ((0, 0), (above, above), (left, left), (0, 0)))
     x = jnp.concatenate([x[:, :, j : j + width] for j in range(taps)], -1)
   rows = [_contract(gradient, x[:, i : i + height]) for i in range(shape[0])]
   out = jnp.stack(rows)
@@ -265,7 +270,9 @@ def _enlarge_and_tap(factor):
 
   Returns:
     [factor, 2, 3, 4]: weight of low-resolution sample i - 1 + d and tap k in
-    output 2 (factor * i + q) + a, indexed [q, a, d, k].
+    output 2 (factor * i + q) + a, indexed [q, a, d, k]; and, twice
+    [factor, 2, 4], what must be added for the first and the last sample, where
+    there is no sample i - 1 or i + 1.
   """
   weights = np.zeros((factor, 2, 3, 4), np.float32)
   for q in range(factor):
@@ -276,7 +283,12 @@ def _enlarge_and_tap(factor):
         weights[q, a, low + 1, tap] += low + 1 - at
         if at > low:
           weights[q, a, low + 2, tap] += at - low
-  return weights
+  # Enlarging repeats the border; but the transposed convolution sees zeros
+  # beyond the border of the enlarged row.
+  first, last = weights[:, :, 0].copy(), weights[:, :, 2].copy()
+  first[0, 0, 3] -= 1
+  last[-1, 1, 0] -= 1
+  return weights, first, last
 
 
 def enlarged_transposed_conv(
@@ -299,58 +311,53 @@ def enlarged_transposed_conv(
   batch, height, width, channels = x.shape
   features = kernel.shape[-1]
   chex.assert_shape(kernel, (4, 4, channels, features))
-  kernel = kernel.astype(x.dtype)
-  weights = jnp.asarray(_enlarge_and_tap(factor), x.dtype)
+  weights, first, last = _enlarge_and_tap(factor)
 
-  # Rows. q, a: row within the low-resolution cell and within the 2x2 cell;
-  # j: the kernel's column taps, still to be summed over.
-  rows = jnp.einsum('qadk,kjco->dcqajo', weights, kernel)
-  rows = rows.reshape(3, 1, channels, factor * 8 * features)
-  out = conv(_repeat_border(x, 1), rows)
-  out = out.reshape(batch, height, width, factor, 2, 4 * features)
-  # The enlarged image was thought to go on beyond its border; but there the
-  # transposed convolution sees zeros.
-  first = jnp.einsum('bwc,jco->bwjo', x[:, 0], kernel[3])
-  last = jnp.einsum('bwc,jco->bwjo', x[:, -1], kernel[0])
-  shape = (batch, 1, width, 1, 1, 4 * features)
-  out -= _padded(first.reshape(shape), out.shape)
-  out -= _padded(last.reshape(shape), out.shape, at_end=True)
-  height *= factor
-  out = out.transpose(0, 1, 3, 2, 4, 5)
-  out = out.reshape(batch, height, width, 2, 4, features)
+  # q, a: row within the low-resolution cell and within the 2x2 cell; j: the
+  # kernel's column taps, still to be summed over.
+  def rows(weights):
+    out = jnp.einsum('qa...k,kjco->...cqajo', weights, kernel)
+    return out.reshape(*out.shape[:-5], channels, -1)
 
-  # Columns, for both rows of the 2x2 cells (a) and all features (o) alike.
-  first, last = out[:, :, :1, :, 3], out[:, :, -1:, :, 0]
-  columns = jnp.einsum(
-    'qbdj,aA,oO->dajoqAbO',
-    weights,
-    jnp.eye(2, dtype=x.dtype),
-    jnp.eye(features, dtype=x.dtype),
-  )
-  columns = columns.reshape(1, 3, 8 * features, factor * 4 * features)
-  out = out.reshape(batch, height, width, 8 * features)
-  out = conv(_repeat_border(out, 2), columns)
-  out = out.reshape(batch, height, width, factor, 2, 2, features)
-  shape = (batch, height, 1, 1, 2, 1, features)
-  out -= _padded(first.reshape(shape), out.shape)
-  out -= _padded(last.reshape(shape), out.shape, at_end=True)
-  return out.reshape(batch, height, width * factor, 4, features)
+  out = conv(x, rows(weights)[:, None], padding=(1, 0))
+  out += _at_ends(x, rows(first), rows(last), axis=1)
+  out = out.reshape(batch, height, width, factor, 2 * 4 * features)
+  out = out.transpose(0, 1, 3, 2, 4).reshape(batch, factor * height, width, -1)
+
+  # The same for columns, alike for both rows of a 2x2 cell and all features.
+  same = np.einsum('aA,oO->aoAO', *map(np.float32, map(np.eye, (2, features))))
+
+  def columns(weights):
+    out = np.einsum('qb...j,aoAO->...ajoqAbO', weights, same)
+    return jnp.asarray(out.reshape(*out.shape[:-7], 8 * features, -1))
+
+  row = out
+  out = conv(row, columns(weights)[None], padding=(0, 1))
+  out += _at_ends(row, columns(first), columns(last), axis=2)
+  return out.reshape(batch, factor * height, factor * width, 4, features)
 
 
-def _padded(x, shape, at_end=False):
-  """Zeros around `x` up to `shape`, which has it at the start or the end."""
-  pads = []
-  for size, total in zip(x.shape, shape):
-    missing = total - size
-    pads.append((missing, 0, 0) if at_end else (0, missing, 0))
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
+def _at_ends(x, first, last, axis):
+  """Products of the first and last row or column; zeros between them.
 
+  Args:
+    x: [B, H, W, C].
+    first: [C, D], for the first row or column.
+    last: [C, D], for the last one.
+    axis: 1 for rows, 2 for columns.
 
-def _repeat_border(x, axis):
-  """One more sample at both ends of an axis."""
-  pads = [(0, 0)] * x.ndim
-  pads[axis] = (1, 1)
-  return jnp.pad(x, pads, mode='edge')
+  Returns:
+    [B, H, W, D].
+  """
+  length = x.shape[axis]
+  ends = []
+  for start, kernel in ((0, first), (length - 1, last)):
+    end = jax.lax.slice_in_dim(x, start, start + 1, axis=axis)
+    pads = [(0, 0, 0)] * 4
+    pads[axis] = (start, length - 1 - start, 0)
+    end = end @ kernel.astype(x.dtype)
+    ends.append(jax.lax.pad(end, jnp.zeros((), x.dtype), pads))
+  return ends[0] + ends[1]
 
 
 def mean_of_convs(
