@@ -40,11 +40,12 @@ def get_config(variants: str = '') -> ConfigDict:
   config = ConfigDict()
 
   # What is trained.
-  config.system = 'dmvfn'
+  config.system = 'dmvfn'  # one of systems.SYSTEMS
+  # Of a clip: what is seen and what is asked.
   config.frames = ConfigDict({'context': (0, 1), 'target': (2,)})
   config.model = ConfigDict()  # arguments of systems/dmvfn.py:make
   config.model.scales = (4, 4, 4, 2, 2, 2, 1, 1, 1)  # S^i, Table 11
-  config.model.widths = (160, 160, 160, 80, 80, 80, 44, 44, 44)
+  config.model.widths = (160, 160, 160, 80, 80, 80, 44, 44, 44)  # channels
   config.model.spatial_path = True  # Table 7
   config.model.routing = 'stebs'  # or gumbel, random, none: Table 5
   config.model.beta = 0.5  # share of the blocks in training, eq. (10)
@@ -58,17 +59,17 @@ def get_config(variants: str = '') -> ConfigDict:
   config.features = ConfigDict({'vgg': ''})  # weight files of frozen nets
 
   # Data. `data` goes to the source in training and evaluation.
-  config.data = ConfigDict()
-  config.data.source = 'frames'
-  config.data.dataset = 'cityscapes'
-  config.data.root = 'data/cityscapes'
+  config.data = ConfigDict()  # arguments of the source
+  config.data.source = 'frames'  # one of data.SOURCES
+  config.data.dataset = 'cityscapes'  # one of data/protocols.py
+  config.data.root = 'data/cityscapes'  # where it lies
   config.data.size = (512, 1024)  # H, W
   config.augment = ConfigDict()  # in training only
-  config.augment.crop = (224, 224)
-  config.augment.flip = True
-  config.augment.rotate = True
-  config.augment.reverse_time = True
-  config.augment.reverse_channels = True
+  config.augment.crop = (224, 224)  # H, W; None: the whole frame
+  config.augment.flip = True  # left-right and upside down
+  config.augment.rotate = True  # by quarter turns
+  config.augment.reverse_time = True  # last frame first
+  config.augment.reverse_channels = True  # RGB to BGR
   config.workers = 4  # processes that load data
 
   # Training.
@@ -77,39 +78,40 @@ def get_config(variants: str = '') -> ConfigDict:
   config.steps = _steps(2975, triplets=28)
   config.accumulate = 1  # micro-batches per batch
   config.schedule = ConfigDict()  # arguments of optim.schedule
-  config.schedule.name = 'cosine'
-  config.schedule.peak = 1e-4
-  config.schedule.final = 1e-5
-  config.schedule.warmup = 0
+  config.schedule.name = 'cosine'  # or constant, onecycle
+  config.schedule.peak = 1e-4  # highest learning rate
+  config.schedule.final = 1e-5  # learning rate at the end
+  config.schedule.warmup = 0  # steps from 0 to the peak
   config.optim = ConfigDict()  # arguments of optim.make
-  config.optim.name = 'adamw'
-  config.optim.weight_decay = 1e-4
+  config.optim.name = 'adamw'  # or adam
+  config.optim.weight_decay = 1e-4  # of every parameter
   config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
   config.optim.frozen = ()  # regular expressions of parameter names
   config.ema = ConfigDict({'decay': 0.0, 'every': 1, 'start': 0})  # 0: none
   config.init_from = ''  # an exported system or a run to start from
   config.init_match = '.*'  # which of its parameters to take
   config.shard_params = False  # split parameters over the devices too
-  config.log_every = 100
-  config.checkpoint_every = 2000
+  config.log_every = 100  # steps
+  config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
 
   # Evaluation.
-  config.eval = ConfigDict()
+  config.eval = ConfigDict()  # the protocol
   config.eval.frames = ConfigDict(
     {'context': (2, 3), 'target': tuple(range(4, 9))}
   )
-  config.eval.data = ConfigDict()  # replaces fields of `data`
-  config.eval.batch_size = 1
+  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
+  config.eval.batch_size = 1  # clips, over all devices and processes
+  # Conventions by name, see metrics/__init__.py.
   config.eval.metrics = ('ms_ssim/pmss', 'ssim/pmss', 'psnr/float')
   config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
   config.eval.limit = 0  # clips; 0: all
-  config.eval.seed = 0
+  config.eval.seed = 0  # of stochastic predictions
   config.eval.every = 0  # steps between evaluations in training; 0: none
   config.eval.quick_limit = 64  # clips of those evaluations
   config.eval.best = ''  # a metric: its best checkpoint is kept and exported
   config.eval.show = 4  # clips in picture.png and video.mp4
-  config.eval.show_fps = 2
+  config.eval.show_fps = 2  # of video.mp4
   config.lock()
 
   named = [v for v in variants.split(',') if v]
@@ -129,11 +131,12 @@ def _steps(clips, triplets):
   return 300 * clips * triplets // 64
 
 
-def _dataset(config, name, size, clips, triplets, crop=(224, 224)):
+def _dataset(config, name, size, clips, triplets):
+  config.data = ConfigDict({'source': 'frames'})
+  config.eval.data = ConfigDict()
   config.data.dataset = name
   config.data.root = f'data/{name}'
   config.data.size = size
-  config.augment.crop = crop
   config.steps = _steps(clips, triplets)
 
 
@@ -165,22 +168,33 @@ def _human36m(config):
 
 def _on_davis(config):
   config.eval.data = ConfigDict(
-    {'dataset': 'davis17', 'root': 'data/davis17', 'size': (480, 864)}
+    {
+      'source': 'frames',
+      'dataset': 'davis17',
+      'root': 'data/davis17',
+      'size': (480, 864),
+    }
   )
 
 
 def _on_vimeo(config):
   config.eval.data = ConfigDict(
-    {'dataset': 'vimeo90k', 'root': 'data/vimeo90k', 'size': (256, 448)}
+    {
+      'source': 'frames',
+      'dataset': 'vimeo90k',
+      'root': 'data/vimeo90k',
+      'size': (256, 448),
+    }
   )
   config.eval.frames.context = (0, 1)
   config.eval.frames.target = (2,)
 
 
 def _videos(config):
+  config.eval.data = ConfigDict()
   config.data = ConfigDict()
   config.data.source = 'videos'
-  config.data.root = 'data/videos'  # a folder, a file, a pattern or several
+  config.data.root = 'data/videos'  # a folder, a file or a pattern
   config.data.size = (256, 448)
   config.data.test_fraction = 0.2  # of the files
   config.data.step = 1  # distance of successive frames
@@ -210,9 +224,10 @@ def _small(config):
 
 
 def _photos(config):
+  config.eval.data = ConfigDict()
   config.data = ConfigDict({'source': 'photos', 'size': (96, 96)})
   config.data.max_speed = 2.5  # pixels per frame
-  config.augment = ConfigDict({'crop': (64, 64)})
+  config.augment = ConfigDict({'crop': (64, 64)})  # H, W
   config.eval.frames.context = (0, 1)
   config.eval.frames.target = (2, 3, 4)
   config.eval.batch_size = 8

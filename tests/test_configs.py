@@ -49,14 +49,10 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
 @pytest.mark.parametrize('path, variant', CASES, ids=ids)
 def test_every_field_of_the_data_is_known_to_its_source(path, variant):
   config = load(path).get_config(variant)
-  settings = config.data.to_dict()
-  name = settings.pop('source')
+  settings = evaluate.protocol_data(config)
   try:
     data.make_source(
-      name,
-      split='test',
-      num_frames=3,
-      **settings | config.eval.data.to_dict(),
+      settings.pop('source'), split='test', num_frames=3, **settings
     )
   except FileNotFoundError as error:  # the data set is not on this disk
     assert 'http' in str(error) or settings['root'] in str(error)
@@ -67,8 +63,27 @@ def test_every_config_has_a_smoke_variant_and_a_comment_per_field(path):
   assert 'smoke' in load(path).VARIANTS
   text = path.read_text()
   body = text[text.index('config = ConfigDict()') : text.index('config.lock()')]
-  fields = [x for x in body.splitlines() if x.startswith('  config.')]
+  lines = body.splitlines()
+  fields = [i for i, x in enumerate(lines) if x.startswith('  config.')]
   assert len(fields) > 20
+  for i in fields:
+    commented = '#' in lines[i] or lines[i - 1].startswith('  #')
+    closing = '#' in ''.join(lines[i : i + 4])
+    assert commented or closing, lines[i]
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_variants_combine(path):
+  module = load(path)
+  for pair in itertools.permutations(module.VARIANTS, 2):
+    config = module.get_config(','.join(pair))
+    settings = evaluate.protocol_data(config)
+    try:
+      data.make_source(
+        settings.pop('source'), split='test', num_frames=3, **settings
+      )
+    except FileNotFoundError:  # the data set is not on this disk
+      continue
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)

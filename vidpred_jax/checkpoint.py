@@ -95,9 +95,12 @@ def save_system(
     partial.mkdir(parents=True)
     (partial / WEIGHTS).write_bytes(data)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
+    old = path.with_name(path.name + '.old')
+    shutil.rmtree(old, ignore_errors=True)
     if path.exists():
-      shutil.rmtree(path)
+      path.rename(old)
     partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
   except OSError:
     shutil.rmtree(partial, ignore_errors=True)
     raise
@@ -123,6 +126,11 @@ def load(path: str, **overrides):
   """
   record, variables = read(path)
   system = make_recorded(record, **overrides)
+  return system, fitted(path, record, system, variables)
+
+
+def fitted(path, record, system: systems.System, variables):
+  """`variables`, if they are what `system` needs; see `load`."""
   height = width = 4 * system.multiple
   channels = record['settings'].get('channels', 3)
   clip = jax.ShapeDtypeStruct(
@@ -130,13 +138,12 @@ def load(path: str, **overrides):
   )
   expected = jax.eval_shape(system.init, jax.random.key(0), clip)
   try:
-    variables = params_lib.merge_or_refuse(expected, variables)
+    return params_lib.merge_or_refuse(expected, variables)
   except ValueError as error:
     raise ValueError(
       f'{path} does not hold weights of {record["system"]} with these '
       f'settings. {error}'
     ) from None
-  return system, variables
 
 
 def read(path: str) -> tuple[dict, dict]:
@@ -196,7 +203,7 @@ def _digest(record: Mapping[str, Any], data: bytes) -> str:
 
 
 def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
-  config = json.loads((path / CONFIG).read_text())
+  config = read_config(path)
   with manager(path, read_only=True) as saved:
     step = saved.latest_step()
     if step is None:
@@ -209,7 +216,36 @@ def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
     'sha256': state['fingerprint'],
   }
   weights = state['ema'] or state['params']
-  return record, {'params': weights, **(state['collections'] or {})}
+  collections = {
+    name: tree
+    for name, tree in (state['collections'] or {}).items()
+    if name not in config['features']  # frozen nets of the loss
+  }
+  return record, {'params': weights, **collections}
+
+
+def read_config(workdir: pathlib.Path) -> dict:
+  """The configuration of the run in `workdir`.
+
+  Raises:
+    ValueError: if the file is damaged.
+  """
+  path = workdir / CONFIG
+  try:
+    return json.loads(path.read_text())
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} is damaged: {error}') from None
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file, or leaves the one that is there as it was."""
+  partial = path.with_name(path.name + '.partial')
+  try:
+    partial.write_text(text)
+    partial.replace(path)
+  except OSError:
+    partial.unlink(missing_ok=True)
+    raise
 
 
 def _tuples(value):
@@ -320,21 +356,19 @@ def restore(saved, step: int, like=None):
   Raises:
     ValueError: if a leaf is damaged or the checkpoint does not fit `like`.
   """
-  target = None
-  if like is not None:
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-  else:
-    device = jax.local_devices()[0]
-    metadata = saved.item_metadata(step)['state']
-    target = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(
-        leaf.shape,
-        leaf.dtype,
-        sharding=jax.sharding.SingleDeviceSharding(device),
-      ),
-      dict(metadata),
-    )
   try:
+    if like is not None:
+      target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+    else:
+      device = jax.local_devices()[0]
+      target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape,
+          leaf.dtype,
+          sharding=jax.sharding.SingleDeviceSharding(device),
+        ),
+        dict(saved.item_metadata(step)['state']),
+      )
     restored = saved.restore(
       step,
       args=ocp.args.Composite(

@@ -2,7 +2,8 @@
 
 The split is streamed. Values per clip and target frame are computed on the
 devices and summed in float64 on the host in the order of the clips, so that the
-numbers do not depend on the number of devices. Aggregations are named:
+numbers do not depend on the number of devices. (Those of a stochastic system
+depend on the batch size: a batch has one key.) Aggregations are named:
 `per_frame[k]`, `cumulative[k]` (mean over target frames 0..k, which is what
 DMVFN's published tables list) and `mean` over all.
 """
@@ -110,7 +111,6 @@ def evaluate(
   key: jax.Array,
   mesh=None,
   show: int = 0,
-  total: int | None = None,
 ) -> Result:
   """Measures a system on a stream of batches.
 
@@ -123,7 +123,6 @@ def evaluate(
     key: batch i is predicted with `fold_in(key, i)`.
     mesh: from `runtime.mesh`; None for one of all devices.
     show: keep this many clips for pictures.
-    total: number of batches, for the progress bar.
 
   Returns:
     A `Result`.
@@ -140,7 +139,6 @@ def evaluate(
   bar = tqdm.tqdm(
     batches,
     desc='evaluate',
-    total=total,
     disable=jax.process_index() > 0,
     leave=False,
   )
@@ -272,32 +270,59 @@ def make_system(config, frames) -> systems.System:
   )
 
 
-def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
-  """Evaluates variables by the protocol that `config.eval` describes."""
-  system = make_system(config, config.eval.frames)
-  settings = config.data.to_dict() | config.eval.data.to_dict()
-  batches = data.eval_batches(
-    settings.pop('source'),
-    num_frames=system.frames.length,
-    batch_size=config.eval.batch_size,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    limit=limit or config.eval.limit or None,
-    **settings,
-  )
+def protocol_data(config) -> dict:
+  """The data that is evaluated on: `data` with the fields of `eval.data`.
+
+  With a source of its own `eval.data` stands for itself.
+  """
+  own = config.eval.data.to_dict()
+  return own if 'source' in own else config.data.to_dict() | own
+
+
+def make_measures(config) -> dict:
+  """The metrics of `config.eval`; raises ValueError if one cannot be."""
+  files = config.eval.lpips
   measures = {}
   for name in config.eval.metrics:
     extra = {}
-    if name.startswith('lpips'):
-      extra['variables'] = convert.lpips(
-        config.eval.lpips.backbone, config.eval.lpips.heads
-      )
+    if name.startswith('lpips') and files.backbone and files.heads:
+      extra['variables'] = convert.lpips(files.backbone, files.heads)
     measures[name] = metrics.make(name, **extra)
+  return measures
+
+
+def check(config) -> None:
+  """Raises what would keep `config` from being evaluated, before training."""
+  system = make_system(config, config.eval.frames)
+  make_measures(config)
+  settings = protocol_data(config)
+  data.make_source(
+    settings.pop('source'),
+    split='test',
+    num_frames=system.frames.length,
+    **settings,
+  )
+
+
+def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
+  """Evaluates variables by the protocol that `config.eval` describes."""
+  system = make_system(config, config.eval.frames)
+  settings = protocol_data(config)
+  processes = jax.process_count()
+  batches = data.eval_batches(
+    settings.pop('source'),
+    num_frames=system.frames.length,
+    batch_size=-(-config.eval.batch_size // processes) * processes,
+    process_index=jax.process_index(),
+    process_count=processes,
+    limit=limit or config.eval.limit or None,
+    **settings,
+  )
   return evaluate(
     system,
     variables,
     batches,
-    measures,
+    make_measures(config),
     key=jax.random.key(config.eval.seed),
     mesh=mesh,
     show=show,
@@ -332,14 +357,18 @@ def run(config, workdir: str) -> dict:
       f'for {config.system!r}.'
     )
   frames = config.eval.frames
+  variables = checkpoint.fitted(
+    source, record, make_system(config, frames), variables
+  )
   mesh = runtime.mesh()
   variables = jax.device_put(variables, runtime.replicated(mesh))
   result = measure(config, variables, mesh, show=config.eval.show)
-  settings = config.data.to_dict() | config.eval.data.to_dict()
+  settings = protocol_data(config)
   report = {
     'system': config.system,
     'checkpoint': record['sha256'],
     'protocol': {
+      'model': config.model.to_dict(),
       'data': settings,
       'split': 'test',
       'context': list(frames.context),
@@ -357,7 +386,7 @@ def run(config, workdir: str) -> dict:
     report['blocks_used'] = result.blocks
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'results.json').write_text(_json(report))
+    checkpoint.write_text(workdir / 'results.json', _json(report))
     print(f'\n{result.clips} clips, {settings["source"]}, split test')
     print(table(result, systems.Frames(frames.context, frames.target)))
     written = ['results.json', *_show(result, config, workdir)]

@@ -30,6 +30,10 @@ def main(argv) -> None:
   unknown = set(options.mode) - {'train', 'eval'}
   if unknown or not options.mode:
     raise ValueError(f'--mode is any of train, eval; got {options.mode}.')
+  if not options.coordinator and (
+    options.num_processes is not None or options.process_id is not None
+  ):
+    raise ValueError('--num_processes and --process_id need --coordinator.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(
@@ -38,6 +42,8 @@ def main(argv) -> None:
   # After the runtime is set up: importing the rooms allocates.
   from vidpred_jax import evaluate, train
 
+  if 'eval' in options.mode:
+    evaluate.check(options.config)  # not only after hours of training
   if 'train' in options.mode and not train.run(options.config, options.workdir):
     return  # stopped by a signal, saved
   if 'eval' in options.mode:

@@ -44,12 +44,17 @@ def schedule(
     An optax schedule.
 
   Raises:
-    ValueError: for an unknown name, or a warm-up that leaves no steps.
+    ValueError: for an unknown name, a warm-up that leaves no steps, a rate
+      that is not positive, or 'step' without boundaries.
   """
   if name not in SCHEDULES:
     raise ValueError(
       f'There is no schedule {name!r}; there are {", ".join(SCHEDULES)}.'
     )
+  if peak <= 0:
+    raise ValueError(f'The peak learning rate must be above 0, got {peak}.')
+  if name == 'step' and not boundaries:
+    raise ValueError("The schedule 'step' needs boundaries, got none.")
   if warmup and (name == 'onecycle' or warmup >= steps):
     raise ValueError(
       f'A warm-up of {warmup} steps does not fit the schedule {name!r} of '

@@ -113,7 +113,7 @@ def run(main, define_flags) -> None:
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.ERROR)
+      logging.set_verbosity(logging.FATAL)
       # What fails in its tasks is raised as well; logged, it is a traceback.
       python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
     try:

@@ -31,6 +31,9 @@ from vidpred_jax import (
 )
 from vidpred_jax.systems import base
 
+# If one of these is not finite, the run stops and nothing more is saved.
+_WATCHED = ('loss', 'grad_norm', 'update_norm')
+
 
 class TrainState(NamedTuple):
   """All that changes in training: trees of arrays, no key, no function."""
@@ -92,6 +95,7 @@ def make_train_step(system, rule, *, accumulate=1, ema=None):
       values = jax.tree.map(lambda v: v.mean(0), values)
     values['grad_norm'] = optax.tree.norm(grads)
     updates, opt_state = rule.update(grads, state.opt_state, state.params)
+    values['update_norm'] = optax.tree.norm(updates)
     new = optax.apply_updates(state.params, updates)
     step = state.step + 1
     average = optim.ema_update(state.ema, new, step, **ema) if ema else {}
@@ -215,8 +219,18 @@ def run(config, workdir: str) -> bool:
         if evaluating:
           weights = {'params': state.ema or state.params, **state.collections}
           result = evaluate.quick(config, weights, mesh)
+          if best and best[0] not in result:
+            raise ValueError(
+              f'eval.best is {best[0]!r}, which is not defined on frames of '
+              'this size.'
+            )
           log.write(step, result)
-        if result or stopped or last or step % config.checkpoint_every == 0:
+        if (
+          result is not None
+          or stopped
+          or last
+          or step % config.checkpoint_every == 0
+        ):
           _check_finite(values, step)
           checkpoint.save(saved, step, state, result)
         ended = last
@@ -232,7 +246,12 @@ def run(config, workdir: str) -> bool:
 
 def _initial_state(config, system, schedule, mesh):
   """The state before the first step, placed on the mesh, and the optimiser."""
-  height, width = config.augment.get('crop') or config.data.size
+  size = config.augment.get('crop') or config.data.size
+  if not isinstance(size, tuple | list) or len(size) != 2:
+    raise ValueError(
+      f'data.size or augment.crop must be (height, width), got {size}.'
+    )
+  height, width = size
   channels = config.model.get('channels', 3)
   clip = jnp.zeros((1, system.frames.length, height, width, channels))
   variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
@@ -241,7 +260,12 @@ def _initial_state(config, system, schedule, mesh):
     if path:
       variables[name] = convert.FEATURES[name](path)
   if config.init_from:
-    _, other = checkpoint.read(config.init_from)
+    record, other = checkpoint.read(config.init_from)
+    if record['system'] != config.system:
+      raise ValueError(
+        f'init_from holds weights of {record["system"]!r}, the configuration '
+        f'is for {config.system!r}.'
+      )
     parameters = params.take_matching(
       parameters, other['params'], config.init_match
     )
@@ -263,7 +287,7 @@ def _initial_state(config, system, schedule, mesh):
 
 def _check_finite(values, step: int) -> dict[str, float]:
   values = {k: float(v) for k, v in jax.device_get(values).items()}
-  bad = [k for k in ('loss', 'grad_norm') if not math.isfinite(values[k])]
+  bad = [k for k in _WATCHED if not math.isfinite(values[k])]
   if bad:
     raise ValueError(
       f'Step {step}: {", ".join(f"{k} is {values[k]}" for k in bad)}. The last '
@@ -276,8 +300,14 @@ def _export(config, workdir, saved, state, best) -> None:
   """Writes `export/`: the best checkpoint if asked for, else the last."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
-  variables = {'params': state.ema or state.params, **state.collections}
-  variables = multihost_utils.process_allgather(variables, tiled=True)
+  kept = {
+    name: tree
+    for name, tree in state.collections.items()
+    if name not in config.features  # frozen nets of the loss
+  }
+  variables = {'params': state.ema or state.params, **kept}
+  if jax.process_count() > 1:
+    variables = multihost_utils.process_allgather(variables, tiled=True)
   if jax.process_index() == 0:
     checkpoint.save_system(
       workdir / 'export',
@@ -287,3 +317,5 @@ def _export(config, workdir, saved, state, best) -> None:
       variables=variables,
       overwrite=True,
     )
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('exported')

@@ -30,8 +30,10 @@ def claim(workdir: pathlib.Path, config) -> None:
   """
   wanted = json.loads(json.dumps(config.to_dict()))
   path = workdir / checkpoint.CONFIG
-  if path.exists():
-    found = json.loads(path.read_text())
+  # A try that ended before its first checkpoint owns nothing yet.
+  trained = any(p.name.isdigit() for p in (workdir / 'checkpoints').glob('*'))
+  if path.exists() and trained:
+    found = checkpoint.read_config(workdir)
     differing = [
       f'{k}: {found.get(k)} there, {wanted.get(k)} asked for'
       for k in sorted({*wanted, *found})
@@ -42,15 +44,17 @@ def claim(workdir: pathlib.Path, config) -> None:
         f'{workdir} holds another run; its configuration differs in '
         f'{"; ".join(differing)}. Choose another --workdir.'
       )
-  elif workdir.exists() and any(workdir.iterdir()):
+  elif not path.exists() and workdir.exists() and any(workdir.iterdir()):
     raise ValueError(
       f'{workdir} is not empty and holds no run; choose another --workdir.'
     )
+  if jax.process_count() > 1:  # all have looked before one writes
+    multihost_utils.sync_global_devices('looked')
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(wanted, indent=2) + '\n')
+    checkpoint.write_text(path, json.dumps(wanted, indent=2) + '\n')
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('workdir')
+    multihost_utils.sync_global_devices('claimed')
 
 
 class Sigterm:
@@ -93,10 +97,14 @@ class Log:
       return
     kept = []
     if self._path.exists():
-      lines = self._path.read_text().splitlines()
-      kept = [x for x in lines if json.loads(x)['step'] <= step]
-    self._file = self._path.open('w')
-    self._file.writelines(x + '\n' for x in kept)
+      for line in self._path.read_text().splitlines():
+        try:
+          if json.loads(line)['step'] <= step:
+            kept.append(line + '\n')
+        except json.JSONDecodeError:
+          break  # cut off when an earlier try was killed
+    checkpoint.write_text(self._path, ''.join(kept))
+    self._file = self._path.open('a')
     self._board = tensorboardX.SummaryWriter(
       self._workdir, purge_step=step + 1 if step else None
     )
