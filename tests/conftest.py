@@ -24,6 +24,8 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
 
+# A folder beside the project's, and no part of it: reference arrays from the
+# published implementations, and real clips. Tests that need it skip without it.
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 

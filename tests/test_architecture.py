@@ -55,7 +55,7 @@ ALLOWED = {
     'workdirs',
   ),
   'tiles': (),
-  'predictor': ('picture', 'runtime', 'systems', 'tiles'),
+  'predictor': ('runtime', 'systems', 'tiles'),
   'predict': (
     'checkpoint',
     'picture',
@@ -65,7 +65,7 @@ ALLOWED = {
     'tiles',
     'video_io',
   ),
-  'cost': ('checkpoint', 'params', 'runtime', 'systems', 'video_io'),
+  'cost': ('checkpoint', 'runtime', 'systems', 'video_io'),
   'main': ('train', 'evaluate', 'runtime'),
   '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
 }

@@ -543,6 +543,12 @@ def test_settings_on_the_command_line(text):
     convert._parse_settings(['beta=1', 'beta=2'])
   with pytest.raises(ValueError, match='neither'):
     convert._parse_settings(['scales=(4,2'])
+
+
+def test_frames_belong_to_the_weights(published):
+  settings = convert._parse_settings(['frames=((0, 1), (2, 3))'])
+  with pytest.raises(ValueError, match='frames is no setting.*trained for'):
+    convert.from_torch('dmvfn', published, **settings)
   assert convert._parse_settings(
     ['beta=0.25', 'scales=(4, 2)', 'routing=none', 'widths=None', "a='1'"]
   ) == {

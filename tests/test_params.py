@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from vidpred_jax import params
 
@@ -26,6 +27,32 @@ def test_flatten_and_back():
   assert list(flat) == NAMES
   assert flat['router/conv/bias'] is TREE['router']['conv']['bias']
   jax.tree.map(np.testing.assert_array_equal, params.unflatten(flat), TREE)
+
+
+def test_reads_every_type_of_safetensors():
+  types = ['float16', 'float32', 'float64', 'bool', jnp.bfloat16]
+  types += [f'{sign}int{bits}' for sign in 'u ' for bits in (8, 16, 32, 64)]
+  types = [np.dtype(x.strip() if isinstance(x, str) else x) for x in types]
+  arrays = {str(x): np.arange(6).reshape(2, 3).astype(x) for x in types}
+  arrays |= {'empty': np.zeros((0, 2)), 'scalar': np.array(7.0)}
+  data = safetensors.numpy.save(arrays)
+  got = params.read_safetensors(data, 'a')
+  assert set(got) == set(arrays)
+  for name, array in arrays.items():
+    assert got[name].dtype == array.dtype and not got[name].flags.writeable
+    np.testing.assert_array_equal(got[name], array)
+
+
+def test_refuses_damaged_safetensors_and_foreign_types():
+  data = safetensors.numpy.save({'w': np.zeros(4, np.uint8)})
+  with pytest.raises(ValueError, match='weights is damaged'):
+    params.read_safetensors(data[:-1], 'weights')
+  header = data.replace(b'"U8"', b'"F8_E5M2"')
+  length = int.from_bytes(data[:8], 'little') + len('F8_E5M2') - len('U8')
+  with pytest.raises(ValueError, match='weights: w is of type F8_E5M2'):
+    params.read_safetensors(
+      length.to_bytes(8, 'little') + header[8:], 'weights'
+    )
 
 
 def test_names_are_those_of_flax():

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
 import safetensors.numpy
 from jax import lax
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -29,17 +28,6 @@ from vidpred_jax import systems
 WEIGHTS = 'weights.safetensors'
 RECORD = 'system.json'
 CONFIG = 'config.json'
-
-_DTYPES = {
-  'BF16': jnp.bfloat16,
-  'F16': np.float16,
-  'F32': np.float32,
-  'F64': np.float64,
-  'I32': np.int32,
-  'I64': np.int64,
-  'U32': np.uint32,
-  'U8': np.uint8,
-}
 
 
 # ------------------------------------------------------------------ exported
@@ -184,15 +172,8 @@ def _read_export(path: pathlib.Path) -> tuple[dict, dict]:
       f'{path / WEIGHTS} or {path / RECORD} is damaged: their SHA-256 is '
       f'{got[:12]}..., it was {expected[:12]}... when they were written.'
     )
-  return record, params_lib.unflatten(_arrays(data))
-
-
-def _arrays(data: bytes) -> dict[str, np.ndarray]:
-  """The arrays of a safetensors file; its NumPy reader knows no bfloat16."""
-  return {
-    name: np.frombuffer(x['data'], _DTYPES[x['dtype']]).reshape(x['shape'])
-    for name, x in safetensors.deserialize(data)
-  }
+  arrays = params_lib.read_safetensors(data, str(path / WEIGHTS))
+  return record, params_lib.unflatten(arrays)
 
 
 def _digest(record: Mapping[str, Any], data: bytes) -> str:

@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from absl import flags
 
 from vidpred_jax import checkpoint, params, runtime, systems, torch_file
@@ -85,33 +84,11 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-  dtypes = {
-    'F64': np.float64,
-    'F32': np.float32,
-    'F16': np.float16,
-    'BF16': jnp.bfloat16,
-    'I64': np.int64,
-    'I32': np.int32,
-    'I16': np.int16,
-    'I8': np.int8,
-    'U8': np.uint8,
-    'BOOL': np.bool_,
+  arrays = params.read_safetensors(pathlib.Path(path).read_bytes(), path)
+  return {
+    name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
+    for name, x in arrays.items()
   }
-  try:
-    entries = safetensors.deserialize(pathlib.Path(path).read_bytes())
-  except safetensors.SafetensorError as error:
-    raise ValueError(f'{path} is damaged: {error}') from None
-  tree = {}
-  for name, entry in entries:
-    if entry['dtype'] not in dtypes:
-      raise ValueError(
-        f'{path}: {name} is of type {entry["dtype"]}; known are '
-        f'{", ".join(dtypes)}.'
-      )
-    dtype = dtypes[entry['dtype']]
-    array = np.frombuffer(bytes(entry['data']), dtype).reshape(entry['shape'])
-    tree[name] = array.astype(np.float32) if dtype is jnp.bfloat16 else array
-  return tree
 
 
 def _named_arrays(tree: Any, path: str, key: str | None):
@@ -257,10 +234,11 @@ def from_torch(
   Args:
     system_name: a system whose original was published in PyTorch: 'dmvfn'.
     state_dict: `{name: array}`, as from `read_torch`; anything NumPy can take.
-    **settings: of the system where they differ from its defaults, and of the
-      conversion. For 'dmvfn': `channel_order='bgr'` (as published: colours are
-      read in the order of OpenCV, so the input channels are reversed and the
-      variables expect RGB like all others) or `'rgb'` (left as they are).
+    **settings: of the system where they differ from its defaults, but for
+      `frames`, and of the conversion. For 'dmvfn': `channel_order='bgr'` (as
+      published: colours are read in the order of OpenCV, so the input channels
+      are reversed and the variables expect RGB like all others) or `'rgb'`
+      (left as they are).
 
   Returns:
     `{'params': ...}`, NumPy float32.
@@ -275,6 +253,12 @@ def from_torch(
       f'are for {", ".join(_CONVERTERS)}.'
     )
   converter = _CONVERTERS[system_name]
+  if 'frames' in settings:
+    raise ValueError(
+      f'frames is no setting of a conversion, got {settings["frames"]!r}: the '
+      f'weights of {system_name} were trained for {converter.frames}. Give '
+      'other frames when the converted system is loaded.'
+    )
   own, settings = _split_settings(system_name, settings)
   system = systems.make(system_name, frames=converter.frames, **settings)
   side = 4 * system.multiple

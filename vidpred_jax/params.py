@@ -1,4 +1,4 @@
-"""Parameter trees by name: list, match, merge or refuse.
+"""Parameter trees by name: read, list, match, merge or refuse.
 
 A name is the path of keys joined by '/', such as 'block_0/head/kernel'. Trees
 are nested dicts of arrays, as Flax makes them.
@@ -8,7 +8,56 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+import safetensors
 from flax import traverse_util
+
+_SAFETENSORS_DTYPES = {
+  'BF16': jnp.bfloat16,
+  'F16': np.float16,
+  'F32': np.float32,
+  'F64': np.float64,
+  'I8': np.int8,
+  'I16': np.int16,
+  'I32': np.int32,
+  'I64': np.int64,
+  'U8': np.uint8,
+  'U16': np.uint16,
+  'U32': np.uint32,
+  'U64': np.uint64,
+  'BOOL': np.bool_,
+}
+
+
+def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
+  """The arrays in a safetensors file, which may be bfloat16.
+
+  Args:
+    data: its content.
+    file: its name, for messages.
+
+  Returns:
+    `{name: array}`, read-only, as stored.
+
+  Raises:
+    ValueError: if it is damaged or holds a type that NumPy has not.
+  """
+  try:
+    entries = safetensors.deserialize(data)
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{file} is damaged: {error}') from None
+  arrays = {}
+  for name, entry in entries:
+    dtype = _SAFETENSORS_DTYPES.get(entry['dtype'])
+    if dtype is None:
+      raise ValueError(
+        f'{file}: {name} is of type {entry["dtype"]}; known are '
+        f'{", ".join(_SAFETENSORS_DTYPES)}.'
+      )
+    content = memoryview(entry['data']).toreadonly()
+    arrays[name] = np.frombuffer(content, dtype).reshape(entry['shape'])
+  return arrays
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,6 +181,14 @@ class TestWindows:
     with pytest.raises(ValueError, match='runs of 30 frames'):
       source('cityscapes', tmp_path)
 
+  @pytest.mark.parametrize('name', ['0.png', 'a_b_c_leftImg8bit.png'])
+  def test_cityscapes_with_a_foreign_picture(self, tmp_path, name):
+    cityscapes(tmp_path)
+    place = tmp_path / 'leftImg8bit_sequence/val/ulm'
+    (place / name).write_bytes(b'')
+    with pytest.raises(ValueError, match=f'{name} is no frame.*<drive>'):
+      source('cityscapes', tmp_path)
+
   def test_kitti(self, tmp_path):
     kitti(tmp_path)
     # Windows of 9 frames in drives of 12 and 13 frames, one camera.
@@ -343,4 +351,13 @@ class TestCheck:
     listed = run()
     assert listed.returncode == 0
     assert all(name in listed.stdout for name in PROTOCOLS)
-    assert run('--check', 'davis17').returncode == 2
+    (tmp_path / 'leftImg8bit_sequence').mkdir()
+    (tmp_path / 'leftImg8bit_sequence/val').write_text('no folder')
+    for arguments, message in (
+      (('--check', 'davis17'), '--check needs --root'),
+      (('davis17',), 'davis17'),
+      (('--check', 'cityscapes', '--root', str(tmp_path)), 'Not a directory'),
+    ):
+      done = run(*arguments)
+      assert done.returncode == 2 and message in done.stderr
+      assert len(done.stderr.splitlines()) == 1

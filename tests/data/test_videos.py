@@ -64,6 +64,31 @@ def test_decoding_windows_and_whole_files_is_the_same(folder):
     np.testing.assert_array_equal(whole[i]['video'], windows[i]['video'])
 
 
+def test_a_file_that_does_not_fit_leaves_the_cache_to_others(
+  folder, monkeypatch
+):
+  # In 1 MiB there is room for 24 of these frames; f has 25 and sub/d.mp4 23.
+  clips = videos.VideoClips(
+    'train',
+    3,
+    root=(folder / 'f', folder / 'sub/d.mp4'),
+    size=(120, 120),
+    test_fraction=0,
+    cache_mb=1,
+  )
+  decoded = []
+  read = video_io.read
+
+  def recorded(path, **settings):
+    decoded.append(path.name)
+    return read(path, **settings)
+
+  monkeypatch.setattr(video_io, 'read', recorded)
+  for i in (0, 1, 30, 31, 32):
+    clips[i]
+  assert decoded == ['f', 'f', 'd.mp4']
+
+
 def test_hop(folder):
   train = videos.VideoClips('train', 5, root=folder / 'a.mp4', test_fraction=0)
   assert len(train) == 16
@@ -162,7 +187,8 @@ class TestCuts:
   def test_fast_motion_is_no_cut(self):
     clips = photos.PhotosInMotion('train', 14, size=(144, 256), max_speed=10.0)
     for i in range(10):
-      assert videos.find_cuts(thumbnails(clips[i]['video'])) == ()
+      jumps = videos.find_jumps(thumbnails(clips[i]['video']))
+      assert videos.find_cuts(jumps) == ()
 
   def test_real_cut(self, shared):
     path = shared / 'data/natural/torchcodec_nasa_13013.mp4'

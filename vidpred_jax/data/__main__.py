@@ -3,7 +3,7 @@
 python -m vidpred_jax.data --check kitti --root data/kitti
 
 Without `--check`: lists the data sets. Exits 0 if everything is there, 1 if
-something is missing or differs.
+something is missing or differs, 2 if it cannot be looked at.
 """
 
 import sys
@@ -70,15 +70,25 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
 
 
 def main(argv) -> None:
-  """Runs the command."""
-  del argv
+  """Runs the command; a user's error is one line and exit status 2."""
+  try:
+    _main(argv)
+  except (ValueError, OSError) as error:
+    print('Error:', ' '.join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _main(argv) -> None:
+  if len(argv) > 1:
+    raise ValueError(
+      f'Got the argument {argv[1]!r}; options are written --name=value.'
+    )
   if flags.FLAGS.check is None:
     for name, protocol in PROTOCOLS.items():
       print(f'{name}: {protocol.title}\n  {protocol.url}\n  {protocol.licence}')
     return
   if flags.FLAGS.root is None:
-    print('--check needs --root=FOLDER', file=sys.stderr)
-    sys.exit(2)
+    raise ValueError('--check needs --root=FOLDER.')
   table, good = check(flags.FLAGS.check, flags.FLAGS.root)
   print(table)
   sys.exit(0 if good else 1)

@@ -263,15 +263,25 @@ def _cityscapes(root, split):
     frames = _pictures(city)
     for k in range(0, len(frames), 30):
       clip = frames[k : k + 30]
-      # <city>_<drive>_<frame>_leftImg8bit.png
-      ends = [os.path.basename(clip[j]).split('_')[1:3] for j in (0, -1)]
-      if ends[0][0] != ends[1][0] or int(ends[1][1]) - int(ends[0][1]) != 29:
+      ends = [_drive_and_frame(clip[j]) for j in (0, -1)]
+      if ends[0][0] != ends[1][0] or ends[1][1] - ends[0][1] != 29:
         raise ValueError(
           f'{city} does not hold runs of 30 frames: from '
           f'{os.path.basename(clip[0])} on frames are missing.'
         )
       sequences.append(Sequence(f'{city.name}/{k // 30:04d}', clip))
   return sequences
+
+
+def _drive_and_frame(path: str) -> tuple[str, int]:
+  """What the name of a picture of Cityscapes says."""
+  fields = re.fullmatch(r'[^_]+_(\d+)_(\d+)_.*', os.path.basename(path))
+  if fields is None:
+    raise ValueError(
+      f'{path} is no frame of Cityscapes; expected names like '
+      '<city>_<drive>_<frame>_leftImg8bit.png.'
+    )
+  return fields[1], int(fields[2])
 
 
 def _kitti(root, split):

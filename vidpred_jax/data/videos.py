@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import threading
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -99,8 +100,9 @@ class VideoClips:
       on_error: 'skip' leaves out files that cannot be read, with a warning;
         'raise' stops at the first.
       cache_mb: memory, per worker process, for frames of the size they are
-        given in. As many files as fit are decoded whole and only once; from
-        the others each clip is decoded from the key frame before it.
+        given in. Files that fit, in the order of their names, are decoded whole
+        and only once; from the others, such as one larger than all of it, each
+        clip is decoded from the key frame before it.
       scan_cache: whether to keep what was found about each file in the user's
         cache folder (`$VIDPRED_JAX_CACHE`, else `~/.cache/vidpred_jax`).
       stream: which of a file's video streams; None for the best.
@@ -164,10 +166,13 @@ class VideoClips:
       )
     self._rows, self._hop = np.array(rows), hop
     self._ends = np.cumsum(counts)
-    # As many files as fit, each of them whole.
-    sizes = [s.index.num_frames * 3 * self._pixels(s) for s in self._scans]
-    kept = np.cumsum(sizes) <= cache_mb * 2**20
-    self._kept, self._cache = tuple(bool(k) for k in kept), {}
+    # In the order of the files, each that still fits whole.
+    kept, room = [], cache_mb * 2**20
+    for scan in self._scans:
+      size = scan.index.num_frames * 3 * self._pixels(scan)
+      kept.append(size <= room)
+      room -= size if kept[-1] else 0
+    self._kept, self._cache = tuple(kept), {}
     self._locks = [threading.Lock() for _ in kept]
 
   def __len__(self) -> int:
@@ -262,17 +267,33 @@ def find(root) -> list[pathlib.Path]:
   return sorted(found)
 
 
-def find_cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
+def find_jumps(thumbnails: Iterable[np.ndarray]) -> np.ndarray:
+  """Mean absolute differences of successive thumbnails; one is held.
+
+  Args:
+    thumbnails: T of uint8 [36, 64, 3].
+
+  Returns:
+    float32 [max(T - 1, 0)], in levels of 255.
+  """
+  jumps, before = [], None
+  for thumbnail in thumbnails:
+    thumbnail = thumbnail.astype(np.float32)
+    if before is not None:
+      jumps.append(np.abs(thumbnail - before).mean())
+    before = thumbnail
+  return np.array(jumps, np.float32)
+
+
+def find_cuts(jumps: np.ndarray) -> tuple[int, ...]:
   """Frames that begin a new scene; the rule stands in the module docstring.
 
   Args:
-    thumbnails: uint8 [T, 36, 64, 3].
+    jumps: float [T - 1], as of `find_jumps`.
 
   Returns:
     Their numbers, without 0.
   """
-  frames = thumbnails.astype(np.float32)
-  jumps = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
   cuts = []
   for t in np.flatnonzero(jumps >= 15):
     around = np.concatenate([jumps[max(t - 4, 0) : t], jumps[t + 1 : t + 5]])
@@ -283,7 +304,7 @@ def find_cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
 
 
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
-  """Looks through a file.
+  """Looks through a file of any length in bounded memory, but for its index.
 
   Raises:
     ValueError: if it cannot be read.
@@ -291,13 +312,14 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   info = video_io.probe(path, stream=stream)
   index = video_io.index(path, stream=stream)
   frames = video_io.frames(path, size=_THUMBNAIL, stream=stream)
-  thumbnails = np.stack([frame for _, frame in frames])
-  if len(thumbnails) != index.num_frames:
+  jumps = find_jumps(frame for _, frame in frames)
+  decoded = len(jumps) + 1
+  if decoded != index.num_frames:
     raise ValueError(
-      f'{path} is damaged: {len(thumbnails)} of {index.num_frames} frames can '
-      'be decoded.'
+      f'{path} is damaged: {decoded} of {index.num_frames} frames can be '
+      'decoded.'
     )
-  return Scan(info.height, info.width, index, find_cuts(thumbnails))
+  return Scan(info.height, info.width, index, find_cuts(jumps))
 
 
 def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:

@@ -92,27 +92,3 @@ def _resize_axis(x, axis, new, step, align_corners):
   first = jnp.take(x, low, axis=axis, mode='clip')
   second = jnp.take(x, high, axis=axis, mode='clip')
   return first * (1 - weight) + second * weight
-
-
-def pad_to_multiple(
-  x: jax.Array, multiple: int
-) -> tuple[jax.Array, tuple[int, int]]:
-  """Enlarges images at the right and bottom by repeating the border.
-
-  Args:
-    x: [..., H, W, C].
-    multiple: what both sides of the result are divisible by.
-
-  Returns:
-    [..., H', W', C] and (H, W), what `crop` needs to undo it.
-  """
-  height, width = x.shape[-3:-1]
-  pads = [(0, 0)] * x.ndim
-  pads[-3] = (0, -height % multiple)
-  pads[-2] = (0, -width % multiple)
-  return jnp.pad(x, pads, mode='edge'), (height, width)
-
-
-def crop(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-  """Keeps the upper left (H, W) = `size` of images [..., H', W', C]."""
-  return x[..., : size[0], : size[1], :]
