@@ -8,7 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from vidpred_jax import checkpoint, optim, params, runtime, systems, train
+from vidpred_jax import (
+  checkpoint,
+  optim,
+  params,
+  runtime,
+  systems,
+  train,
+  workdirs,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SETTINGS = {'scales': (2, 1), 'widths': (8, 8)}
@@ -174,10 +182,21 @@ def test_weights_can_be_loaded_from_the_run(finished):
   jax.tree.map(np.testing.assert_array_equal, variables, exported)
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path):
+def test_an_interrupted_run_goes_on_bit_for_bit(
+  finished, tmp_path, monkeypatch
+):
   config, workdir = finished
-  with pytest.raises(RuntimeError, match='pulled'):
-    train.run(config, _Pulled(tmp_path / 'b', after=2))
+  original = train.checkpoint.save
+
+  def save_then_die(saved, step, *args, **kwargs):
+    original(saved, step, *args, **kwargs)
+    if step == 2:
+      raise RuntimeError('the plug was pulled')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train.checkpoint, 'save', save_then_die)
+    with pytest.raises(RuntimeError, match='pulled'):
+      train.run(config, tmp_path / 'b')
   assert not (tmp_path / 'b' / 'export').exists()
   before, _ = checkpoint.load(tmp_path / 'b')  # an unfinished run loads too
   assert before.frames == FRAMES
@@ -190,20 +209,6 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path):
     for d in (workdir, tmp_path / 'b')
   ]
   assert logs[0] == logs[1]
-
-
-def _Pulled(workdir, after):
-  """A workdir whose run dies once checkpoint `after` is on disk."""
-  original = train.checkpoint.save
-
-  def save(saved, step, *args, **kwargs):
-    original(saved, step, *args, **kwargs)
-    if step == after:
-      train.checkpoint.save = original
-      raise RuntimeError('the plug was pulled')
-
-  train.checkpoint.save = save
-  return workdir
 
 
 def test_a_finished_run_does_not_train_again(finished):
@@ -249,7 +254,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     )
 
   monkeypatch.setattr(train.optim, 'make', exploding)
-  with pytest.raises(ValueError, match='Step 6: loss is nan'):
+  with pytest.raises(ValueError, match='Step 5: update_norm is nan'):
     train.run(config, tmp_path / 'a')
   with checkpoint.manager(tmp_path / 'a', read_only=True) as saved:
     assert saved.latest_step() == 4
@@ -313,3 +318,38 @@ def test_the_best_checkpoint_is_exported(tmp_path):
   jax.tree.map(
     np.testing.assert_array_equal, exported['params'], state['params']
   )
+
+
+def test_a_failed_first_try_does_not_own_the_workdir(tmp_path):
+  with pytest.raises(ValueError, match='batch_size'):
+    train.run(tiny_config(batch_size=12), tmp_path / 'a')
+  assert train.run(
+    tiny_config(steps=2, **{'schedule.warmup': 0}), tmp_path / 'a'
+  )
+
+
+def test_a_log_line_cut_by_a_crash_does_not_stop_the_next_try(tmp_path):
+  log = workdirs.Log(tmp_path)
+  (tmp_path / 'metrics.jsonl').write_text(
+    '{"step": 1, "loss": 2.0}\n{"step": 2, "lo'
+  )
+  with log:
+    log.start(5)
+    log.write(6, {'loss': 1.0})
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1, 6]
+
+
+def test_frozen_nets_of_the_loss_are_not_exported(tmp_path, monkeypatch):
+  monkeypatch.setitem(
+    train.convert.FEATURES, 'vgg', lambda path: {'w': np.ones(3, np.float32)}
+  )
+  config = tiny_config(
+    **{'steps': 2, 'schedule.warmup': 0, 'features.vgg': 'vgg19.pth'}
+  )
+  assert train.run(config, tmp_path / 'a')
+  _, variables = checkpoint.load(tmp_path / 'a')
+  assert set(variables) == {'params'}
+  (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
+  _, variables = checkpoint.load(tmp_path / 'a')  # from the checkpoints
+  assert set(variables) == {'params'}

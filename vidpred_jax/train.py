@@ -247,7 +247,7 @@ def run(config, workdir: str) -> bool:
 def _initial_state(config, system, schedule, mesh):
   """The state before the first step, placed on the mesh, and the optimiser."""
   size = config.augment.get('crop') or config.data.size
-  if not isinstance(size, tuple | list) or len(size) != 2:
+  if not isinstance(size, tuple | list) or [type(n) for n in size] != [int] * 2:
     raise ValueError(
       f'data.size or augment.crop must be (height, width), got {size}.'
     )
