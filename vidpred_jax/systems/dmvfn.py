@@ -9,6 +9,10 @@ term sees RGB, as the feature network was trained; the published code shows it
 BGR.
 """
 
+import math
+import numbers
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -91,31 +95,10 @@ def make(
   Raises:
     ValueError: if `frames` or a setting cannot be.
   """
-  settings = dict(locals())
-  for name, choices in _CHOICES.items():
-    if settings[name] not in choices:
-      raise ValueError(
-        f'Got {name}={settings[name]!r}; expected one of {choices}.'
-      )
+  _check_settings(locals())
   _check_frames(frames)
   scales = tuple(scales)
-  if widths is not None:
-    widths = tuple(widths)
-    if len(widths) != len(scales) or any(w < 4 or w % 4 for w in widths):
-      raise ValueError(
-        f'Got widths={widths}; expected {len(scales)} multiples of 4, one per '
-        'scale factor.'
-      )
-  if not scales or any(s < 1 or s != int(s) for s in (*scales, router_scale)):
-    raise ValueError(
-      f'Got scales={scales}, router_scale={router_scale}; expected positive '
-      'whole numbers.'
-    )
-  if not 0 <= beta <= 1 or not 0 <= (inference_beta or 0) <= 1:
-    raise ValueError(
-      f'Got beta={beta}, inference_beta={inference_beta}; expected shares in '
-      '[0, 1].'
-    )
+  widths = None if widths is None else tuple(widths)
   model = dmvfn.DMVFN(
     scales=scales,
     widths=widths,
@@ -235,6 +218,52 @@ def make(
       and (inference_routing == 'sample' or routing == 'random')
     ),
     explain=explain,
+  )
+
+
+def _check_settings(settings):
+  """Raises ValueError for the first setting that cannot be."""
+
+  def number(x, low=-math.inf, high=math.inf):
+    real = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    return real and math.isfinite(x) and low <= x <= high
+
+  def whole(x, step=1):
+    return isinstance(x, numbers.Integral) and number(x, step) and not x % step
+
+  def several(x):
+    return isinstance(x, Sequence) and not isinstance(x, str)
+
+  def expect(name, fine, expected):
+    if not fine:
+      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
+
+  for name, choices in _CHOICES.items():
+    expect(name, settings[name] in choices, f'one of {choices}')
+  scales, widths = settings['scales'], settings['widths']
+  fine = several(scales) and len(scales) > 0 and all(map(whole, scales))
+  expect('scales', fine, 'positive whole numbers, one per block')
+  fine = widths is None or (
+    several(widths)
+    and len(widths) == len(scales)
+    and all(whole(width, 4) for width in widths)
+  )
+  expect('widths', fine, f'{len(scales)} multiples of 4, one per scale factor')
+  hot_cold = settings['temperature']
+  fine = several(hot_cold) and len(hot_cold) == 2
+  fine = fine and all(number(x) and x > 0 for x in hot_cold)
+  expect('temperature', fine, 'two positive numbers')
+  for name in ('router_scale', 'temperature_steps'):
+    expect(name, whole(settings[name]), 'a positive whole number')
+  for name in ('beta', 'inference_beta'):
+    fine = number(settings[name], 0, 1)
+    if name == 'inference_beta':
+      fine = fine or settings[name] is None
+    expect(name, fine, 'a share in [0, 1]')
+  for name in ('gamma', 'vgg_weight', 'gate_penalty'):
+    expect(name, number(settings[name], 0), 'a number, 0 or more')
+  expect(
+    'spatial_path', isinstance(settings['spatial_path'], bool), 'True or False'
   )
 
 

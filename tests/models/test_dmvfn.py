@@ -1,0 +1,291 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import convert, cost
+from vidpred_jax.models import dmvfn
+from vidpred_jax.ops import routing
+
+# The rows of the paper's table 11, as printed (some have ten blocks).
+TABLE_11 = {
+  '[1]': (1,) * 10,
+  '[2]': (2,) * 10,
+  '[4]': (4,) * 10,
+  '[1,2]': (1,) * 4 + (2,) * 6,
+  '[1,4]': (1,) * 4 + (4,) * 5,
+  '[2,1]': (2,) * 4 + (1,) * 5,
+  '[4,1]': (4,) * 4 + (1,) * 5,
+  '[1,2,4]': (1, 1, 1, 2, 2, 2, 4, 4, 4),
+  '[4,2,1]': (4, 4, 4, 2, 2, 2, 1, 1, 1),
+}
+
+
+@functools.cache
+def small(**settings):
+  """A model of three blocks, its parameters and three pairs of frames."""
+  settings = {'scales': (4, 2, 1), 'widths': (12, 8, 8)} | settings
+  model = dmvfn.DMVFN(**settings)
+  params = dmvfn.initial_params(model, jax.random.key(0, impl='rbg'))
+  # Flow of some pixels, else nothing is to be seen.
+  for i in range(len(model.scales)):
+    params[f'block_{i}']['head']['kernel'] *= 4
+  pair = jax.random.uniform(jax.random.key(1), (3, 2, 32, 48, 3))
+  return model, {'params': params}, pair
+
+
+@functools.cache
+def all_outputs():
+  model, variables, pair = small()
+  gates = jnp.asarray([[1.0, 0, 1], [0, 0, 0], [1, 1, 0]])
+  return gates, jax.jit(model.apply)(variables, pair, gates)
+
+
+def count(tree):
+  return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def test_has_the_published_number_of_parameters():
+  model = dmvfn.DMVFN()
+  pair = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), pair)['params']
+  blocks = [count(params[f'block_{i}']) for i in range(9)]
+  assert blocks == [883_437] * 3 + [226_957] * 3 + [72_481] * 3
+  assert count(params['router']) == 11_008 + 297
+  assert count(params) == 3_559_930
+
+
+@pytest.mark.parametrize('row', TABLE_11)
+def test_every_row_of_table_11_can_be_made(row):
+  scales = TABLE_11[row]
+  model = dmvfn.DMVFN(scales=scales)
+  side = dmvfn.size_multiple(scales)
+  assert side == 4 * max(scales)
+  pair = jax.ShapeDtypeStruct((2, 2, side, 3 * side, 3), jnp.float32)
+  output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), pair)
+  assert len(output.frames) == len(scales)
+  assert output.flow.shape == (2, side, 3 * side, 4)
+
+
+def test_sizes_it_can_take():
+  assert dmvfn.size_multiple((4, 2, 1)) == 16
+  assert dmvfn.size_multiple((2, 1)) == 8
+  assert dmvfn.size_multiple((3, 2)) == 24
+  assert dmvfn.size_multiple((4,), router_scale=32) == 32
+
+
+def test_widths_follow_the_position():
+  assert dmvfn.default_widths(9) == (160,) * 3 + (80,) * 3 + (44,) * 3
+  assert dmvfn.default_widths(3) == (160, 80, 44)
+  assert len(dmvfn.default_widths(10)) == 10
+
+
+def test_initial_values_are_those_of_pytorch():
+  model = dmvfn.DMVFN(scales=(4, 1), widths=(40, 40))
+  pair = jnp.zeros((1, 2, 16, 16, 3))
+  key = jax.random.key(0, impl='rbg')
+  plain = jax.jit(model.init)(key, pair)['params']
+  at_once = dmvfn.initial_params(model, key)
+  assert jax.tree.structure(plain) == jax.tree.structure(at_once)
+  bounds = {
+    'motion_in_0': 17 * 9,
+    'motion_in_1': 20 * 9,
+    'motion_mid_1': 40 * 9,
+    'spatial_1': 8 * 9,
+    'head': 5 * 16,
+  }
+  for params in (plain, at_once):
+    for name, fan_in in bounds.items():
+      for array in ('kernel', 'bias'):
+        values = np.asarray(params['block_0'][name][array]) * fan_in**0.5
+        assert np.abs(values).max() <= 1
+        if values.size > 500:
+          np.testing.assert_allclose(values.std(), 3**-0.5, atol=0.05)
+    assert np.all(params['block_1']['motion_mid_0']['slope'] == 0.25)
+    linear = np.asarray(params['router']['linear_kernel']) * 32**0.5
+    assert 0.8 < np.abs(linear).max() <= 1
+
+
+@pytest.mark.parametrize('spatial_path', [True, False])
+def test_both_formulations_are_the_same_function(spatial_path):
+  """Values and gradients, also of a scale factor that is odd."""
+  settings = {
+    'scales': (3, 2, 1),
+    'widths': (12, 8, 8),
+    'spatial_path': spatial_path,
+    'router_scale': 2,
+  }
+  _, variables, _ = small(**settings)
+  pair = jax.random.uniform(jax.random.key(2), (2, 2, 24, 48, 3))
+  results = []
+  for formulation in ('published', 'fast'):
+    model, _, _ = small(formulation=formulation, **settings)
+
+    def loss(variables, model=model):
+      chances = routing.budgeted(
+        model.apply(variables, pair, method='route')[..., 0], 0.5
+      )
+      gates = routing.straight_through(jnp.ones((2, 3)), chances)
+      output = model.apply(variables, pair, gates)
+      # Weights: or the sum over a frame hides where things are.
+      weights = jnp.cos(jnp.arange(pair[:, 0].size, dtype=jnp.float32))
+      weights = weights.reshape(pair[:, 0].shape)
+      total = sum(jnp.mean(weights * x) for x in output.frames)
+      return total, (output, chances)
+
+    results.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables))
+  (value_a, aux_a), gradient_a = results[0]
+  (value_b, aux_b), gradient_b = results[1]
+  np.testing.assert_allclose(value_a, value_b, atol=1e-6)
+  for a, b in zip(jax.tree.leaves(aux_a), jax.tree.leaves(aux_b)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+  for (path, a), b in zip(
+    jax.tree.leaves_with_path(gradient_a), jax.tree.leaves(gradient_b)
+  ):
+    error = np.linalg.norm(a - b) / (np.linalg.norm(a) + 1e-12)
+    assert error < 1e-3, jax.tree_util.keystr(path)
+
+
+def test_skipping_is_masking_for_every_route_of_a_batch():
+  model, variables, pair = small()
+  gates, masked = all_outputs()
+  follow = functools.partial(model.apply, method='follow')
+  skipped = jax.jit(follow)(variables, pair, gates)
+  np.testing.assert_allclose(skipped.flow, masked.flow, atol=1e-5)
+  np.testing.assert_allclose(skipped.mask, masked.mask, atol=1e-5)
+  np.testing.assert_allclose(skipped.frames[-1], masked.frames[-1], atol=1e-5)
+  assert np.all(skipped.flow[1] == 0) and np.any(skipped.flow[2] != 0)
+  one = jax.jit(follow)(variables, pair[2:], gates[2:])
+  np.testing.assert_allclose(
+    one.frames[-1][0], skipped.frames[-1][2], atol=1e-6
+  )
+
+
+def test_an_output_shows_its_block_whether_used_or_not():
+  """But for the last: it shows what was used."""
+  model, variables, pair = small()
+  gates, masked = all_outputs()
+  two = dmvfn.DMVFN(scales=(4, 2), widths=(12, 8))
+  ungated = jax.jit(two.apply)(variables, pair, gates[:, :2].at[:, 1].set(1))
+  np.testing.assert_allclose(masked.frames[1], ungated.frames[1], atol=1e-5)
+  np.testing.assert_allclose(
+    masked.frames[2][1], np.mean(pair[1], 0), atol=1e-6
+  )
+
+
+def test_only_the_blocks_on_the_route_are_computed():
+  model, variables, pair = small(formulation='published')
+  pair = pair[:1]
+
+  def macs(gates):
+    return cost.count_macs(
+      lambda g: model.apply(variables, pair, g, method='follow'),
+      jnp.asarray([gates], jnp.float32),
+      run=True,
+    ).total()
+
+  alone = [macs(np.eye(3)[i]) for i in range(3)]
+  assert all(alone)
+  assert macs([0, 0, 0]) == 0
+  for route in ((1, 0, 1), (1, 1, 1)):
+    assert macs(route) == np.dot(alone, route)
+
+
+def test_gates_none_uses_every_block():
+  model, variables, pair = small()
+  ones = jax.jit(model.apply)(variables, pair, jnp.ones((3, 3)))
+  none = jax.jit(model.apply)(variables, pair)
+  for a, b in zip(jax.tree.leaves(ones), jax.tree.leaves(none)):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_half_precision_stays_close_and_keeps_the_flow_in_full():
+  model, variables, pair = small(dtype=jnp.bfloat16)
+  gates, full = all_outputs()
+  half = jax.jit(model.apply)(variables, pair, gates)
+  assert half.flow.dtype == half.frames[-1].dtype == jnp.float32
+  # 8 bits of mantissa, some hundred steps of rounding.
+  scale = np.abs(full.flow).max()
+  np.testing.assert_allclose(half.flow, full.flow, atol=0.03 * scale)
+  route = functools.partial(model.apply, method='route')
+  assert route(variables, pair).dtype == jnp.float32
+
+
+def test_names_of_the_published_checkpoint_cover_all_parameters():
+  for spatial_path, router in itertools.product((True, False), repeat=2):
+    model = dmvfn.DMVFN(
+      scales=(2, 1), spatial_path=spatial_path, router_outputs=int(router)
+    )
+    pair = jax.ShapeDtypeStruct((1, 2, 8, 8, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), pair)['params']
+    paths = {
+      '/'.join(entry.key for entry in path)
+      for path, _ in jax.tree.leaves_with_path(params)
+    }
+    names = dmvfn.torch_names(2, spatial_path, router)
+    assert {place for place, _, _ in names.values()} == paths
+    assert len(names) == len(paths)
+
+
+# ------------------------------------------------- the published code's numbers
+
+
+def channels_last(x):
+  return np.moveaxis(np.asarray(x, np.float32), -3, -1)
+
+
+@functools.cache
+def published_variables(folder):
+  with np.load(folder / 'weights_a.npz') as arrays:
+    state_dict = {name: arrays[name] for name in arrays.files}
+  return convert.from_torch('dmvfn', state_dict, channel_order='rgb')
+
+
+@pytest.mark.parametrize(
+  'case, formulation',
+  [
+    ('case_a1_2x64x96', 'fast'),
+    ('case_a2_1x48x80', 'published'),
+    ('case_a3_1x40x72_scale2', 'fast'),
+  ],
+)
+def test_published_forward_pass(shared, case, formulation):
+  folder = shared / 'parity' / 'dmvfn'
+  variables = published_variables(folder)
+  scales = (
+    (2,) * 6 + (1,) * 3 if 'scale2' in case else (4, 4, 4, 2, 2, 2, 1, 1, 1)
+  )
+  model = dmvfn.DMVFN(scales=scales, formulation=formulation)
+  case = np.load(folder / f'{case}.npz')
+  x = channels_last(case['x'])
+  pair = jnp.stack([x[..., :3], x[..., 3:6]], 1)
+
+  def close(ours, name, tolerance):
+    theirs = channels_last(case[name])
+    np.testing.assert_allclose(ours, theirs, atol=tolerance, err_msg=name)
+
+  route = jax.jit(functools.partial(model.apply, method='route'))
+  logits = route(variables, pair)
+  probabilities = routing.budgeted(logits[..., 0], 0.5)
+  np.testing.assert_allclose(probabilities, case['probs'], atol=2e-6)
+  output = jax.jit(model.apply)(variables, pair, jnp.asarray(case['ref']))
+  close(np.stack([x[:1] for x in output.frames]), 'train_merged', 3e-5)
+  if len(pair) > 1:
+    close(output.frames[-1][1:], 'train_merged_last', 3e-5)
+  close(output.flow, 'train_flow', 1e-4)
+  close(output.mask, 'train_mask', 1e-4)
+  follow = jax.jit(functools.partial(model.apply, method='follow'))
+  for name in ('all', 'alt', 'only4'):
+    if f'eval_vec_{name}' in case:
+      gates = jnp.asarray(case[f'eval_vec_{name}'])[None]
+      output = follow(variables, pair[:1], gates)
+      close(output.frames[-1], f'eval_final_{name}', 3e-5)
+      close(output.flow, f'eval_flow_{name}', 1e-4)
+      close(output.mask, f'eval_mask_{name}', 1e-4)
+  if 'eval_first_alt' in case:
+    first = np.eye(9)[[np.argmax(case['eval_vec_alt'])]]
+    output = follow(variables, pair[:1], jnp.asarray(first, jnp.float32))
+    close(output.frames[-1], 'eval_first_alt', 3e-5)

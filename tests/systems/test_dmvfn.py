@@ -1,0 +1,321 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from vidpred_jax import convert, losses, runtime
+from vidpred_jax.models import dmvfn as model_room
+from vidpred_jax.models import features
+from vidpred_jax.ops import routing
+from vidpred_jax.systems import Frames, dmvfn
+
+NEXT = Frames((0, 1), (2,))
+
+
+@functools.cache
+def small(frames=NEXT, **settings):
+  settings = {'scales': (2, 1), 'widths': (12, 8)} | settings
+  system = dmvfn.make(frames=frames, **settings)
+  video = jax.random.uniform(jax.random.key(0), (4, frames.length, 16, 24, 3))
+  variables = system.init(jax.random.key(1, impl='rbg'), video)
+  for i in range(len(settings['scales'])):
+    variables['params'][f'block_{i}']['head']['kernel'] *= 4
+  return system, variables, video
+
+
+def context_of(system, video):
+  return video[:, np.array(system.frames.context)]
+
+
+@functools.cache
+def explained(key=0, **settings):
+  system, variables, video = small(**settings)
+  context = context_of(system, video)
+  return jax.jit(system.explain)(variables, context, jax.random.key(key))
+
+
+@pytest.mark.parametrize(
+  'frames',
+  [
+    ((0,), (1,)),
+    ((0, 1, 2), (3,)),
+    ((1, 0), (2,)),
+    ((0, 2), (1,)),
+    ((0, 1), (3,)),
+    ((0, 2), (4, 5)),
+    ((0, 1), ()),
+  ],
+)
+def test_refuses_frames_that_do_not_go_on_evenly(frames):
+  with pytest.raises(ValueError, match='same step'):
+    dmvfn.make(frames=Frames(*frames))
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'routing': 'soft'}, "'stebs', 'gumbel'"),
+    ({'dtype': 'float16'}, 'bfloat16'),
+    ({'beta': 1.5}, r'in \[0, 1\]'),
+    ({'inference_beta': -1.0}, r'in \[0, 1\]'),
+    ({'widths': (16, 16)}, '9 multiples of 4'),
+    ({'scales': (2,), 'widths': (6,)}, '1 multiples of 4'),
+    ({'scales': (2, 0.5)}, 'whole numbers'),
+    ({'scales': ()}, 'whole numbers'),
+  ],
+)
+def test_refuses_settings(settings, message):
+  with pytest.raises(ValueError, match=message):
+    dmvfn.make(frames=NEXT, **settings)
+
+
+@pytest.mark.parametrize(
+  'shape, message',
+  [
+    ((1, 3, 20, 24, 3), '20x24; expected both sides divisible by 8'),
+    ((1, 2, 16, 24, 3), 'at least 3 frames'),
+    ((1, 3, 16, 24, 1), r'\[B, T, H, W, 3\]'),
+    ((3, 16, 24, 3), r'\[B, T, H, W, 3\]'),
+  ],
+)
+def test_refuses_clips(shape, message):
+  system, variables, _ = small()
+  with pytest.raises(ValueError, match=message):
+    system.loss(variables, jnp.zeros(shape), jax.random.key(0))
+  with pytest.raises(ValueError, match=message):
+    system.init(jax.random.key(0), jnp.zeros(shape))
+
+
+def test_refuses_a_context_of_another_length_or_size():
+  system, variables, video = small()
+  with pytest.raises(ValueError, match=r'\[B, 2, H, W, 3\]'):
+    system.predict(variables, video, jax.random.key(0))
+  with pytest.raises(ValueError, match='divisible by 8'):
+    system.predict(variables, video[:, :2, :12], jax.random.key(0))
+
+
+def test_loss_is_the_mean_over_every_true_triplet():
+  frames = Frames((1, 3), (5, 7))
+  system, variables, video = small(frames=frames, routing='none')
+  value, (collections, metrics) = jax.jit(system.loss)(
+    variables, video, jax.random.key(0)
+  )
+  assert collections == {}
+  assert metrics['blocks'] == 2
+  one, _, _ = small(routing='none')
+  each = [
+    jax.jit(one.loss)(variables, video[:, np.array(t)], jax.random.key(0))
+    for t in ((1, 3, 5), (3, 5, 7))
+  ]
+  np.testing.assert_allclose(value, np.mean([x for x, _ in each]), rtol=1e-5)
+  for name in metrics:
+    expected = np.mean([details[1][name] for _, details in each])
+    np.testing.assert_allclose(metrics[name], expected, rtol=1e-5)
+
+
+def test_supervision_and_gamma():
+  _, variables, video = small(routing='none')
+  model = model_room.DMVFN(scales=(2, 1), widths=(12, 8), router_outputs=0)
+  outputs = jax.jit(model.apply)(variables, video[:, :2]).frames
+  each = [losses.laplacian(x, video[:, 2]).mean() for x in outputs]
+  for settings, expected in (
+    ({}, 0.8 * each[0] + each[1]),
+    ({'gamma': 0.5}, 0.5 * each[0] + each[1]),
+    ({'supervision': 'single'}, each[1]),
+  ):
+    system, _, _ = small(routing='none', **settings)
+    value, (_, metrics) = jax.jit(system.loss)(
+      variables, video, jax.random.key(0)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics['laplacian'], each[1], rtol=1e-5)
+  error = np.mean((outputs[1] - video[:, 2]) ** 2, (1, 2, 3))
+  np.testing.assert_allclose(
+    metrics['psnr'], np.mean(-10 * np.log10(error)), rtol=1e-5
+  )
+
+
+def test_predictions_are_fed_back():
+  frames, details = explained(frames=Frames((0, 1), (2, 3, 4)))
+  one, variables, video = small()
+  pair = video[:, :2]
+  for n in range(3):
+    next_frame, expected = jax.jit(one.explain)(
+      variables, pair, jax.random.key(9)
+    )
+    np.testing.assert_allclose(frames[:, n], next_frame[:, 0], atol=1e-5)
+    for name in ('flow', 'mask', 'blocks'):
+      np.testing.assert_allclose(
+        details[name][:, n], expected[name][:, 0], atol=1e-4
+      )
+    pair = jnp.stack([pair[:, 1], next_frame[:, 0]], 1)
+
+
+def test_explanation_rebuilds_the_frame():
+  """Without motion in the older frame: only the newer one's flow is shown."""
+  frames, details = explained(inference_routing='all')
+  assert details['flow'].shape == (4, 1, 16, 24, 2)
+  assert details['mask'].shape == (4, 1, 16, 24, 1)
+  assert np.all(details['blocks'] == 1)
+  assert 0 <= details['mask'].min() <= details['mask'].max() <= 1
+  assert np.abs(details['flow']).max() > 0.5
+
+
+def test_an_empty_route_returns_the_newer_frame():
+  _, _, video = small()
+  frames, details = explained(inference_beta=0.0)
+  np.testing.assert_array_equal(frames[:, 0], video[:, 1])
+  for name in ('flow', 'mask', 'blocks'):
+    assert np.all(details[name] == 0)
+
+
+def test_beta_is_a_budget_at_inference():
+  scales, widths = (1,) * 5, (4,) * 5
+  for beta, blocks in ((0.1, 1), (0.5, 3), (0.62, 3), (1.0, 5)):
+    _, details = explained(scales=scales, widths=widths, inference_beta=beta)
+    used = np.sum(details['blocks'], -1)
+    assert np.all(used <= blocks) and used.max() >= blocks - 1, beta
+
+
+def test_each_sample_follows_its_own_route():
+  system, variables, video = small(inference_routing='sample')
+  assert system.stochastic
+  frames, details = explained(inference_routing='sample', key=5)
+  routes = np.asarray(details['blocks'][:, 0])
+  assert len(np.unique(routes, axis=0)) > 1
+  model = model_room.DMVFN(scales=(2, 1), widths=(12, 8))
+  for i in np.flatnonzero(routes.any(1)):
+    alone = model.apply(variables, video[i : i + 1, :2], routes[i : i + 1])
+    np.testing.assert_allclose(frames[i, 0], alone.frames[-1][0], atol=1e-5)
+
+
+@pytest.mark.parametrize('routed', ['stebs', 'gumbel', 'random', 'none'])
+def test_every_kind_of_routing_trains_and_predicts(routed):
+  system, variables, video = small(routing=routed)
+  assert ('router' in variables['params']) == (routed in ('stebs', 'gumbel'))
+  assert system.stochastic == (routed == 'random')
+
+  def loss(params):
+    return system.loss(
+      {**variables, 'params': params}, video, jax.random.key(3)
+    )
+
+  (value, (collections, metrics)), gradients = jax.jit(
+    jax.value_and_grad(loss, has_aux=True)
+  )(variables['params'])
+  assert np.isfinite(value) and 0 <= metrics['blocks'] <= 2
+  if 'router' in gradients:
+    assert np.any(gradients['router']['conv_0']['kernel'] != 0)
+  if routed == 'gumbel':
+    assert collections['routing']['step'] == 1
+    assert 0 < metrics['gate_penalty'] < 1
+  frames, details = explained(routing=routed)
+  assert frames.shape == (4, 1, 16, 24, 3)
+  assert set(np.unique(details['blocks'])) <= {0, 1}
+
+
+def test_gumbel_gates_harden_as_training_goes_on():
+  system, variables, video = small(
+    routing='gumbel', temperature_steps=100, gate_penalty=0.0
+  )
+  loss = jax.jit(system.loss)
+  softness = []
+  for step in (0, 100, 10_000):
+    routing_state = {'step': jnp.asarray(step)}
+    penalties = [
+      loss({**variables, 'routing': routing_state}, video, jax.random.key(k))[
+        1
+      ][1]['gate_penalty']
+      for k in range(6)
+    ]
+    softness.append(np.std(penalties))
+  assert softness[0] < 0.1 < softness[1]
+  np.testing.assert_allclose(softness[1], softness[2], rtol=1e-5)
+
+
+def test_feature_distance_needs_weights_that_the_user_supplies():
+  system, variables, video = small(vgg_weight=0.5, routing='none')
+  with pytest.raises(ValueError, match=r"variables\['vgg'\]"):
+    system.loss(variables, video, jax.random.key(0))
+  image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
+  shapes = jax.eval_shape(features.VGG19().init, jax.random.key(0), image)
+  rng = np.random.default_rng(0)
+  vgg = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), jnp.float32),
+    shapes['params'],
+  )
+  plain, _, _ = small(routing='none')
+  value, (collections, metrics) = jax.jit(system.loss)(
+    {**variables, 'vgg': vgg}, video, jax.random.key(0)
+  )
+  without, _ = jax.jit(plain.loss)(variables, video, jax.random.key(0))
+  assert metrics['vgg'] > 0
+  np.testing.assert_allclose(value, without + 0.5 * metrics['vgg'], rtol=1e-5)
+  assert set(collections) == {'vgg'}
+
+
+def test_predicts_under_shard_map():
+  """What lets every device follow the routes of its own samples only."""
+  system, variables, video = small(inference_routing='threshold')
+  context = context_of(system, jnp.concatenate([video, video[::-1]]))
+  predict = jax.shard_map(
+    lambda v, c: system.predict(v, c, jax.random.key(0)),
+    mesh=runtime.mesh(),
+    in_specs=(PartitionSpec(), PartitionSpec('data')),
+    out_specs=PartitionSpec('data'),
+    check_vma=False,
+  )
+  expected = explained(inference_routing='threshold')[0]
+  frames = jax.jit(predict)(variables, context)
+  np.testing.assert_allclose(frames[:4], expected, atol=1e-6)
+  np.testing.assert_allclose(frames[4:], expected[::-1], atol=1e-6)
+
+
+def test_published_gradients(shared):
+  """Deep supervision without the VGG term, routes fixed, in float64 there."""
+  folder = shared / 'parity' / 'dmvfn'
+  case = np.load(folder / 'grad_a_2x64x96.npz')
+  with np.load(folder / 'weights_a.npz') as arrays:
+    variables = convert.from_torch(
+      'dmvfn', {k: arrays[k] for k in arrays.files}, channel_order='rgb'
+    )
+  model = model_room.DMVFN()
+  x = jnp.moveaxis(jnp.asarray(case['x'], jnp.float32), 1, -1)
+  truth = jnp.moveaxis(jnp.asarray(case['gt'], jnp.float32), 1, -1)
+  pair = jnp.stack([x[..., :3], x[..., 3:]], 1)
+
+  def loss(params):
+    variables = {'params': params}
+    logits = model.apply(variables, pair, method='route')[..., 0]
+    gates = routing.straight_through(
+      jnp.asarray(case['ref']), routing.budgeted(logits, 0.5)
+    )
+    outputs = model.apply(variables, pair, gates).frames
+    each = jnp.stack([losses.laplacian(x, truth).mean() for x in outputs])
+    return losses.deep_supervision(each, 0.8), each
+
+  (value, each), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    variables['params']
+  )
+  np.testing.assert_allclose(value, case['loss64'], atol=1e-6)
+  np.testing.assert_allclose(each, case['loss_per_block64'], atol=1e-6)
+  layouts = {
+    'conv': (3, 2, 0, 1),
+    'conv_transpose': (2, 3, 0, 1),
+    'linear': (1, 0),
+    'vector': (0,),
+  }
+  compared = 0
+  for name, (path, kind, _) in model_room.torch_names().items():
+    if f'grad/{name}' in case:
+      ours = functools.reduce(lambda x, key: x[key], path.split('/'), gradients)
+      ours = np.asarray(ours, np.float64).transpose(layouts[kind])
+      theirs = np.asarray(case[f'grad/{name}'], np.float64)
+      error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+      part = name.split('.')[0]
+      assert error < {'l1': 1e-3, 'routing': 2e-3}.get(part, 1e-2), name
+      compared += 1
+  assert compared == 15
