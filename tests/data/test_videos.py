@@ -187,8 +187,16 @@ class TestCuts:
   def test_fast_motion_is_no_cut(self):
     clips = photos.PhotosInMotion('train', 14, size=(144, 256), max_speed=10.0)
     for i in range(10):
-      jumps = videos.find_jumps(thumbnails(clips[i]['video']))
+      _, jumps = videos.find_jumps(thumbnails(clips[i]['video']))
       assert videos.find_cuts(jumps) == ()
+
+  def test_jumps_are_those_of_the_whole_video(self):
+    clip = moving(4, 12)
+    for length in (12, 1, 0):
+      count, jumps = videos.find_jumps(iter(clip[:length]))
+      whole = np.abs(np.diff(clip[:length].astype(np.float64), axis=0))
+      assert count == length
+      np.testing.assert_allclose(jumps, whole.mean((1, 2, 3)), rtol=1e-5)
 
   def test_real_cut(self, shared):
     path = shared / 'data/natural/torchcodec_nasa_13013.mp4'

@@ -267,22 +267,22 @@ def find(root) -> list[pathlib.Path]:
   return sorted(found)
 
 
-def find_jumps(thumbnails: Iterable[np.ndarray]) -> np.ndarray:
+def find_jumps(thumbnails: Iterable[np.ndarray]) -> tuple[int, np.ndarray]:
   """Mean absolute differences of successive thumbnails; one is held.
 
   Args:
     thumbnails: T of uint8 [36, 64, 3].
 
   Returns:
-    float32 [max(T - 1, 0)], in levels of 255.
+    T, and float32 [max(T - 1, 0)] in levels of 255.
   """
-  jumps, before = [], None
-  for thumbnail in thumbnails:
+  count, jumps, before = 0, [], None
+  for count, thumbnail in enumerate(thumbnails, 1):
     thumbnail = thumbnail.astype(np.float32)
     if before is not None:
       jumps.append(np.abs(thumbnail - before).mean())
     before = thumbnail
-  return np.array(jumps, np.float32)
+  return count, np.array(jumps, np.float32)
 
 
 def find_cuts(jumps: np.ndarray) -> tuple[int, ...]:
@@ -312,8 +312,7 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   info = video_io.probe(path, stream=stream)
   index = video_io.index(path, stream=stream)
   frames = video_io.frames(path, size=_THUMBNAIL, stream=stream)
-  jumps = find_jumps(frame for _, frame in frames)
-  decoded = len(jumps) + 1
+  decoded, jumps = find_jumps(frame for _, frame in frames)
   if decoded != index.num_frames:
     raise ValueError(
       f'{path} is damaged: {decoded} of {index.num_frames} frames can be '
