@@ -277,7 +277,8 @@ def find_jumps(thumbnails: Iterable[np.ndarray]) -> tuple[int, np.ndarray]:
     T, and float32 [max(T - 1, 0)] in levels of 255.
   """
   count, jumps, before = 0, [], None
-  for count, thumbnail in enumerate(thumbnails, 1):
+  for thumbnail in thumbnails:
+    count += 1
     thumbnail = thumbnail.astype(np.float32)
     if before is not None:
       jumps.append(np.abs(thumbnail - before).mean())
