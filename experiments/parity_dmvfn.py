@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax import losses, runtime
+from vidpred_jax import convert, losses, runtime
 from vidpred_jax.models import dmvfn
 from vidpred_jax.ops import routing
 
@@ -26,27 +26,10 @@ def to_nhwc(x):
 
 
 def load_variables(path):
-  """The published layout's arrays as our parameters, channels as given."""
-  transposes = {
-    'conv': (2, 3, 1, 0),
-    'conv_transpose': (2, 3, 0, 1),
-    'linear': (1, 0),
-    'vector': (0,),
-  }
-  params = {}
+  """The published layout's arrays as our variables, channels as given."""
   with np.load(path) as arrays:
-    names = dmvfn.torch_names()
-    if set(names) != set(arrays.files) - {'meta_json'}:
-      raise ValueError(f'{path} has other names than `torch_names`.')
-    for name, (place, kind, _) in names.items():
-      *folders, leaf = place.split('/')
-      at = params
-      for folder in folders:
-        at = at.setdefault(folder, {})
-      at[leaf] = np.asarray(arrays[name], np.float32).transpose(
-        transposes[kind]
-      )
-  return {'params': params}
+    state_dict = {name: arrays[name] for name in arrays.files}
+  return convert.from_torch('dmvfn', state_dict, channel_order='rgb')
 
 
 def pair_of(x):

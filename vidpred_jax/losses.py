@@ -33,8 +33,6 @@ def charbonnier(
 
 def _reflect(i: int, length: int) -> int:
   """Where position i lies, reflected at both ends as often as needed."""
-  if length == 1:
-    return 0
   i = abs(i) % (2 * (length - 1))
   return min(i, 2 * (length - 1) - i)
 
@@ -45,6 +43,8 @@ def _pyramid_step(length: int) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     [ceil(length / 2), length] and [length, ceil(length / 2)], float32.
   """
+  if length == 1:
+    return np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)
   blur = np.zeros((length, length))
   for i in range(length):
     for k, weight in enumerate((1, 4, 6, 4, 1)):

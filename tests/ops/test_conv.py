@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import signal
+
+from vidpred_jax.ops import conv, resize
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def gradients(function, *args):
+  """The value and the gradient of a random linear function of it."""
+
+  @jax.jit
+  def both(*args):
+    out, pull = jax.vjp(function, *args)
+    return out, *pull(normal(99, *out.shape))
+
+  return both(*args)
+
+
+def test_agrees_with_scipy():
+  x, kernel = normal(0, 1, 7, 9, 2), normal(1, 3, 3, 2, 4)
+  out = conv.conv(x, kernel, padding=1)
+  for d in range(4):
+    expected = sum(
+      signal.correlate2d(x[0, ..., c], kernel[..., c, d], mode='same')
+      for c in range(2)
+    )
+    np.testing.assert_allclose(out[0, ..., d], expected, atol=1e-5)
+
+
+def test_stride_takes_every_second_pixel():
+  x, kernel = normal(0, 2, 8, 10, 3), normal(1, 3, 3, 3, 4)
+  np.testing.assert_allclose(
+    conv.conv(x, kernel, stride=2, padding=1),
+    conv.conv(x, kernel, padding=1)[:, ::2, ::2],
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  'size, kernel, features, stride, padding',
+  [
+    ((8, 10), (3, 3), 2, 1, 1),
+    ((8, 10), (3, 3), 9, 1, 1),
+    ((8, 10), (3, 3), 2, 2, 1),
+    ((8, 10), (3, 3), 9, 2, 1),
+    ((7, 10), (3, 3), 4, 2, 1),
+    ((8, 8), (4, 4), 4, 2, 0),
+    ((8, 10), (3, 1), 9, 1, (1, 0)),
+    ((8, 10), (1, 3), 2, 1, (0, 1)),
+    ((8, 10), (5, 5), 3, 1, 0),
+    ((8, 10), (3, 3), 3, 1, 2),
+    ((8, 10), (1, 1), 3, 1, 0),
+  ],
+)
+def test_gradients_are_those_of_xla(size, kernel, features, stride, padding):
+  x, weights = normal(0, 2, *size, 5), normal(1, *kernel, 5, features)
+  pads = (padding, padding) if isinstance(padding, int) else padding
+
+  def ours(x, kernel):
+    return conv.conv(x, kernel, stride=stride, padding=padding)
+
+  def theirs(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      (stride, stride),
+      [(p, p) for p in pads],
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+  for a, b in zip(gradients(ours, x, weights), gradients(theirs, x, weights)):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_transposed_conv_is_the_gradient_of_a_strided_one():
+  x, kernel = normal(0, 2, 5, 6, 3), normal(1, 4, 4, 3, 2)
+
+  def strided(y):
+    return conv.conv(y, kernel.swapaxes(2, 3), stride=2, padding=1)
+
+  _, pull = jax.vjp(strided, jnp.zeros((2, 10, 12, 2)))
+  np.testing.assert_allclose(
+    conv.transposed_conv(x, kernel), pull(x)[0], atol=1e-5
+  )
+
+
+def test_folded_transposed_conv():
+  x, kernel = normal(0, 2, 5, 6, 3), normal(1, 4, 4, 3, 2)
+
+  def folded(x, kernel):
+    return conv.unfold(conv.folded_transposed_conv(x, kernel))
+
+  ours = gradients(folded, x, kernel)
+  theirs = gradients(conv.transposed_conv, x, kernel)
+  for a, b in zip(ours, theirs):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize('factor', [2, 3, 4, 8])
+@pytest.mark.parametrize('size', [(1, 1), (2, 3)])
+def test_enlarged_transposed_conv(factor, size):
+  x, kernel = normal(0, 2, *size, 3), normal(1, 4, 4, 3, 2)
+
+  def ours(x, kernel):
+    return conv.unfold(conv.enlarged_transposed_conv(x, kernel, factor))
+
+  def theirs(x, kernel):
+    return conv.transposed_conv(resize.bilinear(x, scale=factor), kernel)
+
+  for a, b in zip(gradients(ours, x, kernel), gradients(theirs, x, kernel)):
+    np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+@pytest.mark.parametrize('size', [(2, 2), (5, 7)])
+def test_mean_of_convs(size):
+  args = (
+    normal(0, 2, *size, 3),
+    normal(1, 3, 3, 3, 4),
+    normal(2, 4),
+    normal(3, 3, 3, 4, 5),
+  )
+
+  def plain(x, first, bias, second):
+    x = jax.nn.relu(conv.bias_add(conv.conv(x, first, padding=1), bias))
+    return jnp.mean(conv.conv(x, second, padding=1), (1, 2))
+
+  for a, b in zip(
+    gradients(conv.mean_of_convs, *args), gradients(plain, *args)
+  ):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_concatenate():
+  parts = [normal(i, 2, 3, 4, n) for i, n in enumerate((3, 1, 5))]
+  np.testing.assert_array_equal(
+    conv.concatenate(parts), jnp.concatenate(parts, -1)
+  )
+
+
+def test_prelu_has_a_slope_per_channel():
+  x = jnp.asarray([-2.0, -2.0, 0.0, 3.0]).reshape(1, 1, 2, 2)
+  out = conv.prelu(x, jnp.asarray([0.25, 0.5]))
+  np.testing.assert_array_equal(out.ravel(), [-0.5, -1, 0, 3])
+
+
+def test_computes_in_the_dtype_of_its_input():
+  x, kernel = normal(0, 1, 8, 8, 3), normal(1, 3, 3, 3, 4)
+
+  def loss(kernel):
+    out = conv.conv(x.astype(jnp.bfloat16), kernel, stride=2, padding=1)
+    assert out.dtype == jnp.bfloat16
+    return jnp.sum(out.astype(jnp.float32))
+
+  assert jax.grad(loss)(kernel).dtype == jnp.float32
+
+
+def test_published_numbers(shared):
+  case = np.load(shared / 'parity' / 'dmvfn' / 'ops.npz')
+  x = jnp.moveaxis(jnp.asarray(case['convT_in']), 1, -1)
+  kernel = jnp.transpose(jnp.asarray(case['convT_w']), (2, 3, 0, 1))
+  out = conv.bias_add(conv.transposed_conv(x, kernel), case['convT_b'])
+  np.testing.assert_allclose(
+    out, np.moveaxis(case['convT_out'], 1, -1), atol=2e-6
+  )
+  kernel = jnp.transpose(jnp.asarray(case['conv_w']), (2, 3, 1, 0))
+  for name, part in (('conv_s2_out', x), ('conv_s2_odd_out', x[:, :9, :11])):
+    np.testing.assert_allclose(
+      conv.bias_add(
+        conv.conv(part, kernel, stride=2, padding=1), case['convT_b']
+      ),
+      np.moveaxis(case[name], 1, -1),
+      atol=3e-6,
+    )

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from vidpred_jax import losses
+
+
+def by_scipy(image, levels):
+  """The pyramid of one channel [H, W]; SciPy's 'mirror' is our reflection."""
+  blur = np.array([1, 4, 6, 4, 1]) / 16
+
+  def both(x, weights):
+    for axis in [a for a in (0, 1) if x.shape[a] > 1]:
+      x = ndimage.correlate1d(x, weights, axis=axis, mode='mirror')
+    return x
+
+  pyramid = []
+  for _ in range(levels):
+    smaller = both(image, blur)[::2, ::2]
+    zeros = np.zeros_like(image)
+    zeros[::2, ::2] = smaller
+    pyramid.append(image - both(zeros, 2 * blur))
+    image = smaller
+  return pyramid
+
+
+@pytest.mark.parametrize('size', [(64, 96), (45, 37), (9, 70), (3, 3), (2, 5)])
+def test_pyramid_agrees_with_scipy_at_any_size(size):
+  image = jax.random.uniform(jax.random.key(0), (2, *size, 3))
+  levels = jax.jit(losses.laplacian_pyramid)(image)
+  expected = by_scipy(np.asarray(image[1, ..., 2], np.float64), 5)
+  for ours, theirs in zip(levels, expected):
+    np.testing.assert_allclose(ours[1, ..., 2], theirs, atol=1e-6)
+
+
+def test_a_flat_image_has_no_details():
+  for size in ((16, 16), (7, 11), (1, 1)):
+    for level in losses.laplacian_pyramid(jnp.full((1, *size, 3), 0.7)):
+      np.testing.assert_allclose(level, 0, atol=1e-6)
+
+
+def test_laplacian_is_a_distance_per_image():
+  a, b = jax.random.uniform(jax.random.key(0), (2, 3, 33, 40, 3))
+  distance = losses.laplacian(a, b)
+  assert distance.shape == (3,)
+  pyramids = losses.laplacian_pyramid(a), losses.laplacian_pyramid(b)
+  expected = sum(jnp.mean(jnp.abs(x - y), (1, 2, 3)) for x, y in zip(*pyramids))
+  np.testing.assert_allclose(distance, expected, rtol=1e-5)
+  np.testing.assert_array_equal(losses.laplacian(a, a), 0)
+
+
+def test_charbonnier():
+  a, b = jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3))
+  np.testing.assert_allclose(losses.charbonnier(a, b), 1, atol=1e-6)
+  np.testing.assert_allclose(
+    losses.charbonnier(a, a, epsilon=1e-2), 1e-2, rtol=1e-6
+  )
+
+
+def test_deep_supervision_weighs_the_last_output_most():
+  each = jnp.asarray([1.0, 10.0, 100.0])
+  np.testing.assert_allclose(losses.deep_supervision(each, 0.8), 108.64)
+  np.testing.assert_allclose(losses.deep_supervision(each, 0.0), 100)
+
+
+def test_feature_distance():
+  ones = [jnp.ones((1, 2, 2, c)) for c in (1, 2, 3, 4, 5)]
+  zeros = [jnp.zeros_like(x) for x in ones]
+  np.testing.assert_allclose(
+    losses.feature_distance(ones, zeros),
+    0.1 * (1 / 2.6 + 1 / 4.8 + 1 / 3.7 + 1 / 5.6 + 10 / 1.5),
+    rtol=1e-6,
+  )
+  with pytest.raises(ValueError, match='expected 5 of each'):
+    losses.feature_distance(ones[:3], zeros[:3])
+
+
+def test_published_numbers(shared):
+  case = np.load(shared / 'parity' / 'dmvfn' / 'laploss_2x64x96.npz')
+  nhwc = lambda name: jnp.moveaxis(  # noqa: E731
+    jnp.asarray(case[name], jnp.float32), 1, -1
+  )
+  value, gradient = jax.jit(
+    jax.value_and_grad(lambda x: losses.laplacian(x, nhwc('target')).mean())
+  )(nhwc('input'))
+  np.testing.assert_allclose(value, case['loss64'], atol=1e-6)
+  np.testing.assert_allclose(gradient, nhwc('grad_input'), atol=1e-9)
+  for i, level in enumerate(
+    jax.jit(losses.laplacian_pyramid)(nhwc('input')[:1])
+  ):
+    np.testing.assert_allclose(level, nhwc(f'pyr{i}'), atol=2e-6)
