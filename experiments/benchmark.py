@@ -1,0 +1,229 @@
+"""How long DMVFN takes, by blocks used, and how near that is to the machine.
+
+  python -m experiments.benchmark [--sizes=256x832,720x1280] [--repeats=7]
+    [--output=benchmark.json]
+
+Questions: what does a frame cost with 0 to 9 blocks (router included, weights
+random, routes given); is a skipped block free; does a batch whose samples take
+different routes cost the sum of its samples; what do the fast formulations
+give over the layers as published; what does a training step cost
+(`--training`)? Times are minima and medians over `--repeats` interleaved
+rounds, so that a machine whose speed drifts favours nobody; `cpu ms` is the
+processor time of all threads together, which other programs disturb least. The
+share is that of this machine's own matrix-product speed, measured in the same
+rounds, and counted with the multiply-adds of the published layers: forms that
+do with fewer can exceed what a plain program could reach.
+"""
+
+import argparse
+import functools
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vidpred_jax import cost, runtime, systems, train
+from vidpred_jax.models import dmvfn
+
+# Used first to last as more blocks are asked for: coarse ones first, as the
+# paper finds for large motion.
+ORDER = (0, 3, 6, 1, 4, 7, 2, 5, 8)
+
+
+def rounds(calls, repeats):
+  """{name: [(seconds, processor seconds)]} of zero-argument calls, in turns."""
+  for call in calls.values():
+    jax.block_until_ready(call())
+  times = {name: [] for name in calls}
+  for _ in range(repeats):
+    for name, call in calls.items():
+      start = time.perf_counter(), time.process_time()
+      jax.block_until_ready(call())
+      end = time.perf_counter(), time.process_time()
+      times[name].append((end[0] - start[0], end[1] - start[1]))
+  return times
+
+
+def best_ms(times):
+  """{name: smallest milliseconds}."""
+  return {name: 1e3 * min(wall for wall, _ in t) for name, t in times.items()}
+
+
+def matmul(size=2048):
+  """A float32 matrix product to measure the machine by, and its GFLOP."""
+  a = jax.random.normal(jax.random.key(0), (size, size))
+  product = runtime.jit(functools.partial(jnp.matmul, precision='highest'))
+  return lambda: product(a, a), 2 * size**3 / 1e9
+
+
+def gates_of(count):
+  """[9] with `count` blocks on."""
+  gates = np.zeros(9, np.float32)
+  gates[list(ORDER[:count])] = 1
+  return gates
+
+
+def padded(size):
+  """The size rounded up to what the network takes."""
+  return tuple(-(-n // 16) * 16 for n in size)
+
+
+def forward(formulation):
+  """`(variables, pair, gates) -> frame`: router and the blocks of a route."""
+  model = dmvfn.DMVFN(formulation=formulation)
+
+  def run(variables, pair, gates):
+    logits = model.apply(variables, pair, method='route')
+    output = model.apply(variables, pair, gates, method='follow')
+    return output.frames[-1], logits
+
+  return runtime.jit(run)
+
+
+def inference(size, repeats):
+  """Rows of the table for one frame size, and the peak in GFLOP/s."""
+  height, width = padded(size)
+  pair = jax.random.uniform(jax.random.key(1), (1, 2, height, width, 3))
+  variables = runtime.jit(dmvfn.DMVFN().init)(
+    runtime.key(0), jnp.zeros((1, 2, 16, 16, 3))
+  )
+  fast, published = forward('fast'), forward('published')
+  calls = {
+    f'{k} blocks': functools.partial(fast, variables, pair, gates_of(k)[None])
+    for k in range(10)
+  }
+  ones = jnp.ones((1, 9))
+  calls['9, as published'] = lambda: published(variables, pair, ones)
+  calls['matmul'], matmul_gflop = matmul()
+  times = rounds(calls, repeats)
+  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+
+  def macs(gates):
+    """Multiply-adds of the router and these blocks, in the published layers."""
+    model = dmvfn.DMVFN(formulation='published')
+
+    def chain(variables, pair):
+      frames = dmvfn.side_by_side(pair)
+      state = dmvfn.start(frames)
+      for i in np.flatnonzero(gates):
+        width = dmvfn.default_widths(9)[i]
+        block = dmvfn.Block(width, model.scales[i], formulation='published')
+        params = {'params': variables['params'][f'block_{i}']}
+        step = block.apply(params, frames, state)
+        state = dmvfn.moved(frames, state.voxel + step)
+      return state, model.apply(variables, pair, method='route')
+
+    return sum(cost.count_macs(chain, variables, pair).values())
+
+  rows = []
+  for name, pairs in times.items():
+    seconds, processor = zip(*pairs)
+    count = int(name[0])
+    work = 2 * macs(gates_of(count)) / 1e9
+    rows.append(
+      {
+        'size': f'{size[0]}x{size[1]}',
+        'blocks': name,
+        'min_ms': 1e3 * min(seconds),
+        'median_ms': 1e3 * float(np.median(seconds)),
+        'cpu_ms': 1e3 * min(processor),
+        'share_of_peak': work / min(seconds) / peak,
+      }
+    )
+  return rows, peak
+
+
+def mixed_routes(repeats, size=(256, 832)):
+  """A batch of four routes in one call, against the four one by one."""
+  variables = runtime.jit(dmvfn.DMVFN().init)(
+    runtime.key(0), jnp.zeros((1, 2, 16, 16, 3))
+  )
+  pairs = jax.random.uniform(jax.random.key(2), (4, 2, *size, 3))
+  gates = np.stack([gates_of(k) for k in (1, 3, 5, 8)])
+  run = forward('fast')
+  times = rounds(
+    {
+      'batch': lambda: run(variables, pairs, gates),
+      'singles': lambda: [
+        run(variables, pairs[i : i + 1], gates[i : i + 1]) for i in range(4)
+      ],
+    },
+    repeats,
+  )
+  return best_ms(times)
+
+
+def training(repeats, crop=224, batch=2):
+  """Milliseconds of a training step, by formulation."""
+  video = jax.random.uniform(jax.random.key(3), (batch, 3, crop, crop, 3))
+  calls = {}
+  for formulation in ('fast', 'published'):
+    system = systems.make(
+      'dmvfn',
+      frames=systems.Frames((0, 1), (2,)),
+      formulation=formulation,
+    )
+    params = runtime.jit(system.init)(runtime.key(0), video)['params']
+    rule = optax.adamw(1e-4)
+    state = train.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
+    step = runtime.jit(train.make_train_step(system, rule))
+    calls[formulation] = lambda step=step, state=state: step(
+      state, video, jax.random.key(0)
+    )[1]
+  return best_ms(rounds(calls, repeats))
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--sizes', default='256x832,720x1280')
+  parser.add_argument('--repeats', type=int, default=7)
+  parser.add_argument('--training', action='store_true')
+  parser.add_argument('--output', default='')
+  options = parser.parse_args()
+  runtime.setup()
+  print(cost.machine())
+  print(
+    f'{"size":>10} {"blocks":>16} {"min ms":>8} {"median":>8} {"cpu ms":>8} '
+    f'{"share":>6}'
+  )
+  rows, peaks = [], {}
+  for size in options.sizes.split(','):
+    found, peaks[size] = inference(
+      tuple(map(int, size.split('x'))), options.repeats
+    )
+    for row in found:
+      print(
+        f'{row["size"]:>10} {row["blocks"]:>16} {row["min_ms"]:8.1f} '
+        f'{row["median_ms"]:8.1f} {row["cpu_ms"]:8.1f} '
+        f'{row["share_of_peak"]:6.2f}'
+      )
+    print(f'{size:>10} matrix product {peaks[size]:.0f} GFLOP/s')
+    rows += found
+  mixed = mixed_routes(options.repeats)
+  print(
+    f'routes of 1, 3, 5, 8 blocks at 256x832: batch of 4 {mixed["batch"]:.1f} '
+    f'ms, one by one {mixed["singles"]:.1f} ms, ratio '
+    f'{mixed["batch"] / mixed["singles"]:.2f}'
+  )
+  report = {
+    'machine': cost.machine(),
+    'matmul_gflops': peaks,
+    'rows': rows,
+    'mixed': mixed,
+  }
+  if options.training:
+    report['training'] = training(options.repeats)
+    print(
+      'training step, batch 2 of 224x224: '
+      + ', '.join(f'{k} {v:.0f} ms' for k, v in report['training'].items())
+    )
+  if options.output:
+    with open(options.output, 'w') as file:
+      json.dump(report, file, indent=2)
+
+
+if __name__ == '__main__':
+  main()
