@@ -91,3 +91,38 @@ def test_published_numbers(shared):
     jax.jit(losses.laplacian_pyramid)(nhwc('input')[:1])
   ):
     np.testing.assert_allclose(level, nhwc(f'pyr{i}'), atol=2e-6)
+
+
+@pytest.mark.parametrize('size', [(35, 50), (17, 90)])
+def test_laplacian_has_a_finite_gradient_at_any_size(size):
+  a, b = jax.random.uniform(jax.random.key(1), (2, 1, *size, 3))
+  step = jax.jit(jax.value_and_grad(lambda x, y: losses.laplacian(x, y).mean()))
+  value, gradient = step(a, b)
+  assert value > 0
+  assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+  value, gradient = step(a, a)
+  assert value == 0
+  assert np.all(np.isfinite(gradient))
+
+
+def test_others_agree_with_numpy():
+  a, b = np.random.default_rng(0).uniform(size=(2, 5, 4, 6, 3))
+  np.testing.assert_allclose(
+    losses.charbonnier(jnp.float32(a), jnp.float32(b), epsilon=0.1),
+    np.mean(np.sqrt((a - b) ** 2 + 0.01)),
+    rtol=1e-5,
+  )
+  weights = (0.5, 2.0, 1.0, 3.0, 0.25)
+  np.testing.assert_allclose(
+    losses.feature_distance(
+      list(jnp.float32(a)), list(jnp.float32(b)), weights=weights
+    ),
+    np.dot(weights, np.abs(a - b).mean((1, 2, 3))),
+    rtol=1e-5,
+  )
+  each = a[:, 0, 0, 0]
+  np.testing.assert_allclose(
+    losses.deep_supervision(jnp.float32(each), 0.8),
+    sum(0.8 ** (5 - i) * x for i, x in enumerate(each, 1)),
+    rtol=1e-5,
+  )

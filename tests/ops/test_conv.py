@@ -178,3 +178,75 @@ def test_published_numbers(shared):
       np.moveaxis(case[name], 1, -1),
       atol=3e-6,
     )
+
+
+def by_zeros_between(x, kernel):
+  """The transposed convolution as one of an image with zeros inserted."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel[::-1, ::-1],
+    (1, 1),
+    ((2, 2), (2, 2)),
+    lhs_dilation=(2, 2),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 5)])
+def test_transposed_conv_inserts_zeros(size):
+  args = normal(0, 2, *size, 3), normal(1, 4, 4, 3, 2)
+  ours = gradients(conv.transposed_conv, *args)
+  for a, b in zip(ours, gradients(by_zeros_between, *args)):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_unfold_puts_pixels_in_the_order_of_the_rows():
+  image = np.arange(2 * 6 * 4 * 3).reshape(2, 6, 4, 3)
+  corners = [image[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+  folded = jnp.asarray(np.stack(corners, 3))
+  np.testing.assert_array_equal(conv.unfold(folded), image)
+
+
+@pytest.mark.parametrize(
+  'stride, size', [(1, (5, 7)), (2, (6, 8)), (2, (5, 7))]
+)
+def test_gradients_agree_with_finite_differences(stride, size):
+  x, kernel = normal(0, 1, *size, 2), normal(1, 3, 3, 2, 3)
+
+  def run(x, kernel):
+    return conv.conv(x, kernel, stride=stride, padding=1)
+
+  out, of_x, of_kernel = gradients(run, x, kernel)
+  other = normal(99, *out.shape)
+  dx, dk = normal(2, *x.shape), normal(3, *kernel.shape)
+  # Linear in each argument: the difference is exact for a step of any size.
+  np.testing.assert_allclose(
+    jnp.vdot(run(x + dx, kernel) - out, other), jnp.vdot(of_x, dx), rtol=1e-3
+  )
+  np.testing.assert_allclose(
+    jnp.vdot(run(x, kernel + dk) - out, other),
+    jnp.vdot(of_kernel, dk),
+    rtol=1e-3,
+  )
+
+
+@pytest.mark.parametrize(
+  'function, shape',
+  [
+    (lambda x, k: conv.conv(x, k, padding=1), (3, 3, 3, 4)),
+    (lambda x, k: conv.conv(x, k, stride=2, padding=1), (3, 3, 3, 4)),
+    (conv.transposed_conv, (4, 4, 3, 4)),
+    (conv.folded_transposed_conv, (4, 4, 3, 4)),
+    (lambda x, k: conv.enlarged_transposed_conv(x, k, 2), (4, 4, 3, 4)),
+  ],
+)
+def test_half_precision_is_close(function, shape):
+  x, kernel = normal(0, 1, 6, 8, 3), normal(1, *shape)
+  full = gradients(function, x, kernel)
+  out, pull = jax.vjp(function, x.astype(jnp.bfloat16), kernel)
+  half = (out, *pull(normal(99, *out.shape).astype(jnp.bfloat16)))
+  assert half[0].dtype == half[1].dtype == jnp.bfloat16
+  assert half[2].dtype == jnp.float32
+  for a, b in zip(half, full):
+    a = np.asarray(a, np.float32)
+    assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)

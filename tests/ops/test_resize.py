@@ -90,3 +90,16 @@ def test_published_numbers(shared):
       atol=2e-6,
       err_msg=result,
     )
+
+
+@pytest.mark.parametrize('size', [(5, 7), (23, 31), (12, 1), (6, 27)])
+def test_half_pixel_centres_agree_with_scipy(image, size):
+  at = np.meshgrid(
+    *[(np.arange(b) + 0.5) * a / b - 0.5 for a, b in zip((12, 18), size)],
+    indexing='ij',
+  )
+  out = resize.bilinear(image, size=size)
+  expected = ndimage.map_coordinates(
+    np.asarray(image[0, ..., 1]), at, order=1, mode='nearest'
+  )
+  np.testing.assert_allclose(out[0, ..., 1], expected, atol=2e-6)

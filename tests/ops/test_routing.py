@@ -72,3 +72,13 @@ def test_a_smaller_budget_never_adds_a_block():
     gates = routing.most_probable(routing.budgeted(logits, beta))
     assert np.all(gates >= before)
     before = gates
+
+
+def test_straight_through_gives_gates_with_the_gradient_of_chances():
+  gates, chances = jnp.asarray([0.0, 1.0, 1.0]), jnp.asarray([0.3, 0.6, 1.0])
+  out, pull = jax.vjp(routing.straight_through, gates, chances)
+  np.testing.assert_allclose(out, gates, atol=1e-7)
+  cotangent = jnp.asarray([1.0, -2.0, 3.0])
+  of_gates, of_chances = pull(cotangent)
+  np.testing.assert_array_equal(of_gates, 0)
+  np.testing.assert_array_equal(of_chances, cotangent)
