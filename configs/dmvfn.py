@@ -210,16 +210,16 @@ def _small(config):
   config.model.scales = (4, 4, 2, 2, 1, 1)
   config.model.widths = (64, 64, 48, 48, 24, 24)
   config.model.router_scale = 4
-  config.batch_size = 8
   config.model.beta = 0.67
   config.model.inference_beta = 0.67
-  config.steps = 600
+  config.batch_size = 4
+  config.steps = 1400  # nothing moves before step 400 or so
   config.schedule.peak = 3e-3
   config.schedule.warmup = 50
   config.optim.clip_norm = 1.0
   config.workers = 0
-  config.log_every = 50
-  config.checkpoint_every = 200
+  config.log_every = 100
+  config.checkpoint_every = 400
   config.augment.crop = (64, 64)
 
 
@@ -244,6 +244,7 @@ def _smoke(config):
   config.model.widths = (16, 8, 8)
   config.data.size = (64, 64)
   config.augment.crop = None
+  config.batch_size = 8
   config.steps = 6
   config.schedule.warmup = 2
   config.log_every = 2
