@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features
@@ -153,21 +154,19 @@ def make(
 
   def loss(variables, video, key):
     _check_clip(video, frames.length, multiple)
-    # One example per target: the pair of true frames before it.
-    pair = jnp.concatenate(
-      [
-        jnp.stack([video[:, t - 2 * stride], video[:, t - stride]], 1)
-        for t in frames.target
-      ]
+    # One example per target, with the pair of true frames before it. The batch
+    # stays the outer axis, so that each device keeps its clips.
+    steps = (-2 * stride, -stride, 0)
+    triplets = jnp.stack(
+      [video[:, np.array([t + s for s in steps])] for t in frames.target], 1
     )
-    truth = jnp.concatenate([video[:, t] for t in frames.target])
+    triplets = triplets.reshape(-1, *triplets.shape[2:])
+    pair, truth = triplets[:, :2], triplets[:, 2]
     gates = training_gates(variables, pair, key)
     output = model.apply(variables, pair, gates)
     shown = output.frames if supervision == 'deep' else output.frames[-1:]
-    distances = losses.laplacian(
-      jnp.concatenate(shown), jnp.concatenate([truth] * len(shown))
-    )
-    distances = distances.reshape(len(shown), -1).mean(1)
+    distances = jax.vmap(losses.laplacian, (0, None))(jnp.stack(shown), truth)
+    distances = distances.mean(1)
     total = losses.deep_supervision(distances, gamma)
     error = jnp.mean((output.frames[-1] - truth) ** 2, (1, 2, 3))
     metrics = {
