@@ -187,18 +187,20 @@ class Block(nn.Module):
       inputs += 8
     self.head = Conv(inputs, 5, size=4, transposed=True, activated=False)
 
-  def __call__(self, frames, state):
+  def __call__(self, frames, state, first=False):
     """The voxel flow's increment.
 
     Args:
       frames: [B, H, W, 6], both frames.
       state: what is known so far.
+      first: whether that is nothing: the state is `start(frames)`.
 
     Returns:
       [B, H, W, 5] to be added to `state.voxel`, float32.
     """
-    run = self._published if self.formulation == 'published' else self._fast
-    return run(frames, state)
+    if self.formulation == 'published':
+      return self._published(frames, state)
+    return self._fast(frames, state, first)
 
   def _published(self, frames, state):
     """The layers as they are drawn."""
@@ -222,27 +224,31 @@ class Block(nn.Module):
       x = conv.transposed_conv(x, self.head.kernel)
     return self.head.finish(x.astype(jnp.float32))
 
-  def _fast(self, frames, state):
+  def _fast(self, frames, state, first):
     """The same with whatever is linear put together or moved to where less is.
 
     One convolution serves both paths where they see the same; the head mixes
-    the motion path's channels before these are enlarged.
+    the motion path's channels before these are enlarged; the first block, to
+    which the warped frames are the frames, sees each of them once.
     """
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
-    stack = [frames, state.older, state.newer, mask, flow]
-    x = conv.concatenate([part.astype(self.dtype) for part in stack])
     # The motion path sees the flow in small pixels.
     unit = np.repeat(np.float32([1, 1 / self.scale]), [13, 4])
-    kernel = self.motion_in_0.kernel * unit[None, None, :, None]
-    kernels = [kernel]
+    kernels = [self.motion_in_0.kernel * unit[None, None, :, None]]
     if self.spatial_path:
       kernels.append(self.spatial_0.kernel)
+    if first:
+      x = frames.astype(self.dtype)
+      kernels = [k[:, :, :6] + k[:, :, 6:12] for k in kernels]
+    else:
+      stack = [frames, state.older, state.newer, mask, flow]
+      x = conv.concatenate([part.astype(self.dtype) for part in stack])
     if self.scale == 1:
       both = conv.conv(x, jnp.concatenate(kernels, -1), stride=2, padding=1)
       motion, *spatial = jnp.split(both, [self.width // 2], -1)
     else:
       small = resize.bilinear(x, scale=1 / self.scale)
-      motion = conv.conv(small, kernel, stride=2, padding=1)
+      motion = conv.conv(small, kernels[0], stride=2, padding=1)
       spatial = [conv.conv(x, k, stride=2, padding=1) for k in kernels[1:]]
     motion = self._motion(self.motion_in_0.finish(motion))
     split = self.width // 4
@@ -350,7 +356,8 @@ class DMVFN(nn.Module):
     state = start(frames)
     outputs = []
     for i in range(len(self.scales)):
-      step = getattr(self, f'block_{i}')(frames, state)
+      block = getattr(self, f'block_{i}')
+      step = block(frames, state, first=i == 0)
       ungated = gated = moved(frames, state.voxel + step)
       if gates is not None:
         gate = gates[:, i, None, None, None]
@@ -386,7 +393,8 @@ class DMVFN(nn.Module):
 
         def use(state, i=i, block=block):
           with jax.named_scope(f'block_{i}'):
-            step = block.apply({'params': params[f'block_{i}']}, frames, state)
+            weights = {'params': params[f'block_{i}']}
+            step = block.apply(weights, frames, state, first=i == 0)
             return moved(frames, state.voxel + step)
 
         state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
