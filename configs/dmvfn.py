@@ -213,7 +213,7 @@ def _small(config):
   config.model.beta = 0.67
   config.model.inference_beta = 0.67
   config.batch_size = 4
-  config.steps = 1400  # nothing moves before step 400 or so
+  config.steps = 1200  # nothing moves before step 400 or so
   config.schedule.peak = 3e-3
   config.schedule.warmup = 50
   config.optim.clip_norm = 1.0
