@@ -131,12 +131,21 @@ def _steps(clips, triplets):
   return 300 * clips * triplets // 64
 
 
+def _frames(name, size):
+  """The fields of `data` for one of data/protocols.py."""
+  return ConfigDict(
+    {
+      'source': 'frames',
+      'dataset': name,
+      'root': f'data/{name}',
+      'size': size,
+    }
+  )
+
+
 def _dataset(config, name, size, clips, triplets):
-  config.data = ConfigDict({'source': 'frames'})
+  config.data = _frames(name, size)
   config.eval.data = ConfigDict()
-  config.data.dataset = name
-  config.data.root = f'data/{name}'
-  config.data.size = size
   config.steps = _steps(clips, triplets)
 
 
@@ -167,25 +176,11 @@ def _human36m(config):
 
 
 def _on_davis(config):
-  config.eval.data = ConfigDict(
-    {
-      'source': 'frames',
-      'dataset': 'davis17',
-      'root': 'data/davis17',
-      'size': (480, 864),
-    }
-  )
+  config.eval.data = _frames('davis17', (480, 864))
 
 
 def _on_vimeo(config):
-  config.eval.data = ConfigDict(
-    {
-      'source': 'frames',
-      'dataset': 'vimeo90k',
-      'root': 'data/vimeo90k',
-      'size': (256, 448),
-    }
-  )
+  config.eval.data = _frames('vimeo90k', (256, 448))
   config.eval.frames.context = (0, 1)
   config.eval.frames.target = (2,)
 
