@@ -11,6 +11,7 @@ import logging as python_logging
 import os
 import pathlib
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -114,8 +115,7 @@ def run(main, define_flags) -> None:
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.FATAL)
-      # What fails in its tasks is raised as well; logged, it is a traceback.
-      python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+      _quieten_failed_writes()
     try:
       if len(argv) > 1:
         raise ValueError(
@@ -127,6 +127,24 @@ def run(main, define_flags) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _quieten_failed_writes() -> None:
+  """Keeps Orbax's tracebacks of a failed write off the screen.
+
+  The failure itself is raised where it is saved. It is also logged by asyncio,
+  and TensorStore's threads, which find the event loop closed by the first
+  failure, hand theirs to `sys.unraisablehook`.
+  """
+  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
+  shown = sys.unraisablehook
+
+  def hook(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      shown(unraisable)
+
+  sys.unraisablehook = hook
 
 
 def _complain(error: Exception) -> None:
