@@ -87,8 +87,8 @@ class TestTraining:
 
 
 def evaluation(**settings):
-  settings = {'batch_size': 4} | PHOTOS | settings
-  with data.eval_batches('photos', **settings) as batches:
+  source = data.make_source('photos', split='test', **PHOTOS)
+  with data.eval_batches(source, **{'batch_size': 4} | settings) as batches:
     return list(batches)
 
 
@@ -150,7 +150,7 @@ def test_errors_of_a_source_reach_the_reader(monkeypatch):
   with pytest.raises(ValueError, match='clip.mp4 is damaged'):
     next(data.train_iterator('broken', num_frames=3, batch_size=2, seed=0))
   with pytest.raises(ValueError, match='clip.mp4 is damaged'):
-    next(data.eval_batches('broken', num_frames=3, batch_size=2))
+    next(data.eval_batches(Broken('test', 3), batch_size=2))
 
 
 def test_wrong_names_and_numbers():
@@ -159,19 +159,11 @@ def test_wrong_names_and_numbers():
   with pytest.raises(ValueError, match='no setting spede; .*max_speed'):
     data.make_source('photos', split='train', num_frames=3, spede=3)
   for batch_size, index, count in ((3, 0, 2), (0, 0, 1), (4, 2, 2)):
-    for function, extra in (
-      (data.train_iterator, {'seed': 0}),
-      (data.eval_batches, {}),
-    ):
-      with pytest.raises(ValueError, match='batch_size|process_index'):
-        function(
-          'photos',
-          batch_size=batch_size,
-          process_index=index,
-          process_count=count,
-          **PHOTOS,
-          **extra,
-        )
+    share = {'process_index': index, 'process_count': count}
+    with pytest.raises(ValueError, match='batch_size|process_index'):
+      train(1, batch_size=batch_size, **share)
+    with pytest.raises(ValueError, match='batch_size|process_index'):
+      evaluation(batch_size=batch_size, **share)
   with pytest.raises(ValueError, match='flip must be'):
     train(1, flip='sideways')
   with pytest.raises(ValueError, match='Cannot crop 99x99'):

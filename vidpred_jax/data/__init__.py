@@ -1,8 +1,17 @@
 """Clips for training and evaluation: sources by name, two iterators.
 
 A source is a grain random access source: `source[i]` is a dict with `video`
-uint8 [T, H, W, C] and `name`, a function of `i` alone. `train_iterator` gives
-random batches without end, `eval_batches` every clip once.
+[T, H, W, C] and `name`, a function of `i` alone. `source.kind` says what the
+values are:
+
+  'image': uint8, or float32 in [0, 1].
+  'field': float32 physical fields, each variable (channel) normalised: the
+    value in its unit is `video * source.std + source.mean`. Such a source also
+    has `mean` and `std` float32 [C], those of the training split, `units`, one
+    text of all channels, and `latitudes` float32 [H] in degrees, or None.
+
+`train_iterator` gives random batches without end, `eval_batches` every clip of
+a source once.
 """
 
 import functools
@@ -133,9 +142,9 @@ def train_iterator(
     **settings: of the source.
 
   Returns:
-    An iterator of dicts with `video` uint8 [B, T, H, W, C], where B is
-    `batch_size / process_count`, and the source's other arrays. Call its
-    `close()` when done.
+    An iterator of dicts with `video` [B, T, H, W, C] of the source's type,
+    where B is `batch_size / process_count`, and the source's other arrays. Call
+    its `close()` when done.
 
   Raises:
     ValueError: if a setting is wrong or `batch_size` does not divide.
@@ -153,6 +162,11 @@ def train_iterator(
     raise ValueError(
       'The exact flow is that of clips as they are: with_flow '
       'goes with no augmentation.'
+    )
+  if reverse_channels and source.kind != 'image':
+    raise ValueError(
+      f'reverse_channels exchanges red and blue; the channels of {source!r} '
+      'are physical variables.'
     )
   dataset = grain.MapDataset.source(source).seed(seed).shuffle()
   # 2026-11: endless repetition overflows in grain 0.2.18 if `local` is 1.
@@ -181,39 +195,32 @@ def train_iterator(
 
 
 def eval_batches(
-  name: str,
+  source,
   *,
-  num_frames: int,
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
   limit: int | None = None,
-  split: str = 'test',
-  **settings,
 ) -> 'Batches':
-  """Every clip of a split exactly once, in order.
+  """Every clip of a source exactly once, in order.
 
   Args:
-    name: one of `SOURCES`.
-    num_frames: frames per clip, T.
+    source: from `make_source`, usually of the split 'test'.
     batch_size: clips per batch in all processes together.
     process_index: this process.
     process_count: number of processes that share a batch. All give the same
       number of batches; concatenated in their order they are in order.
-    limit: at most so many clips, evenly spread over the split; None for all.
-    split: which clips.
-    **settings: of the source.
+    limit: at most so many clips, evenly spread over the source; None for all.
 
   Returns:
-    An iterator of dicts with `video` uint8 [B, T, H, W, C], `valid` bool [B],
-    and the source's other arrays. The last batch is filled up with copies of
-    the last clip, whose `valid` is False.
+    An iterator of dicts with `video` [B, T, H, W, C], `valid` bool [B], and the
+    source's other arrays. The last batch is filled up with copies of the last
+    clip, whose `valid` is False.
 
   Raises:
     ValueError: if a setting is wrong or `batch_size` does not divide.
   """
   local = _local_batch_size(batch_size, process_index, process_count)
-  source = make_source(name, split=split, num_frames=num_frames, **settings)
   total = len(source)
   count = total if limit is None else min(limit, total)
   if count < 1:

@@ -44,6 +44,8 @@ class FrameClips:
   Items are dicts with `video` uint8 [T, H, W, 3] and `name`.
   """
 
+  kind = 'image'
+
   def __init__(
     self,
     split: str,

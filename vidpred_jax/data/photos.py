@@ -63,6 +63,8 @@ class PhotosInMotion:
   `video[t]` sampled at `(x, y) + flow[t]` is `video[t + 1]` up to resampling.
   """
 
+  kind = 'image'
+
   def __init__(
     self,
     split: str,

@@ -60,6 +60,8 @@ class VideoClips:
     unreadable: (file, why) of those left out.
   """
 
+  kind = 'image'
+
   def __init__(
     self,
     split: str,
