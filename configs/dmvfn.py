@@ -110,8 +110,9 @@ def get_config(variants: str = '') -> ConfigDict:
   config.eval.every = 0  # steps between evaluations in training; 0: none
   config.eval.quick_limit = 64  # clips of those evaluations
   config.eval.best = ''  # a metric: its best checkpoint is kept and exported
-  config.eval.show = 4  # clips in picture.png and video.mp4
-  config.eval.show_fps = 2  # of video.mp4
+  config.eval.show = 4  # clips in picture.png and the film
+  config.eval.show_as = 'mp4'  # or gif
+  config.eval.show_fps = 2  # of the film
   config.lock()
 
   named = [v for v in variants.split(',') if v]

@@ -137,11 +137,28 @@ def test_frames_are_taken_by_index():
 
 
 def test_image_metrics_refuse_physical_fields():
-  fields = clips(3).astype(np.float32) + 250.0
+  fields, scale = clips(3).astype(np.float32), (250.0, 3.0)
   with pytest.raises(ValueError, match='psnr/float.*physical fields'):
-    run(fields, 3)
-  result = run(fields, 3, names=('rmse/mean', 'mae/mean'))
-  assert result.values['copy_last']['rmse/mean']['mean'] > 1
+    run(fields, 3, field=scale)
+  names = ('rmse/mean', 'mae/mean')
+  result = run(fields, 3, names=names, field=scale).values['copy_last']
+  # In the field's own units: the mean cancels, the standard deviation scales.
+  plain = run(fields, 3, names=names, field=(0.0, 1.0)).values['copy_last']
+  assert plain['rmse/mean']['mean'] > 1
+  for name in names:
+    np.testing.assert_allclose(
+      result[name]['per_frame'],
+      3 * np.array(plain[name]['per_frame']),
+      rtol=1e-4,
+    )
+
+
+def test_field_metrics_refuse_images():
+  measure = metrics.METRICS['mae/mean']._replace(kind='field')
+  with pytest.raises(ValueError, match='some/field.*these clips are images'):
+    evaluate.evaluate(
+      toy(), {}, [], {'some/field': measure}, key=jax.random.key(0)
+    )
 
 
 def test_infinite_values_are_json():

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec
 
 from vidpred_jax import (
   checkpoint,
@@ -69,32 +70,54 @@ def baselines(frames: systems.Frames, context: jax.Array) -> dict:
   return result
 
 
-def make_eval_step(system: systems.System, measures: dict):
+def make_eval_step(system: systems.System, measures: dict, mesh, field=None):
   """A function `(variables, video, key) -> dict`; not yet compiled.
 
   Args:
     system: what to evaluate.
     measures: `{name: metrics.Metric}`.
+    mesh: from `runtime.mesh`.
+    field: as for `evaluate`.
 
   Returns:
     The step. It gives `'values'` {source: {metric: [B, N]}}, `'frames'`
     [B, N, H, W, C] and what `System.explain` gives.
   """
 
+  def predict(variables, context, key):
+    if system.explain is None:
+      return system.predict(variables, context, key), {}
+    return system.explain(variables, context, key)
+
+  if mesh.size > 1 and not system.stochastic:
+    # Each device by itself: a system may loop over its samples. Not where they
+    # are drawn, for what is drawn depends on the shape of the whole batch.
+    every, batch = PartitionSpec(), PartitionSpec('data')
+    predict = jax.shard_map(
+      predict,
+      mesh=mesh,
+      in_specs=(every, batch, every),
+      out_specs=batch,
+      check_vma=False,
+    )
+
+  def in_units(frames):
+    if field is None:
+      return frames
+    mean, std = (jnp.asarray(x, jnp.float32) for x in field)
+    return frames * std.reshape(1, 1, 1, 1, -1) + mean.reshape(1, 1, 1, 1, -1)
+
   def eval_step(variables, video, key):
     video = base.as_float(video)
     context = base.take(video, system.frames.context)
-    target = base.take(video, system.frames.target)
-    if system.explain is None:
-      frames, details = system.predict(variables, context, key), {}
-    else:
-      frames, details = system.explain(variables, context, key)
+    target = in_units(base.take(video, system.frames.target))
+    frames, details = predict(variables, context, key)
     predictions = {
       'prediction': frames,
       **baselines(system.frames, context),
     }
     values = {
-      source: {k: m.values(pred, target) for k, m in measures.items()}
+      source: {k: m.values(in_units(pred), target) for k, m in measures.items()}
       for source, pred in predictions.items()
     }
     return {'values': values, 'frames': frames, **details}
@@ -111,6 +134,7 @@ def evaluate(
   key: jax.Array,
   mesh=None,
   show: int = 0,
+  field=None,
 ) -> Result:
   """Measures a system on a stream of batches.
 
@@ -123,17 +147,21 @@ def evaluate(
     key: batch i is predicted with `fold_in(key, i)`.
     mesh: from `runtime.mesh`; None for one of all devices.
     show: keep this many clips for pictures.
+    field: None if the clips are images; for physical fields `(mean, std)`, each
+      [C] or a number: the clips are normalised by them and measured in the
+      field's own units.
 
   Returns:
     A `Result`.
 
   Raises:
-    ValueError: if there is no clip, or an image metric is asked for on
-      physical fields.
+    ValueError: if there is no clip, an image metric is asked for on physical
+      fields, or a field metric on images.
   """
   mesh = mesh or runtime.mesh()
   sharding = runtime.batch_sharding(mesh)
   measures = dict(measures)
+  _check_kind(field, measures)
   skipped, step = [], None
   clips, sums, block_sum, shown = 0, None, 0.0, {}
   bar = tqdm.tqdm(
@@ -145,11 +173,10 @@ def evaluate(
   for index, batch in enumerate(bar):
     video, valid = _pad(batch['video'], np.asarray(batch['valid']))
     if step is None:
-      _check_kind(video, measures)
       side = min(video.shape[2:4])
       skipped = [k for k, m in measures.items() if side < m.minimum_size]
       measures = {k: m for k, m in measures.items() if k not in skipped}
-      step = runtime.jit(make_eval_step(system, measures))
+      step = runtime.jit(make_eval_step(system, measures, mesh, field))
     out = step(
       variables,
       jax.make_array_from_process_local_data(sharding, video),
@@ -182,13 +209,19 @@ def evaluate(
   return Result(clips, values, blocks, shown, skipped)
 
 
-def _check_kind(video, measures) -> None:
-  """Raises ValueError for image metrics on physical fields."""
-  refused = [k for k, m in measures.items() if m.kind == 'image']
-  if video.dtype != np.uint8 and refused:
+def _check_kind(field, measures) -> None:
+  """Raises ValueError for metrics that do not fit what is measured."""
+  wrong = 'field' if field is None else 'image'
+  refused = ', '.join(k for k, m in measures.items() if m.kind == wrong)
+  if refused and field is None:
     raise ValueError(
-      f'{", ".join(refused)} measure images in [0, 1]; these clips are '
-      f'physical fields ({video.dtype}), use mse, mae or rmse.'
+      f'{refused} measure physical fields on a grid of latitudes; these clips '
+      'are images, use psnr, ssim, mse or mae.'
+    )
+  if refused:
+    raise ValueError(
+      f'{refused} measure images in [0, 1]; these clips are physical fields '
+      'in units of their own, use mse, mae or rmse.'
     )
 
 
@@ -279,7 +312,7 @@ def protocol_data(config) -> dict:
   return own if 'source' in own else config.data.to_dict() | own
 
 
-def make_measures(config) -> dict:
+def make_measures(config, source) -> dict:
   """The metrics of `config.eval`; raises ValueError if one cannot be."""
   files = config.eval.lpips
   measures = {}
@@ -287,16 +320,22 @@ def make_measures(config) -> dict:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
       extra['variables'] = convert.lpips(files.backbone, files.heads)
+    if name.endswith('/latitude'):
+      if source.kind != 'field' or source.latitudes is None:
+        raise ValueError(
+          f'{name} needs physical fields with latitudes; '
+          f'{config.data.source!r} has none.'
+        )
+      extra['latitudes'] = source.latitudes
     measures[name] = metrics.make(name, **extra)
+  _check_kind(_field(source), measures)
   return measures
 
 
-def check(config) -> None:
-  """Raises what would keep `config` from being evaluated, before training."""
-  system = make_system(config, config.eval.frames)
-  make_measures(config)
+def make_source(config, system):
+  """The split that is evaluated on."""
   settings = protocol_data(config)
-  data.make_source(
+  return data.make_source(
     settings.pop('source'),
     split='test',
     num_frames=system.frames.length,
@@ -304,28 +343,37 @@ def check(config) -> None:
   )
 
 
+def _field(source):
+  return (source.mean, source.std) if source.kind == 'field' else None
+
+
+def check(config) -> None:
+  """Raises what would keep `config` from being evaluated, before training."""
+  system = make_system(config, config.eval.frames)
+  make_measures(config, make_source(config, system))
+
+
 def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
   """Evaluates variables by the protocol that `config.eval` describes."""
   system = make_system(config, config.eval.frames)
-  settings = protocol_data(config)
+  source = make_source(config, system)
   processes = jax.process_count()
   batches = data.eval_batches(
-    settings.pop('source'),
-    num_frames=system.frames.length,
+    source,
     batch_size=-(-config.eval.batch_size // processes) * processes,
     process_index=jax.process_index(),
     process_count=processes,
     limit=limit or config.eval.limit or None,
-    **settings,
   )
   return evaluate(
     system,
     variables,
     batches,
-    make_measures(config),
+    make_measures(config, source),
     key=jax.random.key(config.eval.seed),
     mesh=mesh,
     show=show,
+    field=_field(source),
   )
 
 
@@ -408,12 +456,17 @@ def _show(result: Result, config, workdir: pathlib.Path) -> list[str]:
   shown = result.shown
   clips = []
   for i, video in enumerate(shown['video']):
+    context, target, prediction = _as_images(
+      video[list(config.eval.frames.context)],
+      video[list(config.eval.frames.target)],
+      shown['frames'][i],
+    )
     optional = {k: shown[k][i] for k in ('flow', 'blocks') if k in shown}
     clips.append(
       {
-        'context': video[list(config.eval.frames.context)],
-        'prediction': shown['frames'][i],
-        'target': video[list(config.eval.frames.target)],
+        'context': context,
+        'prediction': prediction,
+        'target': target,
         'title': f'clip {i}',
         **optional,
       }
@@ -423,10 +476,24 @@ def _show(result: Result, config, workdir: pathlib.Path) -> list[str]:
   picture.save_png(
     workdir / 'picture.png', picture.demo_grid(clips, steps=steps)
   )
+  film = f'video.{config.eval.show_as}'
   with video_io.Writer(
-    workdir / 'video.mp4', fps=config.eval.show_fps, overwrite=True
+    workdir / film, fps=config.eval.show_fps, overwrite=True
   ) as writer:
     for clip in clips:
       for frame in picture.demo_frames(**clip):
         writer.write(frame)
-  return ['picture.png', 'video.mp4']
+  return ['picture.png', film]
+
+
+def _as_images(context, target, prediction):
+  """Frames that can be looked at: images as they are, a field's first variable.
+
+  A field's greys run from the least to the greatest of what was true.
+  """
+  if context.dtype == np.uint8:
+    return context, target, prediction
+  true = np.concatenate([context, target])[..., :1]
+  low, high = true.min(), true.max()
+  span = max(high - low, 1e-6)
+  return [(x[..., :1] - low) / span for x in (context, target, prediction)]

@@ -169,3 +169,33 @@ def feature_distance(
     difference = a.astype(jnp.float32) - b.astype(jnp.float32)
     total += weight * jnp.mean(jnp.abs(difference))
   return total
+
+
+def differential_divergence(
+  pred: jax.Array, target: jax.Array, temperature: float = 0.1
+) -> jax.Array:
+  """How differently two clips change (Tan et al., TAU, CVPR 2023, eq. (6)).
+
+  The differences of successive frames become distributions over all their
+  values by a softmax; P of the prediction, Q of the truth, and the mean of
+  P log(P / Q) over values, frames and clips is the loss. (The mean where the
+  divergence has a sum, as published.)
+
+  Args:
+    pred: [B, T, H, W, C].
+    target: the same.
+    temperature: of the softmax.
+
+  Returns:
+    A scalar; 0 for fewer than three frames, as published.
+  """
+  chex.assert_equal_shape([pred, target])
+  if pred.shape[1] < 3:
+    return jnp.zeros((), pred.dtype)
+
+  def change(clip):
+    steps = clip[:, 1:] - clip[:, :-1]
+    return jax.nn.softmax(steps.reshape(*steps.shape[:2], -1) / temperature)
+
+  p, q, tiny = change(pred), change(target), 1e-12
+  return jnp.mean(p * jnp.log(p / (q + tiny) + tiny))

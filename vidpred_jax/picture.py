@@ -406,10 +406,19 @@ def _panels(context, prediction, target, flow, blocks, max_flow, min_side, n):
 
 
 def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
-  """Writes an image `[H, W, C]` as a PNG, making its folder if needed."""
+  """Writes an image `[H, W, C]` as a PNG, making its folder if needed.
+
+  A picture that was there stays until the new one is complete.
+  """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(np.ascontiguousarray(to_rgb(image))).save(path, format='PNG')
+  partial = path.with_name(path.name + '.partial')
+  try:
+    image = Image.fromarray(np.ascontiguousarray(to_rgb(image)))
+    image.save(partial, format='PNG')
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 def _canvas(height: int, width: int) -> np.ndarray:

@@ -430,41 +430,20 @@ class Predictor:
     return shots
 
   def _call(self, states, size, key, wanted, explain):
-    try:
-      return self._step(
-        self.variables,
-        tuple(states),
-        np.array(size, np.int32),
-        key,
-        wanted=wanted,
-        explain=explain,
+    channels, expected = states[0].shape[-1], self.system.channels
+    if channels != expected:
+      raise ValueError(
+        f'The frames have {channels} channels, this system takes {expected}. '
+        'Drop an alpha channel, or repeat a grey one.'
       )
-    except Exception:
-      self._check_channels(states[0].shape)
-      raise
-
-  def _check_channels(self, shape) -> None:
-    """Says so if another number of channels is what would have worked."""
-
-    def works(channels):
-      context = jax.ShapeDtypeStruct(
-        (1, len(self.system.frames.context), *shape[:2], channels), jnp.float32
-      )
-      try:
-        jax.eval_shape(
-          self.system.predict, self.variables, context, jax.random.key(0)
-        )
-      except Exception:
-        return False
-      return True
-
-    if not works(shape[-1]):
-      for channels in (3, 1):
-        if works(channels):
-          raise ValueError(
-            f'The frames have {shape[-1]} channels, this system takes '
-            f'{channels}. Drop an alpha channel, or repeat a grey one.'
-          ) from None
+    return self._step(
+      self.variables,
+      tuple(states),
+      np.array(size, np.int32),
+      key,
+      wanted=wanted,
+      explain=explain,
+    )
 
 
 class _Shot(NamedTuple):

@@ -148,16 +148,6 @@ def run(config, workdir: str) -> bool:
     )
   system = evaluate.make_system(config, config.frames)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
-  state, rule = _initial_state(config, system, schedule, mesh)
-  step_fn = runtime.jit(
-    make_train_step(
-      system,
-      rule,
-      accumulate=config.accumulate,
-      ema=config.ema.to_dict() if config.ema.decay else None,
-    ),
-    donate_argnums=0,
-  )
   best = None
   if config.eval.every and config.eval.best:
     if config.eval.best not in config.eval.metrics:
@@ -170,8 +160,6 @@ def run(config, workdir: str) -> bool:
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   with saved, workdirs.Sigterm() as stop, workdirs.Log(workdir) as log:
     start = saved.latest_step() or 0
-    if start:
-      state = checkpoint.restore(saved, start, state)
     log.start(start)
     settings = config.data.to_dict() | config.augment.to_dict()
     batches = data.train_iterator(
@@ -185,6 +173,19 @@ def run(config, workdir: str) -> bool:
       workers=config.workers,
       **settings,
     )
+    batch = next(batches)['video']
+    state, rule = _initial_state(config, system, schedule, mesh, batch.shape)
+    if start:
+      state = checkpoint.restore(saved, start, state)
+    step_fn = runtime.jit(
+      make_train_step(
+        system,
+        rule,
+        accumulate=config.accumulate,
+        ema=config.ema.to_dict() if config.ema.decay else None,
+      ),
+      donate_argnums=0,
+    )
     key = jax.random.key(config.seed)
     sharding = runtime.batch_sharding(mesh)
     previous, ended = None, start >= config.steps
@@ -197,13 +198,11 @@ def run(config, workdir: str) -> bool:
     )
     try:
       for step in range(start + 1, config.steps + 1):
-        video = jax.make_array_from_process_local_data(
-          sharding, next(batches)['video']
-        )
+        video = jax.make_array_from_process_local_data(sharding, batch)
         state, values = step_fn(state, video, key)
-        if (
-          previous is not None
-        ):  # a step behind, so that the device never waits
+        batch = next(batches)['video']
+        # A step behind, so that the device never waits.
+        if previous is not None:
           _check_finite(previous, step - 1)
         previous = values
         bar.update()
@@ -244,16 +243,9 @@ def run(config, workdir: str) -> bool:
     return ended
 
 
-def _initial_state(config, system, schedule, mesh):
+def _initial_state(config, system, schedule, mesh, shape):
   """The state before the first step, placed on the mesh, and the optimiser."""
-  size = config.augment.get('crop') or config.data.size
-  if not isinstance(size, tuple | list) or [type(n) for n in size] != [int] * 2:
-    raise ValueError(
-      f'data.size or augment.crop must be (height, width), got {size}.'
-    )
-  height, width = size
-  channels = config.model.get('channels', 3)
-  clip = jnp.zeros((1, system.frames.length, height, width, channels))
+  clip = jnp.zeros((1, *shape[1:]))
   variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
   for name, path in config.features.items():

@@ -49,6 +49,7 @@ class System(NamedTuple):
     frames: the frames `loss` and `predict` are about.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
+    channels: of a frame, C.
     explain: `(variables, context, key) -> (frames, details)`: as `predict`, and
       a dict of what the model looked at, each `[B, N, ...]`: `'flow'`
       [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
@@ -62,6 +63,7 @@ class System(NamedTuple):
   frames: Frames
   multiple: int
   stochastic: bool
+  channels: int = 3
   explain: Callable | None = None
 
 
