@@ -154,7 +154,7 @@ def test_errors_of_a_source_reach_the_reader(monkeypatch):
 
 
 def test_wrong_names_and_numbers():
-  with pytest.raises(ValueError, match='foto.*frames, photos, videos'):
+  with pytest.raises(ValueError, match='foto.*frames, .*photos, .*videos'):
     data.make_source('foto', split='train', num_frames=3)
   with pytest.raises(ValueError, match='no setting spede; .*max_speed'):
     data.make_source('photos', split='train', num_frames=3, spede=3)
@@ -168,6 +168,37 @@ def test_wrong_names_and_numbers():
     train(1, flip='sideways')
   with pytest.raises(ValueError, match='Cannot crop 99x99'):
     train(1, crop=99)
+
+
+def test_augmentation_of_fields():
+  class Field:
+    kind = 'field'
+
+    def __init__(self, split, num_frames):
+      del split
+      self.shape = (num_frames, 6, 6, 3)
+
+    def __len__(self):
+      return 4
+
+    def __getitem__(self, i):
+      size = np.prod(self.shape)
+      values = np.arange(size, dtype=np.float32).reshape(self.shape)
+      return {'video': values + 0.5 * (i % 2), 'name': str(i)}
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(data.SOURCES, 'field', Field)
+    settings = {'num_frames': 2, 'batch_size': 4, 'seed': 3}
+    some = {'crop': (4, 5), 'flip': True, 'reverse_time': True}
+    with data.train_iterator('field', **settings, **some) as batches:
+      video = next(batches)['video']
+    assert video.dtype == np.float32 and video.shape == (4, 2, 4, 5, 3)
+    whole = np.arange(2 * 6 * 6 * 3, dtype=np.float32).reshape(2, 6, 6, 3)
+    for clip in video:  # values are moved, never mixed
+      assert len(np.unique(clip)) == clip.size
+      assert np.isin(clip, np.concatenate([whole, whole + 0.5])).all()
+    with pytest.raises(ValueError, match='red and blue.*physical'):
+      data.train_iterator('field', **settings, reverse_channels=True)
 
 
 def test_needs_neither_jax_nor_cv2():

@@ -10,7 +10,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from vidpred_jax import metrics
 
-FRAME = [name for name in metrics.METRICS if not name.startswith('lpips')]
+FRAME = [
+  name
+  for name in metrics.METRICS
+  if not name.startswith('lpips') and not name.endswith('latitude')
+]
 IMAGE = [name for name in FRAME if metrics.METRICS[name].kind == 'image']
 
 

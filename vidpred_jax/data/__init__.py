@@ -23,12 +23,25 @@ import grain
 import numpy as np
 from absl import flags
 
-from vidpred_jax.data import folders, photos, transforms, videos
+from vidpred_jax.data import (
+  digits,
+  episodes,
+  fields,
+  folders,
+  photos,
+  traffic,
+  transforms,
+  videos,
+)
 
 SOURCES = {
   'photos': photos.PhotosInMotion,
+  'moving_digits': digits.MovingDigits,
   'videos': videos.VideoClips,
   'frames': folders.FrameClips,
+  'episodes': episodes.Episodes,
+  'weather': fields.Fields,
+  'taxibj': traffic.TaxiBJ,
 }
 
 
@@ -138,7 +151,8 @@ def train_iterator(
     rotate: whether to turn by random multiples of 90 degrees.
     flip: whether to mirror at random; 'horizontal' or 'vertical' for one only.
     reverse_time: whether to play half of the clips backwards.
-    reverse_channels: whether to exchange red and blue in half of the clips.
+    reverse_channels: whether to exchange red and blue in half of the clips; not
+      for fields.
     **settings: of the source.
 
   Returns:

@@ -10,8 +10,15 @@ import sys
 
 from absl import app, flags
 
-from vidpred_jax.data import folders
+from vidpred_jax.data import digits, fields, folders, traffic
 from vidpred_jax.data.protocols import PROTOCOLS
+
+# Data sets that do not lie on disk as frames.
+_COUNTERS = {
+  'moving_mnist': digits.count,
+  'weatherbench': fields.count,
+  'taxibj': traffic.count,
+}
 
 
 def define_flags() -> None:
@@ -36,14 +43,12 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
   rows, notes, good = [('split', 'clips', 'expected', 'state')], [], True
   for split, expected in protocol.counts.items():
     try:
-      sequences = folders.find(dataset, root, split)
+      found, absent = _found(dataset, root, split)
     except (FileNotFoundError, ValueError) as error:
       rows.append((split, '0', str(expected.clips), 'missing'))
       notes.append(str(error))
       good = False
       continue
-    found = folders.count(dataset, sequences, split)
-    absent = folders.missing(sequences)
     if absent:
       state = f'{len(absent)} files missing'
       notes.append(f'{split}: missing {", ".join(absent[:3])}, ...')
@@ -67,6 +72,14 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
       *notes,
     ]
   ), good
+
+
+def _found(dataset: str, root: str, split: str) -> tuple[int, list[str]]:
+  """How many clips of a split are there, and files that should be."""
+  if dataset in _COUNTERS:
+    return _COUNTERS[dataset](root, split), []
+  sequences = folders.find(dataset, root, split)
+  return folders.count(dataset, sequences), folders.missing(sequences)
 
 
 def main(argv) -> None:

@@ -2,8 +2,10 @@
 
 One table, `PROTOCOLS`. Numbers of clips, windows and sizes are those of DMVFN
 (paper 4.1 and its published code) and, for UCF Sports and Human3.6M, of STRPM,
-whose setting DMVFN's Table 3 follows. A `Count` that is not `exact` is stated
-somewhere but could not be confirmed; `note` says why.
+whose setting DMVFN's Table 3 follows; from `kth` on those of SimVPv2 (paper V),
+whose published code is OpenSTL, and for RoboNet and BridgeData of PredBench. A
+`Count` that is not `exact` is stated somewhere but could not be confirmed;
+`note` says why.
 
 Differences from the reference:
   - Cityscapes: the paper trains on 2945 clips; the data set and the published
@@ -40,11 +42,17 @@ class Protocol(NamedTuple):
     size: (H, W) to which frames are resized; None: as on disk.
     resize: how, and on whose word.
     window: frames in a test clip.
-    test: which windows are for testing: 'first' one of each sequence or 'all'.
-    train: which windows are for training: 'all' of each sequence, or
-      'random': one of a random video with a random start and step.
+    test: which windows are for testing: 'first' or 'middle' one of each
+      sequence, 'all', or 'back': from the end of each sequence backwards,
+      without overlap (KTH: every 3rd of jogging and running).
+    train: which windows are for training: 'all' or 'back' of each sequence,
+      'start': one of each sequence with a random start, or 'random': with a
+      random step, too.
     counts: split -> what should be there.
     protocol: which frames are seen, asked for and reported.
+    fit: the function of `resize` that is used for `size`.
+    channels: 3, or 1 for grey.
+    source: which of `data.SOURCES` reads it.
   """
 
   title: str
@@ -58,6 +66,9 @@ class Protocol(NamedTuple):
   train: str
   counts: dict[str, Count]
   protocol: str
+  fit: str = 'linear'
+  channels: int = 3
+  source: str = 'frames'
 
 
 _PREPARED = 'or prepared: {train,test}/<clip>/<frame>.png'
@@ -193,6 +204,182 @@ PROTOCOLS = {
     },
     protocol='4 frames -> 4, every 5th frame; t+1 and t+4',
   ),
+  'kth': Protocol(
+    title='KTH actions',
+    url='https://www.csc.kth.se/cvap/actions/, or its frames kth_action.zip of '
+    'github.com/chengtan9907/OpenSTL/releases',
+    licence='none stated',
+    layout='[kth/]<action>/person<nn>_<action>_d<n>_uncomp.avi and '
+    '[kth/]00sequences.txt; or frames: '
+    '[kth/]<action>/person<nn>_<action>_d<n>_uncomp/image_<number>.jpg',
+    size=(128, 128),
+    resize=f'{_CV2}, grey, whatever the shape of the frames (OpenSTL)',
+    window=30,
+    test='back',
+    train='back',
+    counts={
+      'train': Count(
+        5200,
+        False,
+        'persons 1-16; as published for 10 -> 20. The published rule gives '
+        'more windows of 30 in the annotated frames, some 460 of a person',
+      ),
+      'test': Count(3167, False, 'persons 17-25; likewise'),
+    },
+    protocol='10 frames -> 20 or 40; windows are as long as what is asked for',
+    channels=1,
+  ),
+  'caltech': Protocol(
+    title='KITTI raw -> Caltech Pedestrian',
+    url='training: https://www.cvlibs.net/datasets/kitti/raw_data.php (city, '
+    'residential, road); testing: https://data.caltech.edu/records/f6rph-90m20',
+    licence='KITTI: CC BY-NC-SA 3.0, needs registration; Caltech: none seen',
+    layout='[kitti/][<category>/][<date>/]<drive>_sync/image_03/data/*.png of '
+    'the 57 drives; [caltech/]set06 to set10/V*.seq (or .avi, or folders of '
+    'frames, with all 30 frames a second)',
+    size=(128, 160),
+    resize='to a height of 128, bilinear with antialiasing, then the centre of '
+    'the width (PredNet)',
+    window=11,
+    test='back',
+    train='back',
+    counts={
+      'train': Count(
+        2042,
+        False,
+        'drives as PredNet. Published for 10 -> 1, but they fit windows of 20 '
+        'frames; of 11 frames users count 3738',
+      ),
+      'test': Count(1983, False, 'every 3rd frame of set06 to set10; likewise'),
+    },
+    protocol='10 frames -> 1, at 10 frames a second',
+    fit='centre',
+  ),
+  'human36m_256': Protocol(
+    title='Human3.6M, 256x256',
+    url='http://vision.imar.ro/human3.6m, or its frames of '
+    'github.com/chengtan9907/OpenSTL, with the window lists',
+    licence='academic use only; needs a signed form',
+    layout='{train,test}.txt with lines `images/<name>_,<first frame>,...`; '
+    'images/<subject>_<action>.<camera>_<frame, 6 digits>.jpg',
+    size=(256, 256),
+    resize='cv2.resize, INTER_CUBIC (OpenSTL); for training there to 292x292, '
+    'then a random crop of 256 and quarter turns',
+    window=8,
+    test='first',
+    train='all',
+    counts={
+      'train': Count(73404, True, 'windows of 8 frames, 5 apart'),
+      'test': Count(8582, True, 'windows of 8 frames, 5 apart'),
+    },
+    protocol='4 frames -> 4, every 5th frame (SimVPv2)',
+    fit='cubic',
+  ),
+  'robonet': Protocol(
+    title='RoboNet',
+    url='https://github.com/SudeepDasari/RoboNet (hdf5, 36 GB); lists: '
+    'data/annotations/robonet/*.json of github.com/OpenEarthLab/PredBench',
+    licence='none seen',
+    layout='[hdf5/]*.hdf5; [annotations/]robonet_{train,val,test}.json, lists '
+    'of their names; without robonet_train.json all others are for training',
+    size=(120, 160),
+    resize=f'{_CV2} (PredBench)',
+    window=12,
+    test='middle',
+    train='start',
+    counts={
+      'train': Count(
+        145000, False, 'about: some 162000 episodes less those of the lists'
+      ),
+      'val': Count(16217, True, 'episodes'),
+      'test': Count(256, True, 'episodes, those of FitVid'),
+    },
+    protocol='2 frames -> 10; training camera 0, testing a random camera',
+  ),
+  'bridgedata': Protocol(
+    title='BridgeData v1',
+    url='https://sites.google.com/view/bridgedata (v1); lists: '
+    'data/annotations/bridgedata/*.json of github.com/OpenEarthLab/PredBench',
+    licence='CC BY 4.0',
+    layout='[annotations/]bridgedata_{train,val,test}.json with '
+    '`{folder: number of frames}`, and [bridge_data_v1/]<folder>/im_<k>.jpg',
+    size=(120, 160),
+    resize=f'{_CV2} (PredBench)',
+    window=12,
+    test='middle',
+    train='start',
+    counts={
+      'train': Count(31775, True, 'episodes of at least 12 frames'),
+      'val': Count(3973, True, 'episodes of at least 12 frames'),
+      'test': Count(3971, True, 'episodes of at least 12 frames'),
+    },
+    protocol='2 frames -> 10; v2 (TFDS: `bridge`) is another data set',
+  ),
+  'moving_mnist': Protocol(
+    title='Moving MNIST',
+    url='https://ossci-datasets.s3.amazonaws.com/mnist/ (IDX files), '
+    'https://www.cs.toronto.edu/~nitish/unsupervised_video/ '
+    '(mnist_test_seq.npy)',
+    licence='MNIST: CC BY-SA 3.0, as commonly stated',
+    layout='[moving_mnist/]train-images-idx3-ubyte[.gz] and '
+    'mnist_test_seq.npy, or to generate the test clips '
+    't10k-images-idx3-ubyte[.gz]',
+    size=(64, 64),
+    resize='none',
+    window=20,
+    test='all',
+    train='all',
+    counts={
+      'train': Count(60000, True, 'digits; clips are generated'),
+      'test': Count(10000, True, 'clips of mnist_test_seq.npy'),
+    },
+    protocol='10 frames -> 10',
+    channels=1,
+    source='moving_digits',
+  ),
+  'weatherbench': Protocol(
+    title='WeatherBench',
+    url='https://dataserv.ub.tum.de/index.php/s/m1524895 (5.625deg and '
+    '1.40625deg)',
+    licence='ERA5: Copernicus licence, with attribution',
+    layout='<variable>/*.nc, one file per year, such as '
+    '2m_temperature/2m_temperature_1979_5.625deg.nc',
+    size=None,
+    resize='none: 32x64 at 5.625 degrees, 128x256 at 1.40625',
+    window=24,
+    test='all',
+    train='all',
+    counts={
+      'train': Count(
+        324313, False, 'windows in 1979 to 2015; the published code: 2010 on'
+      ),
+      'test': Count(
+        17497, False, 'windows in 2017 and 2018; the published code: 17495'
+      ),
+    },
+    protocol='12 hours -> 12; RMSE and MAE in kelvin, without weights',
+    source='weather',
+  ),
+  'taxibj': Protocol(
+    title='TaxiBJ',
+    url='taxibj of github.com/chengtan9907/OpenSTL/releases (dataset.npz)',
+    licence='none seen',
+    layout='[taxibj/]dataset.npz with X_train, Y_train, X_test, Y_test of '
+    '[N, 4, 2, 32, 32] in [-1, 1]',
+    size=(32, 32),
+    resize='none',
+    window=8,
+    test='all',
+    train='all',
+    counts={
+      'train': Count(20461, False, 'as users report'),
+      'test': Count(500, False, 'as OpenSTL states'),
+    },
+    protocol='4 frames -> 4, rescaled to [0, 1]; the MSE of tables is of that, '
+    'summed over a frame, times 100',
+    channels=2,
+    source='taxibj',
+  ),
 }
 
 KITTI_DRIVES = {
@@ -210,3 +397,34 @@ KITTI_DRIVES = {
     f'2011_09_26_drive_{number:04d}_sync' for number in (60, 84, 93, 96)
   ),
 }
+
+# What PredNet trains on: city (less one drive for validation and one for
+# testing), residential and road (less one each), the camera image_03.
+PREDNET_DRIVES = tuple(
+  sorted(
+    {*KITTI_DRIVES['train'], *KITTI_DRIVES['test']}
+    - {f'2011_09_26_drive_{n:04d}_sync' for n in (5, 104)}
+    | {
+      f'{date}_drive_{number:04d}_sync'
+      for date, numbers in {
+        '2011_09_26': (15, 19, 20, 22, 23, 27, 28, 29, 32, 35, 36, 39, 46, 52)
+        + (61, 64, 86, 87, 101),
+        '2011_09_29': (4,),
+        '2011_09_30': (16, 18, 20, 27, 28, 33, 34),
+        '2011_10_03': (27, 34, 42, 47),
+      }.items()
+      for number in numbers
+    }
+  )
+)
+
+
+def absent(dataset: str, root, split: str) -> str:
+  """What to say where a data set is not."""
+  protocol = PROTOCOLS[dataset]
+  return (
+    f'{protocol.title} ({split}) is not at {str(root)!r}.\n'
+    f'  Get it from: {protocol.url}\n'
+    f'  Licence: {protocol.licence}\n'
+    f'  Expected there: {protocol.layout}'
+  )

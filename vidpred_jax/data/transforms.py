@@ -57,7 +57,16 @@ def reverse_time(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def reverse_channels(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Red and blue exchanged, every other time."""
+  """Red and blue exchanged, every other time.
+
+  Raises:
+    ValueError: if the channels are not those of a picture.
+  """
+  if clip.shape[-1] not in (1, 3):
+    raise ValueError(
+      'reverse_channels exchanges red and blue; it needs 1 or 3 channels, got '
+      f'{clip.shape[-1]}.'
+    )
   return clip[..., ::-1] if rng.random() < 0.5 else clip
 
 

@@ -2,8 +2,9 @@
 
 Papers report "PSNR" and "SSIM" and mean different things by them, so a metric
 is asked for as `measure/convention`. All take `(pred, target)`, both
-`[B, N, H, W, C]`, float images in [0, 1] (or uint8, which is divided by 255),
-and give `[B, N]` float32: one number per clip and target frame.
+`[B, N, H, W, C]`, float images in [0, 1] (or uint8, which is divided by 255) or
+physical fields in their own units, and give `[B, N]` float32: one number per
+clip and target frame.
 
 | name | what it is | as in |
 | --- | --- | --- |
@@ -19,11 +20,17 @@ and give `[B, N]` float32: one number per clip and target frame.
 | `ms_ssim/pmss` | five scales, sides above 160 | DMVFN |
 | `mse/mean`, `mae/mean`, `rmse/mean` | per value | weather, traffic |
 | `mse/sum_chw`, `mae/sum_chw`, `rmse/sum_chw` | summed over C, H, W | OpenSTL |
+| `rmse/latitude`, `mae/latitude` | rows weighted by cos(lat) | WeatherBench |
 | `lpips/alex` | v0.1, RGB | OpenSTL |
 | `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
 
 Errors are computed from the prediction as it is; PSNR, SSIM and LPIPS clip the
 prediction (never the target) to [0, 1] first, as OpenSTL does.
+
+PSNR, SSIM and LPIPS suppose images and `latitude` supposes fields, where rows
+have latitudes; the other errors measure either (`Metric.kind`). Of fields they
+are in the fields' units: `evaluate` brings normalised predictions there first,
+by `pred * std + mean`.
 """
 
 import functools
@@ -33,7 +40,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidpred_jax.metrics import frames, perceptual
+from vidpred_jax.metrics import fields, frames, perceptual
 
 
 def _identity(mean):
@@ -51,8 +58,8 @@ class Metric(NamedTuple):
     higher_is_better: whether a better prediction has a larger number.
     minimum_size: the smallest height and width it is defined for; smaller
       frames raise ValueError.
-    kind: `'image'` if it needs images in [0, 1], `'any'` if it also measures
-      physical fields.
+    kind: `'image'` if it needs images in [0, 1], `'field'` if it needs physical
+      fields, `'any'` if it measures both.
   """
 
   values: Callable
@@ -63,6 +70,7 @@ class Metric(NamedTuple):
 
 
 _error = functools.partial(Metric, higher_is_better=False, kind='any')
+_field = functools.partial(_error, kind='field')
 _distance = functools.partial(
   Metric, higher_is_better=False, minimum_size=perceptual.MINIMUM_SIZE
 )
@@ -85,6 +93,8 @@ METRICS = {
   'mae/sum_chw': _error(frames.mae_sum),
   'rmse/mean': _error(frames.mse_mean, finish=np.sqrt),
   'rmse/sum_chw': _error(frames.mse_sum, finish=np.sqrt),
+  'mae/latitude': _field(fields.mae_latitude),
+  'rmse/latitude': _field(fields.mse_latitude, finish=np.sqrt),
   'lpips/alex': _distance(perceptual.lpips),
   'lpips/alex_bgr': _distance(perceptual.lpips_bgr),
 }
@@ -95,16 +105,17 @@ def make(name: str, **settings) -> Metric:
 
   Args:
     name: one of `METRICS`.
-    **settings: keyword arguments of the convention's function in `frames` or
-      `perceptual`. The LPIPS conventions need `variables`, the tree that
-      `convert.lpips` reads.
+    **settings: keyword arguments of the convention's function in `frames`,
+      `fields` or `perceptual`. The LPIPS conventions need `variables`, the tree
+      that `convert.lpips` reads; those by latitude need `latitudes`, [H] in
+      degrees.
 
   Returns:
     The metric.
 
   Raises:
-    ValueError: if there is no such metric or setting, or LPIPS is asked for
-      without its weights.
+    ValueError: if there is no such metric or setting, or a needed one is
+      missing.
   """
   if name not in METRICS:
     raise ValueError(
@@ -124,4 +135,6 @@ def make(name: str, **settings) -> Metric:
     )
   if 'variables' in accepted:
     perceptual.check_variables(name, settings.get('variables'))
+  if 'latitudes' in accepted:
+    fields.check_latitudes(name, settings.get('latitudes'))
   return metric._replace(values=functools.partial(metric.values, **settings))

@@ -1,0 +1,416 @@
+"""Physical fields: weather on a grid, hour by hour.
+
+`root` is a folder of WeatherBench (NetCDF, one folder per variable) or one npz
+file with an array `[T, H, W]` per variable and, if it has them, `time` (hours)
+and `lat` (degrees).
+
+A clip is float32 `[T, H, W, C]`, one channel per variable, each normalised by
+its mean and standard deviation over all hours and points of the training split
+(in the part that `crop` keeps). The value in the variable's unit is
+`video * std + mean`. A clip never crosses a gap in time or the border of a
+split.
+
+Which years train differs: the paper (SimVPv2, V-A) says 1979 to 2015, the
+configurations of the published code 2010 to 2015; both test on 2017 and 2018.
+2016 is for validation: `test_years=(2016, 2016)`.
+
+A split is held in memory once: 37 years of one variable are 2.7 GB at 5.625
+degrees and 43 GB at 1.40625. Load it with threads, `workers=0`, which share it.
+
+Differences from the reference:
+  - Every window of a split is used; the published loader drops the last two.
+"""
+
+import contextlib
+import datetime
+import functools
+import importlib.util
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from vidpred_jax.data.protocols import absent
+
+# Name -> folder in WeatherBench, and unit.
+VARIABLES = {
+  't2m': ('2m_temperature', 'K'),
+  'u10': ('10m_u_component_of_wind', 'm/s'),
+  'v10': ('10m_v_component_of_wind', 'm/s'),
+  'tcc': ('total_cloud_cover', '1'),
+  'tp': ('total_precipitation', 'm'),
+  'tisr': ('toa_incident_solar_radiation', 'J/m^2'),
+  't': ('temperature', 'K'),
+  'z': ('geopotential', 'm^2/s^2'),
+  'q': ('specific_humidity', 'kg/kg'),
+  'r': ('relative_humidity', '%'),
+  'u': ('u_component_of_wind', 'm/s'),
+  'v': ('v_component_of_wind', 'm/s'),
+  'vo': ('vorticity', '1/s'),
+  'pv': ('potential_vorticity', 'K m^2/(kg s)'),
+}
+_LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
+
+
+class Fields:
+  """A grain random access source of windows of fields.
+
+  Items are dicts with `video` float32 [T, H, W, C], normalised, and `name`, the
+  hour of the first frame.
+
+  Attributes:
+    mean: float32 [C], of the training split, in the variables' units.
+    std: float32 [C], likewise.
+    units: the units of the channels, one text.
+    latitudes: float32 [H], degrees; None if the file does not say.
+  """
+
+  kind = 'field'
+
+  def __init__(
+    self,
+    split: str,
+    num_frames: int,
+    *,
+    root: str | os.PathLike = '',
+    variables: tuple[str, ...] | str = ('t2m',),
+    train_years: tuple[int, int] = (1979, 2015),
+    test_years: tuple[int, int] = (2017, 2018),
+    train_fraction: float = 0.8,
+    crop: tuple[int, int] | None = None,
+  ):
+    """Loads a split.
+
+    Args:
+      split: 'train' or 'test'.
+      num_frames: frames per clip, T.
+      root: a folder of WeatherBench, or an npz file.
+      variables: the channels, by the names in WeatherBench's files: 't2m',
+        'u10', 'v10', 'tcc', ...; with the pressure level in hPa where there are
+        levels: 'z500', 't850', 'r1000' (what the published code calls 'r').
+      train_years: of a folder: first and last year for training.
+      test_years: of a folder: first and last year for testing.
+      train_fraction: of an npz file: the first part of its hours, for training.
+      crop: (H, W): only so many of the first rows and columns; None for all.
+
+    Raises:
+      ValueError: if a setting is wrong, a file damaged or a value missing.
+      FileNotFoundError: if a file is not there.
+    """
+    if split not in ('train', 'test'):
+      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    if num_frames < 1:
+      raise ValueError(f'num_frames must be at least 1, got {num_frames}.')
+    names = (variables,) if isinstance(variables, str) else tuple(variables)
+    if not names or len(set(names)) < len(names):
+      raise ValueError(f'variables must be different names, got {names}.')
+    root = pathlib.Path(root).expanduser()
+    variables = tuple(_variable(root, name, split) for name in names)
+    if root.suffix == '.npz':
+      spans = _shares(variables[0], train_fraction)
+    else:
+      spans = _spans(train_years, test_years)
+    crop = None if crop is None else tuple(crop)
+    self._root, self._split, self._names = root, split, names
+    self._num_frames = num_frames
+    self.units = ', '.join(VARIABLES[v.name][1] for v in variables)
+    found = [_statistics(v, spans['train'], crop) for v in variables]
+    self.mean, self.std = np.array(found, np.float32).T.copy()
+    if not (self.std > 0).all():
+      raise ValueError(
+        f'{root}: one of {", ".join(names)} is the same everywhere.'
+      )
+    self._hours = _common_hours(variables, spans[split])
+    self.latitudes = _latitudes(variables[0], crop)
+    self._values = self._load(variables, spans[split], crop)
+    # First hours of windows within which no hour is missing.
+    last = len(self._hours) - num_frames
+    starts = np.arange(max(last + 1, 0))
+    passed = self._hours[starts + num_frames - 1] - self._hours[starts]
+    self._starts = starts[passed == (num_frames - 1) * self._pitch()]
+    if not len(self._starts):
+      raise ValueError(
+        f'The {split} split of {root} has {len(self._hours)} hours; none of '
+        f'its windows has {num_frames} without a gap.'
+      )
+
+  def __len__(self) -> int:
+    return len(self._starts)
+
+  def __repr__(self) -> str:
+    begin, end = (_time(self._hours[k]) for k in (0, -1))
+    return (
+      f'Fields({self._split!r}: {len(self)} windows of {", ".join(self._names)}'
+      f' in {self._root}, {begin} to {end})'
+    )
+
+  def __getitem__(self, i) -> dict:
+    i = range(len(self))[i]
+    start = int(self._starts[i])
+    clip = self._values[start : start + self._num_frames].copy()
+    return {'video': clip, 'name': _time(self._hours[start])}
+
+  def _load(self, variables, span, crop) -> np.ndarray:
+    """All hours of a split, normalised: float32 [T, H, W, C]."""
+    values = None
+    for channel, variable in enumerate(variables):
+      begin = 0
+      for block in _blocks(variable, span, crop):
+        if values is None:
+          shape = (len(self._hours), *block.shape[1:], len(variables))
+          values = np.empty(shape, np.float32)
+        if block.shape[1:] != values.shape[1:3]:
+          raise ValueError(
+            f'{variable.paths[0]}: {variable.name} has a grid of '
+            f'{block.shape[1:]}, others have {values.shape[1:3]}.'
+          )
+        block = (block - self.mean[channel]) / self.std[channel]
+        values[begin : begin + len(block), ..., channel] = block
+        begin += len(block)
+    return values
+
+  def _pitch(self) -> int:
+    """Hours between frames."""
+    return int(np.diff(self._hours).min()) if len(self._hours) > 1 else 1
+
+
+def count(root, split: str) -> int:
+  """Windows of 12 + 12 hours of t2m in the paper's years.
+
+  Raises:
+    FileNotFoundError: if there are no files.
+  """
+  variable = _variable(pathlib.Path(root).expanduser(), 't2m', split)
+  hours = _common_hours((variable,), _spans((1979, 2015), (2017, 2018))[split])
+  return int((hours[23:] - hours[:-23] == 23).sum())
+
+
+class _Variable(NamedTuple):
+  """Where a variable lies.
+
+  Attributes:
+    name: in the files.
+    level: pressure level in hPa, where the files may hold several.
+    paths: NetCDF files in the order of time, or one npz file.
+  """
+
+  name: str
+  level: int | None
+  paths: tuple[pathlib.Path, ...]
+
+
+def _variable(root: pathlib.Path, name: str, split: str) -> _Variable:
+  found = re.fullmatch(r'([a-z]+)(\d+)', name)
+  if name in VARIABLES:
+    short, level = name, None
+  elif found and found[1] in _LEVELS:
+    short, level = found[1], int(found[2])
+  else:
+    raise ValueError(
+      f'There is no variable {name!r}; there are {", ".join(VARIABLES)}, the '
+      'last ones with a level, like z500.'
+    )
+  if root.suffix == '.npz':
+    if not root.is_file():
+      raise FileNotFoundError(f'There is no file {root}.')
+    return _Variable(short, level, (root,))
+  folder = VARIABLES[short][0]
+  for place in (f'{folder}_{level}', folder):
+    paths = tuple(sorted((root / place).glob('*.nc')))
+    if paths:
+      return _Variable(short, level, paths)
+  raise FileNotFoundError(absent('weatherbench', root, split))
+
+
+def _time(hour) -> str:
+  return str(np.datetime64(int(hour), 'h'))
+
+
+def _spans(train, test) -> dict[str, tuple[int, int]]:
+  """First hour and the one after the last, since 1970, of each split."""
+  for first, last in (train, test):
+    if first > last:
+      raise ValueError(f'Years must be (first, last), got {(first, last)}.')
+  if max(train[0], test[0]) <= min(train[1], test[1]):
+    raise ValueError(
+      f'train_years {tuple(train)} and test_years {tuple(test)} overlap.'
+    )
+
+  def hour(year):
+    return int(np.datetime64(f'{year}-01-01', 'h').astype(np.int64))
+
+  return {
+    'train': (hour(train[0]), hour(train[1] + 1)),
+    'test': (hour(test[0]), hour(test[1] + 1)),
+  }
+
+
+def _shares(variable: _Variable, fraction: float) -> dict[str, tuple]:
+  """The splits of an npz file, by time."""
+  hours = _hours(variable.paths[0])
+  border = round(fraction * len(hours))
+  if not 0 < border < len(hours):
+    raise ValueError(
+      f'train_fraction must leave hours for either split, got {fraction} of '
+      f'{len(hours)}.'
+    )
+  border = int(hours[border])
+  return {
+    'train': (int(hours[0]), border),
+    'test': (border, int(hours[-1]) + 1),
+  }
+
+
+@functools.lru_cache(maxsize=64)
+def _statistics(variable: _Variable, span, crop) -> tuple[float, float]:
+  """Mean and standard deviation of all values in a span of hours."""
+  number, mean, squares = 0, 0.0, 0.0
+  for block in _blocks(variable, span, crop):
+    # Chan's update: blocks of any size, nothing cancels.
+    own = block.mean(dtype=np.float64)
+    apart, total = own - mean, number + block.size
+    squares += np.square(block - own, dtype=np.float64).sum()
+    squares += apart**2 * number * block.size / total
+    mean += apart * block.size / total
+    number = total
+  if not number:
+    raise ValueError(
+      f'{variable.paths[0].parent} has no hours of {variable.name} for '
+      f'training, from {_time(span[0])} to before {_time(span[1])}.'
+    )
+  return mean, np.sqrt(squares / number)
+
+
+def _common_hours(variables, span) -> np.ndarray:
+  """Hours since 1970 within a span; all variables must have the same."""
+  found = []
+  for variable in variables:
+    parts = [_hours(path) for path in variable.paths]
+    hours = np.concatenate(parts)
+    if (np.diff(hours) <= 0).any():
+      raise ValueError(
+        f'The hours of {variable.name} in {variable.paths[0].parent} do not '
+        'ascend from file to file.'
+      )
+    found.append(hours[slice(*np.searchsorted(hours, span))])
+  for variable, hours in zip(variables, found):
+    if not np.array_equal(hours, found[0]):
+      raise ValueError(
+        f'{variable.name} has {len(hours)} hours, {variables[0].name} has '
+        f'{len(found[0])}, and they must be the same.'
+      )
+  return found[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def _hours(path: pathlib.Path) -> np.ndarray:
+  """The hours of a file, int64, since 1970."""
+  if path.suffix == '.npz':
+    with np.load(path) as file:
+      if 'time' not in file:
+        arrays = [v for v in VARIABLES if v in file]
+        return np.arange(len(file[arrays[0]]) if arrays else 0)
+      hours = file['time']
+    if hours.dtype.kind == 'M':
+      return (hours.astype('M8[h]') - np.datetime64(0, 'h')).astype(np.int64)
+    return hours.astype(np.int64)
+  with _netcdf(path) as file:
+    import cftime  # comes with netCDF4
+
+    time = file.variables['time']
+    calendar = getattr(time, 'calendar', 'standard')
+    # Two known days give the line from the file's numbers to hours.
+    days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
+    first, second = cftime.date2num(days, time.units, calendar)
+    hours = (np.asarray(time[:], np.float64) - first) * 24 / (second - first)
+  return np.rint(hours).astype(np.int64)
+
+
+def _latitudes(variable: _Variable, crop) -> np.ndarray | None:
+  path = variable.paths[0]
+  names = ('lat', 'latitude')
+  if path.suffix == '.npz':
+    with np.load(path) as file:
+      found = next((file[n] for n in names if n in file), None)
+  else:
+    with _netcdf(path) as file:
+      known = file.variables
+      found = next((np.asarray(known[n][:]) for n in names if n in known), None)
+  if found is None:
+    return None
+  return found.astype(np.float32)[: crop[0] if crop else None]
+
+
+def _blocks(variable: _Variable, span, crop) -> Iterator[np.ndarray]:
+  """Values in a span of hours, in order: float32 [t, H, W] with t <= 1000.
+
+  Raises:
+    ValueError: if values are missing or the array is none of that kind.
+  """
+  rows, columns = map(slice, crop or (None, None))
+  for path in variable.paths:
+    first, last = np.searchsorted(_hours(path), span)
+    if first == last:
+      continue
+    with _opened(variable, path) as (array, level):
+      height, width = array.shape[-2:]
+      if crop and (crop[0] > height or crop[1] > width):
+        raise ValueError(
+          f'crop {crop} is larger than the {height}x{width} points of {path}.'
+        )
+      for begin in range(first, last, 1000):
+        end = min(begin + 1000, last)
+        hours = slice(begin, end)
+        block = array[hours] if level is None else array[hours, level]
+        block = np.ma.filled(block, np.nan)
+        block = np.asarray(block[:, rows, columns], np.float32)
+        if not np.isfinite(block).all():
+          raise ValueError(f'{path} lacks values of {variable.name}.')
+        yield block
+
+
+@contextlib.contextmanager
+def _opened(variable: _Variable, path: pathlib.Path):
+  """The array, and the index of its level if it has levels."""
+  name = variable.name
+  if path.suffix == '.npz':
+    name += str(variable.level or '')
+    with np.load(path) as file:
+      array = file[name] if name in file else np.empty(0)
+      if array.ndim != 3:
+        raise ValueError(
+          f'{path} has the arrays {", ".join(file)}; expected {name} of '
+          '[T, H, W].'
+        )
+      yield array, None
+    return
+  with _netcdf(path) as file:
+    if name not in file.variables or file.variables[name].ndim not in (3, 4):
+      raise ValueError(
+        f'{path} has the variables {", ".join(file.variables)}; expected '
+        f'{name} of (time, [level,] lat, lon).'
+      )
+    array = file.variables[name]
+    if array.ndim == 3:
+      yield array, None
+      return
+    levels = np.asarray(file.variables[array.dimensions[1]][:]).tolist()
+    if variable.level not in levels:
+      raise ValueError(
+        f'{path} has the levels {levels}; got {name}{variable.level or ""}, '
+        f'expected for example {name}{levels[0]:g}.'
+      )
+    yield array, levels.index(variable.level)
+
+
+def _netcdf(path: pathlib.Path):
+  if importlib.util.find_spec('netCDF4') is None:
+    raise FileNotFoundError(
+      f"{path} needs the package netCDF4: pip install 'vidpred_jax[fields]'"
+    )
+  import netCDF4
+
+  return netCDF4.Dataset(path)

@@ -1,0 +1,105 @@
+"""Norpix `.seq` files whose frames are JPEG, as of Caltech Pedestrian.
+
+Little-endian. A header of 1024 bytes: the number 0xFEED, `Norpix seq` in
+UTF-16, at byte 548 nine numbers of 4 bytes (width, height, bits of a pixel,
+bits of a value, bytes of a frame, format, number of frames, zero, true bytes of
+a frame) and the rate as a double. Then the frames: bytes of the frame with
+these four, a JPEG file, and a time stamp of 8 bytes, in some files of 16.
+"""
+
+import io
+import pathlib
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+_HEADER = 1024
+# Of seqIo in Dollar's toolbox: JPEG, grey and coloured.
+_JPEG = (102, 201)
+_STAMPS = (8, 16, 6)
+
+
+class Header(NamedTuple):
+  """What a file says of itself.
+
+  Attributes:
+    height: of a frame.
+    width: of a frame.
+    num_frames: how many there are; 0 if it does not say.
+    fps: frames per second.
+  """
+
+  height: int
+  width: int
+  num_frames: int
+  fps: float
+
+
+def probe(path) -> Header:
+  """Reads the header.
+
+  Raises:
+    ValueError: if it is no such file.
+    FileNotFoundError: if there is none.
+  """
+  data = pathlib.Path(path).open('rb').read(_HEADER)
+  if len(data) < _HEADER or data[:4] != struct.pack('<I', 0xFEED):
+    raise ValueError(f'{path} is no Norpix seq file.')
+  width, height, _, _, _, code, number, _, _, fps = struct.unpack_from(
+    '<9Id', data, 548
+  )
+  if code not in _JPEG:
+    raise ValueError(
+      f'{path} has frames of the format {code}; only JPEG, '
+      f'{" or ".join(map(str, _JPEG))}, is read.'
+    )
+  return Header(height, width, number, fps)
+
+
+def read(path, numbers) -> np.ndarray:
+  """Frames by number, ascending; what lies between is skipped.
+
+  Returns:
+    uint8 [T, H, W, 3].
+
+  Raises:
+    ValueError: if the file is damaged or has no such frames.
+  """
+  probe(path)
+  numbers = list(numbers)
+  frames, place, stamp = [], _HEADER, None
+  with open(path, 'rb') as file:
+    for number in range(numbers[-1] + 1):
+      size = _size(file, place)
+      if size is None:
+        raise ValueError(
+          f'{path} has {number} frames; frame {numbers[-1]} was asked for.'
+        )
+      if number in numbers:
+        file.seek(place + 4)
+        frames.append(_decoded(path, number, file.read(size - 4)))
+      place += size
+      if stamp is None:
+        found = (s for s in _STAMPS if _size(file, place + s) is not None)
+        stamp = next(found, _STAMPS[0])
+      place += stamp
+  return np.stack(frames)
+
+
+def _size(file, place: int) -> int | None:
+  """Bytes of the frame at `place`; None if no JPEG begins there."""
+  file.seek(place)
+  data = file.read(6)
+  if len(data) < 6 or data[4:] != b'\xff\xd8':
+    return None
+  return struct.unpack_from('<I', data)[0]
+
+
+def _decoded(path, number: int, data: bytes) -> np.ndarray:
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      return np.asarray(image.convert('RGB'))
+  except OSError as error:
+    raise ValueError(f'Frame {number} of {path} is damaged: {error}') from None

@@ -1,0 +1,104 @@
+"""TaxiBJ: inflow and outflow of taxis over Beijing, every half hour, 32x32.
+
+The file has clips ready made, in [-1, 1]; here they are in [0, 1], as the
+published code rescales them: a mean squared error of these is a quarter of one
+on the file's values. A clip is float32 `[T, 32, 32, 2]`, 4 frames to see and 4
+to predict.
+"""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from vidpred_jax.data.protocols import absent
+
+
+class TaxiBJ:
+  """A grain random access source of the clips of one file.
+
+  Items are dicts with `video` float32 [T, H, W, 2] in [0, 1] and `name`.
+  """
+
+  kind = 'image'
+
+  def __init__(
+    self, split: str, num_frames: int, *, root: str | os.PathLike = ''
+  ):
+    """Loads a split.
+
+    Args:
+      split: 'train' or 'test'.
+      num_frames: frames per clip, T: the first of each clip of the file.
+      root: a folder with dataset.npz or taxibj/dataset.npz, or the file.
+
+    Raises:
+      ValueError: on an unknown split, or if the file is not as expected or its
+        clips are too short.
+      FileNotFoundError: if it is not there.
+    """
+    if split not in ('train', 'test'):
+      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    self._split, self._num_frames = split, num_frames
+    path = _find(root, split)
+    self._seen, self._asked = (_array(path, f'{k}_{split}') for k in 'XY')
+    lengths = self._seen.shape[1], self._asked.shape[1]
+    if len(self._seen) != len(self._asked):
+      raise ValueError(
+        f'{path} has {len(self._seen)} clips in X_{split} and '
+        f'{len(self._asked)} in Y_{split}.'
+      )
+    if not 0 < num_frames <= sum(lengths):
+      raise ValueError(
+        f'A clip of {path} has {lengths[0]} + {lengths[1]} frames; '
+        f'{num_frames} were asked for.'
+      )
+
+  def __len__(self) -> int:
+    return len(self._seen)
+
+  def __repr__(self) -> str:
+    return f'TaxiBJ({self._split!r}, {len(self)} clips)'
+
+  def __getitem__(self, i) -> dict:
+    i = range(len(self))[i]
+    clip = np.concatenate([self._seen[i], self._asked[i]])[: self._num_frames]
+    clip = (np.moveaxis(clip, 1, -1).astype(np.float32) + 1) / 2
+    return {'video': clip, 'name': f'{self._split}/{i:05d}'}
+
+
+def count(root, split: str) -> int:
+  """Clips of a split.
+
+  Raises:
+    FileNotFoundError: if the file is not there.
+  """
+  return len(_array(_find(root, split), f'X_{split}'))
+
+
+def _find(root, split: str) -> pathlib.Path:
+  root = pathlib.Path(root).expanduser()
+  for path in (root, root / 'dataset.npz', root / 'taxibj' / 'dataset.npz'):
+    if path.is_file():
+      return path
+  raise FileNotFoundError(absent('taxibj', root, split))
+
+
+def _array(path: pathlib.Path, name: str) -> np.ndarray:
+  """[N, T, 2, H, W] in [-1, 1]."""
+  try:
+    with np.load(path) as file:
+      array = file[name]
+  except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+    raise ValueError(f'{path} gives no {name}: {error}') from None
+  if array.ndim != 5 or array.shape[2] != 2:
+    raise ValueError(
+      f'{name} of {path} has the shape {array.shape}; expected [N, T, 2, H, W].'
+    )
+  if array.size and not -1 <= array.min() <= array.max() <= 1:
+    raise ValueError(
+      f'{name} of {path} lies in [{array.min():.4g}, {array.max():.4g}]; '
+      'expected [-1, 1].'
+    )
+  return array
