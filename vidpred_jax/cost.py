@@ -7,7 +7,8 @@ program itself, the jaxpr, with its dead code removed:
   on padding count, as everywhere in the literature; taps on zeros that
   `lhs_dilation` inserts (transposed convolutions) do not.
 - Every multiplication inside a `jax.named_scope` called 'bilinear': papers
-  count resizing, but not warping (`grid_sample`) and pointwise functions.
+  count resizing, but not warping (`grid_sample`) and pointwise functions. The
+  same in one called 'depthwise': a convolution, as a sum of shifted images.
 - The body of a scan as often as it runs. Of a `cond` the dearest branch; with
   `run=True`, which evaluates the program on the arguments given, the branch
   taken, and then `while` loops count too.
@@ -39,7 +40,7 @@ from ml_collections import config_flags
 
 from vidpred_jax import runtime
 
-COUNTED_SCOPES = frozenset({'bilinear'})
+COUNTED_SCOPES = frozenset({'bilinear', 'depthwise'})
 
 # What they compute cannot be seen here.
 _OPAQUE = frozenset(

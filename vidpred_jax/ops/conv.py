@@ -402,3 +402,84 @@ def mean_of_convs(
         seen = seen + row[i][:, -1 if j == 0 else 0]
       out += seen @ second[i, j].astype(x.dtype)
   return out / (height * width)
+
+
+def depthwise(
+  x: jax.Array, kernel: jax.Array, *, dilation: int = 1
+) -> jax.Array:
+  """Cross-correlation of each channel with a kernel of its own.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [k, k, C], k odd.
+    dilation: distance of the kernel's taps, in pixels.
+
+  Returns:
+    [B, H, W, C]: with zeros around the image.
+  """
+  chex.assert_rank([x, kernel], [4, 3])
+  chex.assert_shape(kernel, (kernel.shape[0], kernel.shape[0], x.shape[-1]))
+  margin = dilation * (kernel.shape[0] // 2)
+
+  def sum_of_shifted(x, kernel):
+    shape, size = x.shape, kernel.shape[0]
+    pads = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    wide = jnp.pad(x.astype(jnp.float32), pads)
+    taps = kernel.reshape(size * size, 1, 1, 1, shape[-1])
+    out = jnp.zeros(shape, jnp.float32)
+    for tap in range(size * size):
+      row, column = dilation * (tap // size), dilation * (tap % size)
+      end = (shape[0], row + shape[1], column + shape[2], shape[3])
+      shifted = jax.lax.slice(wide, (0, row, column, 0), end)
+      out += shifted * jax.lax.index_in_dim(taps, tap, keepdims=False)
+    return out.astype(x.dtype)
+
+  def grouped_by_channel(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel[:, :, None].astype(x.dtype),
+      (1, 1),
+      ((margin, margin), (margin, margin)),
+      rhs_dilation=(dilation, dilation),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=x.shape[-1],
+    )
+
+  # The scope's name is known to cost.py, which counts its multiplications.
+  with jax.named_scope('depthwise'):
+    return jax.lax.platform_dependent(
+      x, kernel, cpu=sum_of_shifted, default=grouped_by_channel
+    )
+
+
+def grouped(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+  """Cross-correlation within groups of consecutive channels.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [k, k, C / groups, D], k odd.
+    groups: C and D are divisible by it.
+
+  Returns:
+    [B, H, W, D]: with zeros around the image.
+  """
+  chex.assert_rank([x, kernel], 4)
+  chex.assert_equal(x.shape[-1], kernel.shape[2] * groups)
+  chex.assert_is_divisible(kernel.shape[3], groups)
+  padding = kernel.shape[0] // 2
+
+  def one_by_one(x, kernel):
+    pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1))
+    return jnp.concatenate([conv(a, b, padding=padding) for a, b in pairs], -1)
+
+  def at_once(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel.astype(x.dtype),
+      (1, 1),
+      ((padding, padding), (padding, padding)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=groups,
+    )
+
+  return jax.lax.platform_dependent(x, kernel, cpu=one_by_one, default=at_once)

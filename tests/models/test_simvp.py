@@ -1,0 +1,331 @@
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import convert, cost, params
+from vidpred_jax.models import layers, simvp, translators
+
+NAMES = (
+  'gSTA', 'TAU', 'VAN', 'ConvMixer', 'ConvNeXt', 'HorNet', 'MLP', 'Moga',
+  'Poolformer', 'Swin', 'Uniformer', 'ViT', 'IncepU',
+)  # fmt: skip
+SMALL = dict(frames=2, hid_s=8, hid_t=16, n_t=2, mlp_ratio=2.0)
+
+
+def clip(*shape):
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def shapes(model, size=(64, 64)):
+  video = clip(1, model.frames, *size, model.channels)
+  return jax.eval_shape(model.init, jax.random.key(0), video)
+
+
+@functools.cache
+def small(**settings):
+  """A model, its variables and a clip."""
+  model = simvp.SimVP(**SMALL | settings)
+  video = jax.random.uniform(jax.random.key(0), (2, 2, 16, 16, 1))
+  init = jax.jit(model.init)
+  return model, init(jax.random.key(1, impl='rbg'), video), video
+
+
+# ------------------------------------------------------- what the network does
+
+
+@pytest.mark.parametrize('translator', simvp.TRANSLATORS)
+def test_names_of_the_published_checkpoint_cover_all_variables(translator):
+  model = simvp.SimVP(**SMALL | {'n_t': 3}, translator=translator)
+  flat = params.flatten(shapes(model))
+  names = simvp.torch_names(flat, translator)
+  assert {path for path, _ in names.values()} == set(flat)
+  assert len(names) == len(flat)
+  # The published shapes tell how many frames are seen.
+  published = {}
+  for name, (path, layout) in names.items():
+    axes = convert._AXES[layout]
+    sizes = [1] * (4 if layout in ('depthwise', 'plane') else len(axes))
+    for axis, size in zip(axes, flat[path].shape):
+      sizes[axis] = size
+    published[name] = tuple(sizes)
+  frames, height, width = simvp.torch_clip(published)
+  assert frames == 2
+  if translator in ('mlp', 'swin'):  # and their size
+    other = params.flatten(shapes(model, (4 * height, 4 * width)))
+    for path, leaf in flat.items():
+      assert other[path].shape == leaf.shape
+
+
+def test_refuses_other_clips():
+  model = simvp.SimVP(**SMALL)
+  variables = shapes(model, (16, 16))
+  apply = functools.partial(jax.eval_shape, model.apply, variables)
+  for bad in ((1, 3, 16, 16, 1), (1, 2, 16, 16, 3), (2, 16, 16, 1)):
+    message = r'Got a clip of shape .*expected \[B, 2, H, W, 1\]'
+    with pytest.raises(ValueError, match=message):
+      apply(clip(*bad))
+  for bad in ((18, 16), (16, 22), (0, 16)):
+    with pytest.raises(ValueError, match=f'{bad[0]}x{bad[1]}.*divisible by 4'):
+      apply(clip(1, 2, *bad, 1))
+  for bad, message in (
+    ({'translator': 'gru'}, "'gru'"),
+    ({'n_s': 3}, 'n_s=3'),
+    ({'n_t': 1}, 'n_t=1'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      shapes(simvp.SimVP(**SMALL | bad))
+
+
+@pytest.mark.parametrize('n_s, factor', [(2, 2), (4, 4), (6, 8)])
+def test_two_units_halve_the_size(n_s, factor):
+  model = simvp.SimVP(**SMALL, n_s=n_s, encoder_size=5, decoder_size=7)
+  video = clip(3, 2, 16, 24, 1)
+
+  def parts(model, video):
+    features, first = model.encode(video)
+    return features, first, model.decode(features, first)
+
+  (features, first, out), _ = jax.eval_shape(
+    functools.partial(model.init_with_output, method=parts),
+    jax.random.key(0),
+    video,
+  )
+  assert features.shape == (3, 2, 16 // factor, 24 // factor, 8)
+  assert first.shape == (6, 16, 24, 8)
+  assert out.shape == video.shape
+  kernels = {
+    leaf.shape[:2]
+    for path, leaf in params.flatten(shapes(model)['params']).items()
+    if 'unit' in path and 'kernel' in path
+  }
+  assert kernels == {(5, 5), (7, 7)}
+
+
+def test_the_translator_sees_frame_after_frame():
+  """Channel t * hid_s + c of its input is channel c of frame t."""
+  model = simvp.SimVP(**SMALL)
+  features = jax.random.normal(jax.random.key(0), (2, 2, 4, 6, 8))
+  seen = []
+
+  def record(call, args, kwargs, context):
+    if isinstance(context.module, translators.MetaFormer):
+      seen.append(args[0])
+      return args[0]
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    out = model.apply({}, features, method='translate')
+  np.testing.assert_array_equal(out, features)
+  assert seen[0].shape == (2, 4, 6, 16)
+  np.testing.assert_array_equal(seen[0][..., 8 + 3], features[:, 1, ..., 3])
+
+
+def test_half_precision_stays_close():
+  model, variables, video = small(translator='uniformer')
+  half = simvp.SimVP(**SMALL, translator='uniformer', dtype=jnp.bfloat16)
+  train = dict(
+    train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)}
+  )
+  results = {}
+  for name, module in (('full', model), ('half', half)):
+    apply = jax.jit(functools.partial(module.apply, **train))
+    results[name] = apply(variables, video)
+  (out, stats), (out_half, stats_half) = results['full'], results['half']
+  assert out_half.dtype == jnp.float32
+  scale = np.abs(out - out.mean()).max()
+  np.testing.assert_allclose(out_half, out, atol=0.05 * scale)
+  assert np.abs(out_half - out).max() > 1e-5 * scale  # it was used
+  for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(stats_half)):
+    assert b.dtype == jnp.float32
+    np.testing.assert_allclose(a, b, atol=0.02 * np.abs(a).max())
+
+
+# ------------------------------------------------------------ published counts
+
+# Parameters and G multiply-adds of the published networks, by fvcore. It does
+# not know ConvMixer's kind of padding and leaves out the 11x11 convolutions.
+WIDE = 11**2 * 16**2 * (640 + 7 * 512) / 1e9
+S = {
+  'vit': (46.10, 16.928),
+  'swin': (46.11, 16.409),
+  'poolformer': (37.12, 14.076),
+  'mlp': (38.19, 14.651),
+  'convmixer': (3.92, 5.450 + WIDE),
+  'incepu': (57.95, 19.431),
+  'gsta': (46.77, 16.526),
+  'tau': (44.66, 15.953),
+  'van': (44.52, 15.951),
+  'convnext': (37.31, 14.124),
+  'uniformer': (44.83, 16.449),
+  'hornet': (45.74, 16.271),
+  'moga': (46.78, 16.519),
+}
+L = {'gsta': (524.00, 152.149), 'incepu': (684.97, 193.61)}
+
+
+NORMS = {layers.GroupNorm: 5, layers.LayerNorm: 5, layers.BatchNorm: 2}
+
+
+def measured(**settings):
+  """Millions of parameters and, of each part, G multiply-adds.
+
+  As fvcore counts them: norms, too, of a batch norm a factor and an offset.
+  """
+  model = simvp.SimVP(10, **settings)
+  variables = shapes(model)
+  norms = {}
+
+  def record(call, args, kwargs, context):
+    if type(context.module) in NORMS:
+      part = context.module.path[0]
+      macs = NORMS[type(context.module)] * args[0].size
+      norms[part] = norms.get(part, 0) + macs
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    count = cost.count_macs(model.apply, variables, clip(1, 10, 64, 64, 1))
+  parts = cost.by_part(count, variables['params'])
+  assert set(parts) == {'encoder', 'translation', 'decoder'}
+  parts = {part: (parts[part] + norms.get(part, 0)) / 1e9 for part in parts}
+  return sum(cost.parameters(variables).values()) / 1e6, parts
+
+
+def extrapolated(n_t, **settings):
+  """`measured`, of two and three blocks: every further one is the same."""
+  (size, parts), (more, more_parts) = (
+    measured(n_t=n, **settings) for n in (2, 3)
+  )
+  further = n_t - 2
+  return size + further * (more - size), {
+    part: parts[part] + further * (more_parts[part] - parts[part])
+    for part in parts
+  }
+
+
+@pytest.mark.parametrize('translator', S)
+def test_small_networks_have_the_published_size_and_cost(translator):
+  size, parts = extrapolated(8, translator=translator)
+  assert size == pytest.approx(S[translator][0], abs=0.006)
+  assert sum(parts.values()) == pytest.approx(S[translator][1], rel=1e-3)
+  assert parts['encoder'] == pytest.approx(0.893, abs=6e-4)
+  assert parts['decoder'] == pytest.approx(3.810, abs=6e-4)
+
+
+@pytest.mark.parametrize('translator', L)
+def test_large_networks_have_the_published_size_and_cost(translator):
+  size, parts = extrapolated(24, translator=translator, hid_s=128, hid_t=1024)
+  assert size == pytest.approx(L[translator][0], abs=0.006)
+  assert sum(parts.values()) == pytest.approx(L[translator][1], rel=1e-3)
+
+
+def test_every_further_block_is_the_same():
+  settings = dict(translator='vit', hid_s=8, hid_t=16)
+  size, parts = measured(n_t=5, **settings)
+  expected_size, expected_parts = extrapolated(5, **settings)
+  assert size == pytest.approx(expected_size)
+  assert parts == pytest.approx(expected_parts)
+
+
+# ------------------------------------------------- the published code's numbers
+
+
+def channels_last(x):
+  return np.moveaxis(np.asarray(x, np.float32), -3, -1)
+
+
+@functools.cache
+def published(folder, file):
+  """A model with the weights of a file, and the file's other arrays."""
+  with np.load(folder / 'parity' / 'simvp' / f'{file}.npz') as arrays:
+    case = dict(arrays)
+  cfg = json.loads(bytes(case.pop('meta_json')))['cfg']
+  settings = {name.lower(): cfg[name] for name in ('hid_S', 'hid_T')}
+  settings |= {
+    'translator': cfg['model_type'].lower(),
+    'channels': cfg['in_shape'][1],
+    'n_t': cfg['N_T'],
+  }
+  state = {
+    k.removeprefix('w/'): x for k, x in case.items() if k.startswith('w/')
+  }
+  variables = convert.from_torch('simvp', state, **settings)
+  # The published training outputs are without stochastic depth.
+  model = simvp.SimVP(cfg['in_shape'][0], first_drop_path=0, **settings)
+  return model, variables, case
+
+
+def close(ours, theirs, tolerance):
+  np.testing.assert_allclose(
+    ours, channels_last(theirs), atol=tolerance, rtol=0
+  )
+
+
+FILES = [f'case_a_{name}_T4C1_32x32' for name in NAMES]
+
+
+@pytest.mark.parametrize('file', [*FILES, 'case_a2_gSTA_T10C3_32x32'])
+def test_published_forward_pass(shared, file):
+  model, variables, case = published(shared, file)
+  translator = model.translator
+  tolerance = {'moga': 1e-4, 'van': 1e-4, 'hornet': 2e-4}.get(translator, 2e-5)
+
+  def parts(model, video):
+    features, first = model.encode(video)
+    translated = model.translate(features)
+    return features, translated, model.decode(translated, first)
+
+  apply = jax.jit(functools.partial(model.apply, method=parts))
+  features, translated, out = apply(variables, channels_last(case['x']))
+  close(features[:1, 0], case['embed'], 2e-5)
+  # Features are larger than images.
+  scale = max(1, np.abs(case['hid']).max())
+  close(translated[:1, :1], case['hid'], tolerance * scale)
+  close(out, case['eval_out'], tolerance)
+  if 'rollout_out' in case:
+    *_, more = apply(variables, np.concatenate([out[:1], out[:1]]))
+    frames = np.concatenate([out[:1], more[:1]], 1)[:, :6]
+    close(frames, case['rollout_out'], 2 * tolerance)
+
+
+@pytest.mark.parametrize('file', [FILES[0], 'case_a2_gSTA_T10C3_32x32'])
+def test_published_training_step(shared, file):
+  model, variables, case = published(shared, file)
+  video, target = channels_last(case['x']), channels_last(case['y'])
+
+  @jax.jit
+  def step(weights, stats):
+    def loss(weights):
+      out, updated = model.apply(
+        {'params': weights, 'batch_stats': stats},
+        video,
+        train=True,
+        mutable=['batch_stats'],
+      )
+      return jnp.mean((out - target) ** 2), (out, updated)
+
+    return jax.value_and_grad(loss, has_aux=True)(weights)
+
+  (loss, (out, updated)), gradient = step(
+    variables['params'], variables['batch_stats']
+  )
+  close(out, case['train_out'], 2e-5)
+  np.testing.assert_allclose(loss, case['train_loss64'], rtol=1e-6)
+  ours = params.flatten({'params': gradient, **updated})
+  names = simvp.torch_names(ours, model.translator)
+  compared = 0
+  for key, expected in case.items():
+    what, _, name = key.partition('/')
+    if what not in ('grad', 'newstat'):
+      continue
+    got = ours[names[name][0]]
+    if expected.ndim == 4:
+      expected = expected.transpose(2, 3, 1, 0).reshape(got.shape)
+    error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+    assert error < (1e-4 if what == 'grad' else 1e-5), key
+    compared += 1
+  assert compared == 24 + 12

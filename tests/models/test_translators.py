@@ -1,0 +1,332 @@
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import convert, params
+from vidpred_jax.models import simvp, translators
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def images(*shape):
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def init(module, x, train=False):
+  key = jax.random.key(0, impl='rbg')
+  return functools.partial(module.init, key, train=train)(x)
+
+
+# ---------------------------------------------------------------- every block
+
+
+def block(entry):
+  """A module for an entry of blocks.npz and its translator's name."""
+  name, _, index = entry.partition('_')
+  name = name.lower()
+  if name == 'incepu':
+    return translators.Inception(16, 32), name
+  settings = {} if name == 'convmixer' else {'ratio': 4.0}
+  if name == 'swin':
+    settings['shifted'] = index == 'layer1'
+  if name == 'uniformer':
+    settings['local'] = index == 'layer0'
+  return translators.BLOCKS[name](**settings), name
+
+
+@pytest.mark.parametrize(
+  'entry',
+  [f'{name}_layer1' for name in (
+    'gSTA', 'TAU', 'VAN', 'ConvMixer', 'ConvNeXt', 'HorNet', 'MLP', 'Moga',
+    'Poolformer', 'Swin', 'Uniformer', 'ViT',
+  )] + ['Swin_layer0', 'Uniformer_layer0', 'IncepU_block'],
+)  # fmt: skip
+def test_published_blocks(shared, entry):
+  """Inputs are so small that every epsilon counts."""
+  with np.load(shared / 'parity' / 'simvp' / 'blocks.npz') as file:
+    floors = json.loads(bytes(file['meta_json']))['info']
+    case = {k.removeprefix(f'{entry}/'): file[k] for k in file if entry in k}
+  module, translator = block(entry)
+  # In the place that it has in the whole network.
+  place, before = 'translation/block_0', 'hid.enc.0.'
+  args = () if translator == 'incepu' else (False,)
+  if translator == 'incepu':
+    place = 'translation/encode_0'
+  state = {
+    before + k.removeprefix('w/'): case[k] for k in case if k.startswith('w/')
+  }
+  x = np.moveaxis(case['x0'].astype(np.float32), 1, -1)
+  expected = jax.eval_shape(
+    lambda x: module.init(jax.random.key(0), x, *args), x
+  )
+  flat = {
+    f'{collection}/{place}/{path}': leaf
+    for collection, tree in expected.items()
+    for path, leaf in params.flatten(tree).items()
+  }
+  names = simvp.torch_names(flat, translator)
+  tree = convert._rearrange(names, state, params.unflatten(flat))
+  variables = {
+    collection: functools.reduce(dict.get, place.split('/'), inner)
+    for collection, inner in tree.items()
+  }
+  out = jax.jit(lambda v, x: module.apply(v, x, *args))(variables, x)
+  tolerance = max(1e-5, 10 * floors[entry]['fp32_vs_fp64'])
+  np.testing.assert_allclose(
+    np.moveaxis(np.asarray(out), -1, 1), case['out'], atol=tolerance, rtol=0
+  )
+
+
+# ----------------------------------------------------------- stochastic depth
+
+
+def rates(**settings):
+  """Of the blocks of a row, as they are called."""
+  seen = []
+
+  def record(call, args, kwargs, context):
+    if isinstance(context.module, translators.ViT):
+      seen.append(context.module.rate)
+    return call(*args, **kwargs)
+
+  module = translators.MetaFormer('vit', 5, 16, 1.0, **settings)
+  with nn.intercept_methods(record):
+    jax.eval_shape(functools.partial(init, module), images(1, 2, 2, 8))
+  return seen
+
+
+def test_rates_rise_from_block_to_block():
+  published = [0.01, 0.0325, 0.055, 0.0775, 0.1]
+  np.testing.assert_allclose(rates(drop_path=0.1), published, rtol=1e-6)
+  np.testing.assert_allclose(rates(), [0.01, 0.0075, 0.005, 0.0025, 0])
+  np.testing.assert_array_equal(rates(first_drop_path=0.0), np.zeros(5))
+
+
+def test_a_branch_is_dropped_for_whole_samples_and_its_mean_kept():
+  module = translators.ConvNeXt(1.0, 0.25)
+  x = normal(0, 64, 2, 2, 8)
+  variables = init(module, x)
+  variables['params']['scale'] = jnp.ones(8)
+  branch = module.apply(variables, x, False) - x
+  out = module.apply(variables, x, True, rngs={'dropout': jax.random.key(1)})
+  ratio = np.asarray((out - x) / branch).reshape(64, -1)
+  kept = ratio.max(1) > 0.5
+  np.testing.assert_allclose(ratio[kept], 1 / 0.75, rtol=1e-3)
+  np.testing.assert_array_equal(ratio[~kept], 0)
+  assert 6 <= np.sum(~kept) <= 27  # 16 +- 3 deviations
+
+
+def test_without_stochastic_depth_training_needs_no_randomness():
+  module = translators.MetaFormer('vit', 2, 8, 1.0, first_drop_path=0.0)
+  x = normal(0, 2, 2, 2, 8)
+  variables = init(module, x)
+  np.testing.assert_array_equal(
+    module.apply(variables, x, True), module.apply(variables, x, False)
+  )
+  module = translators.MetaFormer('vit', 2, 8, 1.0)
+  with pytest.raises(Exception, match='dropout'):
+    module.apply(variables, x, True)
+
+
+# -------------------------------------------------------------- initial values
+
+
+def starts(kind, **settings):
+  """How each layer of a block begins, by name."""
+  seen = {}
+
+  def record(call, args, kwargs, context):
+    start = getattr(context.module, 'start', None)
+    if start is not None:
+      seen[context.module.name] = start
+    return call(*args, **kwargs)
+
+  module = translators.MetaFormer(kind, 2, 24, 2.0, **settings)
+  if kind == 'incepu':
+    module = translators.IncepU(2, 24)
+  with nn.intercept_methods(record):
+    shapes = jax.eval_shape(functools.partial(init, module), images(1, 8, 8, 8))
+  return seen, shapes
+
+
+@pytest.mark.parametrize(
+  'kind, linear, convolutions, exceptions',
+  [
+    ('gsta', None, 'fan_out', {}),
+    ('van', None, 'fan_out', {}),
+    (
+      'tau',
+      'torch',
+      'torch',
+      {'mlp_in': 'fan_out', 'mlp_local': 'fan_out', 'mlp_out': 'fan_out'},
+    ),
+    ('convmixer', None, 'fan_out', {}),
+    ('convnext', None, 'fan_out', {}),
+    ('hornet', 'small', 'fan_out', {}),
+    ('mlp', 'small', None, {}),
+    ('moga', None, 'fan_out', {}),
+    ('poolformer', None, 'small', {}),
+    ('swin', 'small', None, {}),
+    ('uniformer', 'small', 'fan_out', {}),
+    ('vit', 'small', None, {}),
+    ('incepu', None, 'torch', {}),
+  ],
+)
+def test_initial_values(kind, linear, convolutions, exceptions):
+  seen, shapes = starts(kind)
+  exceptions = exceptions | {'width_0': 'torch', 'width_1': 'torch'}
+  ranks = {}
+  for path, leaf in params.flatten(shapes['params']).items():
+    *_, layer, name = path.split('/')
+    if name == 'kernel':
+      ranks[layer] = len(leaf.shape)
+  assert set(seen) == set(ranks)
+  for layer, start in seen.items():
+    expected = linear if ranks[layer] == 2 else convolutions
+    assert start == exceptions.get(layer, expected), layer
+
+
+def test_uniformers_position_begins_as_in_pytorch_where_it_attends():
+  for local, start in ((True, 'fan_out'), (False, 'torch')):
+    seen = {}
+
+    def record(call, args, kwargs, context, seen=seen):
+      seen[context.module.name] = getattr(context.module, 'start', None)
+      return call(*args, **kwargs)
+
+    module = translators.Uniformer(2.0, local=local)
+    with nn.intercept_methods(record):
+      jax.eval_shape(functools.partial(init, module), images(1, 4, 4, 16))
+    assert seen['position'] == start
+
+
+@pytest.mark.parametrize(
+  'kind, name, value',
+  [
+    ('gsta', 'scale', 1e-2),
+    ('tau', 'scale', 1e-2),
+    ('van', 'scale', 1e-2),
+    ('convnext', 'scale', 1e-6),
+    ('hornet', 'scale', 1e-6),
+    ('moga', 'scale', 1e-5),
+    ('moga', 'sigma', 1e-5),
+    ('poolformer', 'scale', 1e-5),
+    ('uniformer', 'scale', 1e-6),
+  ],
+)
+def test_a_branch_begins_small(kind, name, value):
+  module = translators.BLOCKS[kind](2.0)
+  tree = jax.jit(functools.partial(init, module))(jnp.zeros((1, 4, 4, 8)))
+  found = [tree['params'][k] for k in tree['params'] if name in k]
+  assert len(found) == (1 if kind == 'convnext' else 2)
+  for factor in found:
+    np.testing.assert_allclose(factor, value, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------- pieces
+
+
+@pytest.mark.parametrize('size', [(5, 7), (2, 3), (1, 4)])
+def test_the_mean_of_neighbours_leaves_out_what_is_not_there(size):
+  x = normal(0, 2, *size, 3)
+  expected = nn.avg_pool(
+    x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False
+  )
+  np.testing.assert_allclose(
+    translators.mean_of_neighbours(x), expected, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  'height, width, side',
+  [
+    (16, 16, 4),
+    (32, 40, 4),
+    (14, 16, 7),
+    (28, 28, 7),
+    (96, 96, 6),
+    (128, 128, 8),
+    (256, 256, 8),
+    (8, 8, 4),
+    (3, 8, 3),
+    (16, 2, 2),
+    (7, 7, 7),
+  ],
+)
+def test_the_window_follows_the_size(height, width, side):
+  assert translators.swin_window(height, width) == side
+
+
+def test_attention_stays_within_its_window():
+  """And within the moved one where it is moved, around the border."""
+  x = normal(0, 1, 8, 8, 8)
+  for shifted in (False, True):
+    module = translators.Swin(1.0, shifted=shifted)
+    variables = init(module, x)
+    moved = jax.jit(
+      lambda x, module=module, variables=variables: module.apply(
+        variables, x, False
+      )
+    )
+    change = np.asarray(moved(x.at[0, 1, 1, 0].add(1)) - moved(x))[0].any(-1)
+    expected = np.zeros((8, 8), bool)
+    expected[:4, :4] = True
+    if shifted:
+      expected = np.roll(expected, (-2, -2), (0, 1))
+    np.testing.assert_array_equal(change, expected)
+
+
+# ------------------------------------------------------------------- refusals
+
+
+def applied(module, size, other):
+  """Applies a block to images of another size than it was made for."""
+  variables = jax.eval_shape(
+    functools.partial(init, module), images(1, *size, 8)
+  )
+  return jax.eval_shape(
+    lambda v, x: module.apply(v, x, False), variables, images(2, *other, 8)
+  )
+
+
+def test_sizes_that_a_block_was_not_made_for():
+  message = r"'mlpmixer'.*another size.*6x4.*24 rows, got 16"
+  with pytest.raises(ValueError, match=message):
+    applied(translators.MLPMixer(1.0), (4, 4), (6, 4))
+  assert applied(translators.MLPMixer(1.0), (4, 4), (4, 4)).shape[0] == 2
+  with pytest.raises(ValueError, match=r"'swin'.*14x14.*169 rows, got 49"):
+    applied(translators.Swin(1.0), (16, 16), (14, 14))
+  assert applied(translators.Swin(1.0), (16, 16), (32, 40)).shape[2] == 40
+  with pytest.raises(ValueError, match='16x18 features.*window, 4'):
+    applied(translators.Swin(1.0), (16, 16), (16, 18))
+  for name in ('vit', 'gsta', 'moga'):
+    assert applied(translators.BLOCKS[name](1.0), (4, 4), (5, 6)).shape[1] == 5
+
+
+@pytest.mark.parametrize('kind', ['vit', 'swin', 'hornet', 'moga'])
+def test_widths_must_be_multiples_of_eight(kind):
+  with pytest.raises(ValueError, match=f'12 channels.*{kind}.*multiple of 8'):
+    jax.eval_shape(
+      functools.partial(init, translators.BLOCKS[kind](1.0)),
+      images(1, 4, 4, 12),
+    )
+
+
+def test_widths_of_incepu():
+  def shape(width, outer):
+    module = translators.IncepU(2, width)
+    x = images(1, 4, 4, outer)
+    return jax.eval_shape(functools.partial(init, module), x)['params']
+
+  # Eight groups, or one where they do not fit.
+  assert shape(16, 8)['encode_0']['conv_3']['kernel'].shape == (3, 3, 1, 16)
+  assert shape(12, 5)['encode_0']['conv_3']['kernel'].shape == (3, 3, 6, 12)
+  with pytest.raises(ValueError, match='12 channels.*incepu.*multiple of 8'):
+    shape(16, 12)

@@ -1,0 +1,576 @@
+"""SimVP's translators: what turns the context's features into the target's.
+
+A translator sees all frames of a clip at once, [B, H, W, T * S]: channel t * S
++ s is channel s of frame t. `MetaFormer` is a row of blocks of one kind, of
+which there are twelve; `IncepU` is that of the first SimVP. All of them run in
+the dtype of their input; norms and softmax use float32 inside. A block takes
+and gives [B, H, W, C]; its `ratio` is the width of its hidden layer, relative
+to C, its `rate` that of stochastic depth.
+
+Tan et al., "SimVPv2: Towards Simple yet Powerful Spatiotemporal Predictive
+Learning", 2022, section IV-C and table VIII; Gao et al., "SimVP: Simpler yet
+Better Video Prediction", CVPR 2022. The blocks, their epsilons and their
+initial values are those of the published benchmark (OpenSTL).
+
+'mlp' is tied to the size of the images it was made for. 'swin' chooses its
+window by it, H and W must be divisible by that, and it refuses sizes of another
+window. 'vit', 'uniformer' and 'swin' have no position of their own beyond that,
+so they take other sizes, as the convolutional ones do.
+
+Taken over from that code, unlike the blocks' own papers: stochastic depth that
+starts at 0.01 even if it is set to 0 (`MetaFormer` can do without), and Swin's
+windows rolled around the border without a mask over what meets there.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax.models import layers
+from vidpred_jax.ops import conv
+
+_HEADS = 8  # of every attention
+
+
+def _gelu(x):
+  return jax.nn.gelu(x, approximate=False)
+
+
+def _add(x, branch, rate, train):
+  """`x + branch`; in training the branch of some samples is left out.
+
+  Stochastic depth: with probability `rate` for each sample; what remains is
+  scaled so that the mean stays. To be called inside a module's `__call__`.
+  """
+  drop = nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim)))
+  return x + drop(branch, deterministic=not train)
+
+
+def _scaled(module, name, value, x):
+  """`x` times a learned factor per channel, at first `value`."""
+  start = nn.initializers.constant(value)
+  return layers.per_channel(x, module.param(name, start, x.shape[-1:]))
+
+
+def _mlp(x, ratio, layer):
+  """Widen, GELU, narrow: `layer` is `layers.Conv` or `layers.Dense`."""
+  channels = x.shape[-1]
+  x = _gelu(layer(int(channels * ratio), name='mlp_in')(x))
+  return layer(channels, name='mlp_out')(x)
+
+
+def _refuse_unless_divisible(channels, kind):
+  if channels % 8:
+    raise ValueError(
+      f'Got {channels} channels for a block of {kind}; it needs a multiple of '
+      '8, as width hid_t and as T * hid_s.'
+    )
+
+
+_conv = functools.partial(layers.Conv, start='fan_out')
+_dense = layers.Dense
+
+
+# ---------------------------------------------------- large kernels, gated
+
+
+class LargeKernel(nn.Module):
+  """gSTA, TAU and VAN: attention by depthwise convolutions of 21x21 pixels.
+
+  A 5x5 and a 7x7 convolution of dilation 3 in sequence, then a gate, in which
+  the three differ (gSTA: equations 12-14).
+
+  Attributes:
+    gate: 'gsta': half of the result gates the other half; 'van': the result
+      gates what came in; 'tau': both and a gate per channel from the mean.
+  """
+
+  gate: str
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    channels = x.shape[-1]
+    y = layers.BatchNorm(name='norm_0')(x, train)
+    y = self._attend(y) + y
+    y = _scaled(self, 'scale_0', 1e-2, y)
+    x = _add(x, y, self.rate, train)
+    y = layers.BatchNorm(name='norm_1')(x, train)
+    y = _conv(int(channels * self.ratio), name='mlp_in')(y)
+    y = _gelu(layers.Depthwise(3, name='mlp_local')(y))
+    y = _conv(channels, name='mlp_out')(y)
+    y = _scaled(self, 'scale_1', 1e-2, y)
+    return _add(x, y, self.rate, train)
+
+  def _attend(self, x):
+    channels = x.shape[-1]
+    # The published code makes TAU's attention after it has set the initial
+    # values of the block.
+    start = 'torch' if self.gate == 'tau' else 'fan_out'
+    pointwise = functools.partial(layers.Conv, start=start)
+    seen = _gelu(pointwise(channels, name='proj_in')(x))
+    y = layers.Depthwise(5, start=start, name='local')(seen)
+    y = layers.Depthwise(7, dilation=3, start=start, name='wide')(y)
+    if self.gate == 'gsta':
+      y, gate = jnp.split(pointwise(2 * channels, name='mix')(y), 2, -1)
+      y = y * jax.nn.sigmoid(gate)
+    else:
+      y = pointwise(channels, name='mix')(y) * seen
+    if self.gate == 'tau':
+      linear = functools.partial(_dense, use_bias=False, start=start)
+      gate = jnp.mean(seen, (1, 2), dtype=jnp.float32).astype(x.dtype)
+      fewer = channels // max(channels // 16, 4)
+      gate = jax.nn.relu(linear(fewer, name='squeeze')(gate))
+      gate = jax.nn.sigmoid(linear(channels, name='excite')(gate))
+      y = y * gate[:, None, None, :]
+    return pointwise(channels, name='proj_out')(y)
+
+
+class Moga(nn.Module):
+  """MogaNet's block: depthwise convolutions of three orders, gated."""
+
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    channels = x.shape[-1]
+    _refuse_unless_divisible(channels, 'moga')
+    y = layers.BatchNorm(name='norm_0')(x, train)
+    y = self._attend(y) + y
+    y = _scaled(self, 'scale_0', 1e-5, y)
+    x = _add(x, y, self.rate, train)
+    y = layers.BatchNorm(name='norm_1')(x, train)
+    y = self._mix(y)
+    y = _scaled(self, 'scale_1', 1e-5, y)
+    return _add(x, y, self.rate, train)
+
+  def _attend(self, x):
+    channels = x.shape[-1]
+    y = _conv(channels, name='proj_in')(x)
+    mean = jnp.mean(y, (1, 2), keepdims=True, dtype=jnp.float32)
+    y = y + _scaled(self, 'sigma', 1e-5, y - mean.astype(x.dtype))
+    y = jax.nn.silu(y)
+    gate = _conv(channels, name='gate')(y)
+    y = layers.Depthwise(5, name='order_0')(y)
+    first, second, third = jnp.split(y, [channels // 8, channels // 2], -1)
+    second = layers.Depthwise(5, dilation=2, name='order_1')(second)
+    third = layers.Depthwise(7, dilation=3, name='order_2')(third)
+    y = _conv(channels, name='mix')(jnp.concatenate([first, second, third], -1))
+    y = jax.nn.silu(gate) * jax.nn.silu(y)
+    return _conv(channels, name='proj_out')(y)
+
+  def _mix(self, x):
+    channels = x.shape[-1]
+    y = _conv(int(channels * self.ratio), name='mlp_in')(x)
+    y = _gelu(layers.Depthwise(3, name='mlp_local')(y))
+    common = _gelu(_conv(1, name='mlp_common')(y))
+    y = y + _scaled(self, 'mlp_sigma', 1e-5, y - common)
+    return _conv(channels, name='mlp_out')(y)
+
+
+class HorNet(nn.Module):
+  """HorNet's block: recursive gated convolutions of order 4."""
+
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    channels = x.shape[-1]
+    _refuse_unless_divisible(channels, 'hornet')
+    y = self._gated(layers.LayerNorm(1e-6, name='norm_0')(x))
+    y = _scaled(self, 'scale_0', 1e-6, y)
+    x = _add(x, y, self.rate, train)
+    y = _mlp(layers.LayerNorm(1e-6, name='norm_1')(x), self.ratio, _dense)
+    y = _scaled(self, 'scale_1', 1e-6, y)
+    return _add(x, y, self.rate, train)
+
+  def _gated(self, x):
+    channels = x.shape[-1]
+    widths = [channels // 8, channels // 4, channels // 2, channels]
+    y = _conv(2 * channels, name='proj_in')(x)
+    y, seen = y[..., : widths[0]], y[..., widths[0] :]
+    seen = layers.Depthwise(7, name='wide')(seen)
+    gates = jnp.split(seen, np.cumsum(widths)[:-1], -1)
+    y = y * gates[0]
+    for i, width in enumerate(widths[1:]):
+      y = _conv(width, name=f'order_{i}')(y) * gates[i + 1]
+    return _conv(channels, name='proj_out')(y)
+
+
+# ------------------------------------------------- convolutions and pooling
+
+
+class ConvMixer(nn.Module):
+  """ConvMixer's block, with a window of 11x11. It has no stochastic depth."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    y = _gelu(layers.Depthwise(11, name='wide')(x))
+    x = x + layers.BatchNorm(name='norm_0')(y, train)
+    y = _gelu(_conv(x.shape[-1], name='mix')(x))
+    return layers.BatchNorm(name='norm_1')(y, train)
+
+
+class ConvNeXt(nn.Module):
+  """ConvNeXt's block."""
+
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    y = layers.Depthwise(7, name='wide')(x)
+    y = _mlp(layers.LayerNorm(1e-6, name='norm')(y), self.ratio, _conv)
+    y = _scaled(self, 'scale', 1e-6, y)
+    return _add(x, y, self.rate, train)
+
+
+class Poolformer(nn.Module):
+  """PoolFormer's block: attention is a mean over 3x3 pixels."""
+
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    y = layers.GroupNorm(1, name='norm_0')(x)
+    y = mean_of_neighbours(y) - y
+    y = _scaled(self, 'scale_0', 1e-5, y)
+    x = _add(x, y, self.rate, train)
+    y = layers.GroupNorm(1, name='norm_1')(x)
+    y = _mlp(y, self.ratio, functools.partial(layers.Conv, start='small'))
+    y = _scaled(self, 'scale_1', 1e-5, y)
+    return _add(x, y, self.rate, train)
+
+
+def mean_of_neighbours(x: jax.Array) -> jax.Array:
+  """Mean over those of 3x3 pixels that are there; [B, H, W, C]."""
+  for axis in (1, 2):
+    size = x.shape[axis]
+    pads = [(0, 0)] * 4
+    pads[axis] = (1, 1)
+    padded = jnp.pad(x, pads)
+    x = sum(
+      jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3)
+    )
+    place = np.arange(size)
+    there = np.minimum(place + 1, size - 1) - np.maximum(place - 1, 0) + 1
+    shape = [1] * 4
+    shape[axis] = size
+    x = x * jnp.asarray(1 / there, x.dtype).reshape(shape)
+  return x
+
+
+# ------------------------------------------------------------------ attention
+
+
+def _attention(module, x, bias=None):
+  """Multi-head attention of tokens to each other.
+
+  Args:
+    module: whose parameters they become.
+    x: [..., N, C], N tokens.
+    bias: [heads, N, N] added to the logits.
+
+  Returns:
+    [..., N, C].
+  """
+  channels = x.shape[-1]
+  kind = type(module).__name__.lower()
+  _refuse_unless_divisible(channels, kind)
+  depth = channels // _HEADS
+  qkv = _dense(3 * channels, name='qkv')(x)
+  qkv = qkv.reshape(*x.shape[:-1], 3, _HEADS, depth)
+  query, key, value = (qkv[..., i, :, :] for i in range(3))
+  logits = jnp.einsum(
+    '...qhd,...khd->...hqk',
+    query * depth**-0.5,
+    key,
+    preferred_element_type=jnp.float32,
+  )
+  if bias is not None:
+    logits = logits + bias.reshape((1,) * (logits.ndim - 3) + bias.shape)
+  weights = jax.nn.softmax(logits).astype(x.dtype)
+  x = jnp.einsum('...hqk,...khd->...qhd', weights, value)
+  return _dense(channels, name='proj_out')(x.reshape(*x.shape[:-2], channels))
+
+
+def _refuse_other_size(module, name, sizes, height, width):
+  """Raises ValueError where parameters were made for another size.
+
+  Args:
+    module: whose parameters.
+    name: 'layer/parameter' or 'parameter'.
+    sizes: the parameter's first axis as made for `height` and `width`.
+    height: of the translator's input.
+    width: the same.
+  """
+  there = module.variables.get('params', {})
+  for part in name.split('/'):
+    there = there.get(part) if there is not None else None
+  if there is not None and there.shape[0] != sizes:
+    raise ValueError(
+      f'The translator {type(module).__name__.lower()!r} was made for images '
+      f'of another size: at {height}x{width} its {name} would have {sizes} '
+      f'rows, got {there.shape[0]}.'
+    )
+
+
+class ViT(nn.Module):
+  """A block of the vision transformer, without positions."""
+
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    shape = x.shape
+    x = x.reshape(shape[0], -1, shape[-1])
+    y = _attention(self, layers.LayerNorm(1e-5, name='norm_0')(x))
+    x = _add(x, y, self.rate, train)
+    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
+    return _add(x, y, self.rate, train).reshape(shape)
+
+
+def swin_window(height: int, width: int) -> int:
+  """Side of the windows for images of that size."""
+  side = 7 if height % 7 == 0 else min(max(4, height // 16), 8)
+  return min(side, height, width)
+
+
+class Swin(nn.Module):
+  """A block of the Swin transformer: attention within windows.
+
+  Attributes:
+    shifted: whether the windows are moved by half their side.
+  """
+
+  ratio: float
+  rate: float = 0.0
+  shifted: bool = False
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    y = self._attend(layers.LayerNorm(1e-5, name='norm_0')(x))
+    x = _add(x, y, self.rate, train)
+    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
+    return _add(x, y, self.rate, train)
+
+  def _attend(self, x):
+    batch, height, width, channels = x.shape
+    side = swin_window(height, width)
+    if height % side or width % side:
+      raise ValueError(
+        f'Got {height}x{width} features for swin; expected both sides '
+        f'divisible by its window, {side}.'
+      )
+    shift = side // 2 if self.shifted and min(height, width) > side else 0
+    rows = (2 * side - 1) ** 2
+    _refuse_other_size(self, 'offsets', rows, height, width)
+    table = self.param('offsets', nn.initializers.normal(0.02), (rows, _HEADS))
+    # Row and column of each pixel of a window; their differences.
+    place = np.stack(np.divmod(np.arange(side * side), side), -1)
+    offset = place[:, None, :] - place[None, :, :] + side - 1
+    index = offset[..., 0] * (2 * side - 1) + offset[..., 1]
+    bias = jnp.transpose(table[index], (2, 0, 1))
+
+    x = jnp.roll(x, (-shift, -shift), (1, 2))
+    x = x.reshape(batch, height // side, side, width // side, side, channels)
+    x = x.swapaxes(2, 3)
+    shape = x.shape
+    x = _attention(self, x.reshape(*shape[:3], side * side, channels), bias)
+    x = x.reshape(shape).swapaxes(2, 3).reshape(batch, height, width, channels)
+    return jnp.roll(x, (shift, shift), (1, 2))
+
+
+class Uniformer(nn.Module):
+  """UniFormer's two blocks: convolutions, or attention to everywhere.
+
+  Attributes:
+    local: whether it is the block of convolutions.
+  """
+
+  ratio: float
+  rate: float = 0.0
+  local: bool = False
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    start = 'fan_out' if self.local else 'torch'
+    x = x + layers.Depthwise(3, start=start, name='position')(x)
+    if self.local:
+      return self._convolve(x, train)
+    shape, channels = x.shape, x.shape[-1]
+    x = x.reshape(shape[0], -1, channels)
+    y = _attention(self, layers.LayerNorm(1e-5, name='norm_0')(x))
+    y = _scaled(self, 'scale_0', 1e-6, y)
+    x = _add(x, y, self.rate, train)
+    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
+    y = _scaled(self, 'scale_1', 1e-6, y)
+    return _add(x, y, self.rate, train).reshape(shape)
+
+  def _convolve(self, x, train):
+    y = layers.BatchNorm(name='norm_0')(x, train)
+    y = _conv(x.shape[-1], name='conv_in')(y)
+    y = layers.Depthwise(5, name='conv_local')(y)
+    y = _conv(x.shape[-1], name='conv_out')(y)
+    x = _add(x, y, self.rate, train)
+    y = _mlp(layers.BatchNorm(name='norm_1')(x, train), self.ratio, _conv)
+    return _add(x, y, self.rate, train)
+
+
+class MLPMixer(nn.Module):
+  """A block of MLP-Mixer: a network over pixels, one over channels."""
+
+  ratio: float
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train):
+    """[B, H, W, C] to the same."""
+    shape, (height, width, channels) = x.shape, x.shape[1:]
+    tokens = height * width
+    _refuse_other_size(self, 'tokens_in/kernel', tokens, height, width)
+    x = x.reshape(shape[0], tokens, channels)
+    y = layers.LayerNorm(1e-6, name='norm_0')(x).swapaxes(1, 2)
+    y = _gelu(_dense(channels // 2, name='tokens_in')(y))
+    y = _dense(tokens, name='tokens_out')(y).swapaxes(1, 2)
+    x = _add(x, y, self.rate, train)
+    y = _mlp(layers.LayerNorm(1e-6, name='norm_1')(x), self.ratio, _dense)
+    return _add(x, y, self.rate, train).reshape(shape)
+
+
+# ---------------------------------------------------------------- translators
+
+BLOCKS = {
+  'gsta': functools.partial(LargeKernel, 'gsta'),
+  'tau': functools.partial(LargeKernel, 'tau'),
+  'van': functools.partial(LargeKernel, 'van'),
+  'convmixer': ConvMixer,
+  'convnext': ConvNeXt,
+  'hornet': HorNet,
+  'mlp': MLPMixer,
+  'moga': Moga,
+  'poolformer': Poolformer,
+  'swin': Swin,
+  'uniformer': Uniformer,
+  'vit': ViT,
+}
+
+
+class MetaFormer(nn.Module):
+  """Blocks of one kind in a row; the first has the input's width.
+
+  After the first block and, back again, after the last one a 1x1 convolution
+  changes the width, unless it is the same.
+
+  Attributes:
+    kind: one of `BLOCKS`.
+    blocks: how many, 2 or more (N_T).
+    width: of all blocks but the first (hid_T).
+    ratio: width of the blocks' hidden layers, relative.
+    drop_path: rate of stochastic depth in the last block, in training.
+    first_drop_path: the same in the first block; it is linear in between. The
+      published code has 0.01 there whatever `drop_path` is. Both 0: none.
+  """
+
+  kind: str
+  blocks: int
+  width: int
+  ratio: float = 8.0
+  drop_path: float = 0.0
+  first_drop_path: float = 0.01
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    """[B, H, W, T * S] to the same; `train` needs the rng 'dropout'."""
+    outer = x.shape[-1]
+    rates = np.linspace(self.first_drop_path, self.drop_path, self.blocks)
+    last = self.blocks - 1
+    for i in range(self.blocks):
+      settings: dict[str, Any] = {}
+      if self.kind != 'convmixer':
+        settings = {'ratio': self.ratio, 'rate': float(rates[i])}
+      after = outer if i == last else self.width
+      if self.kind == 'swin':
+        settings['shifted'] = i % 2 == 1
+      if self.kind == 'uniformer':
+        settings['local'] = i == 0 or x.shape[-1] != after
+      x = BLOCKS[self.kind](**settings, name=f'block_{i}')(x, train)
+      if x.shape[-1] != after:
+        x = layers.Conv(after, name=f'width_{i}')(x)
+    return x
+
+
+class Inception(nn.Module):
+  """IncepU's block: the sum of convolutions of four sizes (equations 10, 11).
+
+  Attributes:
+    hidden: channels that they see.
+    features: output channels.
+  """
+
+  hidden: int
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, H, W, C] to [B, H, W, features]."""
+    groups = 8 if self.hidden % 8 == 0 else 1
+    if self.features % groups:
+      raise ValueError(
+        f'Got {self.features} channels for a block of incepu; it needs a '
+        f'multiple of {groups}, as width hid_t and as T * hid_s.'
+      )
+    x = layers.Conv(self.hidden, name='conv')(x)
+    out = 0.0
+    for size in (3, 5, 7, 11):
+      y = layers.Conv(self.features, size, groups, name=f'conv_{size}')(x)
+      y = layers.GroupNorm(groups, name=f'norm_{size}')(y)
+      out += jax.nn.leaky_relu(y, 0.2)
+    return out
+
+
+class IncepU(nn.Module):
+  """The translator of the first SimVP: a U-net that keeps the resolution.
+
+  Attributes:
+    blocks: of each half, 2 or more (N_T).
+    width: between them (hid_T).
+  """
+
+  blocks: int
+  width: int
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    """[B, H, W, T * S] to the same."""
+    del train
+    outer, hidden = x.shape[-1], self.width // 2
+    kept = []
+    for i in range(self.blocks):
+      x = Inception(hidden, self.width, name=f'encode_{i}')(x)
+      kept.append(x)
+    kept.pop()
+    for i in range(self.blocks):
+      if i:
+        x = conv.concatenate([x, kept.pop()])
+      after = outer if i == self.blocks - 1 else self.width
+      x = Inception(hidden, after, name=f'decode_{i}')(x)
+    return x
