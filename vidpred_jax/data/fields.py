@@ -222,7 +222,10 @@ def _variable(root: pathlib.Path, name: str, split: str) -> _Variable:
     paths = tuple(sorted((root / place).glob('*.nc')))
     if paths:
       return _Variable(short, level, paths)
-  raise FileNotFoundError(absent('weatherbench', root, split))
+  missing = f'{folder}_{level} or {folder}' if level else folder
+  raise FileNotFoundError(
+    f'{absent("weatherbench", root, split)}\n  Missing: {missing}'
+  )
 
 
 def _time(hour) -> str:
