@@ -188,7 +188,7 @@ class TestMnist:
     root = shared / 'data/mnist'
     train = source(digits='mnist', root=root)
     assert train[0]['video'].max() == 255
-    assert (len(train._digits), digits.count(root, 'train')) == (50000, 50000)
+    assert (len(train._digits), digits.count(root, 'train')) == (50000, 60000)
 
   def test_files_that_cannot_be_used(self, tmp_path):
     with pytest.raises(

@@ -162,7 +162,10 @@ def count(root, split: str) -> int:
     if not (place / _FIXED).is_file():
       raise FileNotFoundError(absent('moving_mnist', root, split))
     return _fixed_clips(place / _FIXED).shape[1]
-  return len(_mnist_digits(place, split)[0])
+  train = _idx_file(place, 'train')
+  if train is None:
+    raise FileNotFoundError(absent('moving_mnist', root, split))
+  return len(_idx(train))
 
 
 def _divided(digits: np.ndarray, name: str, split: str) -> np.ndarray:
