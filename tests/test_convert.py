@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 from vidpred_jax import checkpoint, convert, params
-from vidpred_jax.models import dmvfn, features
+from vidpred_jax.models import dmvfn, features, simvp
 
 FILES = pathlib.Path(__file__).parent / 'torch_files'
 
@@ -442,6 +442,138 @@ def test_unknown_systems_are_refused(published):
     convert.from_torch('vgg', published)
 
 
+# --- SimVP -------------------------------------------------------------------
+
+SMALL = {'hid_s': 8, 'hid_t': 16, 'n_t': 3, 'mlp_ratio': 2.0, 'channels': 2}
+
+
+def openstl(translator, size=(16, 16)):
+  """Random weights under OpenSTL's names, and the tree they must become."""
+  model = simvp.SimVP(3, translator=translator, **SMALL)
+  clip = jax.ShapeDtypeStruct((1, 3, *size, 2), jnp.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), clip)
+  rng = np.random.default_rng(0)
+  flat = {
+    path: rng.standard_normal(leaf.shape).astype(np.float32)
+    for path, leaf in params.flatten(shapes).items()
+  }
+  state = {}
+  for name, (path, layout) in simvp.torch_names(flat, translator).items():
+    x = flat[path]
+    if layout == 'depthwise':
+      x = x[:, :, None]
+    if layout in ('conv', 'depthwise'):
+      x = x.transpose(3, 2, 0, 1)
+    if layout == 'linear':
+      x = x.T
+    if layout == 'plane':
+      x = x[None, :, None, None]
+    state[name] = np.ascontiguousarray(x)
+  return state, params.unflatten(flat)
+
+
+def saved(tree):
+  """What `torch.save` makes of nested dicts of float32 and whole numbers."""
+  storages = []
+
+  def pickled(value):
+    if isinstance(value, int):
+      return b'I%d\n' % value
+    if isinstance(value, dict):
+      items = [b"S'%s'\n" % k.encode() + pickled(v) for k, v in value.items()]
+      return b'}(' + b''.join(items) + b'u'
+    storages.append(value)
+    key = len(storages) - 1
+    strides = [n // value.itemsize for n in value.strides]
+    shape, strides = (
+      b'(' + b''.join(b'I%d\n' % n for n in numbers) + b't'
+      for numbers in (value.shape, strides)
+    )
+    return (
+      b"ctorch._utils\n_rebuild_tensor_v2\n((S'storage'\n"
+      b"ctorch\nFloatStorage\nS'%d'\nS'cpu'\nI%d\nNtQI0\n"
+      % (key, value.size)
+      + shape
+      + strides
+      + b'I00\n}tR'
+    )
+
+  payload = pickled(tree) + b'.'
+  data = [struct.pack('<q', x.size) + x.tobytes() for x in storages]
+  keys = [str(i) for i in range(len(storages))]
+  return legacy(payload, keys) + b''.join(data)
+
+
+DERIVED = {
+  'hid.enc.0.block.norm1.num_batches_tracked': np.float32(3.0).reshape(1),
+  'hid.enc.1.block.attn.relative_position_index': np.zeros((16, 16), 'f4'),
+  'hid.enc.1.block.attn_mask': np.zeros((16, 16, 16), np.float32),
+}
+
+
+def test_both_formats_of_openstl(tmp_path):
+  """A plain `state_dict`, and what Lightning saves."""
+  state, expected = openstl('gsta')
+  full = state | DERIVED
+  lightning = {
+    'epoch': 7,
+    'state_dict': {f'model.{k}': x for k, x in full.items()},
+    'loops': {'fit_loop': {'state_dict': {}}},
+  }
+  (tmp_path / 'plain.pth').write_bytes(saved(full))
+  (tmp_path / 'lightning.ckpt').write_bytes(saved(lightning))
+  for name in ('plain.pth', 'lightning.ckpt'):
+    arrays = convert.read_torch(tmp_path / name)
+    got = convert.from_torch('simvp', arrays, **SMALL)
+    assert list(got) == ['batch_stats', 'params']
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert convert.trained_frames('simvp', arrays) == ((0, 1, 2), (3, 4, 5))
+
+
+@pytest.mark.parametrize(
+  'translator, size',
+  [('tau', (16, 16)), ('moga', (16, 16)), ('incepu', (16, 16)),
+   ('convmixer', (16, 16)), ('uniformer', (16, 16)), ('mlp', (24, 12)),
+   ('swin', (56, 28)), ('swin', (24, 8))],
+)  # fmt: skip
+def test_every_kind_of_translator(translator, size):
+  """Weights that are tied to a size tell it."""
+  state, expected = openstl(translator, size)
+  got = convert.from_torch('simvp', state, translator=translator, **SMALL)
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_weights_of_simvp_must_fit():
+  state, _ = openstl('gsta')
+  state['enc.enc.4.conv.norm.bias'] = np.zeros(8)
+  del state['hid.enc.1.block.norm2.running_var']
+  state['dec.readout.weight'] = np.zeros((1, 8, 1, 1))
+  with pytest.raises(ValueError) as caught:
+    convert.from_torch('simvp', state, **SMALL)
+  message = str(caught.value)
+  assert 'cannot become simvp' in message
+  assert 'missing: hid.enc.1.block.norm2.running_var' in message
+  assert 'not expected: enc.enc.4.conv.norm.bias' in message
+  assert 'weight is (1, 8, 1, 1), expected (2, 8, 1, 1)' in message
+  state, _ = openstl('vit')
+  with pytest.raises(ValueError, match='missing: hid.enc.0.block.attn.proj_1'):
+    convert.from_torch('simvp', state, **SMALL)
+  with pytest.raises(
+    ValueError, match=r'trained for.*\(0, 1, 2\).*\(3, 4, 5\)'
+  ):
+    convert.from_torch('simvp', state, frames=((0,), (1,)), **SMALL)
+  with pytest.raises(ValueError, match='cannot become simvp.*missing: dec'):
+    convert.from_torch('simvp', {'weight': np.zeros(3)})
+
+
+def test_the_translator_is_a_setting_of_the_system_too():
+  settings = {'translator': 'tau', 'n_t': 3}
+  assert convert._split_settings('simvp', settings) == (
+    {'translator': 'tau'},
+    settings,
+  )
+
+
 # --- Feature networks --------------------------------------------------------
 
 
@@ -533,6 +665,24 @@ def test_command_line(published, tmp_path):
   assert 'exists already' in again.stderr
   assert 'Traceback' not in again.stderr
   assert (output / 'system.json').read_bytes() == before
+
+
+def test_command_line_for_simvp(tmp_path):
+  state, expected = openstl('tau')
+  lightning = {'state_dict': {f'model.{k}': x for k, x in state.items()}}
+  (tmp_path / 'best.ckpt').write_bytes(saved(lightning))
+  done = run(
+    '--system=simvp',
+    f'--input={tmp_path}/best.ckpt',
+    f'--output={tmp_path}/export',
+    '--set=translator=tau',
+    *[f'--set={name}={value}' for name, value in SMALL.items()],
+  )
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout)['settings'] == {'translator': 'tau', **SMALL}
+  system, variables = checkpoint.load(tmp_path / 'export')
+  assert system.frames == ((0, 1, 2), (3, 4, 5)) and system.channels == 2
+  jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
 
 @pytest.mark.parametrize('text', ['beta', '=3', 'a b=3'])

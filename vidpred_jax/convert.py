@@ -30,7 +30,7 @@ import numpy as np
 from absl import flags
 
 from vidpred_jax import checkpoint, params, runtime, systems, torch_file
-from vidpred_jax.models import dmvfn, features
+from vidpred_jax.models import dmvfn, features, simvp
 
 # --- Reading files -----------------------------------------------------------
 
@@ -64,7 +64,7 @@ def read_torch(path: str, key: str | None = None) -> dict[str, np.ndarray]:
     tree = _read_npz(path)
   else:
     tree = torch_file.load(path)
-  return _without_module(_named_arrays(tree, path, key))
+  return _without(_named_arrays(tree, path, key), 'module.')
 
 
 def _is_npz(path: str) -> bool:
@@ -131,9 +131,8 @@ def _is_named_arrays(tree: Any) -> bool:
   )
 
 
-def _without_module(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  """Removes the `module.` that PyTorch's data parallelism adds."""
-  prefix = 'module.'
+def _without(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """Removes the `module.` of PyTorch's data parallelism, or the like."""
   while arrays and all(name.startswith(prefix) for name in arrays):
     arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
   return dict(arrays)
@@ -145,9 +144,13 @@ def _without_module(arrays: Mapping[str, Any]) -> dict[str, Any]:
 _AXES = {
   'conv': (2, 3, 1, 0),  # OIHW -> HWIO
   'conv_transpose': (2, 3, 0, 1),  # IOHW -> HWIO, not flipped
+  'depthwise': (2, 3, 0),  # O1HW -> HWO
   'linear': (1, 0),
+  'matrix': (0, 1),
+  'plane': (1,),  # 1C11 -> C
   'vector': (0,),
 }
+_RANKS = {'depthwise': 4, 'plane': 4}  # where there are axes of length 1
 
 
 def _rearrange(
@@ -160,10 +163,10 @@ def _rearrange(
   Args:
     names: `{torch name: (path, kind)}`.
     state_dict: `{torch name: array}`.
-    expected: the parameter tree, of arrays or shapes.
+    expected: the tree of parameters or variables, of arrays or shapes.
 
   Returns:
-    A parameter tree like `expected`, float32.
+    A tree like `expected`, float32.
 
   Raises:
     ValueError: listing what is missing, unexpected or of another shape, in
@@ -172,16 +175,18 @@ def _rearrange(
   flat = params.flatten(expected)
   wanted = {}
   for name, (path, kind) in names.items():
-    axes = _AXES[kind]
-    shape = flat[path].shape
-    wanted[name] = jax.ShapeDtypeStruct(
-      tuple(shape[axes.index(i)] for i in range(len(axes))), jnp.float32
-    )
+    axes, shape = _AXES[kind], flat[path].shape
+    there = [1] * _RANKS.get(kind, len(axes))
+    for axis, size in zip(axes, shape):
+      there[axis] = size
+    wanted[name] = jax.ShapeDtypeStruct(tuple(there), jnp.float32)
   arrays = {name: np.asarray(x) for name, x in state_dict.items()}
   arrays = params.merge_or_refuse(wanted, arrays)
   result = {}
   for name, (path, kind) in names.items():
-    moved = arrays[name].transpose(_AXES[kind])
+    axes, array = _AXES[kind], arrays[name]
+    others = [i for i in range(array.ndim) if i not in axes]
+    moved = array.transpose(*axes, *others).reshape(flat[path].shape)
     result[path] = np.array(moved, np.float32, order='C')
   return params.merge_or_refuse(expected, params.unflatten(result))
 
@@ -211,19 +216,68 @@ def _dmvfn(state_dict, expected, *, channel_order: str = 'bgr'):
   return {'params': tree}
 
 
+def _simvp(state_dict, expected, *, translator: str = 'gsta'):
+  """OpenSTL's `state_dict`, of any translator, also as Lightning saves it."""
+  names = simvp.torch_names(params.flatten(expected), translator)
+  return _rearrange(names, _weights_of_simvp(state_dict), expected)
+
+
+def _weights_of_simvp(state_dict):
+  """Without Lightning's prefix and what PyTorch computes by itself."""
+  derived = r'.*\.(num_batches_tracked|relative_position_index|attn_mask)'
+  return {
+    name: x
+    for name, x in _without(state_dict, 'model.').items()
+    if not re.fullmatch(derived, name)
+  }
+
+
+def _clip_of_dmvfn(state_dict):
+  del state_dict
+  return systems.Frames((0, 1), (2,)), (4, 4)
+
+
+def _clip_of_simvp(state_dict):
+  weights = _weights_of_simvp(state_dict)
+  shapes = {name: np.shape(x) for name, x in weights.items()}
+  count, *size = simvp.torch_clip(shapes)
+  context, target = range(count), range(count, 2 * count)
+  return systems.Frames(tuple(context), tuple(target)), size
+
+
 class _Converter(NamedTuple):
   """How the published weights of a system are taken over.
 
   Attributes:
     convert: `(state_dict, expected variables, **settings) -> variables`.
-    frames: what they were trained for.
+    clip: `state_dict -> (frames, (H, W))`: what they were trained for, and a
+      size at which parameters have their shapes, in multiples of the system's.
   """
 
   convert: Callable
-  frames: systems.Frames
+  clip: Callable
 
 
-_CONVERTERS = {'dmvfn': _Converter(_dmvfn, systems.Frames((0, 1), (2,)))}
+_CONVERTERS = {
+  'dmvfn': _Converter(_dmvfn, _clip_of_dmvfn),
+  'simvp': _Converter(_simvp, _clip_of_simvp),
+}
+
+
+def trained_frames(
+  system_name: str, state_dict: Mapping[str, Any]
+) -> systems.Frames:
+  """The frames that published weights were trained for.
+
+  Args:
+    system_name: as for `from_torch`.
+    state_dict: the same.
+
+  Returns:
+    For 'simvp' as many targets as context frames.
+  """
+  state_dict = _without(state_dict, 'module.')
+  return _CONVERTERS[system_name].clip(state_dict)[0]
 
 
 def from_torch(
@@ -232,16 +286,18 @@ def from_torch(
   """Variables of a system from a published `state_dict`.
 
   Args:
-    system_name: a system whose original was published in PyTorch: 'dmvfn'.
+    system_name: a system whose original was published in PyTorch: 'dmvfn' or
+      'simvp' (OpenSTL, any translator).
     state_dict: `{name: array}`, as from `read_torch`; anything NumPy can take.
     **settings: of the system where they differ from its defaults, but for
       `frames`, and of the conversion. For 'dmvfn': `channel_order='bgr'` (as
       published: colours are read in the order of OpenCV, so the input channels
       are reversed and the variables expect RGB like all others) or `'rgb'`
-      (left as they are).
+      (left as they are). For 'simvp' the number of context frames is the
+      weights'; sizes and the translator are settings of the system.
 
   Returns:
-    `{'params': ...}`, NumPy float32.
+    `{'params': ...}` and the system's other collections, NumPy float32.
 
   Raises:
     ValueError: if the names or shapes are not those of the system, or there is
@@ -253,21 +309,23 @@ def from_torch(
       f'are for {", ".join(_CONVERTERS)}.'
     )
   converter = _CONVERTERS[system_name]
+  state_dict = _without(state_dict, 'module.')
+  frames, (height, width) = converter.clip(state_dict)
   if 'frames' in settings:
     raise ValueError(
       f'frames is no setting of a conversion, got {settings["frames"]!r}: the '
-      f'weights of {system_name} were trained for {converter.frames}. Give '
+      f'weights of {system_name} were trained for {frames}. Give '
       'other frames when the converted system is loaded.'
     )
   own, settings = _split_settings(system_name, settings)
-  system = systems.make(system_name, frames=converter.frames, **settings)
-  side = 4 * system.multiple
+  system = systems.make(system_name, frames=frames, **settings)
+  size = height * system.multiple, width * system.multiple
   clip = jax.ShapeDtypeStruct(
-    (1, system.frames.length, side, side, 3), jnp.float32
+    (1, frames.length, *size, system.channels), jnp.float32
   )
   expected = jax.eval_shape(system.init, jax.random.key(0), clip)
   try:
-    return converter.convert(_without_module(state_dict), expected, **own)
+    return converter.convert(state_dict, expected, **own)
   except ValueError as error:
     raise ValueError(
       f'These weights cannot become {system_name} with these settings. {error}'
@@ -282,7 +340,8 @@ def _split_settings(system_name, settings):
     for name, parameter in signature.parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in settings
   }
-  return own, {k: v for k, v in settings.items() if k not in own}
+  shared = inspect.signature(systems.SYSTEMS[system_name]).parameters
+  return own, {k: v for k, v in settings.items() if k not in own or k in shared}
 
 
 # --- Feature networks --------------------------------------------------------
@@ -440,7 +499,7 @@ def main(argv) -> None:
     values.output,
     system=values.system,
     settings=settings,
-    frames=_CONVERTERS[values.system].frames,
+    frames=trained_frames(values.system, state_dict),
     variables=variables,
   )
   leaves = jax.tree.leaves(variables['params'])
