@@ -34,7 +34,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
   for frames in (config.frames, config.eval.frames):
     system = evaluate.make_system(config, frames)
     assert system.frames.context == tuple(frames.context)
-  for size in (config.augment.get('crop'), config.data.size):
+  for size in (config.augment.get('crop'), config.data.get('size')):
     if size:
       assert all(n % system.multiple == 0 for n in size), (size, variant)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())

@@ -1,0 +1,351 @@
+"""SimVP and SimVPv2 (CVPR 2022; Tan et al., 2022): T frames in, T frames out.
+
+python -m vidpred_jax.main --config=configs/simvp.py:demo --workdir=runs/simvp
+
+Without a variant: SimVPv2-S on Moving MNIST with the paper's recipe, 200
+epochs. Paper (Tables II and VIII, after 200 epochs), MSE and MAE summed over a
+frame, SSIM; what ours reach is in experiments/README.md where it was measured.
+
+  variants           MSE    MAE    SSIM       parameters  multiply-adds
+  (none)             26.60  77.32  0.940      46.8 M      16.5 G
+  large              21.81  66.43  0.952      524 M       152.2 G
+  incepu (SimVP v1)  32.22  89.19  0.927      58.0 M      19.4 G
+  vit                35.15  95.87  0.914      46.1 M      16.9 G
+  swin               29.70  84.05  0.933      46.1 M      16.4 G
+  poolformer         31.79  88.48  0.927      37.1 M      14.1 G
+  mlp                29.52  83.36  0.934      38.2 M      14.7 G
+  convmixer          32.09  88.93  0.926      3.9 M       5.5 G
+
+and, not in the paper's tables, tau, van, convnext, hornet, moga, uniformer.
+Data sets, with the paper's results (ours: not measured yet):
+
+  taxibj     4 -> 4    MSE x 100 34.8, MAE 15.6, SSIM 0.984 (Table III)
+  weather    12 -> 12  MAE 0.7475 K, RMSE 1.0785 K (Table IV); the published
+             configuration, which this is, trains on 2010-2015 only
+  caltech    10 -> 1   SSIM 0.949, PSNR 33.2, LPIPS x 100 3.11 (Table V), with
+             psnr/e3d_wrap; trained on KITTI
+  kth        10 -> 20  SSIM 0.913, PSNR 34.24 (Table VI), psnr/e3d_wrap
+  kth,long   10 -> 40  SSIM 0.895, PSNR 33.35
+  human36m   4 -> 4
+  robonet    2 -> 10   SSIM 0.856, PSNR 22.78 (Table VII)
+  bridge     2 -> 10   SSIM 0.865, PSNR 22.62
+
+Others, applied in the order given, separated by commas:
+
+  demo       moving digits that come with scikit-learn, a small model, minutes
+             on a CPU
+  smoke      the same in seconds, to see that everything runs
+  small      a small model and a run of minutes: `weather,small` for a CPU
+  era5       hourly temperatures in one npz file: --config.data.root=FILE
+  bf16       computes in bfloat16; parameters and norms stay float32
+
+`python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files.
+"""
+
+from ml_collections import ConfigDict
+
+# Learning rates of the published Moving MNIST configurations.
+TRANSLATORS = {
+  'tau': 1e-3,
+  'van': 1e-3,
+  'vit': 5e-4,
+  'swin': 1e-3,
+  'poolformer': 1e-3,
+  'mlp': 1e-3,
+  'convmixer': 1e-2,
+  'convnext': 1e-2,
+  'hornet': 1e-3,
+  'moga': 1e-3,
+  'uniformer': 5e-4,
+  'incepu': 1e-3,
+}
+
+
+def get_config(variants: str = '') -> ConfigDict:
+  """The configuration with the named variants applied."""
+  config = ConfigDict()
+
+  # What is trained.
+  config.system = 'simvp'  # one of systems.SYSTEMS
+  config.frames = ConfigDict()  # of a clip: what is seen and what is asked
+  config.model = ConfigDict()  # arguments of systems/simvp.py:make
+  config.model.channels = 1  # of a frame
+  config.model.hid_s = 64  # width of encoder and decoder
+  config.model.hid_t = 512  # width of the translator
+  config.model.n_s = 4  # layers of encoder and decoder; 2^(n_s/2) smaller
+  config.model.n_t = 8  # blocks of the translator
+  config.model.translator = 'gsta'  # one of models.simvp.TRANSLATORS
+  config.model.mlp_ratio = 8.0  # width of hidden layers, relative
+  config.model.drop_path = 0.0  # stochastic depth of the last block
+  config.model.first_drop_path = 0.01  # the same of the first, as published
+  config.model.divergence_weight = None  # None: as published, 0.1 for tau
+  config.model.dtype = 'float32'  # of the computation; or bfloat16
+  config.features = ConfigDict()  # weight files of frozen nets: none
+
+  # Data. `data` goes to the source in training and evaluation.
+  config.data = ConfigDict()  # arguments of the source
+  config.data.source = 'moving_digits'  # one of data.SOURCES
+  config.data.digits = 'mnist'  # or sklearn, which needs no root
+  config.data.root = 'data/mnist'  # where it lies
+  config.augment = ConfigDict({'flip': False})  # in training only
+  config.workers = 4  # processes that load data
+
+  # Training.
+  config.seed = 0  # of weights, data order and dropped blocks
+  config.batch_size = 16  # clips, over all devices and processes
+  config.steps = _steps(200, 10_000)
+  config.accumulate = 1  # micro-batches per batch
+  config.schedule = ConfigDict()  # arguments of optim.schedule
+  config.schedule.name = 'onecycle'  # or constant, cosine
+  config.schedule.peak = 1e-3  # highest learning rate
+  config.schedule.final = 0.0  # learning rate at the end, of cosine
+  config.schedule.warmup = 0  # steps from 0 to the peak, not of onecycle
+  config.optim = ConfigDict()  # arguments of optim.make
+  config.optim.name = 'adam'  # or adamw
+  config.optim.weight_decay = 0.0  # of every parameter
+  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
+  config.optim.frozen = ()  # regular expressions of parameter names
+  config.ema = ConfigDict({'decay': 0.0, 'every': 1, 'start': 0})  # 0: none
+  config.init_from = ''  # an exported system or a run to start from
+  config.init_match = '.*'  # which of its parameters to take
+  config.shard_params = False  # split parameters over the devices too
+  config.log_every = 100  # steps
+  config.checkpoint_every = 2000  # steps
+  config.keep = 2  # newest checkpoints kept
+
+  # Evaluation.
+  config.eval = ConfigDict()  # the protocol
+  config.eval.frames = ConfigDict()
+  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
+  config.eval.batch_size = 16  # clips, over all devices and processes
+  # Conventions by name, see metrics/__init__.py.
+  config.eval.metrics = (
+    'mse/sum_chw',
+    'mae/sum_chw',
+    'ssim/skimage7_dr2',
+    'psnr/float',
+  )
+  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
+  config.eval.limit = 0  # clips; 0: all
+  config.eval.seed = 0  # of stochastic predictions
+  config.eval.every = 0  # steps between evaluations in training; 0: none
+  config.eval.quick_limit = 64  # clips of those evaluations
+  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
+  config.eval.show = 4  # clips in picture.png and the film
+  config.eval.show_as = 'gif'  # or mp4
+  config.eval.show_fps = 5  # of the film
+  _frames(config, 10, 10)
+  config.lock()
+
+  named = [v for v in variants.split(',') if v]
+  unknown = sorted(set(named) - set(VARIANTS))
+  if unknown:
+    raise ValueError(
+      f'configs/simvp.py has no variant {", ".join(unknown)}; it has '
+      f'{", ".join(VARIANTS)}.'
+    )
+  for name in named:
+    VARIANTS[name](config)
+  return config
+
+
+def _steps(epochs, clips):
+  """So many passes over so many clips, 16 at a time."""
+  return epochs * clips // 16
+
+
+def _frames(config, seen, asked):
+  for frames in (config.frames, config.eval.frames):
+    frames.context = tuple(range(seen))
+    frames.target = tuple(range(seen, seen + asked))
+
+
+def _model(config, hid_s, hid_t, n_t, n_s, drop_path, channels=3):
+  config.model.update(
+    {
+      'hid_s': hid_s,
+      'hid_t': hid_t,
+      'n_t': n_t,
+      'n_s': n_s,
+      'drop_path': drop_path,
+      'channels': channels,
+    }
+  )
+
+
+def _data(config, **fields):
+  config.data = ConfigDict(fields)
+  config.eval.data = ConfigDict()
+
+
+def _schedule(config, name, peak, epochs, clips, warmup=0):
+  config.schedule.name = name
+  config.schedule.peak = peak
+  config.steps = _steps(epochs, clips)
+  config.schedule.warmup = _steps(warmup, clips)
+
+
+def _large(config):
+  config.model.hid_s = 128
+  config.model.hid_t = 1024
+  config.model.n_t = 24
+
+
+def _translator(name):
+  def apply(config):
+    config.model.translator = name
+    config.schedule.peak = TRANSLATORS[name]
+
+  return apply
+
+
+def _taxibj(config):
+  _data(config, source='taxibj', root='data/taxibj')
+  _model(config, 32, 256, n_t=8, n_s=2, drop_path=0.1, channels=2)
+  _schedule(config, 'cosine', 5e-4, epochs=50, clips=20_461, warmup=5)
+  _frames(config, 4, 4)
+  config.augment = ConfigDict({'flip': 'horizontal'})
+  config.eval.metrics = (
+    'mse/sum_chw',
+    'mae/sum_chw',
+    'ssim/skimage7_dr2',
+    'psnr/float',
+  )
+
+
+def _weather(config):
+  _data(
+    config,
+    source='weather',
+    root='data/weatherbench',
+    variables=('t2m',),  # channels, names of the files' variables
+    train_years=(2010, 2015),  # the paper: (1979, 2015)
+    test_years=(2017, 2018),
+    crop=None,  # (H, W): only the first rows and columns
+  )
+  _model(config, 32, 256, n_t=8, n_s=2, drop_path=0.1, channels=1)
+  _schedule(config, 'cosine', 5e-3, epochs=50, clips=52_561)
+  _frames(config, 12, 12)
+  config.eval.metrics = ('mae/mean', 'rmse/mean', 'mse/mean')
+
+
+def _era5(config):
+  _weather(config)
+  _data(
+    config,
+    source='weather',
+    root='data/era5.npz',
+    variables=('t2m',),
+    train_fraction=0.8,  # of the hours, the first ones
+    crop=(32, 48),  # both sides must be divisible by 2^(n_s/2)
+  )
+
+
+def _kth(config):
+  _data(config, source='frames', dataset='kth', root='data/kth')
+  _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2, channels=1)
+  _schedule(config, 'onecycle', 1e-3, epochs=100, clips=5_200)
+  _frames(config, 10, 20)
+  config.eval.batch_size = 4
+  config.eval.metrics = ('ssim/skimage7_dr2', 'psnr/float', 'psnr/e3d_wrap')
+
+
+def _long(config):
+  config.eval.frames.target = tuple(range(10, 50))
+
+
+def _caltech(config):
+  _data(config, source='frames', dataset='caltech', root='data/caltech')
+  _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
+  _schedule(config, 'onecycle', 5e-3, epochs=100, clips=2_042)
+  _frames(config, 10, 1)
+  # And lpips/alex, whose weights you supply: --config.eval.lpips.backbone=...
+  config.eval.metrics = (
+    'mse/sum_chw',
+    'mae/sum_chw',
+    'ssim/skimage7_dr2',
+    'psnr/float',
+    'psnr/e3d_wrap',
+  )
+
+
+def _human36m(config):
+  _data(config, source='frames', dataset='human36m_256', root='data/human36m')
+  _model(config, 64, 256, n_t=8, n_s=4, drop_path=0.0)
+  _schedule(config, 'cosine', 1e-3, epochs=50, clips=73_404)
+  _frames(config, 4, 4)
+
+
+def _robot(name, clips):
+  """The paper gives no recipe: settings of the other images in colour."""
+
+  def apply(config):
+    _data(config, source='frames', dataset=name, root=f'data/{name}')
+    _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
+    _schedule(config, 'onecycle', 1e-3, epochs=50, clips=clips)
+    _frames(config, 2, 10)
+    config.eval.metrics = ('ssim/skimage7_dr2', 'psnr/float')
+
+  return apply
+
+
+def _small(config):
+  config.model.hid_s = 16
+  config.model.hid_t = 128
+  config.model.n_t = 4
+  config.model.mlp_ratio = 4.0
+  config.model.drop_path = 0.0
+  config.model.first_drop_path = 0.0
+  config.batch_size = 8
+  config.eval.batch_size = 8
+  config.steps = 800
+  config.schedule.name = 'onecycle'
+  config.schedule.peak = 5e-3
+  config.schedule.warmup = 0
+  config.workers = 0
+  config.checkpoint_every = 400
+
+
+def _demo(config):
+  _data(config, source='moving_digits', digits='sklearn')
+  config.eval.metrics = ('mse/sum_chw', 'ssim/pmss', 'psnr/float')
+  config.eval.limit = 256
+  _small(config)
+
+
+def _smoke(config):
+  _demo(config)
+  config.data.size = (32, 32)
+  config.model.hid_s = 4
+  config.model.hid_t = 16
+  config.model.n_t = 2
+  config.model.n_s = 2
+  _frames(config, 3, 3)
+  config.steps = 6
+  config.log_every = 2
+  config.checkpoint_every = 3
+  config.eval.limit = 8
+  config.eval.show = 2
+
+
+def _bf16(config):
+  config.model.dtype = 'bfloat16'
+
+
+VARIANTS = {
+  'demo': _demo,
+  'smoke': _smoke,
+  'small': _small,
+  'large': _large,
+  **{name: _translator(name) for name in TRANSLATORS},
+  'taxibj': _taxibj,
+  'weather': _weather,
+  'era5': _era5,
+  'kth': _kth,
+  'long': _long,
+  'caltech': _caltech,
+  'human36m': _human36m,
+  'robonet': _robot('robonet', 145_000),
+  'bridge': _robot('bridgedata', 31_775),
+  'bf16': _bf16,
+}

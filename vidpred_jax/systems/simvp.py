@@ -1,0 +1,195 @@
+"""SimVP and SimVPv2 as a system: its loss and its way of predicting.
+
+Tan et al., "SimVPv2: Towards Simple yet Powerful Spatiotemporal Predictive
+Learning", 2022 (Gao et al., CVPR 2022, is SimVP with the translator 'incepu').
+As many frames as are seen come out at once. Other numbers of target frames
+(section V-C): fewer are the first of them; for more, predictions are fed back
+as the next context, T at a time, in training as in prediction.
+
+Batch normalisation: in training the statistics are those of the whole batch,
+on however many devices and hosts it lies (the published code normalises each
+GPU's part by itself), or of one micro-batch where gradients are accumulated;
+the running statistics are in `variables['batch_stats']`.
+"""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax import losses
+from vidpred_jax.models import simvp
+from vidpred_jax.systems.base import Frames, System, take
+
+
+def make(
+  *,
+  frames: Frames,
+  channels: int = 1,
+  hid_s: int = 64,
+  hid_t: int = 512,
+  n_s: int = 4,
+  n_t: int = 8,
+  translator: str = 'gsta',
+  mlp_ratio: float = 8.0,
+  drop_path: float = 0.0,
+  first_drop_path: float = 0.01,
+  divergence_weight: float | None = None,
+  dtype: str = 'float32',
+) -> System:
+  """Makes a SimVP.
+
+  Args:
+    frames: the context, at even steps, and targets that go on at that step.
+    channels: of a frame, C.
+    hid_s: width of the encoder and decoder.
+    hid_t: width of the translator.
+    n_s: layers of the encoder, and of the decoder, even; frames are made
+      smaller by 2^(n_s / 2).
+    n_t: blocks of the translator (for 'incepu' of each half).
+    translator: one of `models.simvp.TRANSLATORS`.
+    mlp_ratio: width of the blocks' hidden layers, relative.
+    drop_path: rate of stochastic depth in the last block.
+    first_drop_path: the same in the first; it is linear in between. The
+      published code has 0.01 whatever `drop_path` is.
+    divergence_weight: of the differential divergence in the loss; None is 0.1
+      for 'tau', as published, and 0 for the others.
+    dtype: of the computation, 'float32' or 'bfloat16'; parameters, norms and
+      the loss are float32.
+
+  Returns:
+    The system. Metrics of its loss: 'mse' and, where it counts, 'divergence'.
+
+  Raises:
+    ValueError: if `frames` or a setting cannot be.
+  """
+  _check_settings(locals())
+  _check_frames(frames)
+  if divergence_weight is None:
+    divergence_weight = 0.1 if translator == 'tau' else 0.0
+  seen, asked = len(frames.context), len(frames.target)
+  model = simvp.SimVP(
+    frames=seen,
+    channels=channels,
+    hid_s=hid_s,
+    hid_t=hid_t,
+    n_s=n_s,
+    n_t=n_t,
+    translator=translator,
+    mlp_ratio=mlp_ratio,
+    drop_path=drop_path,
+    first_drop_path=first_drop_path,
+    dtype=jnp.dtype(dtype),
+  )
+  multiple = 2 ** (n_s // 2)
+
+  def init(key, video):
+    _check_clip(video, frames.length, channels, multiple)
+    return model.init(key, take(video, frames.context), train=False)
+
+  def predict(variables, context, key):
+    del key
+    _check_clip(context, seen, channels, multiple)
+    parts = []
+    for _ in range(0, asked, seen):
+      context = model.apply(variables, context, train=False)
+      parts.append(context)
+    return jnp.concatenate(parts, 1)[:, :asked]
+
+  def loss(variables, video, key):
+    _check_clip(video, frames.length, channels, multiple)
+    context, target = take(video, frames.context), take(video, frames.target)
+    parts = []
+    for i in range(0, asked, seen):
+      context, updated = model.apply(
+        variables,
+        context,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': jax.random.fold_in(key, i)},
+      )
+      variables = {**variables, **updated}
+      parts.append(context)
+    prediction = jnp.concatenate(parts, 1)[:, :asked]
+    total = jnp.mean((prediction - target) ** 2)
+    metrics = {'mse': total}
+    if divergence_weight:
+      metrics['divergence'] = losses.differential_divergence(prediction, target)
+      total += divergence_weight * metrics['divergence']
+    collections = {k: v for k, v in variables.items() if k != 'params'}
+    return total, (collections, metrics)
+
+  return System(
+    init=init,
+    loss=loss,
+    predict=predict,
+    frames=frames,
+    multiple=multiple,
+    stochastic=False,
+    channels=channels,
+  )
+
+
+def _check_settings(settings):
+  """Raises ValueError for the first setting that cannot be."""
+
+  def expect(name, fine, expected):
+    if not fine:
+      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
+
+  def number(x, low):
+    return isinstance(x, numbers.Real) and not isinstance(x, bool) and x >= low
+
+  for name in ('channels', 'hid_s', 'hid_t', 'n_s', 'n_t'):
+    x = settings[name]
+    fine = isinstance(x, numbers.Integral) and number(x, 1)
+    expect(name, fine, 'a positive whole number')
+  expect('n_s', settings['n_s'] % 2 == 0, 'an even number of layers')
+  expect('n_t', settings['n_t'] >= 2, 'at least 2 blocks')
+  for name in ('hid_s', 'hid_t'):
+    # Two groups of the norms; eight heads, or parts, of the translators.
+    least = 2 if name == 'hid_s' else 8
+    expect(name, settings[name] % least == 0, f'a multiple of {least}')
+  choices = simvp.TRANSLATORS
+  expect('translator', settings['translator'] in choices, f'one of {choices}')
+  expect('mlp_ratio', number(settings['mlp_ratio'], 0.1), 'a positive number')
+  for name in ('drop_path', 'first_drop_path'):
+    fine = number(settings[name], 0) and settings[name] < 1
+    expect(name, fine, 'a probability below 1')
+  weight = settings['divergence_weight']
+  expect(
+    'divergence_weight',
+    weight is None or number(weight, 0),
+    '0 or more, or None',
+  )
+  choices = ('float32', 'bfloat16')
+  expect('dtype', settings['dtype'] in choices, f'one of {choices}')
+
+
+def _check_frames(frames):
+  """Raises ValueError unless prediction goes on in even steps."""
+  indices = tuple(frames.context) + tuple(frames.target)
+  even = len(frames.context) >= 1 and len(frames.target) >= 1
+  if even:
+    step = indices[1] - indices[0]
+    even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
+  if not even:
+    raise ValueError(
+      f'Got frames {tuple(frames)}; simvp needs targets that go on at the step '
+      'of the context, such as ((0, 1, 2), (3, 4, 5)).'
+    )
+
+
+def _check_clip(video, length, channels, multiple):
+  """Raises ValueError unless `video` is a clip the system can use."""
+  if video.ndim != 5 or video.shape[1] < length or video.shape[-1] != channels:
+    raise ValueError(
+      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
+      f'with at least {length} frames.'
+    )
+  height, width = video.shape[2:4]
+  if height % multiple or width % multiple or not height or not width:
+    raise ValueError(
+      f'Got frames of {height}x{width}; expected both sides divisible by '
+      f'{multiple}.'
+    )
