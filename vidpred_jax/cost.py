@@ -182,12 +182,20 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
         _count(inner, path, times * length, count)
 
 
-def _depends(eqn) -> bool:
-  """Whether its MACs depend on values: a while loop, or branches with MACs."""
-  inner = _inner(eqn)
-  if eqn.primitive.name in ('cond', 'while') and any(map(_works, inner)):
+def _depends(eqn, prefix: str) -> bool:
+  """Whether its MACs depend on values: a while loop, or unequal branches.
+
+  (Branches that are one formulation for each platform are equal.)
+  """
+  name, inner, path = eqn.primitive.name, _inner(eqn), _join(prefix, eqn)
+  if any(_depends(e, path) for jaxpr in inner for e in jaxpr.eqns):
     return True
-  return any(_depends(e) for jaxpr in inner for e in jaxpr.eqns)
+  if name == 'cond':
+    counts = [collections.Counter() for _ in inner]
+    for branch, count in zip(inner, counts):
+      _count(branch, path, 1, count)
+    return len({count.total() for count in counts}) > 1
+  return name == 'while' and any(map(_works, inner))
 
 
 def _works(jaxpr) -> bool:
@@ -209,7 +217,9 @@ def _run(jaxpr, consts, args, prefix: str, count, programs) -> list:
   def read(atom):
     return atom.val if isinstance(atom, core.Literal) else values[atom]
 
-  for depends, eqns in itertools.groupby(jaxpr.eqns, _depends):
+  for depends, eqns in itertools.groupby(
+    jaxpr.eqns, lambda eqn: _depends(eqn, prefix)
+  ):
     eqns = list(eqns)
     if depends:
       for eqn in eqns:
