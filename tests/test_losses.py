@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, special, stats
 
 from vidpred_jax import losses
 
@@ -126,3 +126,21 @@ def test_others_agree_with_numpy():
     sum(0.8 ** (5 - i) * x for i, x in enumerate(each, 1)),
     rtol=1e-5,
   )
+
+
+def test_differential_divergence_is_that_of_the_changes():
+  rng = np.random.default_rng(0)
+  pred, target = rng.random((2, 2, 4, 3, 5, 1))
+  expected = []
+  for a, b in zip(pred, target):
+    for t in range(3):
+      p, q = (special.softmax((x[t + 1] - x[t]).ravel() / 0.1) for x in (a, b))
+      expected.append(stats.entropy(p, q) / p.size)
+  got = losses.differential_divergence(jnp.array(pred), jnp.array(target))
+  np.testing.assert_allclose(got, np.mean(expected), rtol=1e-4)
+  same = losses.differential_divergence(jnp.array(pred), jnp.array(pred))
+  np.testing.assert_allclose(same, 0, atol=1e-7)
+  short = losses.differential_divergence(
+    jnp.array(pred[:, :2]), jnp.array(target[:, :2])
+  )
+  assert short == 0

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def gradients(function, *args):
   @jax.jit
   def both(*args):
     out, pull = jax.vjp(function, *args)
-    return out, *pull(normal(99, *out.shape))
+    return out, *pull(normal(99, *out.shape).astype(out.dtype))
 
   return both(*args)
 
@@ -250,3 +252,48 @@ def test_half_precision_is_close(function, shape):
   for a, b in zip(half, full):
     a = np.asarray(a, np.float32)
     assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+  'size, dilation, dtype',
+  [(3, 1, 'float32'), (7, 3, 'float32'), (5, 1, 'bfloat16')],
+)
+def test_depthwise_is_a_grouped_convolution(size, dilation, dtype):
+  x, kernel = normal(0, 2, 9, 10, 4).astype(dtype), normal(1, size, size, 4)
+
+  def formulation(x, kernel):
+    return conv.depthwise(x, kernel, dilation=dilation)
+
+  def reference(x, kernel):
+    margin = dilation * (size // 2)
+    return jax.lax.conv_general_dilated(
+      x.astype(jnp.float32),
+      kernel[:, :, None],
+      (1, 1),
+      ((margin, margin), (margin, margin)),
+      rhs_dilation=(dilation, dilation),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=4,
+    )
+
+  # What other platforms run must be the same function; here on this one.
+  other = functools.partial(conv._grouped_by_channel, dilation)
+  expected = gradients(reference, x, kernel)
+  tolerance = {'float32': 2e-5, 'bfloat16': 0.1}[dtype]
+  for function in (formulation, other):
+    for got, want in zip(gradients(function, x, kernel), expected):
+      assert np.abs(got - want).max() < tolerance * np.abs(want).max()
+  assert formulation(x, kernel).dtype == dtype
+
+
+def test_grouped_is_a_convolution_of_each_group():
+  x, kernel = normal(0, 2, 6, 7, 6), normal(1, 3, 3, 2, 9)
+  parts = [
+    conv.conv(
+      x[..., 2 * g : 2 * g + 2], kernel[..., 3 * g : 3 * g + 3], padding=1
+    )
+    for g in range(3)
+  ]
+  np.testing.assert_allclose(
+    conv.grouped(x, kernel, 3), np.concatenate(parts, -1), atol=1e-5
+  )
