@@ -117,14 +117,15 @@ def test_the_translator_sees_frame_after_frame():
 
 
 def test_half_precision_stays_close():
-  model = simvp.SimVP(**SMALL, translator='uniformer')
+  settings = dict(translator='uniformer', n_s=2)
+  model = simvp.SimVP(**SMALL, **settings)
   video = jax.random.uniform(jax.random.key(0), (2, 2, 16, 16, 1))
   rng = np.random.default_rng(0)
   variables = jax.tree.map(
     lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype(np.float32),
     shapes(model, (16, 16)),
   )
-  half = simvp.SimVP(**SMALL, translator='uniformer', dtype=jnp.bfloat16)
+  half = simvp.SimVP(**SMALL, **settings, dtype=jnp.bfloat16)
   train = dict(
     train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)}
   )
@@ -265,6 +266,35 @@ def close(ours, theirs, tolerance):
   np.testing.assert_allclose(
     ours, channels_last(theirs), atol=tolerance, rtol=0
   )
+
+
+@pytest.mark.parametrize(
+  'change, before', [('none', 'enc.enc.0.'), ('down', 'enc.enc.0.'),
+                     ('up', 'dec.dec.0.')],
+)  # fmt: skip
+def test_published_units(shared, change, before):
+  entry = 'ConvSC_' + ('plain' if change == 'none' else change)
+  with np.load(shared / 'parity' / 'simvp' / 'blocks.npz') as file:
+    case = {k.removeprefix(f'{entry}/'): file[k] for k in file if entry in k}
+    floor = json.loads(bytes(file['meta_json']))['info'][entry]['fp32_vs_fp64']
+  module = simvp.Unit(32, change=change)
+  x = channels_last(case['x0'])
+  expected = jax.eval_shape(module.init, jax.random.key(0), x)['params']
+  part = {'enc': 'encoder', 'dec': 'decoder'}[before[:3]]
+  tree = params.unflatten(
+    {
+      f'params/{part}/unit_0/{path}': leaf
+      for path, leaf in params.flatten(expected).items()
+    }
+  )
+  names = simvp.torch_names(params.flatten(tree), 'gsta')
+  state = {
+    before + k.removeprefix('w/'): x for k, x in case.items() if 'w/' in k
+  }
+  tree = convert._rearrange(names, state, tree)
+  variables = {'params': tree['params'][part]['unit_0']}
+  out = jax.jit(module.apply)(variables, x)
+  close(out, case['out'], max(1e-5, 10 * floor))
 
 
 FILES = [f'case_a_{name}_T4C1_32x32' for name in NAMES]

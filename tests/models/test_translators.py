@@ -1,6 +1,7 @@
 import functools
 import json
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,15 @@ def init(module, x, train=False):
   return functools.partial(module.init, key, train=train)(x)
 
 
+def drawn(module, x):
+  """Variables of a module, not those it begins with."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype(np.float32),
+    jax.eval_shape(functools.partial(init, module), x),
+  )
+
+
 # ---------------------------------------------------------------- every block
 
 
@@ -41,17 +51,23 @@ def block(entry):
   return translators.BLOCKS[name](**settings), name
 
 
-@pytest.mark.parametrize(
-  'entry',
-  [f'{name}_layer1' for name in (
+ENTRIES = [
+  *(f'{name}_layer1' for name in (
     'gSTA', 'TAU', 'VAN', 'ConvMixer', 'ConvNeXt', 'HorNet', 'MLP', 'Moga',
     'Poolformer', 'Swin', 'Uniformer', 'ViT',
-  )] + ['Swin_layer0', 'Uniformer_layer0', 'IncepU_block'],
-)  # fmt: skip
+  )),
+  'Swin_layer0',
+  'Uniformer_layer0',
+  'IncepU_block',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('entry', ENTRIES)
 def test_published_blocks(shared, entry):
   """Inputs are so small that every epsilon counts."""
   with np.load(shared / 'parity' / 'simvp' / 'blocks.npz') as file:
     floors = json.loads(bytes(file['meta_json']))['info']
+    assert set(ENTRIES) == {k for k in floors if not k.startswith('ConvSC')}
     case = {k.removeprefix(f'{entry}/'): file[k] for k in file if entry in k}
   module, translator = block(entry)
   # In the place that it has in the whole network.
@@ -112,27 +128,36 @@ def test_rates_rise_from_block_to_block():
 def test_a_branch_is_dropped_for_whole_samples_and_its_mean_kept():
   module = translators.ConvNeXt(1.0, 0.25)
   x = normal(0, 64, 2, 2, 8)
-  variables = init(module, x)
-  variables['params']['scale'] = jnp.ones(8)
-  branch = module.apply(variables, x, False) - x
-  out = module.apply(variables, x, True, rngs={'dropout': jax.random.key(1)})
-  ratio = np.asarray((out - x) / branch).reshape(64, -1)
-  kept = ratio.max(1) > 0.5
-  np.testing.assert_allclose(ratio[kept], 1 / 0.75, rtol=1e-3)
-  np.testing.assert_array_equal(ratio[~kept], 0)
+  variables = drawn(module, x)
+
+  @jax.jit
+  def both(x):
+    rngs = {'dropout': jax.random.key(1)}
+    return module.apply(variables, x, False), module.apply(
+      variables, x, True, rngs=rngs
+    )
+
+  whole, out = both(x)
+  kept = np.any(out != x, (1, 2, 3))
+  np.testing.assert_allclose(
+    (out - x)[kept], (whole - x)[kept] / 0.75, atol=1e-5
+  )
   assert 6 <= np.sum(~kept) <= 27  # 16 +- 3 deviations
 
 
 def test_without_stochastic_depth_training_needs_no_randomness():
   module = translators.MetaFormer('vit', 2, 8, 1.0, first_drop_path=0.0)
   x = normal(0, 2, 2, 2, 8)
-  variables = init(module, x)
-  np.testing.assert_array_equal(
-    module.apply(variables, x, True), module.apply(variables, x, False)
-  )
-  module = translators.MetaFormer('vit', 2, 8, 1.0)
-  with pytest.raises(Exception, match='dropout'):
-    module.apply(variables, x, True)
+  variables = drawn(module, x)
+
+  def program(module, train):
+    return str(
+      jax.make_jaxpr(lambda x: module.apply(variables, x, train=train))(x)
+    )
+
+  assert program(module, True) == program(module, False)
+  with pytest.raises(flax.errors.InvalidRngError, match='dropout'):
+    program(translators.MetaFormer('vit', 2, 8, 1.0), True)
 
 
 # -------------------------------------------------------------- initial values
@@ -222,9 +247,12 @@ def test_uniformers_position_begins_as_in_pytorch_where_it_attends():
   ],
 )
 def test_a_branch_begins_small(kind, name, value):
-  module = translators.BLOCKS[kind](2.0)
-  tree = jax.jit(functools.partial(init, module))(jnp.zeros((1, 4, 4, 8)))
-  found = [tree['params'][k] for k in tree['params'] if name in k]
+  @jax.jit
+  def factors():
+    tree = init(translators.BLOCKS[kind](2.0), jnp.zeros((1, 4, 4, 8)))
+    return [tree['params'][k] for k in tree['params'] if name in k]
+
+  found = factors()
   assert len(found) == (1 if kind == 'convnext' else 2)
   for factor in found:
     np.testing.assert_allclose(factor, value, rtol=1e-6)
@@ -239,9 +267,8 @@ def test_the_mean_of_neighbours_leaves_out_what_is_not_there(size):
   expected = nn.avg_pool(
     x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False
   )
-  np.testing.assert_allclose(
-    translators.mean_of_neighbours(x), expected, atol=1e-6
-  )
+  out = jax.jit(translators.mean_of_neighbours)(x)
+  np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -267,20 +294,16 @@ def test_the_window_follows_the_size(height, width, side):
 def test_attention_stays_within_its_window():
   """And within the moved one where it is moved, around the border."""
   x = normal(0, 1, 8, 8, 8)
+  other = x.at[0, 1, 1, 0].add(1)
   for shifted in (False, True):
     module = translators.Swin(1.0, shifted=shifted)
-    variables = init(module, x)
-    moved = jax.jit(
-      lambda x, module=module, variables=variables: module.apply(
-        variables, x, False
-      )
-    )
-    change = np.asarray(moved(x.at[0, 1, 1, 0].add(1)) - moved(x))[0].any(-1)
+    apply = functools.partial(module.apply, drawn(module, x), train=False)
+    pair = jax.jit(apply)(jnp.concatenate([x, other]))
     expected = np.zeros((8, 8), bool)
     expected[:4, :4] = True
     if shifted:
       expected = np.roll(expected, (-2, -2), (0, 1))
-    np.testing.assert_array_equal(change, expected)
+    np.testing.assert_array_equal(np.any(pair[0] != pair[1], -1), expected)
 
 
 # ------------------------------------------------------------------- refusals
