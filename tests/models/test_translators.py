@@ -320,7 +320,7 @@ def applied(module, size, other):
 
 
 def test_sizes_that_a_block_was_not_made_for():
-  message = r"'mlpmixer'.*another size.*6x4.*24 rows, got 16"
+  message = r"'mlp'.*another size.*6x4.*24 rows, got 16"
   with pytest.raises(ValueError, match=message):
     applied(translators.MLPMixer(1.0), (4, 4), (6, 4))
   assert applied(translators.MLPMixer(1.0), (4, 4), (4, 4)).shape[0] == 2

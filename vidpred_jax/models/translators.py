@@ -308,24 +308,25 @@ def _attention(module, x, bias=None):
   return _dense(channels, name='proj_out')(x.reshape(*x.shape[:-2], channels))
 
 
-def _refuse_other_size(module, name, sizes, height, width):
+def _refuse_other_size(module, kind, name, rows, size):
   """Raises ValueError where parameters were made for another size.
 
   Args:
     module: whose parameters.
-    name: 'layer/parameter' or 'parameter'.
-    sizes: the parameter's first axis as made for `height` and `width`.
-    height: of the translator's input.
-    width: the same.
+    kind: its name as a translator.
+    name: of one of them, 'layer/parameter' or 'parameter'.
+    rows: how many it would have for this size.
+    size: (H, W) of the translator's input.
   """
   there = module.variables.get('params', {})
   for part in name.split('/'):
     there = there.get(part) if there is not None else None
-  if there is not None and there.shape[0] != sizes:
+  if there is not None and there.shape[0] != rows:
+    height, width = size
     raise ValueError(
-      f'The translator {type(module).__name__.lower()!r} was made for images '
-      f'of another size: at {height}x{width} its {name} would have {sizes} '
-      f'rows, got {there.shape[0]}.'
+      f'The translator {kind!r} was made for images of another size: for '
+      f'features of {height}x{width} its {name} would have {rows} rows, got '
+      f'{there.shape[0]}.'
     )
 
 
@@ -381,7 +382,7 @@ class Swin(nn.Module):
       )
     shift = side // 2 if self.shifted and min(height, width) > side else 0
     rows = (2 * side - 1) ** 2
-    _refuse_other_size(self, 'offsets', rows, height, width)
+    _refuse_other_size(self, 'swin', 'offsets', rows, (height, width))
     table = self.param('offsets', nn.initializers.normal(0.02), (rows, _HEADS))
     # Row and column of each pixel of a window; their differences.
     place = np.stack(np.divmod(np.arange(side * side), side), -1)
@@ -444,9 +445,9 @@ class MLPMixer(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
-    shape, (height, width, channels) = x.shape, x.shape[1:]
-    tokens = height * width
-    _refuse_other_size(self, 'tokens_in/kernel', tokens, height, width)
+    shape, channels = x.shape, x.shape[-1]
+    tokens = shape[1] * shape[2]
+    _refuse_other_size(self, 'mlp', 'tokens_in/kernel', tokens, shape[1:3])
     x = x.reshape(shape[0], tokens, channels)
     y = layers.LayerNorm(1e-6, name='norm_0')(x).swapaxes(1, 2)
     y = _gelu(_dense(channels // 2, name='tokens_in')(y))
