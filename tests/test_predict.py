@@ -18,7 +18,9 @@ VARIABLES = {'params': {'x': jnp.float32(0.5)}}
 
 
 def _system(function, frames, stochastic=False, explain=None):
-  return base.System(None, None, function, frames, 8, stochastic, explain)
+  return base.System(
+    None, None, function, frames, 8, stochastic, explain=explain
+  )
 
 
 def forward(**overrides):
@@ -406,3 +408,24 @@ def test_the_command_refuses_in_one_line(
   assert message in got.stderr.splitlines()[-1]
   assert 'Traceback' not in got.stderr
   assert [p.name for p in tmp_path.iterdir()] == ['in']
+
+
+def test_a_grey_system_sees_the_luma_of_a_colour_video(tmp_path):
+  clip = np.zeros((4, 16, 16, 3), np.uint8)
+  clip[..., 1] = 200
+  source = tmp_path / 'in'
+  with video_io.Writer(source, fps=5) as writer:
+    for frame in clip:
+      writer.write(frame)
+  frames = base.Frames((0, 1), (2,))
+  shapes = []
+
+  def last(variables, context, key):
+    shapes.append(context.shape)
+    return context[:, -1:]
+
+  system = base.System(None, None, last, frames, 8, False, 1)
+  output = tmp_path / 'out'
+  predict.predict_video(lambda **_: (system, {}), source, output, num_frames=2)
+  assert shapes[0][-1] == 1
+  np.testing.assert_array_equal(video_io.read(output), 117)  # 0.587 * 200

@@ -525,7 +525,7 @@ def test_channels_the_system_does_not_take_are_named(channels):
 
 
 def test_grey_systems_serve_grey_video():
-  serve = predictor.Predictor(make(damped), VARIABLES)
+  serve = predictor.Predictor(make(damped)._replace(channels=1), VARIABLES)
   assert serve.predict(clip_of(2, channels=1), 2).shape == (2, 40, 56, 1)
 
 

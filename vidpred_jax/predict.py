@@ -120,7 +120,7 @@ def predict_video(
       shots = _interpolated(serve, source, info, key, explain)
       total = (info.num_frames - 1) * parts + 1
     else:
-      timed = video_io.frames(source)
+      timed = _frames(source, system.channels)
       shots = _untimed(serve.resample(timed, fps, key, explain=explain))
     writer = write(output, fps=fps, audio=sound, trim_audio=False)
     return _write(writer, _overlaid(shots, overlay), total, progress)
@@ -132,7 +132,7 @@ def predict_video(
     total = info.num_frames + num_frames
     return _write(writer, _overlaid(shots, overlay), total, progress)
   fps = info.fps / _step(system.frames)
-  clip = _tail(source, info, system.frames)
+  clip = _tail(source, info, system)
   if samples is not None:
     outputs = [_renamed(output, s) for s in (*range(samples), 'mean', 'spread')]
     writers = [write(path, fps=fps) for path in outputs]
@@ -175,11 +175,26 @@ def _step(frames: Frames) -> Fraction:
   return Fraction(max(frames.target) - max(frames.context), len(frames.target))
 
 
-def _tail(source, info, frames: Frames) -> np.ndarray:
+def _frames(source, channels: int) -> Iterator:
+  """Yields (time, frame), grey for a system of one channel."""
+  for time, frame in video_io.frames(source):
+    yield time, _seen(frame, channels)
+
+
+def _seen(frames: np.ndarray, channels: int) -> np.ndarray:
+  """Colour [..., 3] as a system of one channel sees it: its luma (BT.601)."""
+  if channels != 1 or frames.shape[-1] != 3:
+    return frames
+  luma = frames @ np.float32([[0.299], [0.587], [0.114]])
+  return np.rint(luma).astype(np.uint8)
+
+
+def _tail(source, info, system) -> np.ndarray:
   """The last frames of a video, as many as the system looks back."""
-  length = max(frames.context) - min(frames.context) + 1
+  context = system.frames.context
+  length = max(context) - min(context) + 1
   start = max(0, info.num_frames - length)
-  return video_io.read(source, start=start)
+  return _seen(video_io.read(source, start=start), system.channels)
 
 
 def _untimed(shots: Iterable) -> Iterator:
@@ -192,7 +207,7 @@ def _interpolated(serve, source, info, key, explain) -> Iterator:
   times = []
 
   def frames():
-    for time, frame in video_io.frames(source):
+    for time, frame in _frames(source, serve.system.channels):
       times.append(time)
       yield frame
 
@@ -214,7 +229,7 @@ def _continued(serve, source, info, num_frames, key, explain):
   seen = collections.deque(maxlen=length)
   step = _step(frames)
   timed = info.variable or step != 1
-  for time, frame in video_io.frames(source):
+  for time, frame in _frames(source, serve.system.channels):
     seen.append(frame)
     yield (time if timed else None), (frame, {}) if explain else frame
   shots = serve.stream(seen, num_frames, key, explain=explain)
@@ -260,9 +275,14 @@ def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
   count = 0
   with writer:
     for time, image in _bar(timed_pictures, total, progress):
-      writer.write(image, time)
+      writer.write(_colour(image), time)
       count += 1
   return count
+
+
+def _colour(image: np.ndarray) -> np.ndarray:
+  """What a writer takes: grey becomes colour."""
+  return np.ascontiguousarray(picture.to_rgb(image))
 
 
 def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
@@ -274,7 +294,7 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
     for future in _bar(futures, total, progress):
       spread = np.rint(1020 * np.minimum(future.spread, 0.25)).astype(np.uint8)
       for writer, image in zip(writers, (*future.frames, future.mean, spread)):
-        writer.write(image)
+        writer.write(_colour(image))
       count += 1
   return count
 
