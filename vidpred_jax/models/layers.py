@@ -75,7 +75,7 @@ class Conv(nn.Module):
     elif self.size > 1:
       x = conv.conv(x, kernel, padding=self.size // 2)
     else:
-      x = x @ kernel[0, 0].astype(x.dtype)
+      x = conv.pointwise(x, kernel[0, 0])
     return conv.bias_add(x, bias)
 
 
@@ -97,7 +97,7 @@ class Dense(nn.Module):
     """[..., C] to [..., features]."""
     shape = (x.shape[-1], self.features)
     of_kernel, of_bias = initializers(self.start, shape)
-    x = x @ self.param('kernel', of_kernel, shape).astype(x.dtype)
+    x = conv.pointwise(x, self.param('kernel', of_kernel, shape))
     if self.use_bias:
       # The fan-in of a bias is that of its kernel.
       x = conv.bias_add(x, self.param('bias', of_bias, shape[-1:]))

@@ -28,6 +28,16 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
   return jnp.where(x > 0, x, slope.astype(x.dtype)[None, None, None, :] * x)
 
 
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Multiplies [..., C] by [C, D], a convolution of 1x1.
+
+  As a product of two matrices: with more axes XLA writes transposed copies for
+  the gradient (2026-11), which take longer than the product.
+  """
+  out = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+  return out.reshape(*x.shape[:-1], -1)
+
+
 def conv(
   x: jax.Array,
   kernel: jax.Array,
@@ -36,9 +46,6 @@ def conv(
   padding: int | tuple[int, int] = 0,
 ) -> jax.Array:
   """Cross-correlation with zeros around.
-
-  Its gradient has a form of its own on CPUs, so it cannot be differentiated in
-  forward mode or twice.
 
   Args:
     x: [B, H, W, C].
@@ -53,124 +60,13 @@ def conv(
   chex.assert_rank([x, kernel], 4)
   if isinstance(padding, int):
     padding = (padding, padding)
-  return _conv(x, kernel.astype(x.dtype), stride, padding)
-
-
-def _plain_conv(x, kernel, stride, padding):
-  """XLA's own convolution."""
   return jax.lax.conv_general_dilated(
     x,
-    kernel,
+    kernel.astype(x.dtype),
     (stride, stride),
     [(p, p) for p in padding],
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-
-
-_conv = jax.custom_vjp(_plain_conv, nondiff_argnums=(2, 3))
-
-
-def _conv_forward(x, kernel, stride, padding):
-  return _plain_conv(x, kernel, stride, padding), (x, kernel)
-
-
-def _conv_backward(stride, padding, saved, gradient):
-  x, kernel = saved
-
-  def plain(x, kernel, gradient):
-    _, pull = jax.vjp(
-      lambda x, k: _plain_conv(x, k, stride, padding), x, kernel
-    )
-    return pull(gradient)
-
-  def products(x, kernel, gradient):
-    if stride == 1:
-      of_x, _ = plain(x, kernel, gradient)
-      return of_x, _kernel_gradient(x, gradient, kernel.shape, padding)
-    of_3x3 = kernel.shape[:2] == (3, 3) and padding == (1, 1)
-    if stride == 2 and of_3x3 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
-      return _folded_gradients(x, kernel, gradient)
-    return plain(x, kernel, gradient)
-
-  return jax.lax.platform_dependent(
-    x, kernel, gradient, cpu=products, default=plain
-  )
-
-
-# 2026-11: on a CPU, XLA's gradient with respect to a kernel is a convolution
-# with a window as large as the image, and the gradient with respect to the
-# input of a strided convolution one of an image with zeros between the pixels.
-# The matrix products below take half the time, less for few channels.
-
-
-def _contract(a, b):
-  """[..., A] and [..., B] to [A, B], over everything else."""
-  a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-  return jax.lax.dot_general(
-    a, b, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-  ).astype(a.dtype)
-
-
-def _kernel_gradient(x, gradient, shape, padding):
-  """Of a convolution of stride 1: one matrix product per row of the kernel.
-
-  Of `x` and `gradient`, the one with fewer channels is put beside itself,
-  shifted, for all columns of the kernel.
-  """
-  height, width = gradient.shape[1:3]
-  taps, channels, features = shape[1], x.shape[-1], gradient.shape[-1]
-  above, left = padding
-  if features <= channels:
-    x = jnp.pad(x, ((0, 0), (above, above), (0, 0), (0, 0)))
-    shifts = [j - left for j in range(taps)]
-    pads = [(j, x.shape[2] - width - j, 0) for j in shifts]
-    keep, zero = (0, 0, 0), jnp.zeros((), gradient.dtype)
-    gradient = jnp.concatenate(
-      [jax.lax.pad(gradient, zero, (keep, keep, p, keep)) for p in pads], -1
-    )
-  else:
-    x = jnp.pad(x, ((0, 0), (above, above), (left, left), (0, 0)))
-    x = jnp.concatenate([x[:, :, j : j + width] for j in range(taps)], -1)
-  rows = [_contract(gradient, x[:, i : i + height]) for i in range(shape[0])]
-  out = jnp.stack(rows)
-  if features <= channels:
-    return out.reshape(-1, taps, features, channels).transpose(0, 1, 3, 2)
-  return out.reshape(-1, features, taps, channels).transpose(0, 2, 3, 1)
-
-
-def _folded_gradients(x, kernel, gradient):
-  """Of a 3x3 convolution of stride 2 and padding 1 of an image of even size.
-
-  In terms of 2x2 cells it is a 2x2 convolution of stride 1: a pixel of the
-  result sees its own cell and those above and to the left.
-  """
-  batch, height, width, channels = x.shape
-  height, width, features = height // 2, width // 2, kernel.shape[-1]
-  x = x.reshape(batch, height, 2, width, 2, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, -1)
-  # A row of zeros in front: rows -2, -1 are of the cell above, 0, 1 of this.
-  kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
-  kernel = kernel.reshape(2, 2, 2, 2, channels, features)
-  kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
-  # What was asked of each cell by (below, right), ..., (here, here).
-  asked = jnp.pad(gradient, ((0, 0), (0, 1), (0, 1), (0, 0)))
-  asked = jnp.concatenate(
-    [asked[:, i : i + height, j : j + width] for i in (1, 0) for j in (1, 0)],
-    -1,
-  )
-  of_x = asked @ kernel.reshape(4 * features, 4 * channels)
-  of_x = of_x.reshape(batch, height, width, 2, 2, channels)
-  of_x = of_x.transpose(0, 1, 3, 2, 4, 5)
-  of_kernel = _contract(asked, x)
-  of_kernel = of_kernel.reshape(2, 2, features, 2, 2, channels)
-  of_kernel = of_kernel.transpose(0, 3, 1, 4, 5, 2)
-  return (
-    of_x.reshape(batch, 2 * height, 2 * width, channels),
-    of_kernel.reshape(4, 4, channels, features)[1:, 1:],
-  )
-
-
-_conv.defvjp(_conv_forward, _conv_backward)
 
 
 def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -507,13 +403,26 @@ def _tap_correlations(x, gradient, size, dilation):
     def of_tap(tap):
       start = dilation * (tap // size), dilation * (tap % size), 0
       seen = jax.lax.dynamic_slice(wide, start, gradient.shape)
-      return jnp.sum(seen * gradient, (0, 1))
+      return _sum_of_products(seen, gradient)
 
     return total + jax.lax.map(of_tap, jnp.arange(size * size)), None
 
   zeros = jnp.zeros((size * size, x.shape[-1]), jnp.float32)
   total, _ = jax.lax.scan(of_image, zeros, (wide, gradient))
   return total.reshape(size, size, -1)
+
+
+def _sum_of_products(a, b):
+  """Sum over H and W of a * b, both [H, W, C]; small images unrolled.
+
+  XLA fuses additions with the product, but reductions it gives to a library,
+  for which it writes the product to memory first (2026-11).
+  """
+  height, width, _ = a.shape
+  if max(height, width) > 32:
+    return jnp.sum(a * b, (0, 1))
+  row = sum(a[i] * b[i] for i in range(height))
+  return sum(row[i] for i in range(width))
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)

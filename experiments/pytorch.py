@@ -1,0 +1,358 @@
+"""The same layers in PyTorch, for the ratios in README.md.
+
+  pip install torch && python -m experiments.pytorch [--systems=dmvfn,simvp]
+    [--sizes=256x832,720x1280] [--batches=1,16] [--repeats=7] [--training]
+
+PyTorch is no dependency of the project. The models here are written from the
+papers' descriptions, layer by layer, as plain PyTorch users have them; weights
+are random, nothing is trained or checked here but the number of parameters.
+Both memory formats are timed, as is this machine's matrix product, with the
+allocator set as `vidpred_jax.runtime.setup` does for ours: without that both
+pay for page faults. Run it beside `experiments.benchmark` on an idle machine.
+"""
+
+import argparse
+import ctypes
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# (name, parameters): what the models below must have.
+PARAMETERS = {'dmvfn': 3_559_930, 'simvp': 46_770_000}
+
+SCALES = (4, 4, 4, 2, 2, 2, 1, 1, 1)
+WIDTHS = (160, 160, 160, 80, 80, 80, 44, 44, 44)
+
+
+# ----------------------------------------------------------------------- DMVFN
+
+
+def _conv(inputs, outputs, stride=1):
+  return nn.Sequential(
+    nn.Conv2d(inputs, outputs, 3, stride, 1), nn.PReLU(outputs)
+  )
+
+
+def _enlarge(x, factor):
+  return F.interpolate(
+    x, scale_factor=factor, mode='bilinear', align_corners=False
+  )
+
+
+class Block(nn.Module):
+  """A multi-scale voxel flow block."""
+
+  def __init__(self, width, scale):
+    super().__init__()
+    self.scale = scale
+    self.down = nn.Sequential(
+      _conv(17, width // 2, 2), _conv(width // 2, width, 2)
+    )
+    self.motion = nn.Sequential(*(_conv(width, width) for _ in range(3)))
+    self.squeeze = _conv(width, width // 4)
+    self.detail = nn.Sequential(_conv(17, 8, 2), _conv(8, 8))
+    self.head = nn.ConvTranspose2d(width // 4 + 8, 5, 4, 2, 1)
+
+  def forward(self, x, flow):
+    """The increments of flow and mask."""
+    scale = self.scale
+    fine = torch.cat((x, flow), 1)
+    if scale > 1:
+      x, flow = _enlarge(x, 1 / scale), _enlarge(flow, 1 / scale) / scale
+    y = self.down(torch.cat((x, flow), 1))
+    y = _enlarge(self.squeeze(self.motion(y) + y), 2 * scale)
+    out = self.head(torch.cat((y, self.detail(fine)), 1))
+    return out[:, :4], out[:, 4:]
+
+
+def warp(image, flow):
+  """Backward warping by a flow in pixels, clamped at the border."""
+  height, width = image.shape[2:]
+  y, x = torch.meshgrid(
+    torch.arange(height), torch.arange(width), indexing='ij'
+  )
+  x = 2 * (x + flow[:, 0]) / (width - 1) - 1
+  y = 2 * (y + flow[:, 1]) / (height - 1) - 1
+  return F.grid_sample(
+    image, torch.stack((x, y), -1), padding_mode='border', align_corners=True
+  )
+
+
+class DMVFN(nn.Module):
+  """Nine blocks and a router."""
+
+  def __init__(self):
+    super().__init__()
+    self.blocks = nn.ModuleList(map(Block, WIDTHS, SCALES))
+    self.router = nn.Sequential(
+      nn.Conv2d(6, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)
+    )
+    self.logits = nn.Linear(32, 9)
+
+  def probabilities(self, pair):
+    """Of each block, budgeted."""
+    score = torch.sigmoid(self.logits(self.router(pair).mean((2, 3))))
+    return (4.5 * score / score.sum(1, keepdim=True)).clamp(0, 1)
+
+  def forward(self, pair, used):
+    """The prediction with the first `used` blocks, the others skipped."""
+    self.probabilities(pair)
+    older, newer = pair[:, :3], pair[:, 3:]
+    warped = older, newer
+    voxel = pair.new_zeros(len(pair), 5, *pair.shape[2:])
+    for block in self.blocks[:used]:
+      flow, mask = voxel[:, :4], voxel[:, 4:]
+      voxel = voxel + torch.cat(
+        block(torch.cat((pair, *warped, mask), 1), flow), 1
+      )
+      warped = warp(older, voxel[:, :2]), warp(newer, voxel[:, 2:4])
+    return _blend(*warped, voxel)
+
+  def loss(self, pair, truth):
+    """Deep supervision by the Laplacian pyramid, routes drawn."""
+    chances = self.probabilities(pair)
+    gates = chances + (torch.bernoulli(chances) - chances).detach()
+    older, newer = pair[:, :3], pair[:, 3:]
+    warped, total = (older, newer), 0.0
+    voxel = pair.new_zeros(len(pair), 5, *pair.shape[2:])
+    for i, block in enumerate(self.blocks):
+      flow, mask = voxel[:, :4], voxel[:, 4:]
+      change = torch.cat(block(torch.cat((pair, *warped, mask), 1), flow), 1)
+      now = voxel + change
+      voxel = voxel + change * gates[:, i].view(-1, 1, 1, 1)
+      warped = warp(older, voxel[:, :2]), warp(newer, voxel[:, 2:4])
+      if i < len(self.blocks) - 1:
+        seen = warp(older, now[:, :2]), warp(newer, now[:, 2:4])
+        frame = _blend(*seen, now)
+      else:
+        frame = _blend(*warped, voxel)
+      total = total + 0.8 ** (8 - i) * laplacian(frame, truth)
+    return total
+
+
+def _blend(older, newer, voxel):
+  weight = torch.sigmoid(voxel[:, 4:])
+  return (older * weight + newer * (1 - weight)).clamp(0, 1)
+
+
+def laplacian(pred, truth, levels=5):
+  """Mean absolute difference of Laplacian pyramids, summed over levels."""
+  row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+  kernel = torch.outer(row, row).expand(3, 1, 5, 5)
+
+  def blur(x):
+    return F.conv2d(F.pad(x, (2, 2, 2, 2), 'reflect'), kernel, groups=3)
+
+  total, x = 0.0, pred - truth  # the pyramid is linear
+  for _ in range(levels):
+    small = blur(x)[:, :, ::2, ::2]
+    spread = torch.zeros_like(x)
+    spread[:, :, ::2, ::2] = small
+    total = total + (x - 4 * blur(spread)).abs().mean()
+    x = small
+  return total
+
+
+# ----------------------------------------------------------------------- SimVP
+
+
+class Unit(nn.Module):
+  """Convolution, group norm, SiLU; smaller, larger or the same size."""
+
+  def __init__(self, inputs, outputs, stride=1, up=False):
+    super().__init__()
+    self.conv = nn.Conv2d(inputs, outputs * (4 if up else 1), 3, stride, 1)
+    self.shuffle = nn.PixelShuffle(2) if up else nn.Identity()
+    self.norm = nn.GroupNorm(2, outputs)
+
+  def forward(self, x):
+    """The layers in their order."""
+    return F.silu(self.norm(self.shuffle(self.conv(x))))
+
+
+class Attention(nn.Module):
+  """Gated spatiotemporal attention."""
+
+  def __init__(self, width):
+    super().__init__()
+    self.first, self.last = (nn.Conv2d(width, width, 1) for _ in range(2))
+    self.near = nn.Conv2d(width, width, 5, padding=2, groups=width)
+    self.far = nn.Conv2d(width, width, 7, padding=9, dilation=3, groups=width)
+    self.gate = nn.Conv2d(width, 2 * width, 1)
+
+  def forward(self, x):
+    """The layers in their order."""
+    y = self.gate(self.far(self.near(F.gelu(self.first(x)))))
+    value, gate = y.chunk(2, 1)
+    return self.last(value * torch.sigmoid(gate)) + x
+
+
+class GSTA(nn.Module):
+  """A block of the translator."""
+
+  def __init__(self, width, ratio=8):
+    super().__init__()
+    self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
+    self.scales = nn.ParameterList(
+      nn.Parameter(1e-2 * torch.ones(width, 1, 1)) for _ in range(2)
+    )
+    self.attention = Attention(width)
+    wide = ratio * width
+    self.mlp = nn.Sequential(
+      nn.Conv2d(width, wide, 1),
+      nn.Conv2d(wide, wide, 3, padding=1, groups=wide),
+      nn.GELU(),
+      nn.Conv2d(wide, width, 1),
+    )
+
+  def forward(self, x):
+    """The layers in their order."""
+    x = x + self.scales[0] * self.attention(self.norms[0](x))
+    return x + self.scales[1] * self.mlp(self.norms[1](x))
+
+
+class SimVP(nn.Module):
+  """SimVPv2-S for ten frames of one channel."""
+
+  def __init__(self, frames=10, hid_s=64, hid_t=512, blocks=8):
+    super().__init__()
+    self.encoder = nn.ModuleList(
+      [
+        Unit(1, hid_s),
+        Unit(hid_s, hid_s, 2),
+        Unit(hid_s, hid_s),
+        Unit(hid_s, hid_s, 2),
+      ]
+    )
+    self.decoder = nn.ModuleList(
+      [
+        Unit(hid_s, hid_s, up=True),
+        Unit(hid_s, hid_s),
+        Unit(hid_s, hid_s, up=True),
+        Unit(hid_s, hid_s),
+      ]
+    )
+    ends = (
+      nn.Conv2d(frames * hid_s, hid_t, 1),
+      nn.Conv2d(hid_t, frames * hid_s, 1),
+    )
+    self.translator = nn.Sequential(
+      GSTA(frames * hid_s),
+      ends[0],
+      *(GSTA(hid_t) for _ in range(blocks - 1)),
+      ends[1],
+    )
+    self.readout = nn.Conv2d(hid_s, 1, 1)
+
+  def forward(self, video):
+    """As many frames as are seen."""
+    batch, frames, _, height, width = video.shape
+    x = skip = self.encoder[0](video.flatten(0, 1))
+    for unit in self.encoder[1:]:
+      x = unit(x)
+    y = x.reshape(batch, -1, *x.shape[2:])
+    x = self.translator(y).reshape(x.shape)
+    for unit in self.decoder[:-1]:
+      x = unit(x)
+    x = self.readout(self.decoder[-1](x + skip))
+    return x.reshape(batch, frames, 1, height, width)
+
+
+# ---------------------------------------------------------------------- timing
+
+
+def measure(name, repeats, call, *args):
+  """Prints least and median wall-clock and processor milliseconds."""
+  call(*args)
+  times = []
+  for _ in range(repeats):
+    start = time.perf_counter(), time.process_time()
+    call(*args)
+    times.append(
+      (time.perf_counter() - start[0], time.process_time() - start[1])
+    )
+  wall, cpu = (sorted(1e3 * t for t in x) for x in zip(*times))
+  print(
+    f'{name:48} {wall[0]:9.1f} {wall[len(wall) // 2]:9.1f} {cpu[0]:9.1f}',
+    flush=True,
+  )
+
+
+def optimised(model, loss):
+  """A function that makes one training step with Adam."""
+  rule = torch.optim.Adam(model.parameters(), 1e-4)
+
+  def call(*args):
+    rule.zero_grad()
+    loss(*args).backward()
+    rule.step()
+
+  return call
+
+
+def check(name, model):
+  count = sum(p.numel() for p in model.parameters())
+  if abs(count / PARAMETERS[name] - 1) > 1e-3:
+    raise ValueError(f'{name} has {count} parameters.')
+  return model
+
+
+def main(argv=None):
+  """Times what the arguments ask for."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--systems', default='dmvfn,simvp')
+  parser.add_argument('--sizes', default='256x832,720x1280')
+  parser.add_argument('--batches', default='1,16')
+  parser.add_argument('--repeats', type=int, default=7)
+  parser.add_argument('--training', action='store_true')
+  options = parser.parse_args(argv)
+  if sys.platform == 'linux':
+    libc = ctypes.CDLL(None)
+    for parameter, value in ((-4, 0), (-1, -1), (-8, 1), (-2, 64 << 20)):
+      libc.mallopt(parameter, value)
+  repeats = options.repeats
+  print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
+  print(f'{"":48} {"min ms":>9} {"median":>9} {"cpu ms":>9}')
+  a = torch.rand(2048, 2048)
+  measure('matrix product 2048^3', repeats, torch.mm, a, a)
+  for label, layout in (
+    ('', torch.contiguous_format),
+    (', channels last', torch.channels_last),
+  ):
+    if 'dmvfn' in options.systems:
+      model = check('dmvfn', DMVFN()).to(memory_format=layout)
+      for size in options.sizes.split(','):
+        height, width = (-(-int(n) // 16) * 16 for n in size.split('x'))
+        pair = torch.rand(1, 6, height, width).to(memory_format=layout)
+        with torch.inference_mode():
+          for used in (9, 3, 1):
+            name = f'dmvfn {size}, {used} blocks and router{label}'
+            measure(name, repeats, model, pair, used)
+      if options.training:
+        pair = torch.rand(2, 6, 224, 224).to(memory_format=layout)
+        step = optimised(model, model.loss)
+        name = f'dmvfn training step, 2 of 224x224{label}'
+        measure(name, 3, step, pair, pair[:, :3])
+    if 'simvp' in options.systems:
+      model = check('simvp', SimVP()).to(memory_format=layout)
+      for batch in map(int, options.batches.split(',')):
+        name = f'simvp gSTA-S, batch {batch}{label}'
+        with torch.inference_mode():
+          measure(name, 5, model.eval(), torch.rand(batch, 10, 1, 64, 64))
+      if options.training:
+        model.train()
+
+        def loss(video, model=model):
+          return (model(video) - video).square().mean()
+
+        for batch in (4, 16):
+          name = f'simvp gSTA-S training step, batch {batch}{label}'
+          step = optimised(model, loss)
+          measure(name, 3, step, torch.rand(batch, 10, 1, 64, 64))
+
+
+if __name__ == '__main__':
+  main()
