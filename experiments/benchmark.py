@@ -1,18 +1,23 @@
-"""How long DMVFN takes, by blocks used, and how near that is to the machine.
+"""How long the systems take, and how near that is to the machine.
 
-  python -m experiments.benchmark [--sizes=256x832,720x1280] [--repeats=7]
+  python -m experiments.benchmark [--systems=dmvfn,simvp]
+    [--sizes=256x832,720x1280] [--repeats=7] [--training]
     [--output=benchmark.json]
 
-Questions: what does a frame cost with 0 to 9 blocks (router included, weights
-random, routes given); is a skipped block free; does a batch whose samples take
-different routes cost the sum of its samples; what do the fast formulations
-give over the layers as published; what does a training step cost
-(`--training`)? Times are minima and medians over `--repeats` interleaved
-rounds, so that a machine whose speed drifts favours nobody; `cpu ms` is the
-processor time of all threads together, which other programs disturb least. The
-share is that of this machine's own matrix-product speed, measured in the same
-rounds, and counted with the multiply-adds of the published layers: forms that
-do with fewer can exceed what a plain program could reach.
+Questions for DMVFN: what does a frame cost with 0 to 9 blocks (router included,
+weights random, routes given); is a skipped block free; does a batch whose
+samples take different routes cost the sum of its samples; what do the fast
+formulations give over the layers as published; what does a training step cost
+(`--training`)? For SimVPv2-S on ten frames of 64x64: what do a forward pass and
+a training step with Adam cost, by batch size? `experiments.pytorch` times the
+same in PyTorch.
+
+Times are minima and medians over `--repeats` interleaved rounds, so that a
+machine whose speed drifts favours nobody; `cpu ms` is the processor time of all
+threads together, which other programs disturb least. The share is that of this
+machine's own matrix-product speed, measured in the same rounds, and counted
+with the multiply-adds of the published layers: forms that do with fewer can
+exceed what a plain program could reach.
 """
 
 import argparse
@@ -176,15 +181,50 @@ def training(repeats, crop=224, batch=2):
   return best_ms(rounds(calls, repeats))
 
 
-def main():
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--sizes', default='256x832,720x1280')
-  parser.add_argument('--repeats', type=int, default=7)
-  parser.add_argument('--training', action='store_true')
-  parser.add_argument('--output', default='')
-  options = parser.parse_args()
-  runtime.setup()
-  print(cost.machine())
+def simvp(repeats, train_too):
+  """Rows of (name, batch, minimum and median milliseconds) of gSTA-S."""
+  frames = systems.Frames(tuple(range(10)), tuple(range(10, 20)))
+  system = systems.make('simvp', frames=frames)
+  video = jax.random.uniform(jax.random.key(4), (16, 20, 64, 64, 1))
+  variables = dict(runtime.jit(system.init)(runtime.key(0), video[:1]))
+  predict, key = runtime.jit(system.predict), jax.random.key(0)
+  calls = {
+    ('forward', b): functools.partial(
+      predict, dict(variables), video[:b, :10], key
+    )
+    for b in (1, 16)
+  }
+  times = rounds(calls, repeats)
+  if train_too:
+    params = variables.pop('params')
+    rule = optax.adam(1e-3)
+    state = train.TrainState(
+      jnp.int32(0), params, variables, rule.init(params), {}
+    )
+    step = runtime.jit(train.make_train_step(system, rule))
+    calls = {
+      ('training step', b): functools.partial(step, state, video[:b], key)
+      for b in (4, 16)
+    }
+    times |= rounds(calls, 3)
+  rows = []
+  for (name, batch), pairs in times.items():
+    wall, processor = zip(*pairs)
+    median = float(np.median(wall))
+    rows.append(
+      {
+        'name': name,
+        'batch': batch,
+        'min_ms': 1e3 * min(wall),
+        'median_ms': 1e3 * median,
+        'cpu_ms': 1e3 * min(processor),
+      }
+    )
+  return rows
+
+
+def report_dmvfn(options):
+  """Prints the tables of DMVFN; returns them."""
   print(
     f'{"size":>10} {"blocks":>16} {"min ms":>8} {"median":>8} {"cpu ms":>8} '
     f'{"share":>6}'
@@ -208,18 +248,40 @@ def main():
     f'ms, one by one {mixed["singles"]:.1f} ms, ratio '
     f'{mixed["batch"] / mixed["singles"]:.2f}'
   )
-  report = {
-    'machine': cost.machine(),
-    'matmul_gflops': peaks,
-    'rows': rows,
-    'mixed': mixed,
-  }
+  report = {'matmul_gflops': peaks, 'rows': rows, 'mixed': mixed}
   if options.training:
     report['training'] = training(options.repeats)
     print(
       'training step, batch 2 of 224x224: '
       + ', '.join(f'{k} {v:.0f} ms' for k, v in report['training'].items())
     )
+  return report
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--systems', default='dmvfn,simvp')
+  parser.add_argument('--sizes', default='256x832,720x1280')
+  parser.add_argument('--repeats', type=int, default=7)
+  parser.add_argument('--training', action='store_true')
+  parser.add_argument('--output', default='')
+  options = parser.parse_args()
+  runtime.setup()
+  print(cost.machine())
+  report = {'machine': cost.machine()}
+  if 'dmvfn' in options.systems:
+    report['dmvfn'] = report_dmvfn(options)
+  if 'simvp' in options.systems:
+    product, gflop = matmul()
+    peak = rounds({'matmul': product}, options.repeats)['matmul']
+    report['matmul_gflops'] = gflop / min(wall for wall, _ in peak)
+    print(f'matrix product {report["matmul_gflops"]:.0f} GFLOP/s')
+    report['simvp'] = simvp(options.repeats, options.training)
+    for row in report['simvp']:
+      print(
+        f'simvp gSTA-S {row["name"]:>14}, batch {row["batch"]:2} '
+        f'{row["min_ms"]:9.1f} {row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f}'
+      )
   if options.output:
     with open(options.output, 'w') as file:
       json.dump(report, file, indent=2)

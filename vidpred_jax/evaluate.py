@@ -45,6 +45,7 @@ class Result(NamedTuple):
     shown: the first clips as host arrays, a dict of lists: `'video'`,
       `'frames'`, and what `System.explain` gives.
     skipped: metrics that are not defined on frames this small.
+    data: what the source says of itself.
   """
 
   clips: int
@@ -52,6 +53,7 @@ class Result(NamedTuple):
   blocks: list[float] | None
   shown: dict[str, list[np.ndarray]]
   skipped: list[str]
+  data: str = ''
 
 
 def baselines(frames: systems.Frames, context: jax.Array) -> dict:
@@ -365,7 +367,7 @@ def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
     process_count=processes,
     limit=limit or config.eval.limit or None,
   )
-  return evaluate(
+  result = evaluate(
     system,
     variables,
     batches,
@@ -375,6 +377,7 @@ def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
     show=show,
     field=_field(source),
   )
+  return result._replace(data=repr(source))
 
 
 def quick(config, variables, mesh) -> dict[str, float]:
@@ -418,6 +421,7 @@ def run(config, workdir: str) -> dict:
     'protocol': {
       'model': config.model.to_dict(),
       'data': settings,
+      'source': result.data,
       'split': 'test',
       'context': list(frames.context),
       'target': list(frames.target),
@@ -435,7 +439,7 @@ def run(config, workdir: str) -> dict:
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(workdir / 'results.json', _json(report))
-    print(f'\n{result.clips} clips, {settings["source"]}, split test')
+    print(f'\n{result.clips} clips of {result.data}')
     print(table(result, systems.Frames(frames.context, frames.target)))
     written = ['results.json', *_show(result, config, workdir)]
     print(f'Written to {workdir}: {", ".join(written)}')

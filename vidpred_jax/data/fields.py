@@ -144,7 +144,7 @@ class Fields:
     begin, end = (_time(self._hours[k]) for k in (0, -1))
     return (
       f'Fields({self._split!r}: {len(self)} windows of {", ".join(self._names)}'
-      f' in {self._root}, {begin} to {end})'
+      f' in {self._root}, {begin} to {end}, in {self.units})'
     )
 
   def __getitem__(self, i) -> dict:
