@@ -119,10 +119,10 @@ def load(path: str, **overrides):
 
 def fitted(path, record, system: systems.System, variables):
   """`variables`, if they are what `system` needs; see `load`."""
-  height = width = 4 * system.multiple
-  channels = record['settings'].get('channels', 3)
+  size = system.clip_size and system.clip_size(variables)
+  height, width = size or 2 * (4 * system.multiple,)
   clip = jax.ShapeDtypeStruct(
-    (1, system.frames.length, height, width, channels), jnp.float32
+    (1, system.frames.length, height, width, system.channels), jnp.float32
   )
   expected = jax.eval_shape(system.init, jax.random.key(0), clip)
   try:

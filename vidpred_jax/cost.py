@@ -500,13 +500,14 @@ def main(argv) -> None:
 
 
 def _clip(options, config, system) -> np.ndarray:
-  """The clip [1, T, H, W, 3] to measure on."""
+  """The clip [1, T, H, W, C] to measure on."""
   size = options.size or config.data.get('size')
   if isinstance(size, str):
     size = re.fullmatch(r'(\d+)x(\d+)', size) and size.split('x')
   if not size:
     raise ValueError(
-      f'Got --size={options.size}, expected height x width such as 256x832.'
+      f'Got --size={options.size}, and the configuration names none; expected '
+      'height x width such as 256x832.'
     )
   height, width = map(int, size)
   multiple = system.multiple
@@ -520,10 +521,12 @@ def _clip(options, config, system) -> np.ndarray:
     from vidpred_jax import video_io
 
     size = height, width
-    return video_io.read(options.input, count=length, size=size)[None]
+    clip = video_io.read(options.input, count=length, size=size)
+    return clip[None, ..., : system.channels]
   # Smooth colours that move.
   t, y, x = np.mgrid[:length, :height, :width].astype(np.float32)
   waves = [np.sin((x + 2 * t) / 9), np.cos((y - t) / 7), np.sin((x + y) / 17)]
+  waves = [waves[c % 3] for c in range(system.channels)]
   return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)[None]
 
 

@@ -491,12 +491,14 @@ def _show(result: Result, config, workdir: pathlib.Path) -> list[str]:
 
 
 def _as_images(context, target, prediction):
-  """Frames that can be looked at: images as they are, a field's first variable.
+  """Frames that can be looked at: images as they are, else the first channel.
 
-  A field's greys run from the least to the greatest of what was true.
+  Its greys run from the least to the greatest of what was true.
   """
-  if context.dtype == np.uint8:
+  if context.dtype == np.uint8 and context.shape[-1] in (1, 3):
     return context, target, prediction
+  if context.dtype == np.uint8:
+    context, target = context / 255, target / 255
   true = np.concatenate([context, target])[..., :1]
   low, high = true.min(), true.max()
   span = max(high - low, 1e-6)

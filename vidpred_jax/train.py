@@ -173,22 +173,6 @@ def run(config, workdir: str) -> bool:
       workers=config.workers,
       **settings,
     )
-    batch = next(batches)['video']
-    state, rule = _initial_state(config, system, schedule, mesh, batch.shape)
-    if start:
-      state = checkpoint.restore(saved, start, state)
-    step_fn = runtime.jit(
-      make_train_step(
-        system,
-        rule,
-        accumulate=config.accumulate,
-        ema=config.ema.to_dict() if config.ema.decay else None,
-      ),
-      donate_argnums=0,
-    )
-    key = jax.random.key(config.seed)
-    sharding = runtime.batch_sharding(mesh)
-    previous, ended = None, start >= config.steps
     bar = tqdm.tqdm(
       total=config.steps,
       initial=start,
@@ -197,10 +181,27 @@ def run(config, workdir: str) -> bool:
       mininterval=1,
     )
     try:
+      batch = next(batches)['video']
+      state, rule = _initial_state(config, system, schedule, mesh, batch.shape)
+      if start:
+        state = checkpoint.restore(saved, start, state)
+      step_fn = runtime.jit(
+        make_train_step(
+          system,
+          rule,
+          accumulate=config.accumulate,
+          ema=config.ema.to_dict() if config.ema.decay else None,
+        ),
+        donate_argnums=0,
+      )
+      key = jax.random.key(config.seed)
+      sharding = runtime.batch_sharding(mesh)
+      previous, ended = None, start >= config.steps
       for step in range(start + 1, config.steps + 1):
         video = jax.make_array_from_process_local_data(sharding, batch)
         state, values = step_fn(state, video, key)
-        batch = next(batches)['video']
+        if step < config.steps:
+          batch = next(batches)['video']
         # A step behind, so that the device never waits.
         if previous is not None:
           _check_finite(previous, step - 1)
@@ -261,6 +262,11 @@ def _initial_state(config, system, schedule, mesh, shape):
     parameters = params.take_matching(
       parameters, other['params'], config.init_match
     )
+    # What goes with them, such as batch statistics.
+    for name in variables.keys() & other.keys() - config.features.keys():
+      variables[name] = params.take_matching(
+        variables[name], other[name], config.init_match
+      )
   rule = optim.make(parameters, schedule, **config.optim.to_dict())
   ema = parameters if config.ema.decay else {}
   state = TrainState(

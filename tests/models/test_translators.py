@@ -324,8 +324,10 @@ def test_sizes_that_a_block_was_not_made_for():
   with pytest.raises(ValueError, match=message):
     applied(translators.MLPMixer(1.0), (4, 4), (6, 4))
   assert applied(translators.MLPMixer(1.0), (4, 4), (4, 4)).shape[0] == 2
-  with pytest.raises(ValueError, match=r"'swin'.*14x14.*169 rows, got 49"):
+  with pytest.raises(ValueError, match='14x14 features.*window, 4'):
     applied(translators.Swin(1.0), (16, 16), (14, 14))
+  # The window stays that of the size it was made for.
+  assert applied(translators.Swin(1.0), (14, 14), (21, 28)).shape[2] == 28
   assert applied(translators.Swin(1.0), (16, 16), (32, 40)).shape[2] == 40
   with pytest.raises(ValueError, match='16x18 features.*window, 4'):
     applied(translators.Swin(1.0), (16, 16), (16, 18))

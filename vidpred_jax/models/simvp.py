@@ -256,6 +256,22 @@ class SimVP(nn.Module):
       )
 
 
+def feature_size(params) -> tuple[int, int] | None:
+  """H', W' of features at which parameters have these shapes.
+
+  Returns:
+    For 'mlp', which knows the number of its pixels, and 'swin', which knows the
+    side of its windows; None for the others, which have them at any size.
+  """
+  for path, leaf in jax.tree.leaves_with_path(params):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if name.endswith('tokens_in/kernel'):
+      return 1, leaf.shape[0]
+    if name.endswith('/offsets'):
+      return translators.swin_size(leaf.shape[0])
+  return None
+
+
 # ------------------------------------------------- names of published weights
 
 _NORMS = {'norm_0': 'norm1', 'norm_1': 'norm2'}
@@ -428,8 +444,5 @@ def torch_clip(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
   frames = max((width or 10 * features) // features, 1)
   if pixels := size(r'hid\.enc\.0\.block\.mlp_tokens\.fc1\.weight', 1):
     return frames, 1, pixels
-  rows = size(r'hid\.enc\.0\.block\..*position_bias_table', 0) or 49
-  for side in range(1, 129):
-    if (2 * translators.swin_window(side, side) - 1) ** 2 == rows:
-      return frames, side, side
-  return frames, 4, 4
+  rows = size(r'hid\.enc\.0\.block\..*position_bias_table', 0)
+  return frames, *((rows and translators.swin_size(rows)) or (4, 4))

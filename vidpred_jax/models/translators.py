@@ -13,9 +13,9 @@ Better Video Prediction", CVPR 2022. The blocks, their epsilons and their
 initial values are those of the published benchmark (OpenSTL).
 
 'mlp' is tied to the size of the images it was made for. 'swin' chooses its
-window by it, H and W must be divisible by that, and it refuses sizes of another
-window. 'vit', 'uniformer' and 'swin' have no position of their own beyond that,
-so they take other sizes, as the convolutional ones do.
+window by it; H and W must be divisible by that. 'vit', 'uniformer' and 'swin'
+have no position of their own beyond that, so they take other sizes, as the
+convolutional ones do.
 
 Taken over from that code, unlike the blocks' own papers: stochastic depth that
 starts at 0.01 even if it is set to 0 (`MetaFormer` can do without), and Swin's
@@ -23,6 +23,7 @@ windows rolled around the border without a mask over what meets there.
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -353,8 +354,18 @@ def swin_window(height: int, width: int) -> int:
   return min(side, height, width)
 
 
+def swin_size(rows: int) -> tuple[int, int] | None:
+  """A size at which the table of offsets has so many rows."""
+  for side in range(1, 129):
+    if (2 * swin_window(side, side) - 1) ** 2 == rows:
+      return side, side
+  return None
+
+
 class Swin(nn.Module):
   """A block of the Swin transformer: attention within windows.
+
+  The side of the windows follows from the size it is initialised with.
 
   Attributes:
     shifted: whether the windows are moved by half their side.
@@ -375,6 +386,9 @@ class Swin(nn.Module):
   def _attend(self, x):
     batch, height, width, channels = x.shape
     side = swin_window(height, width)
+    if self.has_variable('params', 'offsets'):
+      rows = self.get_variable('params', 'offsets').shape[0]
+      side = (math.isqrt(rows) + 1) // 2
     if height % side or width % side:
       raise ValueError(
         f'Got {height}x{width} features for swin; expected both sides '
@@ -382,7 +396,6 @@ class Swin(nn.Module):
       )
     shift = side // 2 if self.shifted and min(height, width) > side else 0
     rows = (2 * side - 1) ** 2
-    _refuse_other_size(self, 'swin', 'offsets', rows, (height, width))
     table = self.param('offsets', nn.initializers.normal(0.02), (rows, _HEADS))
     # Row and column of each pixel of a window; their differences.
     place = np.stack(np.divmod(np.arange(side * side), side), -1)

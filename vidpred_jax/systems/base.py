@@ -55,6 +55,8 @@ class System(NamedTuple):
       [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
       `'blocks'` [B, N, K] with 1 for each block used. None where there is
       nothing to show.
+    clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
+      these shapes, for weights that are tied to a size; None: any size does.
   """
 
   init: Callable
@@ -65,6 +67,7 @@ class System(NamedTuple):
   stochastic: bool
   channels: int = 3
   explain: Callable | None = None
+  clip_size: Callable | None = None
 
 
 def as_float(video: jax.Array) -> jax.Array:

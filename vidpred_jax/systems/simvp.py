@@ -87,6 +87,10 @@ def make(
     _check_clip(video, frames.length, channels, multiple)
     return model.init(key, take(video, frames.context), train=False)
 
+  def clip_size(variables):
+    size = simvp.feature_size(variables['params'])
+    return size and (size[0] * multiple, size[1] * multiple)
+
   def predict(variables, context, key):
     del key
     _check_clip(context, seen, channels, multiple)
@@ -127,6 +131,7 @@ def make(
     multiple=multiple,
     stochastic=False,
     channels=channels,
+    clip_size=clip_size,
   )
 
 
