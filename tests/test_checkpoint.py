@@ -197,3 +197,31 @@ def test_fingerprints_do_not_depend_on_the_devices():
   assert checkpoint.fingerprints({'x': spread}) == whole
   # ... and swapping two values shows, unlike with a plain sum.
   assert checkpoint.fingerprints({'x': x[::-1]}) != whole
+
+
+@pytest.mark.parametrize('translator, side', [('mlp', 24), ('swin', 28)])
+def test_weights_that_are_tied_to_a_size_come_back(tmp_path, translator, side):
+  settings = {
+    'hid_s': 4,
+    'hid_t': 8,
+    'n_s': 2,
+    'n_t': 2,
+    'mlp_ratio': 1.0,
+    'translator': translator,
+  }
+  frames = systems.Frames((0, 1), (2, 3))
+  system = systems.make('simvp', frames=frames, **settings)
+  clip = jnp.zeros((1, 4, side, side, 1))
+  shapes = jax.eval_shape(system.init, runtime.key(0), clip)
+  variables = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+  export(
+    tmp_path / 'a',
+    variables,
+    system='simvp',
+    settings=settings,
+    frames=frames,
+  )
+  _, loaded = checkpoint.load(tmp_path / 'a')
+  assert_equal(dict(variables), dict(loaded))
+  got = jax.eval_shape(system.predict, loaded, clip[:, :2], runtime.key(0))
+  assert got.shape == (1, 2, side, side, 1)

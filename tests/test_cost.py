@@ -450,6 +450,14 @@ def test_the_command_prints_json():
   assert macs['executed']['total'] > 0
 
 
+def test_the_command_measures_grey_clips():
+  got = command('--config=configs/simvp.py:smoke', '--repeats=2')
+  assert got.returncode == 0, got.stderr
+  report = json.loads(got.stdout)
+  assert report['size'] == [32, 32] and report['system'] == 'simvp'
+  assert 'translation' in report['macs']['full']['parts']
+
+
 @pytest.mark.parametrize(
   'arguments, message',
   [

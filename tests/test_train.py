@@ -23,13 +23,17 @@ SETTINGS = {'scales': (2, 1), 'widths': (8, 8)}
 FRAMES = systems.Frames((0, 1), (2,))
 
 
-def tiny_config(**changes):
-  """`smoke`, smaller still: 32x32, two blocks, a run takes seconds."""
-  path = ROOT / 'configs' / 'dmvfn.py'
-  spec = importlib.util.spec_from_file_location('dmvfn_config', path)
+def smoke_config(name):
+  path = ROOT / 'configs' / f'{name}.py'
+  spec = importlib.util.spec_from_file_location(f'{name}_config', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config = module.get_config('smoke')
+  return module.get_config('smoke')
+
+
+def tiny_config(**changes):
+  """`smoke`, smaller still: 32x32, two blocks, a run takes seconds."""
+  config = smoke_config('dmvfn')
   config.model.scales = SETTINGS['scales']
   config.model.widths = SETTINGS['widths']
   config.data.size = (32, 32)
@@ -286,6 +290,27 @@ def test_frozen_parts_and_init_from(finished, tmp_path):
   a, b = params.flatten(first['params']), params.flatten(second['params'])
   for name in a:
     assert np.array_equal(a[name], b[name]) == name.startswith('block_0/')
+
+
+def test_batch_statistics_come_along_with_init_from(tmp_path):
+  config = smoke_config('simvp')
+  config.update_from_flattened_dict(
+    {'steps': 1, 'schedule.name': 'constant', 'schedule.peak': 1e-9}
+  )
+  assert train.run(config, tmp_path / 'a')
+  config.init_from = str(tmp_path / 'a')
+  assert train.run(config, tmp_path / 'b')
+  first, second = (
+    params.flatten(checkpoint.read(tmp_path / x)[1]['batch_stats'])
+    for x in 'ab'
+  )
+  for name, got in second.items():
+    # Both steps saw the same batch with the same weights.
+    start = 1.0 if name.endswith('var') else 0.0
+    of_batch = (first[name] - 0.9 * start) / 0.1
+    np.testing.assert_allclose(
+      got, 0.9 * first[name] + 0.1 * of_batch, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_best_checkpoint_is_exported(tmp_path):

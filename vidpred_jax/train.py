@@ -7,6 +7,7 @@ events, and `export/` when it has ended. Data and random keys are functions of
 
 import math
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -264,9 +265,11 @@ def _initial_state(config, system, schedule, mesh, shape):
     )
     # What goes with them, such as batch statistics.
     for name in variables.keys() & other.keys() - config.features.keys():
-      variables[name] = params.take_matching(
-        variables[name], other[name], config.init_match
-      )
+      names = params.flatten(variables[name])
+      if any(re.fullmatch(config.init_match, n) for n in names):
+        variables[name] = params.take_matching(
+          variables[name], other[name], config.init_match
+        )
   rule = optim.make(parameters, schedule, **config.optim.to_dict())
   ema = parameters if config.ema.decay else {}
   state = TrainState(
