@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import evaluate, metrics, runtime, systems
+from vidpred_jax import data, evaluate, metrics, runtime, systems
 from vidpred_jax.systems import base
 
 FRAMES = systems.Frames((0, 1), (2, 3, 4))
@@ -93,6 +93,56 @@ def test_batch_size_and_devices_do_not_change_the_numbers():
       other.values,
       one.values,
     )
+
+
+def test_batch_norm_and_fields_on_any_number_of_devices(tmp_path):
+  """Eleven clips in batches of four or eight: some only fill up."""
+  rng = np.random.default_rng(0)
+  np.savez(tmp_path / 'hours.npz', t2m=rng.normal(280, 9, (60, 8, 8)))
+  settings = {'root': tmp_path / 'hours.npz', 'train_fraction': 0.75}
+  source = data.make_source('weather', split='test', num_frames=5, **settings)
+  assert len(source) == 11
+  system = systems.make(
+    'simvp',
+    frames=systems.Frames((0, 1, 2), (3, 4)),
+    **{'hid_s': 4, 'hid_t': 8, 'n_s': 2, 'n_t': 2},
+  )
+  clip = jax.ShapeDtypeStruct((1, 5, 8, 8, 1), jnp.float32)
+  # Weights and statistics, not those it begins with.
+  variables = jax.tree.map(
+    lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32),
+    jax.eval_shape(system.init, jax.random.key(0), clip),
+  )
+  assert 'batch_stats' in variables
+
+  def values(size, devices):
+    found = list(data.eval_batches(source, batch_size=size))
+    assert not found[-1]['valid'].all()
+    result = evaluate.evaluate(
+      system,
+      variables,
+      found,
+      measured('rmse/mean', 'mae/mean'),
+      key=jax.random.key(0),
+      mesh=runtime.mesh(jax.devices()[:devices]),
+      field=(source.mean, source.std),
+    )
+    assert result.clips == 11
+    return result.values
+
+  one = values(8, 1)
+  for size in (4, 8):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6),
+      values(size, 8),
+      one,
+    )
+  video = np.stack([source[i]['video'] for i in range(11)])
+  frames = jax.jit(system.predict)(variables, video[:, :3], jax.random.key(0))
+  error = (np.float64(frames) - video[:, 3:]) * source.std
+  expected = np.abs(error).mean((0, 2, 3, 4))
+  got = one['prediction']['mae/mean']['per_frame']
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_metrics_that_need_larger_frames_are_named_not_guessed():

@@ -29,6 +29,7 @@ SMALL = {
   ),
 }
 NAMES = sorted(systems.SYSTEMS)
+IN_RANGE = ('dmvfn',)  # promise frames in [0, 1]
 
 
 @functools.cache
@@ -56,13 +57,15 @@ def test_every_system_is_tested():
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_prediction_has_the_asked_shape(name):
+def test_prediction_has_the_asked_shape_and_range(name):
   system, _, video = small(name)
   frames = predicted(name, 0)
   count = len(system.frames.target)
   assert frames.shape == (2, count, *video.shape[2:])
   assert frames.dtype == np.float32
   assert np.isfinite(frames).all()
+  if name in IN_RANGE:
+    assert frames.min() >= 0 and frames.max() <= 1
 
 
 @pytest.mark.parametrize('name', NAMES)
