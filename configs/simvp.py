@@ -297,12 +297,13 @@ def _small(config):
   config.model.first_drop_path = 0.0
   config.batch_size = 8
   config.eval.batch_size = 8
-  config.steps = 800
+  config.steps = 300
   config.schedule.name = 'onecycle'
   config.schedule.peak = 5e-3
   config.schedule.warmup = 0
   config.workers = 0
-  config.checkpoint_every = 400
+  config.log_every = 25
+  config.checkpoint_every = 100
 
 
 def _demo(config):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from vidpred_jax import data, evaluate, metrics, runtime, systems
 from vidpred_jax.systems import base
@@ -218,3 +219,21 @@ def test_infinite_values_are_json():
   assert json.loads(text, parse_constant=pytest.fail)['copy_last'][
     'psnr/float'
   ] == {'per_frame': ['inf'] * 3, 'cumulative': ['inf'] * 3, 'mean': 'inf'}
+
+
+def test_variables_of_a_field_are_measured_one_by_one():
+  class Source:
+    kind, variables, latitudes = 'field', ('t2m', 'z500'), None
+    mean, std = np.zeros(2), np.ones(2)
+
+  protocol = {'metrics': ('mae/mean',), 'lpips': {'backbone': '', 'heads': ''}}
+  config = ConfigDict({'eval': protocol})
+  measures = evaluate.make_measures(config, Source())
+  assert list(measures) == ['mae/mean[t2m]', 'mae/mean[z500]']
+  pred = jnp.zeros((1, 2, 4, 4, 2))
+  target = pred + jnp.array([1.0, 50.0]).reshape(1, 1, 1, 1, 2)
+  for measure, expected in zip(measures.values(), (1, 50)):
+    np.testing.assert_allclose(measure.values(pred, target), expected)
+  config.eval.metrics = ('rmse/latitude',)
+  with pytest.raises(ValueError, match='needs physical fields with latitudes'):
+    evaluate.make_measures(config, Source())

@@ -8,6 +8,7 @@ depend on the batch size: a batch has one key.) Aggregations are named:
 DMVFN's published tables list) and `mean` over all.
 """
 
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -315,7 +316,10 @@ def protocol_data(config) -> dict:
 
 
 def make_measures(config, source) -> dict:
-  """The metrics of `config.eval`; raises ValueError if one cannot be."""
+  """The metrics of `config.eval`; raises ValueError if one cannot be.
+
+  Of fields of several variables there is one for each: `rmse/mean[z500]`.
+  """
   files = config.eval.lpips
   measures = {}
   for name in config.eval.metrics:
@@ -325,13 +329,26 @@ def make_measures(config, source) -> dict:
     if name.endswith('/latitude'):
       if source.kind != 'field' or source.latitudes is None:
         raise ValueError(
-          f'{name} needs physical fields with latitudes; '
-          f'{config.data.source!r} has none.'
+          f'{name} needs physical fields with latitudes; {source!r} has none.'
         )
       extra['latitudes'] = source.latitudes
     measures[name] = metrics.make(name, **extra)
   _check_kind(_field(source), measures)
+  if source.kind == 'field' and len(source.variables) > 1:
+    # Their units differ: each by itself.
+    measures = {
+      f'{name}[{variable}]': measure._replace(
+        values=functools.partial(_of_channel, measure.values, c)
+      )
+      for name, measure in measures.items()
+      for c, variable in enumerate(source.variables)
+    }
   return measures
+
+
+def _of_channel(values, channel: int, pred, target):
+  part = slice(channel, channel + 1)
+  return values(pred[..., part], target[..., part])
 
 
 def make_source(config, system):
