@@ -200,8 +200,11 @@ class TestMnist:
     with pytest.raises(ValueError, match='1 digits; more than 10000'):
       source(digits='mnist', root=tmp_path)
     data = path.read_bytes()
+    flipped = bytearray(data)
+    flipped[10] |= 6  # of the bits of the first block, a kind that is none
     for k, (content, message) in enumerate(
       (
+        (flipped, 'damaged or no gzip file: error'),
         (data[:-20], 'damaged'),
         (gzip.compress(gzip.decompress(data)[:-9]), 'do not hold 1'),
         (gzip.compress(b'\0' * 400), 'no IDX file'),
@@ -215,6 +218,12 @@ class TestMnist:
     np.save(tmp_path / 'mnist_test_seq.npy', np.zeros((3, 20, 64, 64)))
     with pytest.raises(ValueError, match='float64.*expected uint8'):
       source('test', digits='mnist', root=tmp_path)
+    path = tmp_path / 'mnist_test_seq.npy'
+    data = path.read_bytes()
+    for content in (b'', data[:50], data[:-1]):
+      path.write_bytes(content)
+      with pytest.raises(ValueError, match='damaged or no npy'):
+        source('test', digits='mnist', root=tmp_path)
 
 
 @pytest.mark.parametrize(

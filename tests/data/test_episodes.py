@@ -56,13 +56,30 @@ def test_what_is_missing_or_wrong(tmp_path):
   write(path)
   for settings, message in (
     ({'split': 'val'}, 'split must be'),
-    ({'array': 'films'}, 'arrays frames, actions, not films'),
+    ({'array': 'films'}, 'arrays frames, actions; expected films'),
     ({'array': 'actions'}, r'float64 \(3,\); expected uint8'),
     ({'num_frames': 11}, 'have 10 frames; 11'),
     ({'test_fraction': 0.0}, 'either split'),
   ):
     with pytest.raises(ValueError, match=message):
       source(path, **{'split': 'train'} | settings)
-  path.write_bytes(b'nothing')
-  with pytest.raises(ValueError, match='cannot be used'):
+
+
+def test_damaged_files(tmp_path):
+  path = tmp_path / 'robot.npz'
+  frames = np.random.default_rng(0).integers(0, 4, (5, 10, 4, 6, 1))
+  np.savez_compressed(path, frames=frames.astype(np.uint8))
+  data = path.read_bytes()
+  # Where a byte is wrong decides who finds it: zlib, or zipfile by the sum.
+  wrong = [bytearray(data) for _ in range(40)]
+  for k, content in enumerate(wrong):
+    content[80 + 3 * k] ^= 0xFF
+  for content in (b'nothing', data[:-30], data[: len(data) // 2], *wrong):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='damaged or no npz') as found:
+      source(path, 'train')
+    assert '\n' not in str(found.value)
+  with path.open('wb') as file:
+    np.save(file, frames)
+  with pytest.raises(ValueError, match='damaged or no npz'):
     source(path, 'train')

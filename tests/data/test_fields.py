@@ -21,8 +21,12 @@ def values(first, number, shape=(4, 6), seed=0):
   return field.astype(np.float32)
 
 
-def write(path, name, first, array, *, units='hours since 1900-01-01', **more):
+def write(
+  path, name, first, array, *,
+  units='hours since 1900-01-01', options=None, **more,
+):  # fmt: skip
   """A file as of WeatherBench; `more` are levels."""
+  options = options or {}
   path.parent.mkdir(parents=True, exist_ok=True)
   times = [
     datetime.datetime(1970, 1, 1) + datetime.timedelta(hours=first + k)
@@ -37,7 +41,7 @@ def write(path, name, first, array, *, units='hours since 1900-01-01', **more):
       file.createDimension(axis, len(numbers))
       file.createVariable(axis, 'f8', (axis,))[:] = numbers
     file.variables['time'].units = units
-    file.createVariable(name, 'f4', tuple(axes))[:] = array
+    file.createVariable(name, 'f4', tuple(axes), **options)[:] = array
 
 
 @pytest.fixture
@@ -111,6 +115,7 @@ class TestWeatherBench:
     names = ('u10', 'r1000', 'z500', 't2m')
     clips = source(bench, variables=names)
     assert clips.units == 'm/s, %, m^2/s^2, K'
+    assert clips.variables == names and source(bench).variables == ('t2m',)
     video = clips[3]['video'] * clips.std + clips.mean
     for channel, seed in enumerate((1, 6, 7, 0)):
       expected = values(hour(2015), HOURS, seed=seed)
@@ -179,6 +184,45 @@ class TestWeatherBench:
     with pytest.raises(ValueError, match='lacks values of z'):
       source(bench, variables='z500')
 
+  def test_damaged_files(self, bench):
+    path = next((bench / '2m_temperature').glob('*2016*'))
+    good = path.read_bytes()
+
+    def check(message):
+      with pytest.raises(ValueError, match=message) as found:
+        source(bench)
+      assert '\n' not in str(found.value)
+
+    for content in (b'', b'CDF nothing', good[: len(good) // 2]):
+      path.write_bytes(content)
+      check(f'{path.name} is damaged or no')
+    path.write_bytes(good)
+    with netCDF4.Dataset(path, 'a') as file:
+      file.renameVariable('time', 'hours')
+    check("no file with time and its units: KeyError: 'time'")
+    path.write_bytes(good)
+    with netCDF4.Dataset(path, 'a') as file:
+      file.variables['time'].delncattr('units')
+    check('no file with time and its units: AttributeError')
+    # Values that the sum of their bytes says are wrong.
+    array = values(hour(2016), HOURS)
+    path.unlink()
+    write(path, 't2m', hour(2016), array, options={'fletcher32': True})
+    content = bytearray(path.read_bytes())
+    content[content.index(array[50:51].tobytes())] ^= 0xFF
+    path.write_bytes(content)
+    check('damaged or no file with values of t2m: RuntimeError')
+
+  def test_a_file_that_changes_is_read_anew(self, bench):
+    before = source(bench).mean
+    path = next((bench / '2m_temperature').glob('*2016*'))
+    path.unlink()
+    array = values(hour(2016), HOURS) + 50
+    write(path, 't2m', hour(2016), array)
+    both = [values(hour(2015), HOURS), array]
+    np.testing.assert_allclose(source(bench).mean, [np.mean(both)], rtol=1e-6)
+    assert not np.allclose(before, np.mean(both), rtol=1e-3)
+
   def test_a_constant_cannot_be_normalised(self, bench):
     for year in (2015, 2016):
       write(
@@ -238,6 +282,38 @@ class TestOneFile:
       fields.Fields('train', 5, root=path, variables='tcc')
     with pytest.raises(ValueError, match='either split, got 1.0 of 50'):
       fields.Fields('train', 5, root=path, train_fraction=1.0)
+    for more, message in (
+      ({'time': np.arange(60)}, '60 times and 50 of t2m'),
+      ({'time': np.zeros((50, 2))}, r'time .* is \(50, 2\)'),
+      ({'time': np.array(['now'] * 50)}, 'time .* is <U3; expected hours'),
+      ({'lat': np.arange(3)}, '3 latitudes; .* of 4 rows'),
+      ({'lat': np.float32(3)}, r'latitudes .* float32 \(\)'),
+    ):
+      self.write(path, **more)
+      with pytest.raises(ValueError, match=message):
+        fields.Fields('train', 5, root=path)
+    np.savez(path, t2m=np.zeros((50, 4)))
+    with pytest.raises(ValueError, match=r'\(50, 4\); expected'):
+      fields.Fields('train', 5, root=path)
+
+  def test_levels_without_time(self, tmp_path):
+    path = tmp_path / 'field.npz'
+    np.savez(path, z500=values(0, 50), t850=values(1, 50))
+    for names in ('z500', ('t850', 'z500')):
+      clips = fields.Fields('train', 5, root=path, variables=names)
+      assert len(clips) == 36
+    with pytest.raises(ValueError, match='arrays z500, t850; expected t2m'):
+      fields.Fields('train', 5, root=path)
+
+  def test_damaged_files(self, tmp_path):
+    path = tmp_path / 'field.npz'
+    self.write(path)
+    data = path.read_bytes()
+    for content in (b'', b'nothing', data[:-30], data[: len(data) // 2]):
+      path.write_bytes(content)
+      with pytest.raises(ValueError, match='damaged or no npz') as found:
+        fields.Fields('train', 5, root=path)
+      assert '\n' not in str(found.value)
 
   def test_real_weather(self, shared):
     root = shared / 'data/weather/era5_t2m_2019-03_uk.npz'

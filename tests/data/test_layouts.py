@@ -33,7 +33,7 @@ def levels(clip):
   return clip[:, 0, 0, 0].tolist()
 
 
-def write_seq(path, frames, *, stamp=8, code=201, fps=30.0):
+def write_seq(path, frames, *, stamp=8, code=201, fps=30.0, told=None):
   """A Norpix file, after its description."""
   path.parent.mkdir(parents=True, exist_ok=True)
   header = struct.pack('<I', 0xFEED) + 'Norpix seq'.encode('utf-16-le')
@@ -47,7 +47,7 @@ def write_seq(path, frames, *, stamp=8, code=201, fps=30.0):
     8,
     width * height * 3,
     code,
-    len(frames),
+    len(frames) if told is None else told,
     0,
     0,
     fps,
@@ -273,6 +273,12 @@ class TestCaltech:
     assert levels(train[1]['video']) == list(range(14, 25))
     assert levels(train[0]['video']) == list(range(3, 14))
 
+  def test_a_film_that_does_not_say_its_length(self, tmp_path):
+    frames = [ramp(4 * k) for k in range(36)]
+    write_seq(tmp_path / 'set06/V000.seq', frames, told=0)
+    test = source('caltech', tmp_path, num_frames=5)
+    assert len(test) == 2 and test[1]['name'] == 'set06/V000@7'
+
   def test_frames_and_videos_instead(self, tmp_path):
     for k in range(30):
       save(tmp_path / 'set07/V001' / f'I{k:05d}.jpg', 6 * k)
@@ -360,6 +366,41 @@ class TestRobots:
     (tmp_path / 'robonet_test.json').write_text('["a.hdf5"]')
     with pytest.raises(ValueError, match='no episode of RoboNet'):
       source('robonet', tmp_path)[0]
+
+  def test_damaged_episodes(self, tmp_path):
+    path = tmp_path / 'a.hdf5'
+    (tmp_path / 'robonet_test.json').write_text('["a.hdf5"]')
+
+    def check(message='a.hdf5 is damaged or no episode'):
+      with pytest.raises(ValueError, match=message) as found:
+        source('robonet', tmp_path)[0]
+      assert '\n' not in str(found.value)
+
+    for film, name, attribute in (
+      (True, 'frames', 'T'),
+      (True, 'frames', 'image_format'),
+      (False, 'frame0', 'image_format'),
+      (False, '', 'n_cams'),
+    ):
+      write_episode(path, film)
+      with h5py.File(path, 'a') as file:
+        for k in range(2):
+          place = f'env/cam{k}_video/{name}' if name else 'env'
+          file[place].attrs.pop(attribute, None)
+      check()
+    write_episode(path, False)
+    with h5py.File(path, 'a') as file:
+      for k in range(2):
+        file[f'env/cam{k}_video'].move('frame0', 'frame40')
+    check()
+    write_episode(path, False)
+    with h5py.File(path, 'a') as file:
+      for k in range(2):
+        for number in range(31):
+          file[f'env/cam{k}_video/frame{number}'][2:] = 0
+    check('Frame 14 of .*a.hdf5 is damaged or no JPEG')
+    path.write_bytes(path.read_bytes()[:-500])
+    check()
 
   def test_without_h5py(self, tmp_path, monkeypatch):
     robonet(tmp_path)

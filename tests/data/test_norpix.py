@@ -43,6 +43,20 @@ def test_frames(tmp_path, stamp):
   assert np.abs(expected[3].astype(int) - picture(3)).mean() < 3
 
 
+@pytest.mark.parametrize('stamp', [6, 8, 16])
+def test_frames_are_counted(tmp_path, stamp):
+  path = tmp_path / 'a.seq'
+  write(path, 5, stamp=stamp, told=0)
+  assert norpix.probe(path).num_frames == 0 and norpix.count(path) == 5
+  # Where a recording ends, a part of a frame is none.
+  data = path.read_bytes()
+  path.write_bytes(data[: len(data) - 200])
+  assert norpix.count(path) == 4
+  write(path, 0)
+  with pytest.raises(ValueError, match='has no frames'):
+    norpix.count(path)
+
+
 def test_files_that_cannot_be_read(tmp_path):
   path = tmp_path / 'a.seq'
   write(path, 5)

@@ -46,12 +46,22 @@ def test_what_is_missing_or_wrong(tmp_path):
     traffic.TaxiBJ('val', 8, root=path)
   for more, message in (
     ({'X_train': np.full((5, 4, 2, 32, 32), 2.0)}, r'\[2, 2\].*\[-1, 1\]'),
-    ({'X_train': np.zeros((5, 4, 32, 32, 2))}, 'expected .N, T, 2'),
+    ({'X_train': np.zeros((5, 4, 32, 32, 2))}, 'expected numbers .N, T, 2'),
     ({'Y_train': np.zeros((4, 4, 2, 32, 32))}, '5 clips in X_train and 4'),
   ):
     write(path, **more)
     with pytest.raises(ValueError, match=message):
       traffic.TaxiBJ('train', 8, root=path)
-  path.write_bytes(b'PK nothing')
-  with pytest.raises(ValueError, match='gives no X_train'):
+  np.savez(path, X_test=np.zeros((2, 4, 2, 32, 32)))
+  with pytest.raises(ValueError, match='arrays X_test; expected X_train'):
     traffic.TaxiBJ('train', 8, root=path)
+
+
+def test_damaged_files(tmp_path):
+  path = tmp_path / 'dataset.npz'
+  write(path)
+  data = path.read_bytes()
+  for content in (b'PK nothing', b'', data[:-30], data[: len(data) // 2]):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='damaged or no npz'):
+      traffic.TaxiBJ('train', 8, root=path)

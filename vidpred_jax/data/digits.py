@@ -33,6 +33,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from vidpred_jax.data.files import reading
 from vidpred_jax.data.protocols import absent
 
 SIDE = 28
@@ -227,11 +228,10 @@ def _mnist_digits(place: pathlib.Path, split: str) -> tuple[np.ndarray, str]:
 @functools.lru_cache(maxsize=4)
 def _idx(path: pathlib.Path) -> np.ndarray:
   """Pictures of an IDX file, uint8 [N, 28, 28]."""
-  try:
-    data = path.read_bytes()
-    data = gzip.decompress(data) if path.suffix == '.gz' else data
-  except (EOFError, gzip.BadGzipFile) as error:
-    raise ValueError(f'{path} is damaged: {error}.') from None
+  data = path.read_bytes()
+  if path.suffix == '.gz':
+    with reading(path, 'gzip file'):
+      data = gzip.decompress(data)
   header = np.frombuffer(data[:16], '>u4')
   wanted = (2051, SIDE, SIDE)
   if len(header) < 4 or (header[0], *header[2:]) != wanted:
@@ -248,7 +248,8 @@ def _idx(path: pathlib.Path) -> np.ndarray:
 
 def _fixed_clips(path: pathlib.Path) -> np.ndarray:
   """The published test clips, uint8 [20, N, 64, 64], on disk."""
-  clips = np.load(path, mmap_mode='r')
+  with reading(path, 'npy file'):
+    clips = np.lib.format.open_memmap(path, mode='r')
   if clips.dtype != np.uint8 or clips.ndim != 4 or clips.shape[::2] != (20, 64):
     raise ValueError(
       f'{path} holds {clips.dtype} {clips.shape}; expected uint8 '

@@ -2,13 +2,17 @@
 
 The array is uint8 `[E, ..., T, H, W, C]`: E episodes, each perhaps from several
 views. Whole episodes are held out for testing, with all their views.
+
+The array is held in memory, by each worker process anew. Load it with threads,
+`workers=0`, which share it.
 """
 
 import os
 import pathlib
-import zipfile
 
 import numpy as np
+
+from vidpred_jax.data.files import npz_array
 
 
 class Episodes:
@@ -89,13 +93,7 @@ def _load(path: pathlib.Path, name: str) -> np.ndarray:
       "The source 'episodes' needs root: an npz file with an array of uint8 "
       f'[E, ..., T, H, W, C] named {name!r}; there is none at {str(path)!r}.'
     )
-  try:
-    with np.load(path) as file:
-      if name not in file:
-        raise ValueError(f'it has the arrays {", ".join(file)}, not {name}')
-      frames = file[name]
-  except (zipfile.BadZipFile, EOFError, ValueError) as error:
-    raise ValueError(f'{path} cannot be used: {error}.') from None
+  frames = npz_array(path, name)
   if frames.dtype != np.uint8 or frames.ndim < 5 or frames.shape[-1] > 4:
     raise ValueError(
       f'{name} of {path} is {frames.dtype} {frames.shape}; expected uint8 '

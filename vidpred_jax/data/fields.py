@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.protocols import absent
 
 # Name -> folder in WeatherBench, and unit.
@@ -64,6 +65,7 @@ class Fields:
   Attributes:
     mean: float32 [C], of the training split, in the variables' units.
     std: float32 [C], likewise.
+    variables: the names of the channels.
     units: the units of the channels, one text.
     latitudes: float32 [H], degrees; None if the file does not say.
   """
@@ -114,7 +116,7 @@ class Fields:
     else:
       spans = _spans(train_years, test_years)
     crop = None if crop is None else tuple(crop)
-    self._root, self._split, self._names = root, split, names
+    self._root, self._split, self.variables = root, split, names
     self._num_frames = num_frames
     self.units = ', '.join(VARIABLES[v.name][1] for v in variables)
     found = [_statistics(v, spans['train'], crop) for v in variables]
@@ -136,15 +138,22 @@ class Fields:
         f'The {split} split of {root} has {len(self._hours)} hours; none of '
         f'its windows has {num_frames} without a gap.'
       )
+    rows = self._values.shape[1]
+    if self.latitudes is not None and len(self.latitudes) != rows:
+      raise ValueError(
+        f'{root} has {len(self.latitudes)} latitudes; expected one for each '
+        f'of {rows} rows.'
+      )
 
   def __len__(self) -> int:
     return len(self._starts)
 
   def __repr__(self) -> str:
     begin, end = (_time(self._hours[k]) for k in (0, -1))
+    names = ', '.join(self.variables)
     return (
-      f'Fields({self._split!r}: {len(self)} windows of {", ".join(self._names)}'
-      f' in {self._root}, {begin} to {end}, in {self.units})'
+      f'Fields({self._split!r}: {len(self)} windows of {names} in'
+      f' {self._root}, {begin} to {end}, in {self.units})'
     )
 
   def __getitem__(self, i) -> dict:
@@ -195,11 +204,14 @@ class _Variable(NamedTuple):
     name: in the files.
     level: pressure level in hPa, where the files may hold several.
     paths: NetCDF files in the order of time, or one npz file.
+    stamps: when each was last changed (ns) and how many bytes it has, so that
+      nothing is remembered of a file that is another by now.
   """
 
   name: str
   level: int | None
   paths: tuple[pathlib.Path, ...]
+  stamps: tuple[tuple[int, int], ...]
 
 
 def _variable(root: pathlib.Path, name: str, split: str) -> _Variable:
@@ -216,16 +228,21 @@ def _variable(root: pathlib.Path, name: str, split: str) -> _Variable:
   if root.suffix == '.npz':
     if not root.is_file():
       raise FileNotFoundError(f'There is no file {root}.')
-    return _Variable(short, level, (root,))
+    return _Variable(short, level, (root,), _stamps(root))
   folder = VARIABLES[short][0]
   for place in (f'{folder}_{level}', folder):
     paths = tuple(sorted((root / place).glob('*.nc')))
     if paths:
-      return _Variable(short, level, paths)
+      return _Variable(short, level, paths, _stamps(*paths))
   missing = f'{folder}_{level} or {folder}' if level else folder
   raise FileNotFoundError(
     f'{absent("weatherbench", root, split)}\n  Missing: {missing}'
   )
+
+
+def _stamps(*paths: pathlib.Path) -> tuple[tuple[int, int], ...]:
+  found = (path.stat() for path in paths)
+  return tuple((s.st_mtime_ns, s.st_size) for s in found)
 
 
 def _time(hour) -> str:
@@ -253,7 +270,7 @@ def _spans(train, test) -> dict[str, tuple[int, int]]:
 
 def _shares(variable: _Variable, fraction: float) -> dict[str, tuple]:
   """The splits of an npz file, by time."""
-  hours = _hours(variable.paths[0])
+  hours = _hours(variable, variable.paths[0])
   border = round(fraction * len(hours))
   if not 0 < border < len(hours):
     raise ValueError(
@@ -291,7 +308,7 @@ def _common_hours(variables, span) -> np.ndarray:
   """Hours since 1970 within a span; all variables must have the same."""
   found = []
   for variable in variables:
-    parts = [_hours(path) for path in variable.paths]
+    parts = [_hours(variable, path) for path in variable.paths]
     hours = np.concatenate(parts)
     if (np.diff(hours) <= 0).any():
       raise ValueError(
@@ -309,41 +326,50 @@ def _common_hours(variables, span) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1024)
-def _hours(path: pathlib.Path) -> np.ndarray:
-  """The hours of a file, int64, since 1970."""
+def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
+  """The hours of a file, int64, since 1970; or its steps, if it has no time."""
   if path.suffix == '.npz':
-    with np.load(path) as file:
-      if 'time' not in file:
-        arrays = [v for v in VARIABLES if v in file]
-        return np.arange(len(file[arrays[0]]) if arrays else 0)
-      hours = file['time']
+    if 'time' not in npz_names(path):
+      return np.arange(len(_array(variable, path)))
+    hours = npz_array(path, 'time')
     if hours.dtype.kind == 'M':
-      return (hours.astype('M8[h]') - np.datetime64(0, 'h')).astype(np.int64)
-    return hours.astype(np.int64)
-  with _netcdf(path) as file:
-    import cftime  # comes with netCDF4
+      hours = hours.astype('M8[h]') - np.datetime64(0, 'h')
+    elif hours.dtype.kind not in 'iuf':
+      raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
+    hours = hours.astype(np.int64)
+  else:
+    with _netcdf(path) as file, reading(path, 'file with time and its units'):
+      import cftime  # comes with netCDF4
 
-    time = file.variables['time']
-    calendar = getattr(time, 'calendar', 'standard')
-    # Two known days give the line from the file's numbers to hours.
-    days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
-    first, second = cftime.date2num(days, time.units, calendar)
-    hours = (np.asarray(time[:], np.float64) - first) * 24 / (second - first)
-  return np.rint(hours).astype(np.int64)
+      time = file.variables['time']
+      calendar = getattr(time, 'calendar', 'standard')
+      # Two known days give the line from the file's numbers to hours.
+      days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
+      first, second = cftime.date2num(days, time.units, calendar)
+      times = np.asarray(time[:], np.float64)
+    hours = (times - first) * 24 / (second - first)
+    hours = np.rint(hours).astype(np.int64)
+  if hours.ndim != 1:
+    raise ValueError(f'time of {path} is {hours.shape}; expected one axis.')
+  return hours
 
 
 def _latitudes(variable: _Variable, crop) -> np.ndarray | None:
-  path = variable.paths[0]
-  names = ('lat', 'latitude')
+  path, names = variable.paths[0], ('lat', 'latitude')
   if path.suffix == '.npz':
-    with np.load(path) as file:
-      found = next((file[n] for n in names if n in file), None)
+    name = next((n for n in names if n in npz_names(path)), None)
+    found = None if name is None else npz_array(path, name)
   else:
-    with _netcdf(path) as file:
+    with _netcdf(path) as file, reading(path, 'file with latitudes'):
       known = file.variables
       found = next((np.asarray(known[n][:]) for n in names if n in known), None)
   if found is None:
     return None
+  if found.dtype.kind not in 'iuf' or found.ndim != 1:
+    raise ValueError(
+      f'The latitudes of {path} are {found.dtype} {found.shape}; expected '
+      'numbers of one axis.'
+    )
   return found.astype(np.float32)[: crop[0] if crop else None]
 
 
@@ -355,21 +381,26 @@ def _blocks(variable: _Variable, span, crop) -> Iterator[np.ndarray]:
   """
   rows, columns = map(slice, crop or (None, None))
   for path in variable.paths:
-    first, last = np.searchsorted(_hours(path), span)
+    hours = _hours(variable, path)
+    first, last = np.searchsorted(hours, span)
     if first == last:
       continue
     with _opened(variable, path) as (array, level):
       height, width = array.shape[-2:]
+      if len(array) != len(hours):
+        raise ValueError(
+          f'{path} has {len(hours)} times and {len(array)} of {variable.name}.'
+        )
       if crop and (crop[0] > height or crop[1] > width):
         raise ValueError(
           f'crop {crop} is larger than the {height}x{width} points of {path}.'
         )
       for begin in range(first, last, 1000):
-        end = min(begin + 1000, last)
-        hours = slice(begin, end)
-        block = array[hours] if level is None else array[hours, level]
-        block = np.ma.filled(block, np.nan)
-        block = np.asarray(block[:, rows, columns], np.float32)
+        part = slice(begin, min(begin + 1000, last))
+        with reading(path, f'file with values of {variable.name}'):
+          block = array[part] if level is None else array[part, level]
+          block = np.ma.filled(block, np.nan)
+          block = np.asarray(block[:, rows, columns], np.float32)
         if not np.isfinite(block).all():
           raise ValueError(f'{path} lacks values of {variable.name}.')
         yield block
@@ -380,15 +411,7 @@ def _opened(variable: _Variable, path: pathlib.Path):
   """The array, and the index of its level if it has levels."""
   name = variable.name
   if path.suffix == '.npz':
-    name += str(variable.level or '')
-    with np.load(path) as file:
-      array = file[name] if name in file else np.empty(0)
-      if array.ndim != 3:
-        raise ValueError(
-          f'{path} has the arrays {", ".join(file)}; expected {name} of '
-          '[T, H, W].'
-        )
-      yield array, None
+    yield _array(variable, path), None
     return
   with _netcdf(path) as file:
     if name not in file.variables or file.variables[name].ndim not in (3, 4):
@@ -400,13 +423,26 @@ def _opened(variable: _Variable, path: pathlib.Path):
     if array.ndim == 3:
       yield array, None
       return
-    levels = np.asarray(file.variables[array.dimensions[1]][:]).tolist()
+    with reading(path, 'file with levels'):
+      levels = np.asarray(file.variables[array.dimensions[1]][:]).tolist()
     if variable.level not in levels:
       raise ValueError(
         f'{path} has the levels {levels}; got {name}{variable.level or ""}, '
         f'expected for example {name}{levels[0]:g}.'
       )
     yield array, levels.index(variable.level)
+
+
+def _array(variable: _Variable, path: pathlib.Path) -> np.ndarray:
+  """A variable of an npz file, [T, H, W]."""
+  name = f'{variable.name}{variable.level or ""}'
+  array = npz_array(path, name)
+  if array.dtype.kind not in 'iuf' or array.ndim != 3:
+    raise ValueError(
+      f'{name} of {path} is {array.dtype} {array.shape}; expected numbers '
+      '[T, H, W].'
+    )
+  return array
 
 
 def _netcdf(path: pathlib.Path):
@@ -416,4 +452,5 @@ def _netcdf(path: pathlib.Path):
     )
   import netCDF4
 
-  return netCDF4.Dataset(path)
+  with reading(path, 'NetCDF file'):
+    return netCDF4.Dataset(path)

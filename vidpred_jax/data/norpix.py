@@ -8,12 +8,15 @@ these four, a JPEG file, and a time stamp of 8 bytes, in some files of 16.
 """
 
 import io
-import pathlib
+import os
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from vidpred_jax.data.files import reading
 
 _HEADER = 1024
 # Of seqIo in Dollar's toolbox: JPEG, grey and coloured.
@@ -44,7 +47,8 @@ def probe(path) -> Header:
     ValueError: if it is no such file.
     FileNotFoundError: if there is none.
   """
-  data = pathlib.Path(path).open('rb').read(_HEADER)
+  with open(path, 'rb') as file:
+    data = file.read(_HEADER)
   if len(data) < _HEADER or data[:4] != struct.pack('<I', 0xFEED):
     raise ValueError(f'{path} is no Norpix seq file.')
   width, height, _, _, _, code, number, _, _, fps = struct.unpack_from(
@@ -58,6 +62,20 @@ def probe(path) -> Header:
   return Header(height, width, number, fps)
 
 
+def count(path) -> int:
+  """Counts the frames; one that the end of the file cuts off is none.
+
+  Raises:
+    ValueError: if there are none.
+  """
+  total = os.path.getsize(path)
+  with open(path, 'rb') as file:
+    number = sum(place + size <= total for place, size in _places(file))
+  if not number:
+    raise ValueError(f'{path} has no frames.')
+  return number
+
+
 def read(path, numbers) -> np.ndarray:
   """Frames by number, ascending; what lies between is skipped.
 
@@ -69,23 +87,29 @@ def read(path, numbers) -> np.ndarray:
   """
   probe(path)
   numbers = list(numbers)
-  frames, place, stamp = [], _HEADER, None
+  frames, number = [], -1
   with open(path, 'rb') as file:
-    for number in range(numbers[-1] + 1):
-      size = _size(file, place)
-      if size is None:
-        raise ValueError(
-          f'{path} has {number} frames; frame {numbers[-1]} was asked for.'
-        )
+    for number, (place, size) in enumerate(_places(file)):
       if number in numbers:
         file.seek(place + 4)
-        frames.append(_decoded(path, number, file.read(size - 4)))
-      place += size
-      if stamp is None:
-        found = (s for s in _STAMPS if _size(file, place + s) is not None)
-        stamp = next(found, _STAMPS[0])
-      place += stamp
-  return np.stack(frames)
+        frames.append(decoded(path, number, file.read(size - 4)))
+      if number == numbers[-1]:
+        return np.stack(frames)
+  raise ValueError(
+    f'{path} has {number + 1} frames; frame {numbers[-1]} was asked for.'
+  )
+
+
+def _places(file) -> Iterator[tuple[int, int]]:
+  """Where each frame begins, and its bytes."""
+  place, stamp = _HEADER, None
+  while (size := _size(file, place)) is not None:
+    yield place, size
+    place += size
+    if stamp is None:
+      found = (s for s in _STAMPS if _size(file, place + s) is not None)
+      stamp = next(found, _STAMPS[0])
+    place += stamp
 
 
 def _size(file, place: int) -> int | None:
@@ -97,9 +121,8 @@ def _size(file, place: int) -> int | None:
   return struct.unpack_from('<I', data)[0]
 
 
-def _decoded(path, number: int, data: bytes) -> np.ndarray:
-  try:
+def decoded(path, number: int, data: bytes) -> np.ndarray:
+  """The picture of a JPEG file, uint8 [H, W, 3]; `path`, `number`: whose."""
+  with reading(f'Frame {number} of {path}', 'JPEG file'):
     with Image.open(io.BytesIO(data)) as image:
       return np.asarray(image.convert('RGB'))
-  except OSError as error:
-    raise ValueError(f'Frame {number} of {path} is damaged: {error}') from None

@@ -5,15 +5,14 @@ file or an episode of RoboNet (`.hdf5`). Clips are uint8 `[T, H, W, 3]`, RGB.
 """
 
 import importlib.util
-import io
 import tempfile
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from vidpred_jax import video_io
 from vidpred_jax.data import norpix, resize
+from vidpred_jax.data.files import reading
 
 
 class Sequence(NamedTuple):
@@ -47,7 +46,7 @@ def length(sequence: Sequence) -> int:
     return sequence.number
   path = sequence.frames
   if path.endswith('.seq'):
-    number = norpix.probe(path).num_frames
+    number = norpix.probe(path).num_frames or norpix.count(path)
   elif path.endswith('.hdf5'):
     number = _episode_length(path)
   else:
@@ -121,18 +120,15 @@ def _hdf5(path: str):
   return h5py.File(path, 'r')
 
 
-def _cameras(path: str, file) -> list:
+def _cameras(file) -> list:
   """The group of each camera of an episode of RoboNet."""
-  try:
-    env = file['env']
-    return [env[f'cam{k}_video'] for k in range(int(env.attrs['n_cams']))]
-  except KeyError as error:
-    raise ValueError(f'{path} is no episode of RoboNet: {error}.') from None
+  env = file['env']
+  return [env[f'cam{k}_video'] for k in range(int(env.attrs['n_cams']))]
 
 
 def _episode_length(path: str) -> int:
-  with _hdf5(path) as file:
-    camera = _cameras(path, file)[0]
+  with reading(path, 'episode of RoboNet'), _hdf5(path) as file:
+    camera = _cameras(file)[0]
     if 'frames' in camera:
       return int(camera['frames'].attrs['T'])
     return len(camera)
@@ -140,27 +136,30 @@ def _episode_length(path: str) -> int:
 
 def _episode(path: str, camera: int | None, numbers: range, seed: int):
   """Frames of an episode of RoboNet: one mp4 file, or a JPEG file each."""
-  with _hdf5(path) as file:
-    cameras = _cameras(path, file)
+  film, files = None, []
+  with reading(path, 'episode of RoboNet'), _hdf5(path) as file:
+    cameras = _cameras(file)
     if camera is None:
       camera = int(np.random.default_rng(seed).integers(len(cameras)))
     group = cameras[camera]
+    length = len(group)
     if 'frames' in group:
       order = group['frames'].attrs['image_format']
-      frames = _film(group['frames'][:].tobytes(), numbers)
-      return frames[..., ::-1] if order == 'BGR' else frames
-    if numbers[-1] >= len(group):
-      raise ValueError(
-        f'{path} has {len(group)} frames; frame {numbers[-1]} was asked for.'
-      )
-    order = group['frame0'].attrs['image_format']
-    files = [group[f'frame{k}'][:].tobytes() for k in numbers]
-  frames = []
-  for data in files:
-    with Image.open(io.BytesIO(data)) as image:
-      frames.append(np.asarray(image.convert('RGB')))
+      film = group['frames'][:].tobytes()
+    else:
+      order = group['frame0'].attrs['image_format']
+      known = numbers if numbers[-1] < length else ()
+      files = [group[f'frame{k}'][:].tobytes() for k in known]
+  if film is not None:
+    frames = _film(film, numbers)
+    return frames[..., ::-1] if order == 'BGR' else frames
+  if not files:
+    raise ValueError(
+      f'{path} has {length} frames; frame {numbers[-1]} was asked for.'
+    )
+  pairs = zip(numbers, files)
+  frames = np.stack([norpix.decoded(path, k, data) for k, data in pairs])
   # The writer took its arrays for BGR.
-  frames = np.stack(frames)
   return frames if order == 'BGR' else frames[..., ::-1]
 
 

@@ -4,14 +4,17 @@ The file has clips ready made, in [-1, 1]; here they are in [0, 1], as the
 published code rescales them: a mean squared error of these is a quarter of one
 on the file's values. A clip is float32 `[T, 32, 32, 2]`, 4 frames to see and 4
 to predict.
+
+A split is held in memory, by each worker process anew. Load it with threads,
+`workers=0`, which share it.
 """
 
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
+from vidpred_jax.data.files import npz_array
 from vidpred_jax.data.protocols import absent
 
 
@@ -87,14 +90,11 @@ def _find(root, split: str) -> pathlib.Path:
 
 def _array(path: pathlib.Path, name: str) -> np.ndarray:
   """[N, T, 2, H, W] in [-1, 1]."""
-  try:
-    with np.load(path) as file:
-      array = file[name]
-  except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
-    raise ValueError(f'{path} gives no {name}: {error}') from None
-  if array.ndim != 5 or array.shape[2] != 2:
+  array = npz_array(path, name)
+  if array.dtype.kind not in 'fiu' or array.ndim != 5 or array.shape[2] != 2:
     raise ValueError(
-      f'{name} of {path} has the shape {array.shape}; expected [N, T, 2, H, W].'
+      f'{name} of {path} is {array.dtype} {array.shape}; expected numbers '
+      '[N, T, 2, H, W].'
     )
   if array.size and not -1 <= array.min() <= array.max() <= 1:
     raise ValueError(
