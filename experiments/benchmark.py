@@ -16,8 +16,9 @@ Times are minima and medians over `--repeats` interleaved rounds, so that a
 machine whose speed drifts favours nobody; `cpu ms` is the processor time of all
 threads together, which other programs disturb least. The share is that of this
 machine's own matrix-product speed, measured in the same rounds, and counted
-with the multiply-adds of the published layers: forms that do with fewer can
-exceed what a plain program could reach.
+with the multiply-adds of the published layers, for a training step of SimVP
+three times those of its forward pass: forms that do with fewer can exceed what
+a plain program could reach.
 """
 
 import argparse
@@ -32,6 +33,8 @@ import optax
 
 from vidpred_jax import cost, runtime, systems, train
 from vidpred_jax.models import dmvfn
+
+SYSTEMS = ('dmvfn', 'simvp')
 
 # Used first to last as more blocks are asked for: coarse ones first, as the
 # paper finds for large motion.
@@ -182,7 +185,11 @@ def training(repeats, crop=224, batch=2):
 
 
 def simvp(repeats, train_too):
-  """Rows of (name, batch, minimum and median milliseconds) of gSTA-S."""
+  """Rows of the table of gSTA-S, and the peak in GFLOP/s.
+
+  A training step counts as three times its forward pass: one more pass each for
+  the gradients of the features and of the weights.
+  """
   frames = systems.Frames(tuple(range(10)), tuple(range(10, 20)))
   system = systems.make('simvp', frames=frames)
   video = jax.random.uniform(jax.random.key(4), (16, 20, 64, 64, 1))
@@ -194,6 +201,9 @@ def simvp(repeats, train_too):
     )
     for b in (1, 16)
   }
+  product, matmul_gflop = matmul()
+  calls['matmul'] = product
+  macs = cost.count_macs(system.predict, variables, video[:1, :10], key).total()
   times = rounds(calls, repeats)
   if train_too:
     params = variables.pop('params')
@@ -206,21 +216,27 @@ def simvp(repeats, train_too):
       ('training step', b): functools.partial(step, state, video[:b], key)
       for b in (4, 16)
     }
-    times |= rounds(calls, 3)
+    calls['matmul'] = product
+    for name, found in rounds(calls, 3).items():
+      times.setdefault(name, []).extend(found)
+  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
   rows = []
   for (name, batch), pairs in times.items():
     wall, processor = zip(*pairs)
-    median = float(np.median(wall))
+    work = 2 * macs * batch / 1e9
+    if name != 'forward':
+      work *= 3
     rows.append(
       {
         'name': name,
         'batch': batch,
         'min_ms': 1e3 * min(wall),
-        'median_ms': 1e3 * median,
+        'median_ms': 1e3 * float(np.median(wall)),
         'cpu_ms': 1e3 * min(processor),
+        'share_of_peak': work / min(wall) / peak,
       }
     )
-  return rows
+  return rows, peak
 
 
 def report_dmvfn(options):
@@ -258,30 +274,44 @@ def report_dmvfn(options):
   return report
 
 
+def report_simvp(options):
+  """Prints the table of SimVP; returns it."""
+  rows, peak = simvp(options.repeats, options.training)
+  print(
+    f'{"":27} {"batch":>5} {"min ms":>9} {"median":>9} {"cpu ms":>9} '
+    f'{"share":>6}'
+  )
+  for row in rows:
+    print(
+      f'simvp gSTA-S {row["name"]:>14} {row["batch"]:5} {row["min_ms"]:9.1f} '
+      f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f} '
+      f'{row["share_of_peak"]:6.2f}'
+    )
+  print(f'matrix product {peak:.0f} GFLOP/s')
+  return {'matmul_gflops': peak, 'rows': rows}
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--systems', default='dmvfn,simvp')
+  parser.add_argument('--systems', default=','.join(SYSTEMS))
   parser.add_argument('--sizes', default='256x832,720x1280')
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--training', action='store_true')
   parser.add_argument('--output', default='')
   options = parser.parse_args()
+  wanted = options.systems.split(',')
+  if unknown := set(wanted) - set(SYSTEMS):
+    parser.error(
+      f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
+      f'unknown; expected some of {", ".join(SYSTEMS)}'
+    )
   runtime.setup()
   print(cost.machine())
   report = {'machine': cost.machine()}
-  if 'dmvfn' in options.systems:
+  if 'dmvfn' in wanted:
     report['dmvfn'] = report_dmvfn(options)
-  if 'simvp' in options.systems:
-    product, gflop = matmul()
-    peak = rounds({'matmul': product}, options.repeats)['matmul']
-    report['matmul_gflops'] = gflop / min(wall for wall, _ in peak)
-    print(f'matrix product {report["matmul_gflops"]:.0f} GFLOP/s')
-    report['simvp'] = simvp(options.repeats, options.training)
-    for row in report['simvp']:
-      print(
-        f'simvp gSTA-S {row["name"]:>14}, batch {row["batch"]:2} '
-        f'{row["min_ms"]:9.1f} {row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f}'
-      )
+  if 'simvp' in wanted:
+    report['simvp'] = report_simvp(options)
   if options.output:
     with open(options.output, 'w') as file:
       json.dump(report, file, indent=2)

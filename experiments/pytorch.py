@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# (name, parameters): what the models below must have.
+# {system: parameters} of the models below, as published: that of DMVFN to the
+# last one, that of SimVPv2-S rounded to 0.01 M.
 PARAMETERS = {'dmvfn': 3_559_930, 'simvp': 46_770_000}
 
 SCALES = (4, 4, 4, 2, 2, 2, 1, 1, 1)
@@ -294,9 +295,13 @@ def optimised(model, loss):
 
 
 def check(name, model):
+  """The model, if it has the published size to 0.1 %; else ValueError."""
   count = sum(p.numel() for p in model.parameters())
   if abs(count / PARAMETERS[name] - 1) > 1e-3:
-    raise ValueError(f'{name} has {count} parameters.')
+    raise ValueError(
+      f'The model of {name} has {count} parameters, expected '
+      f'{PARAMETERS[name]}.'
+    )
   return model
 
 
@@ -309,6 +314,12 @@ def main(argv=None):
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--training', action='store_true')
   options = parser.parse_args(argv)
+  wanted = options.systems.split(',')
+  if unknown := set(wanted) - set(PARAMETERS):
+    parser.error(
+      f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
+      f'unknown; expected some of {", ".join(PARAMETERS)}'
+    )
   if sys.platform == 'linux':
     libc = ctypes.CDLL(None)
     for parameter, value in ((-4, 0), (-1, -1), (-8, 1), (-2, 64 << 20)):
@@ -322,7 +333,7 @@ def main(argv=None):
     ('', torch.contiguous_format),
     (', channels last', torch.channels_last),
   ):
-    if 'dmvfn' in options.systems:
+    if 'dmvfn' in wanted:
       model = check('dmvfn', DMVFN()).to(memory_format=layout)
       for size in options.sizes.split(','):
         height, width = (-(-int(n) // 16) * 16 for n in size.split('x'))
@@ -336,7 +347,7 @@ def main(argv=None):
         step = optimised(model, model.loss)
         name = f'dmvfn training step, 2 of 224x224{label}'
         measure(name, 3, step, pair, pair[:, :3])
-    if 'simvp' in options.systems:
+    if 'simvp' in wanted:
       model = check('simvp', SimVP()).to(memory_format=layout)
       for batch in map(int, options.batches.split(',')):
         name = f'simvp gSTA-S, batch {batch}{label}'
