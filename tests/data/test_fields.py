@@ -285,6 +285,8 @@ class TestOneFile:
     for more, message in (
       ({'time': np.arange(60)}, '60 times and 50 of t2m'),
       ({'time': np.zeros((50, 2))}, r'time .* is \(50, 2\)'),
+      ({'time': np.full(50, np.nan)}, 'time .* 0 of them hours'),
+      ({'time': np.full(50, 'NaT', 'M8[h]')}, 'time .* 0 of them hours'),
       ({'time': np.array(['now'] * 50)}, 'time .* is <U3; expected hours'),
       ({'lat': np.arange(3)}, '3 latitudes; .* of 4 rows'),
       ({'lat': np.float32(3)}, r'latitudes .* float32 \(\)'),

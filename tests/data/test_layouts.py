@@ -388,6 +388,11 @@ class TestRobots:
           place = f'env/cam{k}_video/{name}' if name else 'env'
           file[place].attrs.pop(attribute, None)
       check()
+    write_episode(path, True)
+    with h5py.File(path, 'a') as file:
+      for k in range(2):
+        file[f'env/cam{k}_video/frames'][50:] = 0
+    check()
     write_episode(path, False)
     with h5py.File(path, 'a') as file:
       for k in range(2):

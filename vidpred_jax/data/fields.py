@@ -334,9 +334,9 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
     hours = npz_array(path, 'time')
     if hours.dtype.kind == 'M':
       hours = hours.astype('M8[h]') - np.datetime64(0, 'h')
+      hours = np.where(np.isnat(hours), np.nan, hours.astype(np.float64))
     elif hours.dtype.kind not in 'iuf':
       raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
-    hours = hours.astype(np.int64)
   else:
     with _netcdf(path) as file, reading(path, 'file with time and its units'):
       import cftime  # comes with netCDF4
@@ -347,11 +347,14 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
       days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
       first, second = cftime.date2num(days, time.units, calendar)
       times = np.asarray(time[:], np.float64)
-    hours = (times - first) * 24 / (second - first)
-    hours = np.rint(hours).astype(np.int64)
-  if hours.ndim != 1:
-    raise ValueError(f'time of {path} is {hours.shape}; expected one axis.')
-  return hours
+    hours = np.rint((times - first) * 24 / (second - first))
+  good = np.abs(hours) < 2**53  # not of NaN
+  if hours.ndim != 1 or not good.all():
+    raise ValueError(
+      f'time of {path} is {hours.shape}, {good.sum()} of them hours; expected '
+      'one axis of hours.'
+    )
+  return hours.astype(np.int64)
 
 
 def _latitudes(variable: _Variable, crop) -> np.ndarray | None:

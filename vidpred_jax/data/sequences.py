@@ -151,7 +151,8 @@ def _episode(path: str, camera: int | None, numbers: range, seed: int):
       known = numbers if numbers[-1] < length else ()
       files = [group[f'frame{k}'][:].tobytes() for k in known]
   if film is not None:
-    frames = _film(film, numbers)
+    with reading(path, 'episode of RoboNet'):
+      frames = _film(film, numbers)
     return frames[..., ::-1] if order == 'BGR' else frames
   if not files:
     raise ValueError(
