@@ -32,8 +32,8 @@ Data sets, with the paper's results (ours: not measured yet):
 
 Others, applied in the order given, separated by commas:
 
-  demo       moving digits that come with scikit-learn, a small model, minutes
-             on a CPU
+  demo       moving digits, those that come with scikit-learn unless MNIST is
+             found in data/mnist; a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   small      a small model and a run of minutes
   era5       hourly temperatures in one npz file: --config.data.root=FILE;
@@ -87,7 +87,7 @@ def get_config(variants: str = '') -> ConfigDict:
   # Data. `data` goes to the source in training and evaluation.
   config.data = ConfigDict()  # arguments of the source
   config.data.source = 'moving_digits'  # one of data.SOURCES
-  config.data.digits = 'mnist'  # or sklearn, which needs no root
+  config.data.digits = 'mnist'  # or sklearn, which needs no root; or auto
   config.data.root = 'data/mnist'  # where it lies
   config.data.size = (64, 64)  # H, W
   config.augment = ConfigDict({'flip': False})  # in training only
@@ -307,7 +307,7 @@ def _small(config):
 
 
 def _demo(config):
-  _data(config, source='moving_digits', digits='sklearn')
+  _data(config, source='moving_digits', digits='auto', root='data/mnist')
   config.eval.metrics = ('mse/sum_chw', 'ssim/pmss', 'psnr/float')
   config.eval.limit = 256
   _small(config)

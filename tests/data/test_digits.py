@@ -239,3 +239,10 @@ class TestMnist:
 def test_wrong_settings(settings, message):
   with pytest.raises(ValueError, match=message):
     source(**settings)
+
+
+def test_auto_takes_mnist_where_it_is(mnist, tmp_path):
+  for root, name in ((mnist, 'mnist'), (tmp_path / 'none', 'sklearn')):
+    auto, named = (source(digits=d, root=root) for d in ('auto', name))
+    assert repr(auto) == repr(named)
+    np.testing.assert_array_equal(auto[5]['video'], named[5]['video'])

@@ -68,7 +68,7 @@ class MovingDigits:
     Args:
       split: 'train' or 'test'.
       num_frames: frames per clip, T.
-      digits: 'sklearn' or 'mnist'.
+      digits: 'sklearn', 'mnist', or 'auto': MNIST where `root` holds it.
       root: for 'mnist', the folder with its files.
       num_digits: how many move, at least 1.
       size: (H, W) of a clip, or one number for both, at least 28 each.
@@ -82,8 +82,12 @@ class MovingDigits:
     size = (size, size) if isinstance(size, int) else tuple(size)
     if split not in ('train', 'test'):
       raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    if digits == 'auto':
+      digits = 'mnist' if _holds_mnist(root, split) else 'sklearn'
     if digits not in _HELD_OUT:
-      raise ValueError(f"digits must be 'sklearn' or 'mnist', got {digits!r}.")
+      raise ValueError(
+        f"digits must be 'sklearn', 'mnist' or 'auto', got {digits!r}."
+      )
     if len(size) != 2 or min(size) < SIDE:
       raise ValueError(
         f'size must be (H, W), at least {SIDE} each, got {size}.'
@@ -189,6 +193,14 @@ def _bundled() -> np.ndarray:
     small = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
     digit[4:-4, 4:-4] = small.resize((20, 20), Image.Resampling.BICUBIC)
   return digits
+
+
+def _holds_mnist(root, split) -> bool:
+  try:
+    _place(root, split)
+  except FileNotFoundError:
+    return False
+  return True
 
 
 def _place(root, split: str) -> pathlib.Path:
