@@ -391,25 +391,31 @@ def _depthwise_backward(dilation, residual, gradient):
 def _tap_correlations(x, gradient, size, dilation):
   """Sums over pixels of the shifted image times the gradient, [k, k, C].
 
-  One image at a time, so that it stays in the processor's cache for all taps,
-  and the taps in a loop: unrolled they take seconds to compile.
+  One image at a time, so that it stays in the processor's cache for all taps.
+  Rows of larger kernels are in a loop: unrolled they take seconds to compile.
   """
   wide = _with_margin(x, size, dilation)
   gradient = gradient.astype(jnp.float32)
+  height, width = gradient.shape[1:3]
 
   def of_image(total, pair):
     wide, gradient = pair
 
-    def of_tap(tap):
-      start = dilation * (tap // size), dilation * (tap % size), 0
-      seen = jax.lax.dynamic_slice(wide, start, gradient.shape)
-      return _sum_of_products(seen, gradient)
+    def of_row(row):
+      seen = jax.lax.dynamic_slice_in_dim(wide, row * dilation, height)
+      starts = range(0, size * dilation, dilation)
+      return jnp.stack(
+        [_sum_of_products(seen[:, j : j + width], gradient) for j in starts]
+      )
 
-    return total + jax.lax.map(of_tap, jnp.arange(size * size)), None
+    if size <= 3:
+      rows = jnp.stack([of_row(i) for i in range(size)])
+    else:
+      rows = jax.lax.map(of_row, jnp.arange(size))
+    return total + rows, None
 
-  zeros = jnp.zeros((size * size, x.shape[-1]), jnp.float32)
-  total, _ = jax.lax.scan(of_image, zeros, (wide, gradient))
-  return total.reshape(size, size, -1)
+  zeros = jnp.zeros((size, size, x.shape[-1]), jnp.float32)
+  return jax.lax.scan(of_image, zeros, (wide, gradient))[0]
 
 
 def _sum_of_products(a, b):
