@@ -196,13 +196,22 @@ def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
     'frames': config['frames'],
     'sha256': state['fingerprint'],
   }
-  weights = state['ema'] or state['params']
-  collections = {
-    name: tree
-    for name, tree in (state['collections'] or {}).items()
-    if name not in config['features']  # frozen nets of the loss
-  }
-  return record, {'params': weights, **collections}
+  return record, exported(
+    state['params'], state['collections'], state['ema'], config['features']
+  )
+
+
+def exported(params, collections, ema, features) -> dict:
+  """The variables of a training state that are of use without its loss.
+
+  Args:
+    params: of the state, as the two that follow.
+    collections: the other Flax collections, maybe None.
+    ema: averaged parameters, which are preferred where there are some.
+    features: names of collections that are frozen nets of the loss.
+  """
+  kept = {k: v for k, v in (collections or {}).items() if k not in features}
+  return {'params': ema or params, **kept}
 
 
 def read_config(workdir: pathlib.Path) -> dict:

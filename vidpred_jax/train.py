@@ -301,12 +301,9 @@ def _export(config, workdir, saved, state, best) -> None:
   """Writes `export/`: the best checkpoint if asked for, else the last."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
-  kept = {
-    name: tree
-    for name, tree in state.collections.items()
-    if name not in config.features  # frozen nets of the loss
-  }
-  variables = {'params': state.ema or state.params, **kept}
+  variables = checkpoint.exported(
+    state.params, state.collections, state.ema, config.features
+  )
   if jax.process_count() > 1:
     variables = multihost_utils.process_allgather(variables, tiled=True)
   if jax.process_index() == 0:

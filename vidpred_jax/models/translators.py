@@ -309,28 +309,6 @@ def _attention(module, x, bias=None):
   return _dense(channels, name='proj_out')(x.reshape(*x.shape[:-2], channels))
 
 
-def _refuse_other_size(module, kind, name, rows, size):
-  """Raises ValueError where parameters were made for another size.
-
-  Args:
-    module: whose parameters.
-    kind: its name as a translator.
-    name: of one of them, 'layer/parameter' or 'parameter'.
-    rows: how many it would have for this size.
-    size: (H, W) of the translator's input.
-  """
-  there = module.variables.get('params', {})
-  for part in name.split('/'):
-    there = there.get(part) if there is not None else None
-  if there is not None and there.shape[0] != rows:
-    height, width = size
-    raise ValueError(
-      f'The translator {kind!r} was made for images of another size: for '
-      f'features of {height}x{width} its {name} would have {rows} rows, got '
-      f'{there.shape[0]}.'
-    )
-
-
 class ViT(nn.Module):
   """A block of the vision transformer, without positions."""
 
@@ -460,7 +438,13 @@ class MLPMixer(nn.Module):
     """[B, H, W, C] to the same."""
     shape, channels = x.shape, x.shape[-1]
     tokens = shape[1] * shape[2]
-    _refuse_other_size(self, 'mlp', 'tokens_in/kernel', tokens, shape[1:3])
+    made = self.variables.get('params', {}).get('tokens_in')
+    if made is not None and made['kernel'].shape[0] != tokens:
+      raise ValueError(
+        "The translator 'mlp' was made for images of another size: for "
+        f'features of {shape[1]}x{shape[2]} its tokens_in/kernel would have '
+        f'{tokens} rows, got {made["kernel"].shape[0]}.'
+      )
     x = x.reshape(shape[0], tokens, channels)
     y = layers.LayerNorm(1e-6, name='norm_0')(x).swapaxes(1, 2)
     y = _gelu(_dense(channels // 2, name='tokens_in')(y))

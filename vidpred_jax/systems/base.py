@@ -83,3 +83,13 @@ def as_float(video: jax.Array) -> jax.Array:
 def take(video: jax.Array, indices: tuple[int, ...]) -> jax.Array:
   """The frames `indices` of a clip [B, T, H, W, C]."""
   return jnp.stack([video[:, i] for i in indices], axis=1)
+
+
+def check_size(video: jax.Array, multiple: int) -> None:
+  """Raises ValueError unless H and W of [B, T, H, W, C] are divisible."""
+  height, width = video.shape[2:4]
+  if height % multiple or width % multiple or not height or not width:
+    raise ValueError(
+      f'Got frames of {height}x{width}; expected both sides divisible by '
+      f'{multiple}.'
+    )

@@ -20,7 +20,7 @@ import numpy as np
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features
 from vidpred_jax.ops import routing as gating
-from vidpred_jax.systems.base import Frames, System
+from vidpred_jax.systems.base import Frames, System, check_size
 from vidpred_jax.systems.rollout import rollout
 
 _CHOICES = {
@@ -290,7 +290,7 @@ def _check_clip(video, length, multiple):
       f'Got a clip of shape {video.shape}; expected [B, T, H, W, 3] with at '
       f'least {length} frames.'
     )
-  _check_size(video, multiple)
+  check_size(video, multiple)
 
 
 def _check_context(context, multiple):
@@ -299,16 +299,7 @@ def _check_context(context, multiple):
     raise ValueError(
       f'Got context of shape {context.shape}; expected [B, 2, H, W, 3].'
     )
-  _check_size(context, multiple)
-
-
-def _check_size(video, multiple):
-  height, width = video.shape[2:4]
-  if height % multiple or width % multiple or not height or not width:
-    raise ValueError(
-      f'Got frames of {height}x{width}; expected both sides divisible by '
-      f'{multiple}.'
-    )
+  check_size(context, multiple)
 
 
 def _feature_distance(variables, image, truth):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from vidpred_jax import losses
 from vidpred_jax.models import simvp
-from vidpred_jax.systems.base import Frames, System, take
+from vidpred_jax.systems.base import Frames, System, check_size, take
 
 
 def make(
@@ -192,9 +192,4 @@ def _check_clip(video, length, channels, multiple):
       f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
       f'with at least {length} frames.'
     )
-  height, width = video.shape[2:4]
-  if height % multiple or width % multiple or not height or not width:
-    raise ValueError(
-      f'Got frames of {height}x{width}; expected both sides divisible by '
-      f'{multiple}.'
-    )
+  check_size(video, multiple)
