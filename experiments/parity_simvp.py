@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax import convert, cost, params, runtime
+from vidpred_jax.convert import weights
 from vidpred_jax.models import layers, simvp, translators
 
 # By translator; 2e-5 for the others.
@@ -192,7 +193,7 @@ def block_errors(path):
     }
     names = simvp.torch_names(flat, entry.split('_')[0].lower())
     state = {before + k: x for k, x in weights_of(case).items()}
-    tree = convert._rearrange(names, state, params.unflatten(flat))
+    tree = weights.rearrange(names, state, params.unflatten(flat))
     variables = {
       collection: functools.reduce(dict.get, place.split('/'), inner)
       for collection, inner in tree.items()

@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 
 from vidpred_jax import checkpoint, convert, params
+from vidpred_jax.convert import __main__ as command
 from vidpred_jax.models import dmvfn, features, simvp
 
 FILES = pathlib.Path(__file__).parent / 'torch_files'
@@ -568,7 +569,7 @@ def test_weights_of_simvp_must_fit():
 
 def test_the_translator_is_a_setting_of_the_system_too():
   settings = {'translator': 'tau', 'n_t': 3}
-  assert convert._split_settings('simvp', settings) == (
+  assert convert.split_settings('simvp', settings) == (
     {'translator': 'tau'},
     settings,
   )
@@ -688,18 +689,18 @@ def test_command_line_for_simvp(tmp_path):
 @pytest.mark.parametrize('text', ['beta', '=3', 'a b=3'])
 def test_settings_on_the_command_line(text):
   with pytest.raises(ValueError, match='name=value'):
-    convert._parse_settings([text])
+    command.parse_settings([text])
   with pytest.raises(ValueError, match='twice'):
-    convert._parse_settings(['beta=1', 'beta=2'])
+    command.parse_settings(['beta=1', 'beta=2'])
   with pytest.raises(ValueError, match='neither'):
-    convert._parse_settings(['scales=(4,2'])
+    command.parse_settings(['scales=(4,2'])
 
 
 def test_frames_belong_to_the_weights(published):
-  settings = convert._parse_settings(['frames=((0, 1), (2, 3))'])
+  settings = command.parse_settings(['frames=((0, 1), (2, 3))'])
   with pytest.raises(ValueError, match='frames is no setting.*trained for'):
     convert.from_torch('dmvfn', published, **settings)
-  assert convert._parse_settings(
+  assert command.parse_settings(
     ['beta=0.25', 'scales=(4, 2)', 'routing=none', 'widths=None', "a='1'"]
   ) == {
     'beta': 0.25,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import convert, cost, params
+from vidpred_jax.convert import weights
 from vidpred_jax.models import layers, simvp, translators
 
 NAMES = (
@@ -39,7 +40,7 @@ def test_names_of_the_published_checkpoint_cover_all_variables(translator):
   # The published shapes tell how many frames are seen.
   published = {}
   for name, (path, layout) in names.items():
-    axes = convert._AXES[layout]
+    axes = weights.AXES[layout]
     sizes = [1] * (4 if layout in ('depthwise', 'plane') else len(axes))
     for axis, size in zip(axes, flat[path].shape):
       sizes[axis] = size
@@ -291,7 +292,7 @@ def test_published_units(shared, change, before):
   state = {
     before + k.removeprefix('w/'): x for k, x in case.items() if 'w/' in k
   }
-  tree = convert._rearrange(names, state, tree)
+  tree = weights.rearrange(names, state, tree)
   variables = {'params': tree['params'][part]['unit_0']}
   out = jax.jit(module.apply)(variables, x)
   close(out, case['out'], max(1e-5, 10 * floor))

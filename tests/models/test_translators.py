@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import convert, params
+from vidpred_jax import params
+from vidpred_jax.convert import weights
 from vidpred_jax.models import simvp, translators
 
 
@@ -88,7 +89,7 @@ def test_published_blocks(shared, entry):
     for path, leaf in params.flatten(tree).items()
   }
   names = simvp.torch_names(flat, translator)
-  tree = convert._rearrange(names, state, params.unflatten(flat))
+  tree = weights.rearrange(names, state, params.unflatten(flat))
   variables = {
     collection: functools.reduce(dict.get, place.split('/'), inner)
     for collection, inner in tree.items()

@@ -1,0 +1,184 @@
+"""Published weights to Flax variables, strictly and without PyTorch.
+
+`read_torch` turns a weight file into `{name: array}`, `from_torch` that into
+the variables of a system; `vgg19`, `alexnet` and `lpips` do both for the frozen
+feature networks. Every array of a file must have a place and every parameter
+must get an array of its shape; otherwise ValueError names both sides.
+`python -m vidpred_jax.convert` does it from the command line.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax import params, systems
+from vidpred_jax.convert import weights
+from vidpred_jax.convert.networks import FEATURES, alexnet, lpips, vgg19
+from vidpred_jax.convert.weights import read_torch
+from vidpred_jax.models import dmvfn, simvp
+
+__all__ = [
+  'FEATURES',
+  'alexnet',
+  'from_torch',
+  'lpips',
+  'read_torch',
+  'split_settings',
+  'trained_frames',
+  'vgg19',
+]
+
+
+def _dmvfn(state_dict, expected, *, channel_order: str = 'bgr'):
+  """DMVFN's published `state_dict`, trained on BGR, for RGB input."""
+  if channel_order not in ('bgr', 'rgb'):
+    raise ValueError(
+      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
+    )
+  tree = expected['params']
+  names = dmvfn.torch_names(
+    num_blocks=sum(name.startswith('block_') for name in tree),
+    spatial_path='spatial_0' in tree['block_0'],
+    router='router' in tree,
+  )
+  places = {name: (path, kind) for name, (path, kind, _) in names.items()}
+  tree = weights.rearrange(places, state_dict, tree)
+  flat = params.flatten(tree)
+  for path, _, images in names.values():
+    for i in images if channel_order == 'bgr' else ():
+      kernel = flat[path]
+      kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
+  return {'params': tree}
+
+
+def _simvp(state_dict, expected, *, translator: str = 'gsta'):
+  """OpenSTL's `state_dict`, of any translator, also as Lightning saves it."""
+  names = simvp.torch_names(params.flatten(expected), translator)
+  return weights.rearrange(names, _weights_of_simvp(state_dict), expected)
+
+
+def _weights_of_simvp(state_dict):
+  """Without Lightning's prefix and what PyTorch computes by itself."""
+  derived = r'.*\.(num_batches_tracked|relative_position_index|attn_mask)'
+  return {
+    name: x
+    for name, x in weights.without(state_dict, 'model.').items()
+    if not re.fullmatch(derived, name)
+  }
+
+
+def _clip_of_dmvfn(state_dict):
+  del state_dict
+  return systems.Frames((0, 1), (2,)), (4, 4)
+
+
+def _clip_of_simvp(state_dict):
+  weights = _weights_of_simvp(state_dict)
+  shapes = {name: np.shape(x) for name, x in weights.items()}
+  count, *size = simvp.torch_clip(shapes)
+  context, target = range(count), range(count, 2 * count)
+  return systems.Frames(tuple(context), tuple(target)), size
+
+
+class _Converter(NamedTuple):
+  """How the published weights of a system are taken over.
+
+  Attributes:
+    convert: `(state_dict, expected variables, **settings) -> variables`.
+    clip: `state_dict -> (frames, (H, W))`: what they were trained for, and a
+      size at which parameters have their shapes, in multiples of the system's.
+  """
+
+  convert: Callable
+  clip: Callable
+
+
+CONVERTERS = {
+  'dmvfn': _Converter(_dmvfn, _clip_of_dmvfn),
+  'simvp': _Converter(_simvp, _clip_of_simvp),
+}
+
+
+def trained_frames(
+  system_name: str, state_dict: Mapping[str, Any]
+) -> systems.Frames:
+  """The frames that published weights were trained for.
+
+  Args:
+    system_name: as for `from_torch`.
+    state_dict: the same.
+
+  Returns:
+    For 'simvp' as many targets as context frames.
+  """
+  state_dict = weights.without(state_dict, 'module.')
+  return CONVERTERS[system_name].clip(state_dict)[0]
+
+
+def from_torch(
+  system_name: str, state_dict: Mapping[str, Any], **settings
+) -> dict[str, Any]:
+  """Variables of a system from a published `state_dict`.
+
+  Args:
+    system_name: a system whose original was published in PyTorch: 'dmvfn' or
+      'simvp' (OpenSTL, any translator).
+    state_dict: `{name: array}`, as from `read_torch`; anything NumPy can take.
+    **settings: of the system where they differ from its defaults, but for
+      `frames`, and of the conversion. For 'dmvfn': `channel_order='bgr'` (as
+      published: colours are read in the order of OpenCV, so the input channels
+      are reversed and the variables expect RGB like all others) or `'rgb'`
+      (left as they are). For 'simvp' the number of context frames is the
+      weights'; sizes and the translator are settings of the system.
+
+  Returns:
+    `{'params': ...}` and the system's other collections, NumPy float32.
+
+  Raises:
+    ValueError: if the names or shapes are not those of the system, or there is
+      no such system or setting.
+  """
+  if system_name not in CONVERTERS:
+    raise ValueError(
+      f'There are no published weights to convert for {system_name!r}; there '
+      f'are for {", ".join(CONVERTERS)}.'
+    )
+  converter = CONVERTERS[system_name]
+  state_dict = weights.without(state_dict, 'module.')
+  frames, (height, width) = converter.clip(state_dict)
+  if 'frames' in settings:
+    raise ValueError(
+      f'frames is no setting of a conversion, got {settings["frames"]!r}: the '
+      f'weights of {system_name} were trained for {frames}. Give '
+      'other frames when the converted system is loaded.'
+    )
+  own, settings = split_settings(system_name, settings)
+  system = systems.make(system_name, frames=frames, **settings)
+  size = height * system.multiple, width * system.multiple
+  clip = jax.ShapeDtypeStruct(
+    (1, frames.length, *size, system.channels), jnp.float32
+  )
+  expected = jax.eval_shape(system.init, jax.random.key(0), clip)
+  try:
+    return converter.convert(state_dict, expected, **own)
+  except ValueError as error:
+    raise ValueError(
+      f'These weights cannot become {system_name} with these settings. {error}'
+    ) from None
+
+
+def split_settings(system_name, settings):
+  """Splits `from_torch`'s settings: the conversion's own, and the system's."""
+  signature = inspect.signature(CONVERTERS[system_name].convert)
+  own = {
+    name: settings[name]
+    for name, parameter in signature.parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in settings
+  }
+  shared = inspect.signature(systems.SYSTEMS[system_name]).parameters
+  return own, {k: v for k, v in settings.items() if k not in own or k in shared}

@@ -1,0 +1,176 @@
+"""Files of weights to named arrays, and arrays to a tree of parameters.
+
+Strict both ways: a file that is anything but weights is refused, and so is an
+array without a place or a parameter without an array of its shape. No code in a
+file is run and PyTorch is not needed.
+"""
+
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax import params, torch_file
+
+# --- Reading files -----------------------------------------------------------
+
+
+def read_torch(path: str, key: str | None = None) -> dict[str, np.ndarray]:
+  """Reads named arrays from a file of weights.
+
+  Args:
+    path: what `torch.save` wrote (either format), a `.safetensors` or a `.npz`
+      file; told apart by their content. No code in it is run.
+    key: where in nested dicts the weights are, such as 'state_dict' or
+      'model/ema'. Not needed if they are at the top or in the only place that
+      holds arrays.
+
+  Returns:
+    `{name: array}`, read-only, a `module.` in front of all names removed.
+    bfloat16 comes back as float32.
+
+  Raises:
+    ValueError: if it is no such file, is damaged, refers to anything but
+      tensors, or it is unclear which arrays are meant.
+    OSError: if it cannot be read.
+  """
+  with open(path, 'rb') as stream:
+    start = stream.read(9)
+  if not start:
+    raise ValueError(f'{path} is empty.')
+  if start[8:9] == b'{':
+    tree = _read_safetensors(path)
+  elif start[:2] == b'PK' and _is_npz(path):
+    tree = _read_npz(path)
+  else:
+    tree = torch_file.load(path)
+  return without(_named_arrays(tree, path, key), 'module.')
+
+
+def _is_npz(path: str) -> bool:
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return all(name.endswith('.npy') for name in archive.namelist())
+  except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    raise ValueError(f'{path} is damaged: {error}') from None
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return {name: arrays[name] for name in arrays}
+  except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from None
+
+
+def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+  arrays = params.read_safetensors(pathlib.Path(path).read_bytes(), path)
+  return {
+    name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
+    for name, x in arrays.items()
+  }
+
+
+def _named_arrays(tree: Any, path: str, key: str | None):
+  """The dict of arrays in a file's content."""
+  if key is not None:
+    for part in key.split('/'):
+      if not isinstance(tree, dict) or part not in tree:
+        there = sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
+        raise ValueError(
+          f'{path} has no {part!r} (of key {key!r}); there is {there}.'
+        )
+      tree = tree[part]
+  if not isinstance(tree, dict) or not tree:
+    raise ValueError(
+      f'{path} holds no named arrays but a {type(tree).__name__}.'
+    )
+  if _is_named_arrays(tree):
+    return tree
+  places = sorted(str(k) for k, v in tree.items() if _is_named_arrays(v))
+  if key is None and len(places) == 1:
+    return tree[places[0]]
+  if places:
+    raise ValueError(
+      f'{path} holds several sets of weights; say which one by key: '
+      f'{", ".join(places)}.'
+    )
+  others = [str(k) for k, v in tree.items() if not isinstance(v, np.ndarray)]
+  raise ValueError(
+    f'{path} holds things that are no arrays: {", ".join(others[:8])}.'
+  )
+
+
+def _is_named_arrays(tree: Any) -> bool:
+  return (
+    isinstance(tree, dict)
+    and bool(tree)
+    and all(
+      isinstance(k, str) and isinstance(v, np.ndarray) for k, v in tree.items()
+    )
+  )
+
+
+def without(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """Removes the `module.` of PyTorch's data parallelism, or the like."""
+  while arrays and all(name.startswith(prefix) for name in arrays):
+    arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
+  return dict(arrays)
+
+
+# --- Layouts -----------------------------------------------------------------
+
+# kind -> the axes of PyTorch's array, in the order Flax has them.
+AXES = {
+  'conv': (2, 3, 1, 0),  # OIHW -> HWIO
+  'conv_transpose': (2, 3, 0, 1),  # IOHW -> HWIO, not flipped
+  'depthwise': (2, 3, 0),  # O1HW -> HWO
+  'linear': (1, 0),
+  'matrix': (0, 1),
+  'plane': (1,),  # 1C11 -> C
+  'vector': (0,),
+}
+_RANKS = {'depthwise': 4, 'plane': 4}  # where there are axes of length 1
+
+
+def rearrange(
+  names: Mapping[str, tuple[str, str]],
+  state_dict: Mapping[str, Any],
+  expected: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Puts each array into its place.
+
+  Args:
+    names: `{torch name: (path, kind)}`.
+    state_dict: `{torch name: array}`.
+    expected: the tree of parameters or variables, of arrays or shapes.
+
+  Returns:
+    A tree like `expected`, float32.
+
+  Raises:
+    ValueError: listing what is missing, unexpected or of another shape, in
+      PyTorch's names and layout.
+  """
+  flat = params.flatten(expected)
+  wanted = {}
+  for name, (path, kind) in names.items():
+    axes, shape = AXES[kind], flat[path].shape
+    there = [1] * _RANKS.get(kind, len(axes))
+    for axis, size in zip(axes, shape):
+      there[axis] = size
+    wanted[name] = jax.ShapeDtypeStruct(tuple(there), jnp.float32)
+  arrays = {name: np.asarray(x) for name, x in state_dict.items()}
+  arrays = params.merge_or_refuse(wanted, arrays)
+  result = {}
+  for name, (path, kind) in names.items():
+    axes, array = AXES[kind], arrays[name]
+    others = [i for i in range(array.ndim) if i not in axes]
+    moved = array.transpose(*axes, *others).reshape(flat[path].shape)
+    result[path] = np.array(moved, np.float32, order='C')
+  return params.merge_or_refuse(expected, params.unflatten(result))
