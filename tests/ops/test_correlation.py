@@ -1,0 +1,69 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax.ops import correlation
+
+
+def by_definition(first, second, radius):
+  """One displacement after the other, float64."""
+  first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+  _, height, width, _ = first.shape
+  pads = ((0, 0), (radius, radius), (radius, radius), (0, 0))
+  wide = np.pad(second, pads)
+  planes = []
+  for dy in range(2 * radius + 1):
+    for dx in range(2 * radius + 1):
+      seen = wide[:, dy : dy + height, dx : dx + width]
+      planes.append(np.mean(first * seen, -1))
+  return np.stack(planes, -1)
+
+
+@pytest.mark.parametrize(
+  'size, radius', [((5, 7), 4), ((3, 24), 4), ((4, 50), 4), ((6, 31), 2)]
+)
+def test_agrees_with_its_definition(size, radius):
+  first, second = jax.random.normal(jax.random.key(0), (2, 2, *size, 6))
+  out = correlation.local(first, second, radius=radius)
+  expected = by_definition(first, second, radius)
+  np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_displacements_are_counted_row_by_row():
+  first = jnp.ones((1, 9, 9, 1))
+  second = jnp.zeros((1, 9, 9, 1)).at[0, 6, 3, 0].set(1.0)
+  out = correlation.local(first, second)[0, 4, 4]
+  dx, dy = -1, 2
+  assert np.flatnonzero(out).tolist() == [(dy + 4) * 9 + dx + 4]
+
+
+def test_gradient_is_that_of_the_definition():
+  """The volume is linear in each image: directional derivatives are exact."""
+  keys = jax.random.split(jax.random.key(1), 5)
+  first, second, along_a, along_b = (
+    jax.random.normal(key, (1, 4, 26, 3)) for key in keys[:4]
+  )
+  out, pull = jax.vjp(correlation.local, first, second)
+  cotangent = jax.random.normal(keys[4], out.shape)
+  of_a, of_b = pull(cotangent)
+  for of, along, change in (
+    (of_a, along_a, by_definition(along_a, second, 4)),
+    (of_b, along_b, by_definition(first, along_b, 4)),
+  ):
+    np.testing.assert_allclose(
+      np.sum(of * along), np.sum(cotangent * change), rtol=1e-4
+    )
+
+
+def test_published_numbers(shared):
+  case = np.load(shared / 'parity' / 'ebme' / 'ops.npz')
+  nhwc = lambda name: jnp.moveaxis(  # noqa: E731
+    jnp.asarray(case[name], jnp.float32), 1, -1
+  )
+  out = jax.jit(functools.partial(correlation.local, radius=4))(
+    nhwc('corr_a'), nhwc('corr_b')
+  )
+  np.testing.assert_allclose(out, nhwc('corr_out'), atol=2e-6)

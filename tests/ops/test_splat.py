@@ -1,0 +1,193 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax.ops import warp
+
+splat = jax.jit(warp.splat)
+
+
+@pytest.fixture
+def image():
+  return jax.random.uniform(jax.random.key(0), (2, 12, 17, 3))
+
+
+def flow_of(dx, dy, image):
+  flow = jnp.asarray([dx, dy], jnp.float32)[None, None, None, :]
+  return jnp.broadcast_to(flow, (*image.shape[:3], 2))
+
+
+def random_flow(image, size=4.0):
+  return size * jax.random.normal(jax.random.key(1), (*image.shape[:3], 2))
+
+
+def by_definition(values, flow):
+  """Pixel by pixel, float64."""
+  values, flow = np.asarray(values, np.float64), np.asarray(flow, np.float64)
+  out = np.zeros_like(values)
+  batch, height, width, _ = values.shape
+  for b, y, x in np.ndindex(batch, height, width):
+    to_x, to_y = x + flow[b, y, x, 0], y + flow[b, y, x, 1]
+    for i in (int(np.floor(to_y)), int(np.floor(to_y)) + 1):
+      for j in (int(np.floor(to_x)), int(np.floor(to_x)) + 1):
+        if 0 <= i < height and 0 <= j < width:
+          share = (1 - abs(to_x - j)) * (1 - abs(to_y - i))
+          out[b, i, j] += share * values[b, y, x]
+  return out
+
+
+def test_no_flow_is_the_image(image):
+  np.testing.assert_array_equal(splat(image, flow_of(0, 0, image)), image)
+
+
+@pytest.mark.parametrize('dx, dy', [(3, 0), (0, -2), (-4, 5), (100, -100)])
+def test_whole_flow_is_a_shift_that_leaves_holes(image, dx, dy):
+  out = np.zeros_like(image)
+  for y in range(12):
+    for x in range(17):
+      if 0 <= y + dy < 12 and 0 <= x + dx < 17:
+        out[:, y + dy, x + dx] = image[:, y, x]
+  np.testing.assert_array_equal(splat(image, flow_of(dx, dy, image)), out)
+  moved, weight = warp.forward(image, flow_of(dx, dy, image))
+  np.testing.assert_array_equal(moved, out)
+  np.testing.assert_array_equal(weight[..., 0] != 0, out.any(-1))
+
+
+def test_agrees_with_its_definition(image):
+  flow = random_flow(image)
+  np.testing.assert_allclose(
+    splat(image, flow), by_definition(image, flow), atol=1e-5
+  )
+
+
+def test_no_colour_is_lost_or_made_within_the_image(image):
+  """What stays inside keeps its sum, whatever the flow."""
+  wide = jnp.pad(image, ((0, 0), (9, 9), (9, 9), (0, 0)))
+  flow = jnp.clip(random_flow(wide), -8, 8)
+  np.testing.assert_allclose(
+    splat(wide, flow).sum((1, 2)), image.sum((1, 2)), rtol=1e-5
+  )
+
+
+def test_gradient_is_that_of_the_definition(image):
+  image = image[:1, :5, :6]
+  flow = random_flow(image, 2.0)
+  cotangent = jax.random.normal(jax.random.key(2), image.shape)
+  _, pull = jax.vjp(warp.splat, image, flow)
+  of_values, of_flow = pull(cotangent)
+
+  def total(values, flow):
+    return np.sum(by_definition(values, flow) * np.asarray(cotangent))
+
+  for given, of in ((0, of_values), (1, of_flow)):
+    for at in [(0, 0, 0, 0), (0, 2, 3, 1), (0, 4, 5, 1), (0, 1, 4, 0)]:
+      sides = []
+      for step in (-1e-4, 1e-4):
+        arguments = [np.asarray(image, np.float64), np.asarray(flow, float)]
+        arguments[given][at] += step
+        sides.append(total(*arguments))
+      slope = (sides[1] - sides[0]) / 2e-4
+      np.testing.assert_allclose(of[at], slope, atol=1e-3)
+
+
+def test_what_leaves_or_has_no_flow_is_lost_without_a_gradient(image):
+  flow = random_flow(image).at[0, :6].set(jnp.nan).at[0, 6:].set(1e30)
+  out, pull = jax.vjp(warp.splat, image, flow)
+  assert np.all(out[0] == 0)
+  of_values, of_flow = pull(jnp.ones_like(out))
+  assert np.all(of_values[0] == 0) and np.all(of_flow[0] == 0)
+  assert np.all(np.isfinite(of_flow[1])) and np.any(of_flow[1] != 0)
+
+
+def test_kinds_of_splatting_where_two_pixels_meet():
+  """Pixels 0 and 1 of a row both go to 2; their metrics are 1 and 3."""
+  image = jnp.asarray([10.0, 20.0, 0.0, 7.0]).reshape(1, 1, 4, 1)
+  dx = jnp.asarray([2.0, 1.0, 5.0, 0.0]).reshape(1, 1, 4, 1)
+  flow = jnp.concatenate([dx, jnp.zeros_like(dx)], -1)
+  metric = jnp.asarray([1.0, 3.0, 2.0, 2.0]).reshape(1, 1, 4, 1)
+  e = np.exp(1.0), np.exp(3.0)
+  expected = {
+    'sum': 30,
+    'average': 15,
+    'linear': (10 + 60) / 4,
+    'softmax': (10 * e[0] + 20 * e[1]) / (e[0] + e[1]),
+  }
+  for mode, value in expected.items():
+    given = {} if mode in ('sum', 'average') else {'metric': metric}
+    out, weight = warp.forward(image, flow, mode=mode, **given)
+    np.testing.assert_allclose(out[0, 0, :, 0], [0, 0, value, 7], rtol=1e-5)
+    np.testing.assert_array_equal(weight[0, 0, :, 0] > 0, [0, 0, 1, 1])
+  far = warp.forward(image, flow, mode='softmax', metric=100 * metric)[0]
+  np.testing.assert_allclose(far[0, 0, 2, 0], 20, rtol=1e-5)
+
+
+def test_constant_metrics_are_the_average(image):
+  flow = random_flow(image)
+  average, _ = warp.forward(image, flow)
+  for mode in ('linear', 'softmax'):
+    metric = jnp.full((*image.shape[:3], 1), 2.5)
+    out, _ = warp.forward(image, flow, mode=mode, metric=metric)
+    np.testing.assert_allclose(out, average, atol=1e-5)
+
+
+def test_metric_gets_a_gradient(image):
+  flow = random_flow(image, 0.7)
+  metric = jnp.ones((*image.shape[:3], 1))
+  for mode in ('linear', 'softmax'):
+
+    def total(metric, mode=mode):
+      out, _ = warp.forward(image, flow, mode=mode, metric=metric)
+      return jnp.sum(out**2)
+
+    gradient = jax.jit(jax.grad(total))(metric)
+    step = 1e-2
+    at = (1, 5, 6, 0)
+    slope = (
+      total(metric.at[at].add(step)) - total(metric.at[at].add(-step))
+    ) / (2 * step)
+    np.testing.assert_allclose(gradient[at], slope, rtol=0.05, atol=1e-3)
+
+
+def test_keeps_half_precision(image):
+  half = image.astype(jnp.bfloat16)
+  out, weight = warp.forward(half, random_flow(image))
+  assert out.dtype == jnp.bfloat16 and weight.dtype == jnp.float32
+  full, _ = warp.forward(image, random_flow(image))
+  np.testing.assert_allclose(out.astype(jnp.float32), full, atol=0.02)
+
+
+def test_wrong_modes_are_refused(image):
+  flow, metric = flow_of(0, 0, image), jnp.ones((*image.shape[:3], 1))
+  with pytest.raises(ValueError, match='mean.*average'):
+    warp.forward(image, flow, mode='mean')
+  with pytest.raises(ValueError, match='without a metric'):
+    warp.forward(image, flow, mode='softmax')
+  with pytest.raises(ValueError, match='with a metric'):
+    warp.forward(image, flow, mode='average', metric=metric)
+
+
+def test_published_numbers(shared):
+  case = np.load(shared / 'parity' / 'ebme' / 'ops.npz')
+  nhwc = lambda name: jnp.moveaxis(  # noqa: E731
+    jnp.asarray(case[name], jnp.float32), 1, -1
+  )
+  image, flow = nhwc('splat_in'), nhwc('splat_flow')
+  average = functools.partial(warp.forward, mode='average')
+  out, pull = jax.vjp(lambda x: average(x, flow)[0], image)
+  np.testing.assert_allclose(out, nhwc('splat_avg'), atol=1e-5)
+  np.testing.assert_allclose(
+    pull(nhwc('splat_cot'))[0], nhwc('splat_avg_grad_in'), atol=1e-5
+  )
+  _, weight = average(image, flow)
+  np.testing.assert_allclose(weight, nhwc('splat_sum_ones'), atol=1e-5)
+  np.testing.assert_allclose(
+    np.mean(weight == 0), case['holes_frac'], atol=1e-6
+  )
+  out, pull = jax.vjp(warp.splat, image, flow)
+  of_image, of_flow = pull(nhwc('splat_cot'))
+  np.testing.assert_allclose(out, nhwc('splat_sum_out'), atol=1e-5)
+  np.testing.assert_allclose(of_image, nhwc('splat_sum_grad_in'), atol=1e-5)
+  np.testing.assert_allclose(of_flow, nhwc('splat_sum_grad_flow'), atol=1e-5)
