@@ -76,7 +76,7 @@ def test_gradient_is_that_of_the_definition(image):
   image = image[:1, :5, :6]
   flow = random_flow(image, 2.0)
   cotangent = jax.random.normal(jax.random.key(2), image.shape)
-  _, pull = jax.vjp(warp.splat, image, flow)
+  _, pull = jax.vjp(splat, image, flow)
   of_values, of_flow = pull(cotangent)
 
   def total(values, flow):
@@ -95,7 +95,7 @@ def test_gradient_is_that_of_the_definition(image):
 
 def test_what_leaves_or_has_no_flow_is_lost_without_a_gradient(image):
   flow = random_flow(image).at[0, :6].set(jnp.nan).at[0, 6:].set(1e30)
-  out, pull = jax.vjp(warp.splat, image, flow)
+  out, pull = jax.vjp(splat, image, flow)
   assert np.all(out[0] == 0)
   of_values, of_flow = pull(jnp.ones_like(out))
   assert np.all(of_values[0] == 0) and np.all(of_flow[0] == 0)
@@ -186,7 +186,7 @@ def test_published_numbers(shared):
   np.testing.assert_allclose(
     np.mean(weight == 0), case['holes_frac'], atol=1e-6
   )
-  out, pull = jax.vjp(warp.splat, image, flow)
+  out, pull = jax.vjp(splat, image, flow)
   of_image, of_flow = pull(nhwc('splat_cot'))
   np.testing.assert_allclose(out, nhwc('splat_sum_out'), atol=1e-5)
   np.testing.assert_allclose(of_image, nhwc('splat_sum_grad_in'), atol=1e-5)

@@ -1,0 +1,148 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import params
+from vidpred_jax.models import ebme
+
+
+@functools.cache
+def published(folder):
+  """The published weights, for RGB."""
+  flat = {}
+  with np.load(folder / 'weights_ebme.npz') as arrays:
+    for name, (path, kind, images) in ebme.torch_names().items():
+      array = arrays[name]
+      if kind == 'conv':
+        array = array.transpose(2, 3, 1, 0)
+      for i in images:
+        array[:, :, i : i + 3] = array[:, :, i : i + 3][:, :, ::-1].copy()
+      flat[path] = array
+  return {'params': params.unflatten(flat)}
+
+
+def nhwc(x):
+  return np.moveaxis(np.asarray(x, np.float32), 1, -1)
+
+
+def shapes():
+  pair = jax.ShapeDtypeStruct((1, 2, 32, 32, 3), jnp.float32)
+  model = ebme.BiFlowNet()
+  return jax.eval_shape(model.init, jax.random.key(0), pair)['params']
+
+
+def test_has_the_published_number_of_parameters():
+  tree = shapes()
+  count = {
+    name: sum(x.size for x in jax.tree.leaves(part))
+    for name, part in tree.items()
+  }
+  assert count == {'encoder': 125_424, 'estimator': 507_476}
+  paths = {path for path, _, _ in ebme.torch_names().values()}
+  assert paths == set(params.flatten(tree))
+
+
+@pytest.mark.parametrize(
+  'width, levels', [(448, 3), (449, 4), (896, 4), (960, 5), (2048, 6), (9, 1)]
+)
+def test_levels_follow_the_width(width, levels):
+  assert ebme.num_levels(width) == levels
+
+
+@pytest.mark.parametrize('size, levels', [((30, 45), 1), ((37, 70), 4)])
+def test_any_size_and_number_of_levels(size, levels):
+  model = ebme.BiFlowNet()
+  pair = jax.ShapeDtypeStruct((3, 2, *size, 3), jnp.float32)
+  run = functools.partial(model.init_with_output, levels=levels)
+  estimate, _ = jax.eval_shape(run, jax.random.key(0), pair)
+  assert estimate.flow.shape == (3, *size, 4)
+  assert len(estimate.pyramid) == levels
+  multiple = 2 ** (levels + 1)
+  finest = [-(-side // multiple) * multiple // 4 for side in size]
+  assert estimate.pyramid[-1].shape == (3, *finest, 4)
+
+
+@functools.cache
+def run(levels):
+  model = ebme.BiFlowNet()
+  return jax.jit(functools.partial(model.apply, levels=levels))
+
+
+@pytest.mark.parametrize('levels', [3, 5])
+def test_published_flow_of_real_frames(shared, levels):
+  folder = shared / 'parity' / 'ebme'
+  case = np.load(folder / f'case_a_beanbags_pyr{levels}.npz')
+  assert case['pyr_level'] == levels
+  pair = np.stack([nhwc(case['img0']), nhwc(case['img1'])], 1) / 255
+  estimate = run(levels)(published(folder), pair[..., ::-1])
+
+  def close(ours, theirs, name):
+    difference = np.abs(ours - theirs)
+    assert difference.max() < 3e-3, name
+    assert difference.mean() < 1e-4, name
+
+  for i, flow in enumerate(estimate.pyramid):
+    close(flow, nhwc(case[f'lowres_flow_iter{i}']), i)
+  flow = np.asarray(estimate.flow)
+  np.testing.assert_allclose(
+    [flow.mean((0, 1, 2)), flow.std((0, 1, 2))],
+    case['flow_mean_std'],
+    atol=1e-3,
+  )
+  if 'flow_window' in case:
+    y, bottom, x, right = case['flow_window_yx']
+    window = nhwc(case['flow_window'])
+    if window.shape[1:3] != (bottom - y, right - x):  # corner and size
+      bottom, right = y + window.shape[1], x + window.shape[2]
+    close(flow[:, y:bottom, x:right], window, 'window')
+
+
+def test_published_parts_of_the_coarsest_level(shared):
+  folder = shared / 'parity' / 'ebme'
+  case = np.load(folder / 'case_a_beanbags_pyr3.npz')
+  model, variables = ebme.BiFlowNet(), published(folder)
+  small = nhwc(case['img0_down_iter0'])[..., ::-1]
+
+  def features(model, images):
+    return model.encoder(images)
+
+  ours = model.apply(variables, small, method=features)
+  np.testing.assert_allclose(ours, nhwc(case['iter0_feat0']), atol=1e-4)
+
+  def passed_on(model, cost, first, second):
+    feature = jnp.zeros((*cost.shape[:3], 64))
+    return model.estimator(cost, first, second, feature, feature[..., :4])
+
+  names = ('iter0_corr', 'iter0_feat0', 'iter0_feat1')
+  flow, feature = model.apply(
+    variables, *(nhwc(case[name]) for name in names), method=passed_on
+  )
+  np.testing.assert_allclose(feature, nhwc(case['iter0_estfeat']), atol=1e-4)
+  np.testing.assert_allclose(flow, nhwc(case['lowres_flow_iter0']), atol=1e-3)
+
+
+def test_padding_is_grey_at_the_right_and_bottom(shared):
+  variables = published(shared / 'parity' / 'ebme')
+  pair = jax.random.uniform(jax.random.key(0), (1, 2, 25, 44, 3))
+  pads = ((0, 0), (0, 0), (0, 7), (0, 4), (0, 0))
+  wide = jnp.pad(pair, pads, constant_values=0.5)
+  flow = run(2)(variables, pair).flow
+  np.testing.assert_allclose(
+    flow, run(2)(variables, wide).flow[:, :25, :44], atol=1e-5
+  )
+
+
+def test_swapped_frames_swap_the_flows_nearly(shared):
+  """The estimator was trained both ways round; a sign or order would show."""
+  folder = shared / 'parity' / 'ebme'
+  case = np.load(folder / 'case_a_beanbags_pyr3.npz')
+  pair = np.stack([nhwc(case['img0']), nhwc(case['img1'])], 1)[..., ::-1] / 255
+  variables = published(folder)
+  there = np.asarray(run(3)(variables, pair).flow)
+  back = np.asarray(run(3)(variables, pair[:, ::-1]).flow)
+  swapped = back[..., [2, 3, 0, 1]]
+  error = np.median(np.abs(there - swapped))
+  assert error < 0.5 < np.mean(np.abs(there))

@@ -1,0 +1,227 @@
+"""BiFlowNet: the flows between two frames, both ways at once.
+
+The motion estimator of EBME, which APR-VFI takes as it is, with published
+weights. From coarse to fine, one small network with the same weights at every
+level: both frames are moved to the middle of the flow known so far (forward
+warping, `ops/warp.py`), their features compared in a cost volume, and a new
+flow is estimated from all that. Any number of levels works: more for larger
+motion.
+
+Flows are `[B, H, W, 4]`, (dx, dy) of frame 0 to frame 1, then (dx, dy) of frame
+1 to frame 0, forward, in pixels of the full resolution unless said otherwise.
+Frames are RGB in [0, 1], `pair` is [B, 2, H, W, 3].
+
+Jin et al., "Enhanced Bi-directional Motion Estimation for Video Frame
+Interpolation", WACV 2023.
+
+Differences from the reference: colours are RGB (converted weights have their
+first layer's input channels reversed). The number of levels for an image,
+`num_levels`, is at least 1, and the padding is done here. The published code's
+other ways of warping (full flow, backward, none) are not here.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax.models import layers
+from vidpred_jax.ops import conv, correlation, resize, warp
+
+_ENCODER = ((24, 2), (24, 1), (24, 1), (48, 2)) + ((48, 1),) * 5
+_ESTIMATOR = ((160, 1), (128, 3), (112, 3), (96, 3), (64, 3))
+
+
+class Estimate(NamedTuple):
+  """What `BiFlowNet` gives, float32.
+
+  Attributes:
+    flow: [B, H, W, 4].
+    pyramid: [B, h, w, 4] of each level from coarse to fine, a quarter of that
+      level's image in size, values in pixels of that level's image.
+  """
+
+  flow: jax.Array
+  pyramid: tuple[jax.Array, ...]
+
+
+def num_levels(width: int) -> int:
+  """Pyramid levels for images of this width, `ceil(log2(width / 448) + 3)`."""
+  return max(1, math.ceil(math.log2(width / 448) + 3))
+
+
+class Conv(nn.Module):
+  """A convolution of odd size with bias, padded, and a LeakyReLU(0.1).
+
+  Attributes:
+    features: output channels.
+    size: of the kernel [size, size, C, features].
+    stride: of both axes.
+    activated: whether the LeakyReLU follows.
+  """
+
+  features: int
+  size: int = 3
+  stride: int = 1
+  activated: bool = True
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    of_kernel, of_bias = layers.initializers('torch', shape)
+    kernel = self.param('kernel', of_kernel, shape)
+    bias = self.param('bias', of_bias, shape[-1:])
+    if self.size == 1:
+      x = conv.pointwise(x, kernel[0, 0])
+    else:
+      padding = self.size // 2
+      x = conv.conv(x, kernel, stride=self.stride, padding=padding)
+    x = conv.bias_add(x, bias)
+    return nn.leaky_relu(x, 0.1) if self.activated else x
+
+
+class Encoder(nn.Module):
+  """Features of an image at a quarter of its size."""
+
+  @nn.compact
+  def __call__(self, image):
+    """[B, H, W, 3] to [B, H / 4, W / 4, 48]."""
+    for i, (features, stride) in enumerate(_ENCODER):
+      image = Conv(features, stride=stride, name=f'conv_{i}')(image)
+    return image
+
+
+class Estimator(nn.Module):
+  """The flow of a level from what is known of it."""
+
+  @nn.compact
+  def __call__(self, cost, first, second, feature, flow):
+    """Estimates.
+
+    Args:
+      cost: [B, h, w, 81], the cost volume.
+      first: [B, h, w, 48], features of frame 0.
+      second: the same of frame 1.
+      feature: [B, h, w, 64], what the coarser level passed on.
+      flow: [B, h, w, 4], its flow.
+
+    Returns:
+      [B, h, w, 4], the flow (not an increment), float32, and [B, h, w, 64] to
+      be passed on.
+    """
+    cost = nn.leaky_relu(cost, 0.1)
+    flow = flow.astype(cost.dtype)
+    x = jnp.concatenate([cost, first, second, feature, flow], -1)
+    for i, (features, size) in enumerate(_ESTIMATOR):
+      x = Conv(features, size, name=f'conv_{i}')(x)
+    last = Conv(4, activated=False, name=f'conv_{len(_ESTIMATOR)}')
+    return last(x.astype(jnp.float32)), x
+
+
+class BiFlowNet(nn.Module):
+  """The motion estimator.
+
+  Attributes:
+    dtype: of the convolutions; flow and warping are float32.
+  """
+
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parameters."""
+    self.encoder = Encoder()
+    self.estimator = Estimator()
+
+  def __call__(self, pair, levels=None):
+    """Estimates the flows.
+
+    Args:
+      pair: [B, 2, H, W, 3] in [0, 1], any size; padded at the right and bottom
+        with 0.5 until 2^(levels + 1) divides both sides.
+      levels: of the pyramid; None: `num_levels(W)`.
+
+    Returns:
+      An `Estimate`.
+    """
+    chex.assert_shape(pair, (None, 2, None, None, 3))
+    batch, _, height, width, _ = pair.shape
+    levels = num_levels(width) if levels is None else levels
+    multiple = 2 ** (levels + 1)
+    pads = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
+    images = pair.reshape(2 * batch, height, width, 3).astype(jnp.float32)
+    images = jnp.pad(images, pads, constant_values=0.5)
+    flow, feature, pyramid = None, None, []
+    for level in reversed(range(levels)):
+      small = images
+      if level:
+        small = resize.bilinear(images, scale=0.5**level)
+      flow, feature = self.refine(small, flow, feature)
+      pyramid.append(flow)
+    flow = resize.bilinear(flow, scale=4)[:, :height, :width]
+    return Estimate(flow, tuple(pyramid))
+
+  def refine(self, images, flow, feature):
+    """One level.
+
+    Args:
+      images: [2 B, h, w, 3], both frames of each pair at this level's size.
+      flow: [B, h / 8, w / 8, 4], of the coarser level; None: there is none.
+      feature: [B, h / 8, w / 8, 64], what it passed on; or None.
+
+    Returns:
+      The flow [B, h / 4, w / 4, 4] and what is passed on.
+    """
+    pairs, height, width, _ = images.shape
+    if flow is None:
+      shape = (pairs // 2, height // 4, width // 4)
+      flow = jnp.zeros((*shape, 4), jnp.float32)
+      feature = jnp.zeros((*shape, 64), self.dtype)
+    else:
+      flow = 2 * resize.bilinear(flow, scale=2)
+      feature = resize.bilinear(feature, scale=2)
+      # Each frame goes half the way, to the middle.
+      half = 0.5 * resize.bilinear(flow, scale=4)
+      images, _ = warp.forward(images, to_each(half))
+    features = self.encoder(images.astype(self.dtype))
+    features = features.reshape(-1, 2, *features.shape[1:])
+    first, second = features[:, 0], features[:, 1]
+    with jax.named_scope('correlation'):
+      cost = correlation.local(first, second)
+    return self.estimator(cost, first, second, feature, flow)
+
+
+def to_each(flow: jax.Array) -> jax.Array:
+  """Flows [B, H, W, 4] as one per frame, [2 B, H, W, 2], pair by pair."""
+  batch, height, width, _ = flow.shape
+  flow = flow.reshape(batch, height, width, 2, 2).transpose(0, 3, 1, 2, 4)
+  return flow.reshape(2 * batch, height, width, 2)
+
+
+def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
+  """The published checkpoint's names and where they go.
+
+  Returns:
+    `{torch name: (path, kind, images)}`: `path` is '/'-joined below the
+    parameters of `BiFlowNet`; `kind` says how the array is laid out there,
+    'conv' (OIHW -> HWIO) or 'vector'; `images` are the first input channels of
+    the three-channel images that the layer sees. The published weights expect
+    BGR there, so for RGB variables input channels [i, i + 3) of each i in
+    `images` are reversed.
+  """
+  places = {}
+  for i in range(3):
+    places[f'feat_pyramid.conv_stage1.{2 * i}'] = f'encoder/conv_{i}'
+  for i in range(6):
+    places[f'feat_pyramid.conv_stage2.{2 * i}'] = f'encoder/conv_{3 + i}'
+  for i in range(6):
+    places[f'flow_estimator.conv_layer{i + 1}.0'] = f'estimator/conv_{i}'
+  names = {}
+  for name, path in places.items():
+    images = (0,) if path == 'encoder/conv_0' else ()
+    names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)
+    names[f'{name}.bias'] = (f'{path}/bias', 'vector', ())
+  return names
