@@ -57,6 +57,31 @@ def test_what_is_exported_comes_back(tmp_path, variables):
   assert longer.frames.target == (2, 3)
 
 
+def test_what_the_clips_were_is_kept(tmp_path, variables):
+  export(tmp_path / 'a', variables)
+  assert checkpoint.read_data(tmp_path / 'a') is None
+  # All float32 there are survive.
+  mean = [float(np.float32(1 / 3)), float(np.float32(1e30))]
+  described = {'kind': 'field', 'mean': mean, 'variables': ['t2m', 'z500']}
+  run = tmp_path / 'run'
+  export(run / 'export', variables, data=described)
+  for path in (run, run / 'export'):
+    assert checkpoint.read_data(path) == described
+  checkpoint.load(run)
+  record = run / 'export' / 'system.json'
+  record.write_text(record.read_text().replace('t2m', 'u10'))
+  with pytest.raises(ValueError, match='damaged'):
+    checkpoint.load(run)
+  # A run that has not ended.
+  shutil.rmtree(run / 'export')
+  assert checkpoint.read_data(run) is None
+  (run / 'data.json').write_text(json.dumps(described))
+  assert checkpoint.read_data(run) == described
+  (run / 'data.json').write_text('{')
+  with pytest.raises(ValueError, match='data.json is damaged'):
+    checkpoint.read_data(run)
+
+
 def test_half_precision_weights_survive(tmp_path):
   tree = {'params': {'w': jnp.arange(5, dtype=jnp.bfloat16)}}
   export(tmp_path / 'a', tree)

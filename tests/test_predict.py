@@ -338,6 +338,92 @@ def test_an_existing_file_is_kept(folder, tmp_path):
   assert video_io.probe(output, count=True).num_frames == 1
 
 
+# --------------------------------------------------------------------- fields
+
+KNOWN = {
+  'kind': 'field',
+  'mean': [280.0, 5e4],
+  'std': [9.0, 700.0],
+  'units': 'K, m^2/s^2',
+  'variables': ['t2m', 'z500'],
+}
+
+
+def straight(channels=2):
+  """Loads a system of fields that go on in a straight line."""
+
+  def line(variables, context, key):
+    del variables, key
+    return 2 * context[:, 1:] - context[:, :1]
+
+  frames = base.Frames((0, 1), (2,))
+  return base.System(None, None, line, frames, 8, False, channels), VARIABLES
+
+
+def hours(length=5):
+  rng = np.random.default_rng(0)
+  fields = KNOWN['mean'] + rng.normal(size=(length, 11, 13, 2)) * KNOWN['std']
+  return fields.astype(np.float32)
+
+
+def test_fields_go_from_arrays_to_arrays(tmp_path):
+  clip = hours()
+  last, step = clip[-1].astype(float), clip[-1].astype(float) - clip[-2]
+  expected = np.stack([last + step, last + 2 * step])
+  np.save(tmp_path / 'in.npy', clip)
+  t2m, z500 = np.moveaxis(clip, -1, 0)
+  np.savez(tmp_path / 'in.npz', z500=z500, t2m=t2m, time=np.arange(5))
+  for source, output in (('in.npy', 'a.npy'), ('in.npz', 'a.npz')):
+    paths = tmp_path / source, tmp_path / output
+    assert predict.predict_field(straight, KNOWN, *paths, num_frames=2) == 2
+    got = np.load(paths[1])
+    if output == 'a.npz':
+      got = np.stack([got[name] for name in KNOWN['variables']], -1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    with pytest.raises(FileExistsError, match=output):
+      predict.predict_field(straight, KNOWN, *paths)
+    predict.predict_field(straight, KNOWN, *paths, overwrite=True)
+  assert np.load(tmp_path / 'a.npy').shape == (1, 11, 13, 2)
+  assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_one_variable_needs_no_axis(tmp_path):
+  known = KNOWN | {'mean': [280.0], 'std': [9.0], 'variables': ['t2m']}
+  np.save(tmp_path / 'in.npy', hours()[..., 0])
+  load = lambda: straight(1)  # noqa: E731
+  paths = tmp_path / 'in.npy', tmp_path / 'out.npy'
+  predict.predict_field(load, known, *paths, num_frames=3)
+  assert np.load(paths[1]).shape == (3, 11, 13)
+
+
+@pytest.mark.parametrize(
+  'array, message',
+  [
+    (hours()[..., :1], r'has 1 arrays.*each of t2m, z500'),
+    (hours()[0], 'each of t2m, z500'),
+    (hours()[:1], '1 frame'),
+    (hours().astype(str), 'expected numbers'),
+    (np.array([{}]), 'damaged or no npy'),
+  ],
+)
+def test_other_arrays_are_refused(array, message, tmp_path):
+  np.save(tmp_path / 'in.npy', array)
+  with pytest.raises(ValueError, match=message):
+    predict.predict_field(
+      straight, KNOWN, tmp_path / 'in.npy', tmp_path / 'out.npy'
+    )
+  assert [p.name for p in tmp_path.iterdir()] == ['in.npy']
+
+
+@pytest.mark.parametrize(
+  'paths', [('in.mp4', 'out.npy'), ('in.npy', 'out.gif'), ('in', 'out')]
+)
+def test_fields_are_no_videos(paths, tmp_path):
+  paths = [tmp_path / path for path in paths]
+  with pytest.raises(ValueError, match='learned from physical fields.*t2m'):
+    predict.predict_field(straight, KNOWN, *paths)
+
+
 # -------------------------------------------------------------------- command
 
 
@@ -429,3 +515,43 @@ def test_a_grey_system_sees_the_luma_of_a_colour_video(tmp_path):
   predict.predict_video(lambda **_: (system, {}), source, output, num_frames=2)
   assert shapes[0][-1] == 1
   np.testing.assert_array_equal(video_io.read(output), 117)  # 0.587 * 200
+
+
+def test_the_command_knows_fields_from_videos(folder, tmp_path):
+  frames = systems.Frames((0, 1), (2, 3))
+  settings = dict(hid_s=4, hid_t=8, n_s=2, n_t=2, channels=2)
+  system = systems.make('simvp', frames=frames, **settings)
+  clip = jax.ShapeDtypeStruct((1, 4, 8, 8, 2), np.float32)
+  variables = jax.tree.map(
+    lambda leaf: np.full(leaf.shape, 0.1, leaf.dtype),
+    jax.eval_shape(system.init, jax.random.key(0), clip),
+  )
+  weights = tmp_path / 'weights'
+  checkpoint.save_system(
+    weights,
+    system='simvp',
+    settings=settings,
+    frames=frames,
+    variables=variables,
+    data=KNOWN,
+  )
+  source, output = tmp_path / 'in.npy', tmp_path / 'out.npy'
+  np.save(source, hours())
+  arguments = f'--checkpoint={weights}', f'--output={output}'
+  got = command(*arguments, f'--input={folder}')
+  assert got.returncode == 2
+  assert 'not from pictures' in got.stderr.splitlines()[-1]
+  got = command(*arguments, f'--input={source}', '--samples=2')
+  assert got.returncode == 2
+  assert '--samples' in got.stderr.splitlines()[-1]
+  got = command(*arguments, f'--input={source}', '--num_frames=3')
+  assert got.returncode == 0, got.stderr
+  assert '3 frames' in got.stdout
+  seen = (hours()[None, -2:] - KNOWN['mean']) / KNOWN['std']
+  padded = np.pad(
+    seen.astype(np.float32), [(0, 0)] * 2 + [(0, 1)] * 2 + [(0, 0)], 'edge'
+  )
+  predicted = jax.jit(system.predict)(variables, padded, jax.random.key(0))
+  expected = np.asarray(predicted)[0, :, :11, :13] * np.float32(KNOWN['std'])
+  expected += np.float32(KNOWN['mean'])
+  np.testing.assert_allclose(np.load(output)[:2], expected, rtol=1e-4)

@@ -535,3 +535,71 @@ def test_errors_of_the_system_itself_come_through():
 
   with pytest.raises(KeyError, match='mine'):
     predictor.Predictor(make(broken), VARIABLES).predict(clip_of(2), 1)
+
+
+# --------------------------------------------------------------------- fields
+
+FIELD = (np.array([250.0, 5e4]), np.array([3.0, 700.0]))
+
+
+def fields_of(length, height=20, width=28):
+  rng = np.random.default_rng(0)
+  noise = rng.normal(size=(length, height, width, 2))
+  return (FIELD[0] + FIELD[1] * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize('tile', [None, (16, 16)])
+def test_fields_are_predicted_in_units_of_their_own(tile):
+  """A linear motion is the same in any units; nothing is clipped or rounded."""
+  system = make(damped)._replace(channels=2)
+  serve = predictor.Predictor(
+    system, VARIABLES, field=FIELD, tile=tile, overlap=8
+  )
+  clip = fields_of(3)
+  got = serve.predict(clip, 3)
+  assert got.shape == (3, 20, 28, 2) and got.dtype == np.float32
+  a, b = clip[-2:].astype(float)
+  for frame in got:
+    a, b = b, b + 0.5 * (b - a)
+    np.testing.assert_allclose(frame, b, rtol=1e-5)
+
+
+def test_a_system_of_fields_sees_them_normalised():
+  seen = []
+
+  def keep(x, context, key):
+    del x, key
+    jax.debug.callback(lambda c: seen.append(np.array(c)), context)
+    return context[:, -1:]
+
+  system = make(keep, multiple=4)._replace(channels=2)
+  predictor.Predictor(system, VARIABLES, field=FIELD).predict(fields_of(2), 1)
+  jax.effects_barrier()
+  expected = (fields_of(2).astype(float) - FIELD[0]) / FIELD[1]
+  np.testing.assert_allclose(seen[0][0], expected, atol=1e-4)
+
+
+def test_futures_of_fields_vary_in_their_units():
+  system = make(noisy, stochastic=True)._replace(channels=2)
+  serve = predictor.Predictor(system, VARIABLES, field=FIELD)
+  futures = serve.samples(fields_of(2), 1, 3)
+  np.testing.assert_array_equal(futures.mean, futures.frames.mean(0))
+  np.testing.assert_array_equal(futures.spread, futures.frames.std(0))
+  ratio = futures.spread[..., 1].mean() / futures.spread[..., 0].mean()
+  assert 200 < ratio < 270  # 700 / 3
+
+
+@pytest.mark.parametrize(
+  'clip, message',
+  [
+    (clip_of(2, channels=2), 'floating.*got uint8'),
+    (list(clip_of(2, channels=2)), 'floating.*got uint8'),
+    (np.full((2, 8, 8, 2), np.nan, np.float32), 'not finite'),
+  ],
+)
+def test_what_is_no_field_is_refused(clip, message):
+  serve = predictor.Predictor(
+    make(damped)._replace(channels=2), VARIABLES, field=FIELD
+  )
+  with pytest.raises(ValueError, match=message):
+    serve.predict(clip, 1)

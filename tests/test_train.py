@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from vidpred_jax import (
   checkpoint,
+  data,
+  evaluate,
   optim,
   params,
   runtime,
@@ -171,6 +174,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
   _, workdir = finished
   names = {p.name for p in workdir.iterdir()}
   assert {'config.json', 'checkpoints', 'metrics.jsonl', 'export'} <= names
+  assert checkpoint.read_data(workdir) == {'kind': 'image'}
   assert any(name.startswith('events') for name in names)
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   logged = [json.loads(line) for line in lines]
@@ -378,3 +382,50 @@ def test_frozen_nets_of_the_loss_are_not_exported(tmp_path, monkeypatch):
   (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
   _, variables = checkpoint.load(tmp_path / 'a')  # from the checkpoints
   assert set(variables) == {'params'}
+
+
+def test_fields_are_read_once_and_described_in_the_export(
+  tmp_path, monkeypatch
+):
+  rng = np.random.default_rng(0)
+  values = rng.normal(280, 9, (60, 8, 8)).astype(np.float32)
+  np.savez(tmp_path / 'hours.npz', t2m=values)
+  config = smoke_config('simvp')
+  config.update_from_flattened_dict(
+    {
+      'steps': 2,
+      'eval.every': 1,
+      'eval.limit': 0,
+      'eval.metrics': ('mae/mean',),
+      'eval.show': 0,
+      'schedule.peak': 1e-9,
+    }
+  )
+  with config.unlocked():
+    config.data = ConfigDict(
+      {'source': 'weather', 'root': str(tmp_path / 'hours.npz')}
+    )
+    config.eval.data = ConfigDict()
+  made, make_source = [], data.make_source
+
+  def counted(name, **settings):
+    made.append((settings['split'], settings['num_frames']))
+    return make_source(name, **settings)
+
+  monkeypatch.setattr(data, 'make_source', counted)
+  protocol = evaluate.check(config)
+  assert train.run(config, tmp_path / 'a', protocol)
+  report = evaluate.run(config, tmp_path / 'a', protocol)
+  assert report['clips'] == len(protocol.source)
+  # The last is for its mean and standard deviation.
+  assert made == [('test', 6), ('train', 6), ('test', 1)]
+  described = checkpoint.read_data(tmp_path / 'a' / 'export')
+  assert described == {
+    'kind': 'field',
+    'mean': pytest.approx([values[:48].mean()], rel=1e-6),
+    'std': pytest.approx([values[:48].std()], rel=1e-5),
+    'units': 'K',
+    'variables': ['t2m'],
+  }
+  (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
+  assert checkpoint.read_data(tmp_path / 'a') == described

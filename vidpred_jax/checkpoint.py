@@ -1,10 +1,15 @@
 """Weights on disk: an exported system, and the state of a training run.
 
 *Exported* is what one sends to others: a folder with `weights.safetensors` and
-`system.json` (name, settings, frames, and a SHA-256 over all of it). *Training
-states* are Orbax checkpoints under `<workdir>/checkpoints`, each with a
-fingerprint per leaf, since Orbax itself does not notice a flipped bit. Both are
-refused, naming the leaf or file, when the sums do not agree.
+`system.json` (name, settings, frames, what the clips were that it learned from,
+and a SHA-256 over all of it). *Training states* are Orbax checkpoints under
+`<workdir>/checkpoints`, each with a fingerprint per leaf, since Orbax itself
+does not notice a flipped bit. Both are refused, naming the leaf or file, when
+the sums do not agree.
+
+What the clips were is a dict: `{'kind': 'image'}`, or of physical fields
+`{'kind': 'field', 'mean': [C], 'std': [C], 'units': text, 'variables': [C]}`,
+the normalisation in the units of the variables. Converted weights have none.
 """
 
 import hashlib
@@ -28,6 +33,7 @@ from vidpred_jax import systems
 WEIGHTS = 'weights.safetensors'
 RECORD = 'system.json'
 CONFIG = 'config.json'
+DATA = 'data.json'
 
 
 # ------------------------------------------------------------------ exported
@@ -40,6 +46,7 @@ def save_system(
   settings: Mapping[str, Any],
   frames: systems.Frames,
   variables: Mapping[str, Any],
+  data: Mapping[str, Any] | None = None,
   overwrite: bool = False,
 ) -> None:
   """Writes a system and its weights to the folder `path`.
@@ -52,6 +59,7 @@ def save_system(
     settings: keyword arguments of `systems.make`, JSON values and tuples.
     frames: the frames it was trained for.
     variables: Flax variables, any nesting of dicts of arrays.
+    data: what the clips were, see above; None if that is not known.
     overwrite: whether an existing export at `path` may be replaced.
 
   Raises:
@@ -66,7 +74,7 @@ def save_system(
     name: np.ascontiguousarray(leaf)
     for name, leaf in params_lib.flatten(variables).items()
   }
-  data = safetensors.numpy.save(leaves)
+  weights = safetensors.numpy.save(leaves)
   record = {
     'format': 1,
     'system': system,
@@ -76,12 +84,14 @@ def save_system(
       'target': list(frames.target),
     },
   }
-  record['sha256'] = _digest(record, data)
+  if data is not None:
+    record['data'] = dict(data)
+  record['sha256'] = _digest(record, weights)
   partial = path.with_name(path.name + '.partial')
   shutil.rmtree(partial, ignore_errors=True)
   try:
     partial.mkdir(parents=True)
-    (partial / WEIGHTS).write_bytes(data)
+    (partial / WEIGHTS).write_bytes(weights)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
     old = path.with_name(path.name + '.old')
     shutil.rmtree(old, ignore_errors=True)
@@ -147,6 +157,22 @@ def read(path: str) -> tuple[dict, dict]:
     f'{path} holds neither an exported system ({RECORD} and {WEIGHTS}) nor a '
     f'training run ({CONFIG} and checkpoints/).'
   )
+
+
+def read_data(path: str) -> dict | None:
+  """What the clips were that an export or a run learned from; see above.
+
+  Returns:
+    The dict, or None if that is not known.
+
+  Raises:
+    ValueError: if the file that says it is damaged.
+  """
+  path = pathlib.Path(path)
+  for folder in (path, path / 'export'):
+    if (folder / RECORD).exists():
+      return _read_json(folder / RECORD).get('data')
+  return _read_json(path / DATA) if (path / DATA).exists() else None
 
 
 def make_recorded(record: Mapping[str, Any], **overrides) -> systems.System:
@@ -220,7 +246,10 @@ def read_config(workdir: pathlib.Path) -> dict:
   Raises:
     ValueError: if the file is damaged.
   """
-  path = workdir / CONFIG
+  return _read_json(workdir / CONFIG)
+
+
+def _read_json(path: pathlib.Path) -> dict:
   try:
     return json.loads(path.read_text())
   except (json.JSONDecodeError, UnicodeDecodeError) as error:

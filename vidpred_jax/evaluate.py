@@ -315,6 +315,19 @@ def protocol_data(config) -> dict:
   return own if 'source' in own else config.data.to_dict() | own
 
 
+def describe(source) -> dict:
+  """What the clips of a source are, as `checkpoint.save_system` stores it."""
+  if source.kind != 'field':
+    return {'kind': source.kind}
+  return {
+    'kind': source.kind,
+    'mean': np.asarray(source.mean).tolist(),
+    'std': np.asarray(source.std).tolist(),
+    'units': source.units,
+    'variables': list(source.variables),
+  }
+
+
 def make_measures(config, source) -> dict:
   """The metrics of `config.eval`; raises ValueError if one cannot be.
 
@@ -366,16 +379,32 @@ def _field(source):
   return (source.mean, source.std) if source.kind == 'field' else None
 
 
-def check(config) -> None:
-  """Raises what would keep `config` from being evaluated, before training."""
-  system = make_system(config, config.eval.frames)
-  make_measures(config, make_source(config, system))
+class Protocol(NamedTuple):
+  """What `config.eval` describes: made once in a run, for it may read for long.
+
+  Attributes:
+    system: what is evaluated, for the frames of the evaluation.
+    source: the split that is evaluated on.
+    measures: `{name: metrics.Metric}`.
+  """
+
+  system: systems.System
+  source: Any
+  measures: dict[str, metrics.Metric]
 
 
-def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
-  """Evaluates variables by the protocol that `config.eval` describes."""
+def check(config) -> Protocol:
+  """The protocol of a configuration; raises what would keep it from being."""
   system = make_system(config, config.eval.frames)
   source = make_source(config, system)
+  return Protocol(system, source, make_measures(config, source))
+
+
+def measure(
+  config, variables, mesh, protocol: Protocol, *, limit=None, show=0
+) -> Result:
+  """Evaluates variables by `protocol`, which is that of `config`."""
+  system, source, measures = protocol
   processes = jax.process_count()
   batches = data.eval_batches(
     source,
@@ -388,7 +417,7 @@ def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
     system,
     variables,
     batches,
-    make_measures(config, source),
+    measures,
     key=jax.random.key(config.eval.seed),
     mesh=mesh,
     show=show,
@@ -397,16 +426,22 @@ def measure(config, variables, mesh, *, limit=None, show=0) -> Result:
   return result._replace(data=repr(source))
 
 
-def quick(config, variables, mesh) -> dict[str, float]:
+def quick(config, variables, mesh, protocol: Protocol) -> dict[str, float]:
   """Mean of each metric on some clips of the split, while training."""
-  result = measure(config, variables, mesh, limit=config.eval.quick_limit)
+  limit = config.eval.quick_limit
+  result = measure(config, variables, mesh, protocol, limit=limit)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
-def run(config, workdir: str) -> dict:
+def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
   """Evaluates the weights in `workdir`; writes `results.json` and pictures.
 
   Where `workdir` holds no weights, those of `config.init_from` are taken.
+
+  Args:
+    config: the configuration.
+    workdir: the run's folder.
+    protocol: what `check(config)` gave, if it was called.
 
   Returns:
     What was written to `results.json`.
@@ -430,7 +465,8 @@ def run(config, workdir: str) -> dict:
   )
   mesh = runtime.mesh()
   variables = jax.device_put(variables, runtime.replicated(mesh))
-  result = measure(config, variables, mesh, show=config.eval.show)
+  protocol = protocol or check(config)
+  result = measure(config, variables, mesh, protocol, show=config.eval.show)
   settings = protocol_data(config)
   report = {
     'system': config.system,

@@ -24,13 +24,22 @@ duration. Sound is copied.
 are video files or folders of pictures (an output without a suffix). The output
 appears when it is complete; an existing one is replaced with `--overwrite`
 only. `--overlay=flow,blocks` puts what the system looked at beside the frames.
+
+Physical fields (a system that learned from them):
+
+  python -m vidpred_jax.predict --checkpoint=runs/era5 --input=hours.npz \\
+    --output=future.npz --num_frames=12
+
+Input and output are arrays in the variables' units: an npz file with an array
+`[T, H, W]` for each variable, by its name, or an npy file `[T, H, W, C]`, or
+`[T, H, W]` of one variable. The output holds the predicted frames alone.
 """
 
 import collections
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -43,7 +52,13 @@ from vidpred_jax import picture, runtime, tiles, video_io
 from vidpred_jax.predictor import Predictor
 from vidpred_jax.systems.base import Frames
 
-__all__ = ['Predictor', 'define_flags', 'main', 'predict_video']
+__all__ = [
+  'Predictor',
+  'define_flags',
+  'main',
+  'predict_field',
+  'predict_video',
+]
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
@@ -310,14 +325,99 @@ def _renamed(path, suffix) -> pathlib.Path:
   return path.with_name(f'{path.stem}_{suffix}{path.suffix}')
 
 
+# --------------------------------------------------------------------- fields
+
+_ARRAYS = ('.npy', '.npz')
+
+
+def predict_field(
+  load: Callable[..., tuple[Any, Any]],
+  described: Mapping[str, Any],
+  source: str | pathlib.Path,
+  output: str | pathlib.Path,
+  *,
+  num_frames: int | None = None,
+  overwrite: bool = False,
+  key: jax.Array | None = None,
+  **settings,
+) -> int:
+  """Predicts physical fields, in units of their own, from a file to a file.
+
+  Args:
+    load: `() -> (system, variables)`, as `checkpoint.load` of a path.
+    described: what the system learned from, as `checkpoint.read_data` gives it.
+    source: npz file with an array [T, H, W] per variable, or npy file
+      [T, H, W, C]; [T, H, W] of one variable.
+    output: the same, to write, float32; npy has the axes that `source` has.
+    num_frames: how many, by default as many as the system's frames say.
+    overwrite: whether an existing output may be replaced.
+    key: for stochastic systems.
+    **settings: of `Predictor`.
+
+  Returns:
+    How many frames were written.
+
+  Raises:
+    ValueError: if `source` holds no such fields, or either is no such file.
+    OSError: if a file is not there or cannot be written.
+  """
+  output, names = pathlib.Path(output), described['variables']
+  for path in map(pathlib.Path, (source, output)):
+    if path.suffix not in _ARRAYS:
+      raise ValueError(
+        f'{path}: this system learned from physical fields '
+        f'({", ".join(names)} in {described["units"]}), not from pictures; '
+        'expected an npz or npy file with arrays in these units.'
+      )
+  if output.exists() and not overwrite:
+    raise FileExistsError(f'{output} exists already; nothing was written.')
+  clip, flat = _read_field(pathlib.Path(source), names)
+  system, variables = load()
+  field = described['mean'], described['std']
+  serve = Predictor(system, variables, field=field, **settings)
+  num_frames = len(system.frames.target) if num_frames is None else num_frames
+  frames = serve.predict(clip, num_frames, key)
+  partial = output.with_name(f'.{output.stem}.partial{output.suffix}')
+  try:
+    if output.suffix == '.npz':
+      np.savez(partial, **dict(zip(names, np.moveaxis(frames, -1, 0))))
+    else:
+      np.save(partial, frames[..., 0] if flat else frames)
+    partial.replace(output)
+  finally:
+    partial.unlink(missing_ok=True)
+  return num_frames
+
+
+def _read_field(path, names) -> tuple[np.ndarray, bool]:
+  """[T, H, W, C] of the variables, and whether there was no axis C."""
+  from vidpred_jax.data import files  # not where only videos are read
+
+  if path.suffix == '.npz':
+    arrays = [files.npz_array(path, name) for name in names]
+  else:
+    with files.reading(path, 'npy file'):
+      array = np.load(path, allow_pickle=False)
+    arrays = np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]
+  shapes = sorted({x.shape for x in arrays})
+  good = all(x.ndim == 3 and x.dtype.kind in 'iuf' for x in arrays)
+  if not good or len(shapes) > 1 or len(arrays) != len(names):
+    raise ValueError(
+      f'{path} has {len(arrays)} arrays {", ".join(map(str, shapes))}; '
+      f'expected numbers [T, H, W] for each of {", ".join(names)}.'
+    )
+  clip = np.stack(arrays, -1).astype(np.float32)
+  return clip, path.suffix == '.npy' and array.ndim == 3
+
+
 # -------------------------------------------------------------------- command
 
 
 def define_flags() -> None:
   """Defines the flags of this command."""
   flags.DEFINE_string('checkpoint', None, 'Exported system or --workdir.')
-  flags.DEFINE_string('input', None, 'Video file or folder of pictures.')
-  flags.DEFINE_string('output', None, 'Video file or folder to write.')
+  flags.DEFINE_string('input', None, 'Video, folder of pictures, npz, npy.')
+  flags.DEFINE_string('output', None, 'The same, to write.')
   flags.DEFINE_integer('num_frames', None, 'How many frames to predict.')
   flags.DEFINE_integer('samples', None, 'How many futures to draw.')
   flags.DEFINE_bool('with_input', False, 'Write the input before them.')
@@ -347,23 +447,36 @@ def main(argv) -> None:
   runtime.setup()
   from vidpred_jax import checkpoint
 
-  count = predict_video(
-    functools.partial(checkpoint.load, options.checkpoint),
-    options.input,
-    options.output,
-    num_frames=options.num_frames,
-    factor=options.factor,
-    fps=fps,
-    samples=options.samples,
-    with_input=options.with_input,
-    overlay=options.overlay,
-    audio=options.audio,
-    overwrite=options.overwrite,
-    key=jax.random.key(options.seed),
-    progress=True,
-    max_pixels=options.max_pixels,
-    overlap=options.tile_overlap,
-  )
+  load = functools.partial(checkpoint.load, options.checkpoint)
+  settings = {
+    'num_frames': options.num_frames,
+    'overwrite': options.overwrite,
+    'key': jax.random.key(options.seed),
+    'max_pixels': options.max_pixels,
+    'overlap': options.tile_overlap,
+  }
+  described = checkpoint.read_data(options.checkpoint) or {}
+  if described.get('kind') == 'field':
+    for name in ('factor', 'fps', 'samples', 'with_input', 'overlay'):
+      if options[name].present:
+        raise ValueError(f'Physical fields cannot be served --{name}.')
+    count = predict_field(
+      load, described, options.input, options.output, **settings
+    )
+  else:
+    count = predict_video(
+      load,
+      options.input,
+      options.output,
+      factor=options.factor,
+      fps=fps,
+      samples=options.samples,
+      with_input=options.with_input,
+      overlay=options.overlay,
+      audio=options.audio,
+      progress=True,
+      **settings,
+    )
   if options.samples is None:
     print(f'{count} frames written to {options.output}')
   else:

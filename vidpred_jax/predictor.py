@@ -2,7 +2,9 @@
 
 It serves prediction and interpolation, deterministic and stochastic systems
 alike; which of them it holds it learns from the facts a `System` states about
-itself. Frames come in and go out as uint8 `[H, W, C]`.
+itself. Frames come in and go out as uint8 `[H, W, C]`, those of physical fields
+(`field`) as float32 `[H, W, C]` in units of their own: wherever uint8 is said
+below, this is meant too.
 
 *Length.* More frames than `system.frames.target` are predicted by feeding
 predictions back, as floats, not rounded. Long videos stream: no more than the
@@ -37,7 +39,7 @@ class Futures(NamedTuple):
     frames: uint8 `[S, N, H, W, C]`.
     mean: uint8 `[N, H, W, C]`, the mean of the S frames.
     spread: float32 `[N, H, W, C]`, their standard deviation in [0, 0.5], where
-      1 is the range from black to white.
+      1 is the range from black to white; of fields in their units.
   """
 
   frames: np.ndarray
@@ -63,17 +65,20 @@ class Predictor:
     max_pixels: int = tiling.MAX_PIXELS,
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
+    field: tuple[Any, Any] | None = None,
   ):
     """Puts the variables on the device; nothing is compiled yet.
 
     Args:
-      system: any system of images.
+      system: any system.
       variables: its variables.
       max_pixels: frames with more pixels than this (after padding) are cut into
         tiles of at most so many.
       tile: (height, width) of tiles to use whatever `max_pixels` says.
       overlap: least overlap of tiles in pixels; take more than the longest
         motion.
+      field: None for images; for a system of physical fields the (mean, std) of
+        what it learned from (`checkpoint.read_data`), each [C] or a number.
     """
     if overlap < 0 or max_pixels < 1:
       raise ValueError(
@@ -90,8 +95,10 @@ class Predictor:
       overlap=overlap,
     )
     self._overlap = overlap
+    self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
     self._step = runtime.jit(
-      functools.partial(_step, system), static_argnames=('wanted', 'explain')
+      functools.partial(_step, system, self._scale),
+      static_argnames=('wanted', 'explain'),
     )
 
   # ------------------------------------------------------------- prediction
@@ -144,8 +151,8 @@ class Predictor:
       raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
     last = max(frames.context)
     length = last - min(frames.context) + 1
-    _check_clip(clip)
-    seen = collections.deque(map(_check_frame, clip), maxlen=length)
+    self._check_clip(clip)
+    seen = collections.deque(map(self._check_frame, clip), maxlen=length)
     if len(seen) < length:
       raise ValueError(
         f'The clip has {len(seen)} frame{"s" * (len(seen) != 1)}, expected at '
@@ -173,7 +180,7 @@ class Predictor:
     first = next(iter(timeline.values()))
     tiles = self._plan(*first.shape[:2])
     size = first.shape[:2]
-    timeline = {t: _enter(frame, tiles) for t, frame in timeline.items()}
+    timeline = {t: self._enter(f, tiles) for t, f in timeline.items()}
     wanted = tuple(range(len(frames.target)))
     for chunk in range(-(-num_frames // len(wanted))):
       shift = chunk * span
@@ -271,7 +278,7 @@ class Predictor:
         f'Got factor={factor}; this system interpolates by {parts}. For '
         f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
       )
-    _check_clip(frames)
+    self._check_clip(frames)
     phases = [k * parts // factor for k in range(factor)]
     timed = ((None, frame) for frame in frames)
     return self._between(timed, lambda *_: phases, key, explain)
@@ -351,7 +358,7 @@ class Predictor:
     count = 0
     before = tiles = state = None
     for count, (time, frame) in enumerate(timed_frames, 1):
-      frame = _check_frame(frame)
+      frame = self._check_frame(frame)
       if before is None:
         before, tiles = (time, frame), self._plan(*frame.shape[:2])
         continue
@@ -362,7 +369,7 @@ class Predictor:
       states = state, None
       if inner:
         states = [
-          _enter(f, tiles) if s is None else s
+          self._enter(f, tiles) if s is None else s
           for s, f in zip(states, (before[1], frame))
         ]
         shots = self._advance(
@@ -389,6 +396,37 @@ class Predictor:
       yield (before[1], {}) if explain else before[1]
 
   # ------------------------------------------------------------- one step
+
+  def _check_clip(self, clip) -> None:
+    """Refuses arrays that are no clip; iterables: each frame in its turn."""
+    kind = np.uint8 if self._scale is None else np.floating
+    if hasattr(clip, 'shape') and (
+      len(clip.shape) != 4 or not np.issubdtype(clip.dtype, kind)
+    ):
+      raise ValueError(
+        f'A clip is {kind.__name__} [T, H, W, C], got {clip.dtype} of shape '
+        f'{clip.shape}.'
+      )
+
+  def _check_frame(self, frame) -> np.ndarray:
+    frame = np.asarray(frame)
+    kind = np.uint8 if self._scale is None else np.floating
+    if (
+      not np.issubdtype(frame.dtype, kind) or frame.ndim != 3 or not frame.size
+    ):
+      raise ValueError(
+        f'A frame is {kind.__name__} [H, W, C], got {frame.dtype} of shape '
+        f'{frame.shape}.'
+      )
+    if self._scale is not None and not np.isfinite(frame).all():
+      raise ValueError('A frame has values that are missing or not finite.')
+    return frame
+
+  def _enter(self, frame: np.ndarray, tiles: tiling.Tiles):
+    """A frame as what `_advance` takes: padded on the device, or whole."""
+    mean, std = (0, 255) if self._scale is None else self._scale
+    state = (frame.astype(np.float32) - mean) / std
+    return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
 
   def _must(self, *, interpolates: bool, explain: bool) -> None:
     if self.system.frames.interpolates != interpolates:
@@ -425,8 +463,7 @@ class Predictor:
     shots = []
     for details in sums:
       state = details.pop('state')
-      frame = np.rint(255 * np.clip(state, 0, 1)).astype(np.uint8)
-      shots.append(_Shot(state, frame, details))
+      shots.append(_Shot(state, _shown(state, self._scale), details))
     return shots
 
   def _call(self, states, size, key, wanted, explain):
@@ -454,14 +491,15 @@ class _Shot(NamedTuple):
   details: dict[str, Any]
 
 
-def _step(system, variables, context, size, key, *, wanted, explain):
+def _step(system, scale, variables, context, size, key, *, wanted, explain):
   """A call of the system on one padded frame or tile, to be compiled.
 
   Args:
     system: the system.
+    scale: (mean, std) of fields, None for images.
     variables: its variables.
-    context: tuple of frames `[H', W', C]`, float [0, 1], of which only the
-      first `size` rows and columns are read.
+    context: tuple of frames `[H', W', C]`, float [0, 1] (fields: normalised),
+      of which only the first `size` rows and columns are read.
     size: int32 `[2]`, (H, W).
     key: random key.
     wanted: which targets to give. Those left out are not computed if the system
@@ -482,15 +520,17 @@ def _step(system, variables, context, size, key, *, wanted, explain):
   shots = []
   for n in wanted:
     state = frames[0, n].astype(jnp.float32)
-    frame = jnp.rint(255 * jnp.clip(state, 0, 1)).astype(jnp.uint8)
-    shots.append(_Shot(state, frame, {k: v[0, n] for k, v in details.items()}))
+    shown = {k: v[0, n] for k, v in details.items()}
+    shots.append(_Shot(state, _shown(state, scale), shown))
   return shots
 
 
-def _enter(frame: np.ndarray, tiles: tiling.Tiles):
-  """A uint8 frame as what `_advance` takes: padded on the device, or whole."""
-  state = frame.astype(np.float32) / 255
-  return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
+def _shown(state, scale):
+  """What `_advance` gives, NumPy's or JAX's, as the frame that is returned."""
+  if scale is None:
+    return (255 * state.clip(0, 1)).round().astype(np.uint8)
+  mean, std = (x.reshape(1, 1, -1) for x in scale)
+  return state * std + mean
 
 
 def _crop(array, tiles: tiling.Tiles, size):
@@ -502,6 +542,8 @@ def _crop(array, tiles: tiling.Tiles, size):
 
 def _summarise(frames) -> Futures:
   frames = np.stack(frames)
+  if frames.dtype != np.uint8:
+    return Futures(frames, frames.mean(0), frames.std(0))
   values = frames.astype(np.float32) / 255
   mean = np.rint(255 * values.mean(0)).astype(np.uint8)
   return Futures(frames, mean, values.std(0))
@@ -509,25 +551,6 @@ def _summarise(frames) -> Futures:
 
 def _default(key):
   return jax.random.key(0) if key is None else key
-
-
-def _check_clip(clip) -> None:
-  """Refuses arrays that are no clip; iterables are checked frame by frame."""
-  if hasattr(clip, 'shape') and (
-    len(clip.shape) != 4 or clip.dtype != np.uint8
-  ):
-    raise ValueError(
-      f'A clip is uint8 [T, H, W, C], got {clip.dtype} of shape {clip.shape}.'
-    )
-
-
-def _check_frame(frame) -> np.ndarray:
-  frame = np.asarray(frame)
-  if frame.dtype != np.uint8 or frame.ndim != 3 or 0 in frame.shape:
-    raise ValueError(
-      f'A frame is uint8 [H, W, C], got {frame.dtype} of shape {frame.shape}.'
-    )
-  return frame
 
 
 def _check_same_size(frames) -> None:

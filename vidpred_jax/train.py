@@ -1,10 +1,12 @@
 """The training loop: one for all systems, and it never learns which it holds.
 
-A run is a folder: `config.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard
-events, and `export/` when it has ended. Data and random keys are functions of
+A run is a folder: `config.json`, `data.json` (what the clips are),
+`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when it has
+ended. Data and random keys are functions of
 (seed, step), so a run that was killed goes on to bit-identical weights.
 """
 
+import json
 import math
 import pathlib
 import re
@@ -129,8 +131,15 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
   return jax.tree.map(place, state)
 
 
-def run(config, workdir: str) -> bool:
+def run(
+  config, workdir: str, protocol: evaluate.Protocol | None = None
+) -> bool:
   """Trains what `config` describes in `workdir`, or goes on where it stopped.
+
+  Args:
+    config: the configuration.
+    workdir: the run's folder.
+    protocol: what `evaluate.check(config)` gave, if it was called.
 
   Returns:
     Whether the run has ended; False after SIGTERM, with its state saved.
@@ -158,6 +167,8 @@ def run(config, workdir: str) -> bool:
       )
     name = config.eval.best
     best = name, metrics.METRICS[name].higher_is_better
+  if config.eval.every:
+    protocol = protocol or evaluate.check(config)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   with saved, workdirs.Sigterm() as stop, workdirs.Log(workdir) as log:
     start = saved.latest_step() or 0
@@ -174,6 +185,10 @@ def run(config, workdir: str) -> bool:
       workers=config.workers,
       **settings,
     )
+    described = _describe(config)
+    if jax.process_index() == 0:
+      text = json.dumps(described, indent=2) + '\n'
+      checkpoint.write_text(workdir / checkpoint.DATA, text)
     bar = tqdm.tqdm(
       total=config.steps,
       initial=start,
@@ -219,7 +234,7 @@ def run(config, workdir: str) -> bool:
         result = None
         if evaluating:
           weights = {'params': state.ema or state.params, **state.collections}
-          result = evaluate.quick(config, weights, mesh)
+          result = evaluate.quick(config, weights, mesh, protocol)
           if best and best[0] not in result:
             raise ValueError(
               f'eval.best is {best[0]!r}, which is not defined on frames of '
@@ -241,7 +256,7 @@ def run(config, workdir: str) -> bool:
       bar.close()
       getattr(batches, 'close', lambda: None)()
     if ended:
-      _export(config, workdir, saved, state, best)
+      _export(config, workdir, saved, state, best, described)
     return ended
 
 
@@ -297,7 +312,19 @@ def _check_finite(values, step: int) -> dict[str, float]:
   return values
 
 
-def _export(config, workdir, saved, state, best) -> None:
+def _describe(config) -> dict:
+  """What the clips are that are trained on; see `checkpoint`."""
+  settings = config.data.to_dict()
+  name = settings.pop('source')
+  if data.SOURCES[name].kind != 'field':
+    return {'kind': data.SOURCES[name].kind}
+  settings.pop('crop', None)  # goes to `train_iterator`, not to the source
+  # Every split has the mean of the one for training; this is the smaller.
+  source = data.make_source(name, split='test', num_frames=1, **settings)
+  return evaluate.describe(source)
+
+
+def _export(config, workdir, saved, state, best, described) -> None:
   """Writes `export/`: the best checkpoint if asked for, else the last."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
@@ -313,6 +340,7 @@ def _export(config, workdir, saved, state, best) -> None:
       settings=config.model.to_dict(),
       frames=systems.Frames(config.frames.context, config.frames.target),
       variables=variables,
+      data=described,
       overwrite=True,
     )
   if jax.process_count() > 1:
