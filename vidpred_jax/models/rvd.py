@@ -1,0 +1,435 @@
+"""RVD: the mean of the next frame, contexts of the past, a denoiser.
+
+Two recurrent networks watch the frames x^0..x^t: one gives the mean mu of
+x^{t+1}, the other a context at each resolution. The denoiser
+(`models/denoiser.py`) takes the noisy residual y_n, the step n and the contexts
+to an estimate of the noise. Frames and means are in [-1, 1], clips
+[B, T, H, W, C]. What the recurrent networks remember, `State`, goes in and
+comes out; all frames of a clip go in at once, and of a cell the part that does
+not recur is computed for all of them together.
+
+Yang, Srivastava and Mandt, "Diffusion Probabilistic Modeling for Video
+Generation", 2022, appendix A. The defaults are the widths of table 3 for 128
+pixels, `WIDTHS_64` are those for 64. Where the paper is silent this is the
+published code: the mean is cut off at +-1, and the recurrent cell comes after
+the block of its level.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax.models.denoiser import Conv, Denoiser, ResBlock
+from vidpred_jax.ops import conv
+
+# Of table 3, for 64 pixels.
+WIDTHS_64 = {'dim': 48, 'mults': (1, 2, 4, 8), 'mean_mults': (1, 2, 2, 4)}
+
+
+class State(NamedTuple):
+  """What the recurrent networks remember of a video.
+
+  Attributes:
+    context: hidden features of the context network, one [B, H', W', C'] for
+      each level.
+    mean: of the mean network; () without one.
+  """
+
+  context: tuple[jax.Array, ...]
+  mean: tuple[jax.Array, ...]
+
+
+class ConvGRU(nn.Module):
+  """A recurrent cell over images.
+
+    reset, update = sigmoid(gates * [x, h])
+    h <- (1 - update) h + update tanh(candidate * [x, reset h])
+
+  Attributes:
+    inputs: channels of x.
+    features: channels of h.
+  """
+
+  inputs: int
+  features: int
+
+  def setup(self):
+    """Declares the two convolutions."""
+    total = self.inputs + self.features
+    self.gates = Conv(total, 2 * self.features)
+    self.candidate = Conv(total, self.features)
+
+  def __call__(self, x, state):
+    """All frames, one after the other.
+
+    Args:
+      x: [B, T, H, W, inputs].
+      state: h before the first, [B, H, W, features].
+
+    Returns:
+      h after each frame, [B, T, H, W, features], and after the last.
+    """
+    kernels = [self.gates.kernel, self.candidate.kernel]
+    kernel = jnp.concatenate([k[:, :, : self.inputs] for k in kernels], -1)
+    bias = jnp.concatenate([self.gates.bias, self.candidate.bias])
+    of_x = conv.conv(_rows(x), kernel, padding=1)
+    of_x = conv.bias_add(of_x, bias).reshape(*x.shape[:-1], -1)
+    of_gates, of_candidate = (k[:, :, self.inputs :] for k in kernels)
+
+    def step(h, of_x):
+      gates, candidate = jnp.split(of_x, [2 * self.features], -1)
+      gates = jax.nn.sigmoid(gates + conv.conv(h, of_gates, padding=1))
+      reset, update = jnp.split(gates, 2, -1)
+      candidate += conv.conv(reset * h, of_candidate, padding=1)
+      h = h + update * (jnp.tanh(candidate) - h)
+      return h, h
+
+    if x.shape[1] == 1:
+      state, _ = step(state, of_x[:, 0])
+      return state[:, None], state
+    state, states = jax.lax.scan(step, state, jnp.moveaxis(of_x, 1, 0))
+    return jnp.moveaxis(states, 0, 1), state
+
+
+def _rows(x):
+  """[B, T, ...] to [B * T, ...]."""
+  return x.reshape(-1, *x.shape[2:])
+
+
+class Level(nn.Module):
+  """A level of a recurrent network: block, cell, and on to the next.
+
+  Attributes:
+    inputs: channels of what goes in.
+    features: channels of the result.
+    down: whether it ends with a convolution to half the height and width.
+  """
+
+  inputs: int
+  features: int
+  down: bool
+
+  def setup(self):
+    """Declares the layers."""
+    self.block = ResBlock(self.inputs, self.features)
+    self.cell = ConvGRU(self.features, self.features)
+    if self.down:
+      self.shrink = Conv(self.features, self.features)
+
+  def __call__(self, x, state):
+    """The level's features, the new state, and the next level's input."""
+    out = self.block(_rows(x)).reshape(*x.shape[:-1], self.features)
+    out, state = self.cell(out, state)
+    following = None
+    if self.down:
+      following = self.shrink(_rows(out), stride=2)
+      following = following.reshape(*x.shape[:2], *following.shape[1:])
+    return out, state, following
+
+
+class Memory(nn.Module):
+  """Recurrent levels, each of half the height and width: the context network.
+
+  Attributes:
+    channels: of the frames.
+    widths: features of the levels.
+  """
+
+  channels: int
+  widths: tuple[int, ...]
+
+  def setup(self):
+    """Declares the levels."""
+    inputs = (self.channels, *self.widths[:-1])
+    last = len(self.widths) - 1
+    self.level = [
+      Level(a, b, down=i < last)
+      for i, (a, b) in enumerate(zip(inputs, self.widths))
+    ]
+
+  def __call__(self, x, states):
+    """Features of all levels after each frame, and the new states.
+
+    Args:
+      x: [B, T, H, W, channels].
+      states: one [B, H', W', width] for each level.
+
+    Returns:
+      A list of [B, T, H', W', width], and a tuple like `states`.
+    """
+    found, new = [], []
+    for level, state in zip(self.level, states):
+      out, state, x = level(x, state)
+      found.append(out)
+      new.append(state)
+    return found, tuple(new)
+
+
+class Rise(nn.Module):
+  """A level of the mean network's way up: a block, then twice the size.
+
+  Attributes:
+    inputs: channels of what goes in.
+    features: channels of the result.
+  """
+
+  inputs: int
+  features: int
+
+  def setup(self):
+    """Declares the layers."""
+    self.block = ResBlock(self.inputs, self.features)
+    self.grow = Conv(self.features, self.features, size=4)
+
+  def __call__(self, x):
+    """[B, H, W, inputs] to [B, 2 H, 2 W, features]."""
+    return self.grow(self.block(x))
+
+
+class MeanNet(nn.Module):
+  """The mean of the next frame, mu_phi (figure 6, the transform module).
+
+  Attributes:
+    channels: of the frames.
+    widths: features of the levels.
+  """
+
+  channels: int
+  widths: tuple[int, ...]
+
+  def setup(self):
+    """Declares the parts."""
+    self.memory = Memory(self.channels, self.widths)
+    ups = list(zip(self.widths[1:], self.widths[:-1]))[::-1]
+    self.up = [
+      Rise(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)
+    ]
+    self.readout = Conv(self.widths[0], self.channels)
+
+  def __call__(self, x, states, since: int = 0):
+    """The means after frames `since`, `since + 1`, ..., and the new states.
+
+    Args:
+      x: [B, T, H, W, channels].
+      states: as for `Memory`.
+      since: frames before this one are only remembered.
+
+    Returns:
+      [B, T - since, H, W, channels] in [-1, 1], float32, and the states.
+    """
+    found, states = self.memory(x, states)
+    kept = [_rows(level[:, since:]) for level in found]
+    out = kept.pop()
+    for i, rise in enumerate(self.up):
+      out = rise(out if i == 0 else jnp.concatenate([out, kept.pop()], -1))
+    mean = self.readout(out).astype(jnp.float32)
+    mean = mean.reshape(x.shape[0], -1, *mean.shape[1:])
+    return jnp.clip(mean, -1, 1), states
+
+
+class RVD(nn.Module):
+  """The three networks.
+
+  Attributes:
+    channels: of a frame, C.
+    dim: channels at full resolution.
+    mults: width of each level of the denoiser and of the contexts, in units of
+      `dim`; the first is 1. Each level has half the height and width.
+    mean_mults: the same of the mean network; None: there is none, and the mean
+      is 0 (the ablation VD of section 3.6).
+    dtype: of the computation. Parameters, statistics, steps and results are
+      float32.
+  """
+
+  channels: int = 1
+  dim: int = 64
+  mults: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+  mean_mults: tuple[int, ...] | None = (1, 2, 3, 4)
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parts."""
+    for name in ('mults', 'mean_mults'):
+      mults = getattr(self, name)
+      if mults is not None and (len(mults) < 2 or mults[0] != 1):
+        raise ValueError(
+          f'Got {name}={mults}; expected at least two, of which the first is 1.'
+        )
+    if self.dim % 8:
+      raise ValueError(f'Got dim={self.dim}; expected a multiple of 8.')
+    self.context_net = Memory(self.channels, self._widths(self.mults))
+    self.denoiser = Denoiser(self.channels, self.dim, self._widths(self.mults))
+    if self.mean_mults is not None:
+      self.mean_net = MeanNet(self.channels, self._widths(self.mean_mults))
+
+  def _widths(self, mults):
+    return tuple(self.dim * m for m in mults)
+
+  @nn.nowrap
+  def multiple(self) -> int:
+    """H and W must be divisible by this."""
+    return 2 ** (max(len(self.mults), len(self.mean_mults or ())) - 1)
+
+  @nn.nowrap
+  def start(self, batch: int, height: int, width: int) -> State:
+    """What is remembered before the first frame: zeros."""
+
+    def zeros(mults):
+      return tuple(
+        jnp.zeros((batch, height >> i, width >> i, c), self.dtype)
+        for i, c in enumerate(self._widths(mults))
+      )
+
+    return State(zeros(self.mults), zeros(self.mean_mults or ()))
+
+  def watch(self, frames, state: State, since: int = 0):
+    """Contexts and means after frames.
+
+    Args:
+      frames: [B, T, H, W, C] in [-1, 1], following those seen before.
+      state: from `start`, or what the call before gave.
+      since: contexts and means after the frames `since`, `since + 1`, ... are
+        asked for.
+
+    Returns:
+      Contexts, for each level [B, T - since, H', W', C']; the means of the
+      frames that follow, [B, T - since, H, W, C] in [-1, 1]; the new state.
+    """
+    x = frames.astype(self.dtype)
+    contexts, remembered = self.context_net(x, state.context)
+    contexts = [c[:, since:] for c in contexts]
+    if self.mean_mults is None:
+      mean = jnp.zeros_like(frames[:, since:], jnp.float32)
+      return contexts, mean, State(remembered, ())
+    mean, states = self.mean_net(x, state.mean, since)
+    return contexts, mean, State(remembered, states)
+
+  def prepare(self, contexts):
+    """What `denoise` needs of contexts [B, H', W', C'], once for a frame."""
+    return self.denoiser.prepare(contexts)
+
+  def denoise(self, noisy, n, prepared):
+    """The denoiser's estimate.
+
+    Args:
+      noisy: y_n, [B, H, W, C].
+      n: the step, int32 scalar or [B].
+      prepared: from `prepare`.
+
+    Returns:
+      [B, H, W, C] float32: of the noise, if it was trained for that.
+    """
+    n = jnp.reshape(n, (-1,))
+    return self.denoiser(noisy.astype(self.dtype), n, prepared)
+
+  def embed(self, n):
+    """The embedded steps, int32 [B] to [B, dim]."""
+    return self.denoiser.embed(n)
+
+  def __call__(self, frames, noisy, n):
+    """The estimate for the frame after a clip.
+
+    Args:
+      frames: [B, T, H, W, C] in [-1, 1].
+      noisy: [B, H, W, C].
+      n: int32 scalar or [B].
+
+    Returns:
+      The estimate and the mean, both [B, H, W, C].
+    """
+    batch, count, height, width, _ = frames.shape
+    state = self.start(batch, height, width)
+    contexts, mean, _ = self.watch(frames, state, count - 1)
+    prepared = self.prepare([c[:, 0] for c in contexts])
+    return self.denoise(noisy, n, prepared), mean[:, 0]
+
+
+# ------------------------------------------------- names of published weights
+
+_NETS = {
+  'denoiser': 'denoise_fn',
+  'context_net': 'history_fn',
+  'mean_net': 'transform_fn',
+}
+_BLOCK = {
+  'conv_0': 'block1.block.0',
+  'norm_0': 'block1.block.1',
+  'conv_1': 'block2.block.0',
+  'norm_1': 'block2.block.1',
+  'shift': 'mlp.1',
+  'shortcut': 'res_conv',
+}
+_ATTENTION = {
+  'norm': 'fn.norm',
+  'qkv': 'fn.fn.to_qkv',
+  'out': 'fn.fn.to_out',
+}
+_CELL = {'gates': 'conv_gates.0', 'candidate': 'conv_cans.0'}
+# Parts of a level of the recurrent networks, and of the denoiser.
+_LEVEL = {'block': '0', 'cell': '1', 'shrink': '2.conv', 'grow': '1.conv'}
+_DENOISER_LEVEL = {
+  'block_0': '0',
+  'block_1': '1',
+  'attention': '2',
+  'shrink': '3.conv',
+  'grow': '3.conv',
+}
+_SINGLE = {
+  'time_0': 'time_mlp.1',
+  'time_1': 'time_mlp.3',
+  'middle_0': 'mid_block1',
+  'middle_attention': 'mid_attn',
+  'middle_1': 'mid_block2',
+  'last': 'final_conv.0.block.0',
+  'last_norm': 'final_conv.0.block.1',
+}
+
+
+def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+  """Names in the published checkpoint.
+
+  Args:
+    variables: `{path: array or shape}` of all parameters, such as
+      'params/denoiser/level_0/block_0/conv_0/kernel'.
+
+  Returns:
+    `{published name: (path, layout)}` with the layout 'conv',
+    'conv_transpose', 'linear', 'vector' or 'plane' ([1, C, 1, 1]).
+  """
+  layouts = {1: 'vector', 2: 'linear', 4: 'conv'}
+  result = {}
+  for path, leaf in variables.items():
+    _, net, *parts, last = path.split('/')
+    names, layout = [_NETS[net]], layouts[len(leaf.shape)]
+    inside = {}
+    for part in parts:
+      kind, _, index = part.partition('_')
+      if part in inside:
+        names.append(inside[part])
+      elif part == 'memory':
+        pass
+      elif part == 'readout':
+        names.append('mu' if net == 'mean_net' else 'final_conv.1')
+      elif kind in ('level', 'up'):
+        names.append(f'{"downs" if kind == "level" else "ups"}.{index}')
+      else:
+        names.append(_SINGLE[part])
+      if kind in ('level', 'up'):
+        inside = _DENOISER_LEVEL if net == 'denoiser' else _LEVEL
+      elif 'attention' in part:
+        inside = _ATTENTION
+      else:
+        inside = _CELL if part == 'cell' else _BLOCK
+    attention = len(parts) > 1 and 'attention' in parts[-2]
+    if attention and parts[-1] == 'norm':
+      names.append({'scale': 'g', 'bias': 'b'}[last])
+      layout = 'plane'
+    else:
+      names.append('bias' if last == 'bias' else 'weight')
+    if parts[-1] == 'grow' and last == 'kernel':
+      layout = 'conv_transpose'
+    result['.'.join(names)] = (path, layout)
+  return result
