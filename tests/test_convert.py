@@ -225,7 +225,7 @@ def test_other_pickles_are_refused(payload, wrap, tmp_path):
 def test_foreign_classes_are_named(tmp_path):
   for content, name in (
     ({'a': collections.Counter()}, 'collections.Counter'),
-    ({'a': np.float32(1)}, r'numpy.*scalar'),
+    ({'a': np.random.default_rng(0)}, r'numpy\.random'),
   ):
     (tmp_path / 'a.pth').write_bytes(zipped(pickle.dumps(content)))
     with pytest.raises(ValueError, match=name):

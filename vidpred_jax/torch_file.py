@@ -5,7 +5,9 @@ whatever functions it names. Here nothing is unpickled. A small interpreter
 reads the instructions one by one and knows what the few names that weight files
 need mean (tensors, parameters, ordered dicts); any other name, and any
 instruction that could make an object in another way, is refused. There is no
-call to anything the file could choose.
+call to anything the file could choose. NumPy's numbers, arrays and types, which
+the settings in a training file may be, are read past: `NumPy` stands for each,
+whatever it holds.
 
 Both formats are read: the zip archive (since PyTorch 1.6) and the legacy stream
 of pickles before it. Data are little-endian unless the archive says otherwise.
@@ -69,11 +71,12 @@ def load(path: str) -> Any:
 
   Returns:
     What was saved: dicts, lists, tuples, numbers and strings, with read-only
-    NumPy arrays for tensors and parameters.
+    NumPy arrays for tensors and parameters, and `NumPy()` for each object of
+    NumPy's own.
 
   Raises:
     ValueError: if it is no PyTorch file, is damaged, or contains anything but
-      plain containers and tensors (the message names it).
+      plain containers, tensors and NumPy's objects (the message names it).
     OSError: if it cannot be read.
   """
   data = pathlib.Path(path).read_bytes()
@@ -270,6 +273,13 @@ def _tensor_v3(slice_, start, shape, strides, grad, hooks, dtype, *_):
   )
 
 
+class NumPy:
+  """Stands for a number, an array or a type of NumPy's; it holds nothing."""
+
+  def __repr__(self) -> str:
+    return 'NumPy()'
+
+
 # What a weight file may "call", and what that means here.
 _CALLS = {
   'collections OrderedDict': lambda pairs=(): dict(pairs),
@@ -279,8 +289,20 @@ _CALLS = {
   'torch._utils _rebuild_tensor_v3': _tensor_v3,
   'torch._utils _rebuild_parameter': lambda data, *_: data,
   'torch._utils _rebuild_parameter_with_state': lambda data, *_: data,
+  'numpy dtype': lambda *_: NumPy(),
+  # The bytes of those, before protocol 3; only the text is kept.
+  '_codecs encode': lambda text, *_: text,
+  '__builtin__ bytes': lambda: '',
 }
-_NAMES = {*_CALLS, *_STORAGES, *(f'torch {name}' for name in _DTYPES)}
+for _place in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+  _CALLS[f'{_place} scalar'] = lambda *_: NumPy()
+  _CALLS[f'{_place} _reconstruct'] = lambda *_: NumPy()
+_NAMES = {
+  *_CALLS,
+  *_STORAGES,
+  *(f'torch {name}' for name in _DTYPES),
+  'numpy ndarray',
+}
 
 _CONSTANTS = {
   'NONE': lambda: None,
@@ -385,9 +407,11 @@ class _Machine:
           raise ValueError(f'it calls {function!r}, which no weight file does')
         stack.append(_CALLS[function.name](*args))
       case 'BUILD':
-        # The attributes of an ordered dict (`_metadata`) are of no use here.
+        # The attributes of an ordered dict (`_metadata`) are of no use here,
+        # nor is what NumPy's objects hold.
         stack.pop()
-        self._top(dict)
+        if not isinstance(stack[-1], NumPy):
+          self._top(dict)
       case 'BINPERSID':
         stack.append(self._storage(stack.pop()))
       case _:
