@@ -12,8 +12,11 @@ from vidpred_jax import metrics
 
 FRAME = [
   name
-  for name in metrics.METRICS
-  if not name.startswith('lpips') and not name.endswith('latitude')
+  for name, metric in metrics.METRICS.items()
+  if isinstance(metric, metrics.Metric)
+  and metric.samples == 'mean'
+  and not name.startswith('lpips')
+  and not name.endswith('latitude')
 ]
 IMAGE = [name for name in FRAME if metrics.METRICS[name].kind == 'image']
 

@@ -1,4 +1,4 @@
-"""VGG19 and AlexNet, with random weights: the trained ones are the user's."""
+"""The frozen networks with random weights: the trained ones are the user's."""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,20 @@ import pytest
 from vidpred_jax.models import features
 
 
-def random_params(module, size=64):
+def random_params(module, shape=(64, 64, 3)):
   """Parameters of a module, scaled to keep activations alive."""
   shapes = jax.eval_shape(
-    module.init, jax.random.key(0), jnp.zeros((1, size, size, 3))
+    module.init, jax.random.key(0), jnp.zeros((1, *shape))
   )['params']
   rng = np.random.default_rng(0)
 
-  def draw(leaf):
+  def draw(path, leaf):
+    if path[-1].key in ('scale', 'var'):
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
     scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.1
     return np.float32(scale * rng.standard_normal(leaf.shape))
 
-  return jax.tree.map(draw, shapes)
+  return jax.tree.map_with_path(draw, shapes)
 
 
 def convolve(x, kernel, bias):
@@ -138,3 +140,71 @@ def test_unit_normalise():
   unit = features.unit_normalise(x)
   np.testing.assert_allclose(np.linalg.norm(unit, axis=-1), 1, rtol=1e-6)
   np.testing.assert_array_equal(features.unit_normalise(np.zeros((1, 4))), 0)
+
+
+def same(x, kernel, stride, fill):
+  """TensorFlow's 'SAME' windows of [T, H, W, C]: [T', H', W', C, k, k, k]."""
+  pads = []
+  for n, k, s in zip(x.shape, kernel, stride):
+    missing = max((-(-n // s) - 1) * s + k - n, 0)
+    pads.append((missing // 2, missing - missing // 2))
+  x = np.pad(x, [*pads, (0, 0)], constant_values=fill)
+  views = np.lib.stride_tricks.sliding_window_view(x, kernel, (0, 1, 2))
+  return views[:: stride[0], :: stride[1], :: stride[2]]
+
+
+def pool(x, kernel, stride):
+  return same(x, kernel, stride, -np.inf).max((4, 5, 6))
+
+
+def unit(params, x, stride=1):
+  """Convolution, batch normalisation as it is defined, ReLU."""
+  kernel = np.float64(params['kernel'])
+  views = same(x, kernel.shape[:3], (stride,) * 3, 0)
+  x = np.tensordot(views, kernel, ([4, 5, 6, 3], [0, 1, 2, 3]))
+  x = (x - params['mean']) / np.sqrt(np.float64(params['var']) + 1e-3)
+  return np.maximum(params['scale'] * x + params['bias'], 0)
+
+
+def test_i3d_equals_its_description():
+  """Odd lengths and sizes, where 'SAME' is not the same on both sides."""
+  module = features.I3D()
+  params = random_params(module, (9, 32, 32, 3))
+  x = np.random.default_rng(1).uniform(-1, 1, (17, 33, 36, 3))
+  got = jax.jit(module.apply)({'params': params}, np.float32(x)[None])
+  y = unit(params['Conv3d_1a_7x7'], x, 2)
+  y = pool(y, (1, 3, 3), (1, 2, 2))
+  y = unit(params['Conv3d_2b_1x1'], y)
+  y = unit(params['Conv3d_2c_3x3'], y)
+  y = pool(y, (1, 3, 3), (1, 2, 2))
+  for name in '3b 3c 4b 4c 4d 4e 4f 5b 5c'.split():
+    if name == '4b':
+      y = pool(y, (3, 3, 3), (2, 2, 2))
+    if name == '5b':
+      y = pool(y, (2, 2, 2), (2, 2, 2))
+    mixed = params[f'Mixed_{name}']
+    y = np.concatenate(
+      [
+        unit(mixed['b0'], y),
+        unit(mixed['b1b'], unit(mixed['b1a'], y)),
+        unit(mixed['b2b'], unit(mixed['b2a'], y)),
+        unit(mixed['b3b'], pool(y, (3, 3, 3), (1, 1, 1))),
+      ],
+      axis=-1,
+    )
+  assert y.shape == (3, 2, 2, 1024)
+  first, second, third = y.mean((1, 2))
+  expected = (
+    (first + 2 * second + third) / 4 @ np.float64(params['logits']['kernel'])
+  )
+  expected = expected + params['logits']['bias']
+  assert np.abs(expected).max() > 0.1
+  np.testing.assert_allclose(
+    got[0], expected, atol=2e-5 * np.abs(expected).max()
+  )
+
+
+def test_i3d_takes_nine_frames():
+  clip = jax.ShapeDtypeStruct((2, 8, 32, 32, 3), jnp.float32)
+  with pytest.raises(ValueError, match='9 frames or more, got 8'):
+    jax.eval_shape(features.I3D().init, jax.random.key(0), clip)

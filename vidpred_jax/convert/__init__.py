@@ -18,7 +18,7 @@ import numpy as np
 
 from vidpred_jax import params, systems
 from vidpred_jax.convert import weights
-from vidpred_jax.convert.networks import FEATURES, alexnet, lpips, vgg19
+from vidpred_jax.convert.networks import FEATURES, alexnet, i3d, lpips, vgg19
 from vidpred_jax.convert.weights import read_torch
 from vidpred_jax.models import dmvfn, simvp
 
@@ -26,6 +26,7 @@ __all__ = [
   'FEATURES',
   'alexnet',
   'from_torch',
+  'i3d',
   'lpips',
   'read_torch',
   'split_settings',

@@ -114,5 +114,65 @@ def lpips(alexnet_path: str, heads_path: str) -> dict[str, Any]:
   }
 
 
+# What the file of StyleGAN-V calls units -> the names of pytorch-i3d.
+_I3D_NAMES = (
+  (r'conv3d_0c_1x1\.', 'logits.'),
+  (r'conv3d_(\w+?)\.', r'Conv3d_\1.'),
+  (r'mixed_(\w+?)\.', r'Mixed_\1.'),
+  (r'(\w+)\.branch_0\.', r'\1.b0.'),
+  (r'(\w+)\.branch_([12])\.0\.', r'\1.b\2a.'),
+  (r'(\w+)\.branch_([12])\.1\.', r'\1.b\2b.'),
+  (r'(\w+)\.branch_3\.1\.', r'\1.b3b.'),
+  (r'(.*)\.batch3d\.', r'\1.bn.'),
+)
+
+
+def i3d(path: str, key: str | None = None) -> dict[str, Any]:
+  """Parameters of `models.features.I3D`, for the Frechet video distance.
+
+  Args:
+    path: weights for RGB and 400 classes under the names of pytorch-i3d
+      (`Mixed_3b.b1a.conv3d.weight`; VideoGPT's i3d_pretrained_400.pt) or those
+      of StyleGAN-V (`mixed_3b.branch_1.0.conv3d.weight`). The latter's
+      i3d_torchscript.pt is a program: save `torch.jit.load(...).state_dict()`.
+    key: as for `weights.read_torch`.
+
+  Returns:
+    The parameter tree, NumPy float32.
+
+  Raises:
+    ValueError: if they are other weights.
+    OSError: if the file cannot be read.
+  """
+  arrays = {}
+  for name, array in weights.read_torch(path, key).items():
+    for pattern, new in _I3D_NAMES:
+      name = re.sub(f'^{pattern}', new, name)
+    if not name.endswith('.num_batches_tracked'):
+      arrays[name] = array
+  clip = jax.ShapeDtypeStruct((1, features.I3D_MINIMUM_FRAMES, 32, 32, 3), 'f4')
+  expected = jax.eval_shape(features.I3D().init, jax.random.key(0), clip)
+  expected = expected['params']
+  parts = {
+    'scale': ('bn.weight', 'vector'),
+    'bias': ('bn.bias', 'vector'),
+    'mean': ('bn.running_mean', 'vector'),
+    'var': ('bn.running_var', 'vector'),
+    'kernel': ('conv3d.weight', 'conv3d'),
+  }
+  names = {}
+  for place in params.flatten(expected):
+    unit, part = place.rsplit('/', 1)
+    name, kind = parts[part]
+    names[f'{unit.replace("/", ".")}.{name}'] = (place, kind)
+  del names['logits.bn.bias']
+  names['logits.conv3d.bias'] = ('logits/bias', 'vector')
+  names['logits.conv3d.weight'] = ('logits/kernel', 'linear3d')
+  try:
+    return weights.rearrange(names, arrays, expected)
+  except ValueError as error:
+    raise ValueError(f'{path} is not I3D of Kinetics-400. {error}') from None
+
+
 # collection of a system's variables -> function(path) -> parameters
 FEATURES = {'vgg': vgg19}

@@ -128,14 +128,20 @@ def without(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 # kind -> the axes of PyTorch's array, in the order Flax has them.
 AXES = {
   'conv': (2, 3, 1, 0),  # OIHW -> HWIO
+  'conv3d': (2, 3, 4, 1, 0),  # OITHW -> THWIO
   'conv_transpose': (2, 3, 0, 1),  # IOHW -> HWIO, not flipped
   'depthwise': (2, 3, 0),  # O1HW -> HWO
   'linear': (1, 0),
+  'linear3d': (1, 0),  # OI111 -> IO
   'matrix': (0, 1),
   'plane': (1,),  # 1C11 -> C
   'vector': (0,),
 }
-_RANKS = {'depthwise': 4, 'plane': 4}  # where there are axes of length 1
+_RANKS = {
+  'depthwise': 4,
+  'linear3d': 5,
+  'plane': 4,
+}  # where there are axes of length 1
 
 
 def rearrange(

@@ -24,6 +24,31 @@ clip and target frame.
 | `lpips/alex` | v0.1, RGB | OpenSTL |
 | `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
 
+Of a forecast by samples, `[S, B, N, H, W, C]`, these take all at once:
+
+| name | what it is | as in |
+| --- | --- | --- |
+| `crps/ens` | closed form over S samples, times 255 | RVD |
+| `crps/round8` | samples rounded to 8 bits first | RVD's sum over levels |
+| `crps/fair` | divided by S (S - 1): S does not matter | Ferro 2014 |
+| `crps/units`, `crps/units_fair` | in the fields' own units | weather |
+| `spread_skill/ratio` | spread over error of the mean, 1 is right | weather |
+| `rank_deviation/round8` | rank histogram of 8 bits: distance from flat | |
+| `rank_deviation/units` | the same of values as they are | |
+| `NAME_best` | NAME of the best sample of each clip | MCVD, SVG |
+
+The table above is then averaged over samples: what one draw is worth. `NAME` of
+`NAME_best` is a PSNR, SSIM or LPIPS. The best sample is the one whose mean over
+target frames is best (largest PSNR or SSIM, smallest LPIPS), one for the whole
+clip, and `per_frame` lists its frames.
+
+Of a set of videos:
+
+| name | what it is | as in |
+| --- | --- | --- |
+| `fvd/i3d400` | Frechet distance, I3D's logits, target frames | StyleGAN-V |
+| `fvd/i3d400_context` | context frames, then target frames | MCVD |
+
 Errors are computed from the prediction as it is; PSNR, SSIM and LPIPS clip the
 prediction (never the target) to [0, 1] first, as OpenSTL does.
 
@@ -38,9 +63,12 @@ import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.metrics import fields, frames, perceptual
+from vidpred_jax.metrics import distribution, fields, frames, perceptual
+from vidpred_jax.models import features
 
 
 def _identity(mean):
@@ -52,19 +80,53 @@ class Metric(NamedTuple):
 
   Attributes:
     values: `(pred, target) -> [B, N]` float32, both `[B, N, H, W, C]`; pure,
-      can be jitted.
-    finish: from the float64 mean of `values` over clips (and frames) to the
-      number that is reported: the identity, or the square root for `rmse`.
+      can be jitted. It takes samples `[S, B, N, H, W, C]` for `pred` if
+      `samples` is `'all'`, and may give K numbers, `[B, N, K]`.
+    finish: from the float64 mean of `values` over clips (and frames), a number
+      or [K], to the number that is reported: the identity, or the square root
+      for `rmse`.
     higher_is_better: whether a better prediction has a larger number.
     minimum_size: the smallest height and width it is defined for; smaller
       frames raise ValueError.
     kind: `'image'` if it needs images in [0, 1], `'field'` if it needs physical
       fields, `'any'` if it measures both.
+    samples: what becomes of several samples: `'mean'` of their values, those of
+      the `'best'` for each clip, or `'all'` at once.
+    minimum_samples: a random forecast must have so many.
+    details: None, or from the mean over clips and frames, [K], to more that is
+      reported, a dict.
   """
 
   values: Callable
   finish: Callable = _identity
   higher_is_better: bool = True
+  minimum_size: int = 1
+  kind: str = 'image'
+  samples: str = 'mean'
+  minimum_samples: int = 1
+  details: Callable | None = None
+
+
+class SetMetric(NamedTuple):
+  """A distance between a set of true videos and a set of predicted ones.
+
+  Attributes:
+    features: `(video [B, T, H, W, C]) -> [B, D]`; pure, can be jitted.
+    distance: `([M, D], [M, S, D], *, seed) -> dict`, on the host: of the
+      features of M clips and of S samples of each, the distance `'mean'` and
+      what it was computed from.
+    context: whether the context frames belong to the videos.
+    minimum_frames: of a video.
+    about: what the features are, for the record.
+    higher_is_better, minimum_size, kind: as of `Metric`.
+  """
+
+  features: Callable
+  distance: Callable
+  context: bool
+  minimum_frames: int
+  about: dict
+  higher_is_better: bool = False
   minimum_size: int = 1
   kind: str = 'image'
 
@@ -73,6 +135,19 @@ _error = functools.partial(Metric, higher_is_better=False, kind='any')
 _field = functools.partial(_error, kind='field')
 _distance = functools.partial(
   Metric, higher_is_better=False, minimum_size=perceptual.MINIMUM_SIZE
+)
+_ensemble = functools.partial(Metric, higher_is_better=False, samples='all')
+_ranks = functools.partial(
+  _ensemble,
+  finish=distribution.rank_deviation,
+  details=distribution.rank_details,
+)
+_fvd = functools.partial(
+  SetMetric,
+  distribution.i3d_features,
+  distribution.frechet_of_sets,
+  minimum_frames=features.I3D_MINIMUM_FRAMES,
+  about=distribution.I3D_RECORD,
 )
 
 # Here `values` may still want settings, as keyword arguments; see `make`.
@@ -97,18 +172,41 @@ METRICS = {
   'rmse/latitude': _field(fields.mse_latitude, finish=np.sqrt),
   'lpips/alex': _distance(perceptual.lpips),
   'lpips/alex_bgr': _distance(perceptual.lpips_bgr),
+  'crps/ens': _ensemble(distribution.crps),
+  'crps/round8': _ensemble(distribution.crps_round8),
+  'crps/fair': _ensemble(distribution.crps_fair, minimum_samples=2),
+  'crps/units': _ensemble(distribution.crps_units, kind='any'),
+  'crps/units_fair': _ensemble(
+    distribution.crps_units_fair, kind='any', minimum_samples=2
+  ),
+  'spread_skill/ratio': _ensemble(
+    distribution.spread_skill,
+    finish=distribution.spread_skill_ratio,
+    details=distribution.spread_skill_details,
+    kind='any',
+    minimum_samples=2,
+  ),
+  'rank_deviation/round8': _ranks(distribution.ranks_round8),
+  'rank_deviation/units': _ranks(distribution.ranks, kind='any'),
+  'fvd/i3d400': _fvd(context=False),
+  'fvd/i3d400_context': _fvd(context=True),
+}
+METRICS |= {
+  f'{name}_best': metric._replace(samples='best')
+  for name, metric in METRICS.items()
+  if name.split('/')[0] in ('psnr', 'ssim', 'ms_ssim', 'lpips')
 }
 
 
-def make(name: str, **settings) -> Metric:
+def make(name: str, **settings) -> Metric | SetMetric:
   """Makes a metric by its convention name.
 
   Args:
     name: one of `METRICS`.
     **settings: keyword arguments of the convention's function in `frames`,
-      `fields` or `perceptual`. The LPIPS conventions need `variables`, the tree
-      that `convert.lpips` reads; those by latitude need `latitudes`, [H] in
-      degrees.
+      `fields`, `perceptual` or `distribution`. The LPIPS conventions need
+      `variables`, the tree that `convert.lpips` reads, FVD that of
+      `convert.i3d`; those by latitude need `latitudes`, [H] in degrees.
 
   Returns:
     The metric.
@@ -122,9 +220,11 @@ def make(name: str, **settings) -> Metric:
       f'There is no metric {name!r}; there are {", ".join(METRICS)}.'
     )
   metric = METRICS[name]
+  of_sets = isinstance(metric, SetMetric)
+  function = metric.features if of_sets else metric.values
   accepted = [
     parameter.name
-    for parameter in inspect.signature(metric.values).parameters.values()
+    for parameter in inspect.signature(function).parameters.values()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
   ]
   unknown = sorted(set(settings) - set(accepted))
@@ -134,7 +234,45 @@ def make(name: str, **settings) -> Metric:
       f'{", ".join(accepted) or "none"}.'
     )
   if 'variables' in accepted:
-    perceptual.check_variables(name, settings.get('variables'))
+    check = distribution.check_i3d if of_sets else perceptual.check_variables
+    check(name, settings.get('variables'))
   if 'latitudes' in accepted:
     fields.check_latitudes(name, settings.get('latitudes'))
-  return metric._replace(values=functools.partial(metric.values, **settings))
+  function = functools.partial(function, **settings)
+  if of_sets:
+    return metric._replace(features=function)
+  return metric._replace(values=function)
+
+
+def of_samples(measures: dict[str, Metric], samples, target) -> dict:
+  """The values of metrics for a forecast by samples; pure, can be jitted.
+
+  Samples are measured one after another. A measure and its `_best` are computed
+  once.
+
+  Args:
+    measures: `{name: Metric}`.
+    samples: `[S, B, N, H, W, C]`; a prediction that is certain has S = 1.
+    target: `[B, N, H, W, C]`.
+
+  Returns:
+    `{name: [B, N] or [B, N, K]}`.
+  """
+  values, of_each = {}, {}
+  for name, metric in measures.items():
+    if metric.samples == 'all':
+      values[name] = metric.values(samples, target)
+      continue
+    base = name.removesuffix('_best')
+    if base not in of_each:
+      of_each[base] = jax.lax.map(
+        lambda sample, metric=metric: metric.values(sample, target), samples
+      )
+    each = of_each[base]
+    values[name] = each.mean(0)
+    if metric.samples == 'best':
+      score = each.mean(2) if metric.higher_is_better else -each.mean(2)
+      best = jnp.argmax(score, 0)
+      chosen = jnp.take_along_axis(each, best[None, :, None], axis=0)
+      values[name] = chosen[0]
+  return values

@@ -1,10 +1,12 @@
-"""Frozen feature networks for losses and metrics: VGG19 and AlexNet.
+"""Frozen feature networks for losses and metrics: VGG19, AlexNet and I3D.
 
-Both are the convolutional part of torchvision's networks. Their weights are
-never part of this project: the user supplies torchvision's files, and
-`convert.vgg19` and `convert.alexnet` turn them into the parameter trees of
-these modules. Input is RGB, NHWC, float, already normalised as the respective
-publication asks (`imagenet_normalise`, `lpips_normalise`).
+The first two are the convolutional part of torchvision's networks, I3D is the
+video network of the Frechet video distance. Their weights are never part of
+this project: the user supplies the published files, and `convert.vgg19`,
+`convert.alexnet` and `convert.i3d` turn them into the parameter trees of these
+modules. Input is RGB, NHWC (I3D: NTHWC), float, already normalised as the
+respective publication asks (`imagenet_normalise`, `lpips_normalise`; I3D takes
+[-1, 1]).
 
 Convolutions run in full float32 on every platform, so that a metric is the same
 number everywhere.
@@ -14,6 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vidpred_jax.ops import conv
 
 # Mean and standard deviation of ImageNet's RGB in [0, 1] (torchvision).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -51,6 +55,30 @@ ALEXNET_CONVOLUTIONS = {
   10: (256, 3, 1, 1),
 }
 _ALEXNET_POOLS = (2, 5)
+
+# Inception module of I3D -> channels of b0, b1a, b1b, b2a, b2b, b3b.
+I3D_MIXED = {
+  'Mixed_3b': (64, 96, 128, 16, 32, 32),
+  'Mixed_3c': (128, 128, 192, 32, 96, 64),
+  'Mixed_4b': (192, 96, 208, 16, 48, 64),
+  'Mixed_4c': (160, 112, 224, 24, 64, 64),
+  'Mixed_4d': (128, 128, 256, 24, 64, 64),
+  'Mixed_4e': (112, 144, 288, 32, 64, 64),
+  'Mixed_4f': (256, 160, 320, 32, 128, 128),
+  'Mixed_5b': (256, 160, 320, 32, 128, 128),
+  'Mixed_5c': (384, 192, 384, 48, 128, 128),
+}
+# Before which of them features are pooled: window and stride.
+_I3D_POOLS = {
+  'Mixed_3b': ((1, 3, 3), (1, 2, 2)),
+  'Mixed_4b': ((3, 3, 3), (2, 2, 2)),
+  'Mixed_5b': ((2, 2, 2), (2, 2, 2)),
+}
+
+# Fewer frames leave less than the two of I3D's last pooling.
+I3D_MINIMUM_FRAMES = 9
+I3D_SIZE = 224  # height and width it was trained at
+I3D_CLASSES = 400  # of Kinetics-400, its logits
 
 
 def imagenet_normalise(images) -> jax.Array:
@@ -144,3 +172,100 @@ def unit_normalise(features, epsilon: float = 1e-10) -> jax.Array:
   """Divides each position's feature vector (last axis) by its length."""
   length = jnp.sqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True))
   return features / (length + epsilon)
+
+
+class _Unit(nn.Module):
+  """Convolution, batch normalisation by stored statistics, ReLU.
+
+  `'SAME'` padding is TensorFlow's: what is missing to a whole number of
+  strides, the larger half of it at the end.
+  """
+
+  channels: int
+  kernel: int = 1
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x):
+    shape = (self.kernel,) * 3 + (x.shape[-1], self.channels)
+    kernel = self.param('kernel', nn.initializers.he_normal(), shape)
+    if self.kernel == 1:
+      with jax.default_matmul_precision('highest'):
+        x = conv.pointwise(x, kernel[0, 0, 0])
+    else:
+      x = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (self.stride,) * 3,
+        'SAME',
+        dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+        precision='highest',
+      )
+    one, zero = nn.initializers.ones, nn.initializers.zeros
+    scale = self.param('scale', one, (self.channels,))
+    bias = self.param('bias', zero, (self.channels,))
+    mean = self.param('mean', zero, (self.channels,))
+    var = self.param('var', one, (self.channels,))
+    scale = scale * jax.lax.rsqrt(var + 1e-3)
+    x = x * scale.reshape(1, 1, 1, 1, -1)
+    return nn.relu(conv.bias_add(x, bias - mean * scale))
+
+
+class _Mixed(nn.Module):
+  """An inception module: four branches side by side."""
+
+  channels: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, x):
+    c0, c1a, c1b, c2a, c2b, c3b = self.channels
+    pooled = nn.max_pool(x, (3, 3, 3), (1, 1, 1), 'SAME')
+    branches = [
+      _Unit(c0, name='b0')(x),
+      _Unit(c1b, 3, name='b1b')(_Unit(c1a, name='b1a')(x)),
+      _Unit(c2b, 3, name='b2b')(_Unit(c2a, name='b2a')(x)),
+      _Unit(c3b, name='b3b')(pooled),
+    ]
+    return jnp.concatenate(branches, axis=-1)
+
+
+class I3D(nn.Module):
+  """The logits of the inflated Inception-v1 for RGB video, Kinetics-400.
+
+  Carreira & Zisserman 2017, "Quo Vadis, Action Recognition?", as published in
+  TensorFlow: `'SAME'` padding, batch normalisation with epsilon 1e-3, no
+  dropout; mean over all positions of two neighbouring time steps, 1x1x1
+  convolution, mean over time. What is trained and what is counted (`mean`,
+  `var` of the normalisation) lie side by side in `params`.
+  """
+
+  @nn.compact
+  def __call__(self, video) -> jax.Array:
+    """Logits of RGB video in [-1, 1].
+
+    Args:
+      video: `[B, T, H, W, 3]`, T of 9 and more, published at H = W = 224.
+
+    Returns:
+      `[B, 400]`.
+
+    Raises:
+      ValueError: if there are fewer than 9 frames.
+    """
+    if video.shape[1] < I3D_MINIMUM_FRAMES:
+      raise ValueError(
+        f'I3D looks at {I3D_MINIMUM_FRAMES} frames or more, got '
+        f'{video.shape[1]}.'
+      )
+    x = _Unit(64, 7, 2, name='Conv3d_1a_7x7')(video)
+    x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), 'SAME')
+    x = _Unit(64, name='Conv3d_2b_1x1')(x)
+    x = _Unit(192, 3, name='Conv3d_2c_3x3')(x)
+    for name, channels in I3D_MIXED.items():
+      if name in _I3D_POOLS:
+        x = nn.max_pool(x, *_I3D_POOLS[name], 'SAME')
+      x = _Mixed(channels, name=name)(x)
+    x = x.mean((2, 3))
+    x = (x[:, 1:] + x[:, :-1]) / 2
+    logits = nn.Dense(I3D_CLASSES, precision='highest', name='logits')(x)
+    return logits.mean(1)
