@@ -84,6 +84,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.schedule.warmup = 0  # steps from 0 to the peak
   config.optim = ConfigDict()  # arguments of optim.make
   config.optim.name = 'adamw'  # or adam
+  config.optim.b1 = 0.9  # decay of the mean of the gradients
+  config.optim.b2 = 0.999  # decay of the mean of their squares
   config.optim.weight_decay = 1e-4  # of every parameter
   config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
   config.optim.frozen = ()  # regular expressions of parameter names
@@ -206,8 +208,8 @@ def _small(config):
   config.model.scales = (4, 4, 2, 2, 1, 1)
   config.model.widths = (64, 64, 48, 48, 24, 24)
   config.model.router_scale = 4
-  config.model.beta = 0.67
-  config.model.inference_beta = 0.67
+  config.model.beta = 0.83  # of six blocks few can be missed
+  config.model.inference_beta = 0.83
   config.batch_size = 4
   config.steps = 1200  # nothing moves before step 400 or so
   config.schedule.peak = 3e-3
@@ -232,6 +234,8 @@ def _photos(config):
 def _demo(config):
   _photos(config)
   _small(config)
+  config.augment.crop = (48, 48)  # more and smaller steps learn sooner
+  config.steps = 2000
 
 
 def _smoke(config):
