@@ -221,7 +221,7 @@ def _weather(config):
     variables=('t2m',),  # channels, names of the files' variables
     train_years=(2010, 2015),  # the paper: (1979, 2015)
     test_years=(2017, 2018),
-    crop=None,  # (H, W): only the first rows and columns
+    region=None,  # (H, W): only the first rows and columns
   )
   config.workers = 0  # each would hold all of the data
   _model(config, 32, 256, n_t=8, n_s=2, drop_path=0.1, channels=1)
@@ -238,7 +238,7 @@ def _era5(config):
     root='data/era5.npz',
     variables=('t2m',),
     train_fraction=0.8,  # of the hours, the first ones
-    crop=(32, 48),  # both sides must be divisible by 2^(n_s/2)
+    region=(32, 48),  # both sides must be divisible by 2^(n_s/2)
   )
 
 

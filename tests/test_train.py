@@ -417,8 +417,7 @@ def test_fields_are_read_once_and_described_in_the_export(
   assert train.run(config, tmp_path / 'a', protocol)
   report = evaluate.run(config, tmp_path / 'a', protocol)
   assert report['clips'] == len(protocol.source)
-  # The last is for its mean and standard deviation.
-  assert made == [('test', 6), ('train', 6), ('test', 1)]
+  assert made == [('test', 6), ('train', 6)]
   described = checkpoint.read_data(tmp_path / 'a' / 'export')
   assert described == {
     'kind': 'field',

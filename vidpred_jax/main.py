@@ -42,12 +42,13 @@ def main(argv) -> None:
   # After the runtime is set up: importing the rooms allocates.
   from vidpred_jax import evaluate, train
 
+  config, workdir, protocol = options.config, options.workdir, None
   if 'eval' in options.mode:
-    evaluate.check(options.config)  # not only after hours of training
-  if 'train' in options.mode and not train.run(options.config, options.workdir):
+    protocol = evaluate.check(config)  # not only after hours of training
+  if 'train' in options.mode and not train.run(config, workdir, protocol):
     return  # stopped by a signal, saved
   if 'eval' in options.mode:
-    evaluate.run(options.config, options.workdir)
+    evaluate.run(config, workdir, protocol)
 
 
 if __name__ == '__main__':

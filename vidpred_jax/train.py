@@ -185,7 +185,7 @@ def run(
       workers=config.workers,
       **settings,
     )
-    described = _describe(config)
+    described = evaluate.describe(batches.source)
     if jax.process_index() == 0:
       text = json.dumps(described, indent=2) + '\n'
       checkpoint.write_text(workdir / checkpoint.DATA, text)
@@ -310,18 +310,6 @@ def _check_finite(values, step: int) -> dict[str, float]:
       'checkpoint was kept; lower the learning rate or clip the gradient.'
     )
   return values
-
-
-def _describe(config) -> dict:
-  """What the clips are that are trained on; see `checkpoint`."""
-  settings = config.data.to_dict()
-  name = settings.pop('source')
-  if data.SOURCES[name].kind != 'field':
-    return {'kind': data.SOURCES[name].kind}
-  settings.pop('crop', None)  # goes to `train_iterator`, not to the source
-  # Every split has the mean of the one for training; this is the smaller.
-  source = data.make_source(name, split='test', num_frames=1, **settings)
-  return evaluate.describe(source)
 
 
 def _export(config, workdir, saved, state, best, described) -> None:

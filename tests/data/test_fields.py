@@ -134,15 +134,15 @@ class TestWeatherBench:
       with pytest.raises(ValueError, match=message):
         source(bench, variables=name)
 
-  def test_crop_keeps_the_first_rows_and_columns(self, bench):
-    clips = source(bench, crop=(2, 5))
+  def test_a_region_keeps_the_first_rows_and_columns(self, bench):
+    clips = source(bench, region=(2, 5))
     part = np.concatenate([values(hour(y), HOURS) for y in (2015, 2016)])
     part = part[:, :2, :5]
     np.testing.assert_allclose(clips.mean, [part.mean()], rtol=1e-6)
     assert clips[0]['video'].shape == (24, 2, 5, 1)
     np.testing.assert_allclose(clips.latitudes, [-67.5, -22.5])
-    with pytest.raises(ValueError, match=r'crop \(5, 5\) is larger.*4x6'):
-      source(bench, crop=(5, 5))
+    with pytest.raises(ValueError, match=r'region \(5, 5\) is larger.*4x6'):
+      source(bench, region=(5, 5))
 
   def test_gaps_within_a_year(self, bench):
     array = values(hour(2018), 60)
@@ -321,7 +321,7 @@ class TestOneFile:
     root = shared / 'data/weather/era5_t2m_2019-03_uk.npz'
     train, test = (
       data.make_source(
-        'weather', split=split, num_frames=24, root=root, crop=(32, 48)
+        'weather', split=split, num_frames=24, root=root, region=(32, 48)
       )
       for split in ('train', 'test')
     )

@@ -32,6 +32,7 @@ from vidpred_jax.data import (
   traffic,
   transforms,
   videos,
+  vortices,
 )
 
 SOURCES = {
@@ -42,6 +43,7 @@ SOURCES = {
   'episodes': episodes.Episodes,
   'weather': fields.Fields,
   'taxibj': traffic.TaxiBJ,
+  'vortices': vortices.Vortices,
 }
 
 
@@ -50,9 +52,13 @@ class Batches:
 
   `close` ends the threads or processes that load; leaving a `with` block or
   ending the program does, too.
+
+  Attributes:
+    source: what is loaded from.
   """
 
-  def __init__(self, dataset: grain.IterDataset):
+  def __init__(self, dataset: grain.IterDataset, source):
+    self.source = source
     self._inner = [iter(dataset)]  # empty once closed
     # The end of the program comes too late for grain's own clearing up.
     self._close = weakref.finalize(self, _close, self._inner)
@@ -193,7 +199,8 @@ def train_iterator(
     return Batches(
       dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-      )
+      ),
+      source,
     )
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
@@ -204,7 +211,8 @@ def train_iterator(
       grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=2
       )
-    )
+    ),
+    source,
   )
 
 
@@ -250,7 +258,8 @@ def eval_batches(
   return Batches(
     dataset.to_iter_dataset(
       grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-    )
+    ),
+    source,
   )
 
 

@@ -6,7 +6,7 @@ and `lat` (degrees).
 
 A clip is float32 `[T, H, W, C]`, one channel per variable, each normalised by
 its mean and standard deviation over all hours and points of the training split
-(in the part that `crop` keeps). The value in the variable's unit is
+(in the part that `region` keeps). The value in the variable's unit is
 `video * std + mean`. A clip never crosses a gap in time or the border of a
 split.
 
@@ -82,7 +82,7 @@ class Fields:
     train_years: tuple[int, int] = (1979, 2015),
     test_years: tuple[int, int] = (2017, 2018),
     train_fraction: float = 0.8,
-    crop: tuple[int, int] | None = None,
+    region: tuple[int, int] | None = None,
   ):
     """Loads a split.
 
@@ -96,7 +96,7 @@ class Fields:
       train_years: of a folder: first and last year for training.
       test_years: of a folder: first and last year for testing.
       train_fraction: of an npz file: the first part of its hours, for training.
-      crop: (H, W): only so many of the first rows and columns; None for all.
+      region: (H, W): only so many of the first rows and columns; None for all.
 
     Raises:
       ValueError: if a setting is wrong, a file damaged or a value missing.
@@ -115,19 +115,19 @@ class Fields:
       spans = _shares(variables[0], train_fraction)
     else:
       spans = _spans(train_years, test_years)
-    crop = None if crop is None else tuple(crop)
+    region = None if region is None else tuple(region)
     self._root, self._split, self.variables = root, split, names
     self._num_frames = num_frames
     self.units = ', '.join(VARIABLES[v.name][1] for v in variables)
-    found = [_statistics(v, spans['train'], crop) for v in variables]
+    found = [_statistics(v, spans['train'], region) for v in variables]
     self.mean, self.std = np.array(found, np.float32).T.copy()
     if not (self.std > 0).all():
       raise ValueError(
         f'{root}: one of {", ".join(names)} is the same everywhere.'
       )
     self._hours = _common_hours(variables, spans[split])
-    self.latitudes = _latitudes(variables[0], crop)
-    self._values = self._load(variables, spans[split], crop)
+    self.latitudes = _latitudes(variables[0], region)
+    self._values = self._load(variables, spans[split], region)
     # First hours of windows within which no hour is missing.
     last = len(self._hours) - num_frames
     starts = np.arange(max(last + 1, 0))
@@ -162,12 +162,12 @@ class Fields:
     clip = self._values[start : start + self._num_frames].copy()
     return {'video': clip, 'name': _time(self._hours[start])}
 
-  def _load(self, variables, span, crop) -> np.ndarray:
+  def _load(self, variables, span, region) -> np.ndarray:
     """All hours of a split, normalised: float32 [T, H, W, C]."""
     values = None
     for channel, variable in enumerate(variables):
       begin = 0
-      for block in _blocks(variable, span, crop):
+      for block in _blocks(variable, span, region):
         if values is None:
           shape = (len(self._hours), *block.shape[1:], len(variables))
           values = np.empty(shape, np.float32)
@@ -285,10 +285,10 @@ def _shares(variable: _Variable, fraction: float) -> dict[str, tuple]:
 
 
 @functools.lru_cache(maxsize=64)
-def _statistics(variable: _Variable, span, crop) -> tuple[float, float]:
+def _statistics(variable: _Variable, span, region) -> tuple[float, float]:
   """Mean and standard deviation of all values in a span of hours."""
   number, mean, squares = 0, 0.0, 0.0
-  for block in _blocks(variable, span, crop):
+  for block in _blocks(variable, span, region):
     # Chan's update: blocks of any size, nothing cancels.
     own = block.mean(dtype=np.float64)
     apart, total = own - mean, number + block.size
@@ -357,7 +357,7 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
   return hours.astype(np.int64)
 
 
-def _latitudes(variable: _Variable, crop) -> np.ndarray | None:
+def _latitudes(variable: _Variable, region) -> np.ndarray | None:
   path, names = variable.paths[0], ('lat', 'latitude')
   if path.suffix == '.npz':
     name = next((n for n in names if n in npz_names(path)), None)
@@ -373,16 +373,16 @@ def _latitudes(variable: _Variable, crop) -> np.ndarray | None:
       f'The latitudes of {path} are {found.dtype} {found.shape}; expected '
       'numbers of one axis.'
     )
-  return found.astype(np.float32)[: crop[0] if crop else None]
+  return found.astype(np.float32)[: region[0] if region else None]
 
 
-def _blocks(variable: _Variable, span, crop) -> Iterator[np.ndarray]:
+def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
   """Values in a span of hours, in order: float32 [t, H, W] with t <= 1000.
 
   Raises:
     ValueError: if values are missing or the array is none of that kind.
   """
-  rows, columns = map(slice, crop or (None, None))
+  rows, columns = map(slice, region or (None, None))
   for path in variable.paths:
     hours = _hours(variable, path)
     first, last = np.searchsorted(hours, span)
@@ -394,9 +394,10 @@ def _blocks(variable: _Variable, span, crop) -> Iterator[np.ndarray]:
         raise ValueError(
           f'{path} has {len(hours)} times and {len(array)} of {variable.name}.'
         )
-      if crop and (crop[0] > height or crop[1] > width):
+      if region and (region[0] > height or region[1] > width):
         raise ValueError(
-          f'crop {crop} is larger than the {height}x{width} points of {path}.'
+          f'region {region} is larger than the {height}x{width} points of '
+          f'{path}.'
         )
       for begin in range(first, last, 1000):
         part = slice(begin, min(begin + 1000, last))
