@@ -66,6 +66,7 @@ ALLOWED = {
     'video_io',
   ),
   'cost': ('checkpoint', 'runtime', 'systems', 'video_io'),
+  'simulation': ('data', 'ops', 'runtime'),
   'main': ('train', 'evaluate', 'runtime'),
   '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
 }
