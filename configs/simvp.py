@@ -311,8 +311,10 @@ def _small(config):
 def _demo(config):
   _data(config, source='moving_digits', digits='auto', root='data/mnist')
   config.eval.metrics = ('mse/sum_chw', 'ssim/pmss', 'psnr/float')
-  config.eval.limit = 256
   _small(config)
+  _frames(config, 5, 5)  # half of the usual: twice the steps in the same time
+  config.steps = 600
+  config.eval.limit = 256
 
 
 def _smoke(config):
