@@ -22,6 +22,18 @@ SMALL = {
     },
     (32, 48),
   ),
+  'rvd': (
+    systems.Frames((0, 1), (2, 3)),
+    {
+      'channels': 3,
+      'dim': 8,
+      'mults': (1, 2),
+      'mean_mults': (1, 2),
+      'depth': 8,
+      'steps': 4,
+    },
+    (16, 24),
+  ),
   'simvp': (
     systems.Frames((0, 1, 2), (3, 4)),
     {'channels': 3, 'hid_s': 4, 'hid_t': 16, 'n_s': 2, 'n_t': 2},
@@ -29,7 +41,7 @@ SMALL = {
   ),
 }
 NAMES = sorted(systems.SYSTEMS)
-IN_RANGE = ('dmvfn',)  # promise frames in [0, 1]
+IN_RANGE = ('dmvfn', 'rvd')  # promise frames in [0, 1]
 
 
 @functools.cache

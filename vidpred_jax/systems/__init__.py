@@ -2,11 +2,12 @@
 
 import inspect
 
-from vidpred_jax.systems import dmvfn, simvp
+from vidpred_jax.systems import dmvfn, rvd, simvp
 from vidpred_jax.systems.base import Frames, System
 
 SYSTEMS = {
   'dmvfn': dmvfn.make,
+  'rvd': rvd.make,
   'simvp': simvp.make,
 }
 

@@ -1,0 +1,337 @@
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import cost, params, systems
+from vidpred_jax.convert import weights
+from vidpred_jax.models import rvd as networks
+from vidpred_jax.ops import diffusion
+from vidpred_jax.systems import base, rvd
+
+FRAMES = systems.Frames((0, 1), (2, 3))
+SMALL = {'dim': 8, 'mults': (1, 2), 'mean_mults': (1, 2), 'depth': 6}
+
+
+@functools.cache
+def made(**extra):
+  return systems.make('rvd', frames=FRAMES, **SMALL | extra)
+
+
+def clip(length=4, seed=0):
+  return jax.random.uniform(jax.random.key(seed), (2, length, 8, 12, 1))
+
+
+@functools.cache
+def variables():
+  return jax.jit(made().init)(jax.random.key(0, impl='rbg'), clip())
+
+
+def model(**extra):
+  return networks.RVD(
+    **{k: v for k, v in SMALL.items() if k != 'depth'} | extra
+  )
+
+
+@functools.cache
+def predictor(**extra):
+  return jax.jit(made(**extra).predict)
+
+
+# ------------------------------------------------- the published code's numbers
+
+
+def to_nhwc(x):
+  return jnp.asarray(np.moveaxis(np.asarray(x, np.float32), -3, -1))
+
+
+@functools.cache
+def published(shared):
+  """The stored case, the networks and their weights."""
+  path = shared / 'parity' / 'rvd' / 'case_a_4level_dim16_C3_32x32.npz'
+  case = dict(np.load(path))
+  net = networks.RVD(channels=3, dim=16, **{
+    'mults': (1, 2, 4, 8), 'mean_mults': (1, 2, 2, 4),
+  })  # fmt: skip
+  image = jnp.zeros((1, 1, 32, 32, 3))
+  expected = jax.eval_shape(
+    net.init, jax.random.key(0), image, image[0], jnp.int32(0)
+  )
+  names = networks.torch_names(params.flatten(expected))
+  state = {k[2:]: x for k, x in case.items() if k.startswith('w/')}
+  return case, net, weights.rearrange(names, state, expected), names
+
+
+def code_process(depth, **changes):
+  schedule = diffusion.cosine(depth)
+  steps = diffusion.ancestral(schedule)
+  process = rvd.Process(schedule, 1.0, 'noise', 'l1', 2.0, steps)
+  return process._replace(**changes)
+
+
+def test_losses_and_gradients_equal_the_published_ones(shared):
+  case, net, weights_, names = published(shared)
+  depth = json.loads(bytes(case['meta_json']))['cfg']['N']
+  video = to_nhwc(case['video']).swapaxes(0, 1)
+  noise = to_nhwc(case['train_noise']).swapaxes(0, 1)
+  n = jnp.asarray(case['t'], jnp.int32)[:, None].repeat(4, 1)
+  kinds = {
+    'loss_l1': {},
+    'loss_l2': {'error': 'l2'},
+    'loss_predtrue_l1': {'predicts': 'clean'},
+  }
+
+  def losses(variables):
+    found = {
+      name: rvd.denoising_loss(
+        net, variables, video, 2, n, noise, code_process(depth, **changes)
+      )[0]
+      for name, changes in kinds.items()
+    }
+    return found['loss_l1'], found
+
+  (_, found), gradient = jax.jit(jax.value_and_grad(losses, has_aux=True))(
+    weights_
+  )
+  for name in kinds:
+    np.testing.assert_allclose(found[name], case[f'{name}64'], atol=2e-6)
+  flat = params.flatten(gradient)
+  stored = {k[5:]: x for k, x in case.items() if k.startswith('grad/')}
+  assert len(stored) == 10
+  for name, theirs in stored.items():
+    path, layout = names[name]
+    ours = np.asarray(flat[path], np.float64)
+    theirs = theirs.transpose(weights.AXES[layout] if theirs.ndim > 1 else (0,)
+      ) if layout != 'plane' else theirs.reshape(-1)  # fmt: skip
+    error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    assert error < 1e-3, (name, error)
+
+
+def test_drawn_frames_equal_the_published_ones(shared):
+  """Two frames of 20 steps, with the stored noise, from four."""
+  case, net, weights_, _ = published(shared)
+  stored = to_nhwc(case['samp_noise'])
+  frames = jax.jit(
+    lambda variables, context: rvd.forecast(
+      net,
+      variables,
+      context,
+      2,
+      lambda t: lambda k: stored[t, k],
+      code_process(20),
+    )
+  )(weights_, to_nhwc(case['video'][:4]).swapaxes(0, 1))
+  expected = to_nhwc(case['sample'])
+  assert np.abs(expected).max() > 1.5  # neither are cut off
+  np.testing.assert_allclose(frames.swapaxes(0, 1), expected, rtol=0, atol=2e-3)
+
+
+# ------------------------------------------------------------------------- loss
+
+
+def test_the_loss_takes_each_frame_after_the_true_ones():
+  """All frames at once, against one by one through the whole network."""
+  video = 2 * clip() - 1
+  schedule = diffusion.cosine(6)
+  n = jnp.asarray([[0, 3], [5, 2]])
+  noise = jax.random.normal(jax.random.key(1), video[:, 2:].shape)
+  process = code_process(6, sigma=0.7, error='l2')
+  total, residual = jax.jit(
+    lambda v: rvd.denoising_loss(model(), v, video, 2, n, noise, process)
+  )(variables())
+  errors = []
+  for t in (2, 3):
+    # The mean does not depend on what is denoised.
+    apply = functools.partial(jax.jit(model().apply), variables(), video[:, :t])
+    _, mean = apply(noise[:, 0], n[:, 0])
+    clean = (video[:, t] - mean) / 0.7
+    np.testing.assert_allclose(residual[:, t - 2], clean, atol=1e-5)
+    noisy = diffusion.diffuse(schedule, clean, n[:, t - 2], noise[:, t - 2])
+    out, _ = apply(noisy, n[:, t - 2])
+    errors.append(np.mean((np.asarray(out) - noise[:, t - 2]) ** 2))
+  np.testing.assert_allclose(total, np.mean(errors), rtol=1e-4)
+
+
+def seen_by_loss(monkeypatch, key=0, **settings):
+  """What the loss draws, and its metrics, without running the networks."""
+  found = {}
+
+  def instead(model, variables, video, seen, n, noise, process):
+    found.update(video=video, seen=seen, n=n, noise=noise, process=process)
+    return jnp.float32(0), video[:, seen:]
+
+  monkeypatch.setattr(rvd, 'denoising_loss', instead)
+  system = systems.make(
+    'rvd', frames=systems.Frames((0, 2), (4, 6, 8)), **SMALL | settings
+  )
+  video = jax.random.uniform(jax.random.key(9), (64, 9, 8, 8, 1))
+  _, (collections, metrics) = system.loss({}, video, jax.random.key(key))
+  assert not collections
+  return found | {'metrics': metrics, 'given': video}
+
+
+def test_a_clip_has_one_step_or_each_frame_its_own(monkeypatch):
+  shared = seen_by_loss(monkeypatch)
+  assert shared['n'].shape == (64, 3) and shared['seen'] == 2
+  assert set(np.unique(shared['n'])) == set(range(6))
+  np.testing.assert_array_equal(shared['n'], shared['n'][:, :1].repeat(3, 1))
+  own = seen_by_loss(monkeypatch, shared_step=False)
+  assert np.any(own['n'] != own['n'][:, :1])
+  # Frames as the indices say, in [-1, 1].
+  np.testing.assert_allclose(
+    shared['video'], 2 * shared['given'][:, ::2] - 1, atol=1e-6
+  )
+  rms = np.sqrt(np.mean(np.square(shared['video'][:, 2:])))
+  np.testing.assert_allclose(shared['metrics']['residual'], rms, rtol=1e-5)
+  noise = shared['noise']
+  assert noise.shape == shared['video'][:, 2:].shape
+  np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=0.03)
+  other = seen_by_loss(monkeypatch, key=1)
+  assert np.any(other['n'] != shared['n'])
+  assert np.all(other['noise'] != noise)
+
+
+@pytest.mark.parametrize(
+  'settings, sigma, limit',
+  [
+    ({}, 2, 1),
+    ({'sigma': 1.0, 'error': 'l1'}, 1, 2),  # the published code
+    ({'mode': 'frame'}, 1, 1),
+    ({'mode': 'frame', 'sigma': 0.5}, 0.5, 2),
+    ({'clip': 3}, 2, 3),
+    ({'clip': math.inf}, 2, None),
+  ],
+)
+def test_sigma_and_clip_go_together(monkeypatch, settings, sigma, limit):
+  process = seen_by_loss(monkeypatch, **settings)['process']
+  assert process.sigma == sigma and process.clip == limit
+  assert process.error == settings.get('error', 'l2')
+  assert len(process.steps.times) == 6
+
+
+def test_frames_themselves_are_diffused_without_a_mean():
+  system = made(mode='frame')
+  shapes = jax.eval_shape(system.init, jax.random.key(0), clip())
+  assert set(shapes['params']) == {'context_net', 'denoiser'}
+  assert system.multiple == 2
+  rest = {k: v for k, v in variables()['params'].items() if k != 'mean_net'}
+  total, (_, metrics) = jax.jit(system.loss)(
+    {'params': rest}, clip(), jax.random.key(0)
+  )
+  frames = 2 * np.asarray(clip()[:, 2:]) - 1
+  rms = np.sqrt(np.mean(frames**2))
+  np.testing.assert_allclose(metrics['residual'], rms, rtol=1e-5)
+  assert np.isfinite(total)
+
+
+# ------------------------------------------------------------------ prediction
+
+
+def test_samples_in_one_batch_equal_single_runs():
+  """A row depends on its own key only."""
+  keys = jax.random.split(jax.random.key(3), 4)
+  context = clip()[:, :2]
+  rows = jnp.concatenate([context[:1]] * 3 + [context[1:]])
+  many = predictor()(variables(), rows, keys)
+  for i in range(4):
+    alone = predictor()(variables(), rows[i : i + 1], keys[i : i + 1])
+    np.testing.assert_allclose(alone[0], many[i], atol=2e-5)
+  assert np.abs(many[0] - many[1]).max() > 0.01
+  # With one key, a row's own is made of that and its number.
+  key = jax.random.key(5)
+  drawn = predictor()(variables(), rows, key)
+  own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(4))
+  np.testing.assert_array_equal(drawn, predictor()(variables(), rows, own))
+  with pytest.raises(ValueError, match=r'keys of shape \(4,\).*2 of them'):
+    made().predict(variables(), context, keys)
+
+
+def test_frames_are_means_and_residuals_within_the_limit():
+  """With no room for residuals the mean is left, whatever the sampler."""
+  context = clip()[:, :2]
+  state = model().start(2, 8, 12)
+  _, mean, _ = jax.jit(functools.partial(model().apply, method='watch'))(
+    variables(), 2 * context - 1, state
+  )
+  tight = predictor(clip=1e-6, sampler='dpm++', steps=3)
+  frames = tight(variables(), context, jax.random.key(0))
+  np.testing.assert_allclose(frames[:, 0], (mean[:, 1] + 1) / 2, atol=1e-5)
+  # The second frame is the mean after the first.
+  more = jnp.concatenate([context, frames[:, :1]], 1)
+  _, mean, _ = jax.jit(functools.partial(model().apply, method='watch'))(
+    variables(), 2 * more - 1, state
+  )
+  np.testing.assert_allclose(frames[:, 1], (mean[:, 2] + 1) / 2, atol=1e-5)
+
+
+def test_recurrent_networks_run_once_a_frame_not_once_a_step():
+  """Multiply-adds grow with the steps by the denoiser's, and no more."""
+  shapes = jax.eval_shape(made().init, jax.random.key(0), clip())
+  context = jax.ShapeDtypeStruct((2, 2, 8, 12, 1), jnp.float32)
+  key = jax.random.key(0)
+
+  def macs(**extra):
+    return cost.count_macs(made(**extra).predict, shapes, context, key).total()
+
+  def step(model):
+    contexts, _, _ = model.watch(
+      jnp.zeros((2, 1, 8, 12, 1)), model.start(2, 8, 12)
+    )
+    return model.prepare([c[:, 0] for c in contexts])
+
+  net = model()
+  shares = jax.eval_shape(functools.partial(net.apply, method=step), shapes)
+  one = cost.count_macs(
+    functools.partial(net.apply, method='denoise'),
+    shapes,
+    jax.ShapeDtypeStruct((2, 8, 12, 1), jnp.float32),
+    jax.ShapeDtypeStruct((), jnp.int32),
+    shares,
+  ).total()
+  for sampler in diffusion.SAMPLERS:
+    few, many = (macs(sampler=sampler, steps=s) for s in (2, 5))
+    assert many - few == len(FRAMES.target) * 3 * one
+
+
+def test_targets_go_on_after_the_context_of_any_step():
+  frames = systems.Frames((0, 3), (6,))
+  system = systems.make('rvd', frames=frames, **SMALL)
+  video = clip(7)
+  context = base.take(video, frames.context)
+  out = jax.eval_shape(system.predict, variables(), context, jax.random.key(0))
+  assert out.shape == (2, 1, 8, 12, 1)
+  for bad in (((0, 1), (3,)), ((0, 2), (1,)), ((), (1,)), ((0, 1), ())):
+    with pytest.raises(ValueError, match='rvd needs targets that go on'):
+      systems.make('rvd', frames=systems.Frames(*bad), **SMALL)
+
+
+@pytest.mark.parametrize(
+  'bad, message',
+  [
+    ({'mode': 'vd'}, "mode='vd'.*residual.*frame"),
+    ({'error': 'L1'}, "error='L1'.*l2.*l1"),
+    ({'predicts': 'y0'}, "predicts='y0'"),
+    ({'sampler': 'plms'}, "sampler='plms'.*ancestral.*ddim.*dpm"),
+    ({'sigma': 0}, 'sigma=0.*positive'),
+    ({'sigma': math.inf}, 'sigma=inf.*positive'),
+    ({'clip': -1.0}, 'clip=-1.0.*positive'),
+    ({'steps': 7}, 'steps=7.*1 to 6'),
+    ({'steps': 0}, 'steps=0.*1 to 6'),
+    ({'depth': 0}, 'depth=0.*positive'),
+    ({'eta': 0.5}, 'eta=0.5.*only ddim'),
+    ({'eta': 2.0, 'sampler': 'ddim'}, r'eta=2.0.*\[0, 1\]'),
+    ({'dim': 12}, 'dim=12.*multiple of 8'),
+    ({'mults': (2, 4)}, r'mults=\(2, 4\).*first of them 1'),
+    ({'mean_mults': 'ab'}, "mean_mults='ab'"),
+    ({'shared_step': 1}, 'shared_step=1.*True or False'),
+    ({'channels': 1.5}, 'channels=1.5'),
+    ({'dtype': 'float16'}, "dtype='float16'.*bfloat16"),
+  ],
+)
+def test_refuses_settings_that_cannot_be(bad, message):
+  with pytest.raises(ValueError, match=message):
+    systems.make('rvd', frames=FRAMES, **SMALL | bad)

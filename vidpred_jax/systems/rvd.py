@@ -1,0 +1,363 @@
+"""RVD, residual video diffusion, as a system: its loss and its samples.
+
+Yang, Srivastava and Mandt, "Diffusion Probabilistic Modeling for Video
+Generation", 2022; equation, section and table numbers are this paper's. The
+next frame is a mean mu, given by a network that watches the frames before, plus
+sigma times a residual y_0, drawn by diffusion (equation 5). In training the
+frames before are the true ones; in prediction drawn frames are fed back, cut
+off to the range of images. `predict` draws one future of each clip.
+
+The ablations of table 2 are settings: VD, diffusion of the frames themselves,
+is `mode='frame'`; RVD(p + q), trained on p frames that only condition and q
+whose loss counts, is the length of `frames.context` and `frames.target` in
+training: RVD(2+6) is `Frames((0, 1), (2, ..., 7))`, RVD(2+3)
+`Frames((0, 1), (2, 3, 4))`. Evaluation sees 4 and draws 16.
+
+Differences from the reference: the defaults are the paper's where it differs
+from its published code; the code has `sigma=1` and `error='l1'`. Both draw one
+step n for all frames of a clip; `shared_step=False` is ours. The code draws
+from n = 1..N as we do, the paper's algorithm 1 from 0..N. The estimate of y_0
+is cut off at +-2 in the code, with its sigma as far as a frame can be from mu;
+`clip=None` is that for any sigma (the paper does not say). Drawn frames are cut
+off to [0, 1]; the code leaves the frames it stores as they are.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax.models import rvd
+from vidpred_jax.ops import diffusion
+from vidpred_jax.systems.base import Frames, System, check_size, take
+
+_CHOICES = {
+  'mode': ('residual', 'frame'),
+  'error': ('l2', 'l1'),
+  'predicts': ('noise', 'clean'),
+  'sampler': tuple(diffusion.SAMPLERS),
+  'dtype': ('float32', 'bfloat16'),
+}
+
+
+class Process(NamedTuple):
+  """How residuals are made noisy, estimated and drawn.
+
+  Attributes:
+    schedule: of the noise.
+    sigma: frame = mean + sigma * residual.
+    predicts: what the network estimates: 'noise' or 'clean', the residual.
+    error: 'l2' or 'l1', of the estimate.
+    clip: estimates of the residual are cut off at +- this; None: not.
+    steps: the sampler.
+  """
+
+  schedule: diffusion.Schedule
+  sigma: float
+  predicts: str
+  error: str
+  clip: float | None
+  steps: diffusion.Steps
+
+
+def denoising_loss(
+  model: rvd.RVD,
+  variables,
+  clip: jax.Array,
+  seen: int,
+  n: jax.Array,
+  noise: jax.Array,
+  process: Process,
+) -> tuple[jax.Array, jax.Array]:
+  """The loss of equation 9, a mean over frames and pixels.
+
+  The recurrent networks watch the true frames; then the residuals of all frames
+  are denoised as one batch.
+
+  Args:
+    model: the networks.
+    variables: theirs.
+    clip: [B, T, H, W, C] in [-1, 1].
+    seen: the first frames, which only condition.
+    n: step for each frame after them, int32 [B, T - seen].
+    noise: standard normal, [B, T - seen, H, W, C].
+    process: the diffusion.
+
+  Returns:
+    The loss, and the residuals y_0 [B, T - seen, H, W, C].
+  """
+
+  def rows(x):
+    return x.reshape(-1, *x.shape[2:])
+
+  def networks(model):
+    batch, _, height, width, _ = clip.shape
+    state = model.start(batch, height, width)
+    contexts, mean, _ = model.watch(clip[:, :-1], state, since=seen - 1)
+    residual = (clip[:, seen:] - mean) / process.sigma
+    clean, steps, drawn = rows(residual), rows(n), rows(noise)
+    noisy = diffusion.diffuse(process.schedule, clean, steps, drawn)
+    prepared = model.prepare([rows(c) for c in contexts])
+    estimate = model.denoise(noisy, steps, prepared)
+    truth = drawn if process.predicts == 'noise' else clean
+    return estimate - truth, residual
+
+  off, residual = model.apply(variables, method=networks)
+  off = jnp.abs(off) if process.error == 'l1' else jnp.square(off)
+  return jnp.mean(off), residual
+
+
+def forecast(
+  model: rvd.RVD,
+  variables,
+  context: jax.Array,
+  count: int,
+  noise: Callable,
+  process: Process,
+) -> jax.Array:
+  """Draws the frames that follow.
+
+  For each frame the recurrent networks run once, the denoiser
+  `len(process.steps.times)` times.
+
+  Args:
+    model: the networks.
+    variables: theirs.
+    context: [B, K, H, W, C] in [-1, 1].
+    count: how many frames, N.
+    noise: `t -> (k -> [B, H, W, C])`, for frame t what `diffusion.sample`
+      takes; t is a traced integer.
+    process: the diffusion.
+
+  Returns:
+    [B, N, H, W, C], as drawn: not cut off.
+  """
+
+  def apply(*args, method, **kwargs):
+    return model.apply(variables, *args, method=method, **kwargs)
+
+  def next_frame(carry, t):
+    state, previous = carry
+    contexts, mean, state = apply(previous[:, None], state, method='watch')
+    prepared = apply([c[:, 0] for c in contexts], method='prepare')
+    estimate = diffusion.estimator(
+      lambda noisy, n: apply(noisy, n, prepared, method='denoise'),
+      process.schedule,
+      predicts=process.predicts,
+      clip=process.clip,
+    )
+    residual = diffusion.sample(estimate, process.steps, noise(t))
+    frame = mean[:, 0] + process.sigma * residual
+    return (state, jnp.clip(frame, -1, 1)), frame
+
+  batch, seen, height, width, _ = context.shape
+  state = model.start(batch, height, width)
+  if seen > 1:
+    *_, state = apply(context[:, :-1], state, method='watch')
+  start = state, context[:, -1]
+  _, frames = jax.lax.scan(next_frame, start, jnp.arange(count))
+  return jnp.moveaxis(frames, 0, 1)
+
+
+def make(
+  *,
+  frames: Frames,
+  channels: int = 1,
+  dim: int = 64,
+  mults: tuple[int, ...] = (1, 1, 2, 2, 4, 4),
+  mean_mults: tuple[int, ...] = (1, 2, 3, 4),
+  mode: str = 'residual',
+  sigma: float | None = None,
+  depth: int = 1600,
+  predicts: str = 'noise',
+  error: str = 'l2',
+  shared_step: bool = True,
+  clip: float | None = None,
+  sampler: str = 'ancestral',
+  steps: int | None = None,
+  eta: float = 0.0,
+  dtype: str = 'float32',
+) -> System:
+  """Makes the system.
+
+  `predict(variables, context, key)` takes one key, of which each row of the
+  batch gets its own by its number, or keys [B], one for each row. What a row
+  draws depends on its key only: S futures of a clip are the clip S times with
+  S keys, and equal S predictions with one key each, up to rounding.
+
+  Args:
+    frames: the context and targets that go on at its step. In training the
+      context only conditions, see the module.
+    channels: of a frame, C.
+    dim: channels at full resolution (table 3): 64 for 128 pixels.
+    mults: widths of the denoiser's levels, in units of `dim`; as many as halve
+      the size of the frame.
+    mean_mults: the same of the network of the mean, if there is one.
+    mode: 'residual': mu by a network; 'frame': mu = 0, the ablation VD of
+      section 3.6.
+    sigma: of equation 5; None is 2, and 1 for `mode='frame'`.
+    depth: N, the number of diffusion steps.
+    predicts: what the denoiser estimates: 'noise', or 'clean', the residual.
+    error: 'l2' or 'l1', of that estimate in the loss.
+    shared_step: in training, whether the frames of a clip share one step n
+      (algorithm 1) or each has its own.
+    clip: in prediction, estimates of the residual are cut off at +- this; None
+      is as far as a frame can be from mu, 2 / sigma (1 / sigma for
+      `mode='frame'`); infinity: not at all.
+    sampler: in prediction, one of `ops.diffusion.SAMPLERS`: 'ancestral' (the
+      paper's), 'ddim', 'dpm++'.
+    steps: how many steps of it, up to `depth`; None is `depth`.
+    eta: of 'ddim': how much it draws at each step, 0 (none) to 1.
+    dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
+      norms, noise and residuals are float32.
+
+  Returns:
+    The system. Metrics of its loss: 'residual', the root mean square of y_0.
+
+  Raises:
+    ValueError: if `frames` or a setting cannot be.
+  """
+  _check_settings(locals())
+  _check_frames(frames)
+  residual = mode == 'residual'
+  if sigma is None:
+    sigma = 2.0 if residual else 1.0
+  if clip is None:
+    clip = (2.0 if residual else 1.0) / sigma
+  schedule = diffusion.cosine(depth)
+  kwargs = {'eta': eta} if sampler == 'ddim' else {}
+  process = Process(
+    schedule,
+    sigma,
+    predicts,
+    error,
+    clip if math.isfinite(clip) else None,
+    diffusion.SAMPLERS[sampler](schedule, steps, **kwargs),
+  )
+  seen, asked = len(frames.context), len(frames.target)
+  model = rvd.RVD(
+    channels=channels,
+    dim=dim,
+    mults=tuple(mults),
+    mean_mults=tuple(mean_mults) if residual else None,
+    dtype=jnp.dtype(dtype),
+  )
+  multiple = model.multiple()
+
+  def init(key, video):
+    _check_clip(video, frames.length, channels, multiple)
+    first = video[:, :1].astype(jnp.float32)
+    return model.init(key, first, first[:, 0], jnp.int32(0))
+
+  def loss(variables, video, key):
+    _check_clip(video, frames.length, channels, multiple)
+    video = 2 * take(video, frames.context + frames.target) - 1
+    of_steps, of_noise = jax.random.split(key)
+    batch, _, *shape = video.shape
+    n = jax.random.randint(
+      of_steps, (batch, 1 if shared_step else asked), 0, depth
+    )
+    noise = jax.random.normal(of_noise, (batch, asked, *shape))
+    total, y = denoising_loss(
+      model,
+      variables,
+      video,
+      seen,
+      jnp.broadcast_to(n, (batch, asked)),
+      noise,
+      process,
+    )
+    metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
+    return total, ({}, metrics)
+
+  def predict(variables, context, key):
+    _check_clip(context, seen, channels, multiple)
+    context = context[:, :seen]
+    keys = diffusion.row_keys(key, len(context))
+
+    def noise(t):
+      of_frame = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+      return diffusion.drawn(of_frame, context.shape[2:])
+
+    drawn = forecast(model, variables, 2 * context - 1, asked, noise, process)
+    return jnp.clip((drawn + 1) / 2, 0, 1)
+
+  return System(
+    init=init,
+    loss=loss,
+    predict=predict,
+    frames=frames,
+    multiple=multiple,
+    stochastic=True,
+    channels=channels,
+  )
+
+
+def _check_settings(settings):
+  """Raises ValueError for the first setting that cannot be."""
+
+  def expect(name, fine, expected):
+    if not fine:
+      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
+
+  def number(x, low=-math.inf, high=math.inf):
+    real = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    return real and low <= x <= high
+
+  def whole(x, low=1, high=math.inf):
+    return isinstance(x, numbers.Integral) and number(x, low, high)
+
+  for name, choices in _CHOICES.items():
+    expect(name, settings[name] in choices, f'one of {choices}')
+  for name in ('channels', 'depth'):
+    expect(name, whole(settings[name]), 'a positive whole number')
+  dim = settings['dim']
+  expect('dim', whole(dim) and dim % 8 == 0, 'a multiple of 8')
+  for name in ('mults', 'mean_mults'):
+    mults = settings[name]
+    fine = isinstance(mults, Sequence) and not isinstance(mults, str)
+    fine = fine and len(mults) >= 2 and all(map(whole, mults))
+    fine = fine and mults[0] == 1
+    expect(name, fine, 'two or more whole numbers, the first of them 1')
+  for name in ('sigma', 'clip'):
+    x = settings[name]
+    fine = x is None or (number(x, 0) and x > 0)
+    expect(name, fine, 'a positive number or None')
+  expect('sigma', settings['sigma'] != math.inf, 'a positive number or None')
+  fine = settings['steps'] is None or whole(
+    settings['steps'], 1, settings['depth']
+  )
+  expect('steps', fine, f'1 to {settings["depth"]}, the depth, or None')
+  expect('eta', number(settings['eta'], 0, 1), 'a number in [0, 1]')
+  fine = settings['eta'] == 0 or settings['sampler'] == 'ddim'
+  expect('eta', fine, f'0: only ddim has an eta, not {settings["sampler"]}')
+  shared = settings['shared_step']
+  expect('shared_step', isinstance(shared, bool), 'True or False')
+
+
+def _check_frames(frames):
+  """Raises ValueError unless prediction goes on in even steps."""
+  indices = tuple(frames.context) + tuple(frames.target)
+  even = len(frames.context) >= 1 and len(frames.target) >= 1
+  if even:
+    step = indices[1] - indices[0]
+    even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
+  if not even:
+    raise ValueError(
+      f'Got frames {tuple(frames)}; rvd needs targets that go on at the step '
+      'of the context, such as ((0, 1), (2, 3, 4)).'
+    )
+
+
+def _check_clip(video, length, channels, multiple):
+  """Raises ValueError unless `video` is a clip the system can use."""
+  fine = video.ndim == 5 and video.shape[1] >= length
+  if not fine or video.shape[-1] != channels:
+    raise ValueError(
+      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
+      f'with at least {length} frames.'
+    )
+  check_size(video, multiple)
