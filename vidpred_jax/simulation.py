@@ -62,7 +62,7 @@ def channel(settings: vortices.Settings) -> Channel:
   diameter = settings.diameter * height
   y, x = np.mgrid[:height, :length]
   # Half a node off every node, so that the mirror image is the same.
-  distance = np.hypot(x + 0.5 - width / 4, y + 0.5 - height / 2)
+  distance = np.hypot(x + 0.5 - width / 5, y + 0.5 - height / 2)
   viscosity = settings.speed * diameter / settings.reynolds
   beyond = np.clip((x - width) / (length - width), 0, 1)
   viscosity = viscosity + _OUTLET_VISCOSITY * beyond**2

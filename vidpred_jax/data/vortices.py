@@ -1,6 +1,6 @@
 """Vortex streets: the Simulation set of RVD (paper 4.1), made on this machine.
 
-A fluid flows from left to right round a cylinder at the left of the middle,
+A fluid flows from left to right round a cylinder in the left of the picture,
 which sheds vortices to either side in turn. Frames are grey: the vorticity,
 uint8 `[T, H, W, 1]`, where 127.5 is none and 0 and 255 are `LIMIT` times the
 speed over the diameter, clockwise and counter-clockwise (seen with y downwards,
@@ -19,7 +19,7 @@ swaying of what flows in; those of the two splits are different ones.
 Differences from the reference:
   - The published set was not released, and the paper gives neither viscosities,
     speed nor the size of the cylinder. These are ours: Reynolds number 200,
-    0.06 nodes per tick, a sixth of the height.
+    0.06 nodes per tick, an eighth of the height.
   - Without gusts (`gusts=0`) the street becomes periodic, and all trajectories
     the same but for a shift in time: what is tested has been trained on, and
     there is nothing to be uncertain of. The paper calls its flow turbulent and
@@ -51,8 +51,8 @@ class Settings(NamedTuple):
   reynolds: float = 200.0
   speed: float = 0.06
   bulk_viscosity: float = 1.0
-  diameter: float = 1 / 6
-  gusts: float = 0.1
+  diameter: float = 1 / 8
+  gusts: float = 0.2
   ticks: int = 128
   spin_up: int = 100
   trajectories: tuple[int, int] = (8, 8)
@@ -81,8 +81,8 @@ class Vortices:
     reynolds: float = 200.0,
     speed: float = 0.06,
     bulk_viscosity: float = 1.0,
-    diameter: float = 1 / 6,
-    gusts: float = 0.1,
+    diameter: float = 1 / 8,
+    gusts: float = 0.2,
     ticks: int = 128,
     spin_up: int = 100,
     trajectories: tuple[int, int] = (8, 8),

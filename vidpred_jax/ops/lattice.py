@@ -78,7 +78,8 @@ def moments(state: jax.Array) -> tuple[jax.Array, jax.Array]:
   )
   x = (f[1] - f[3]) + ((f[5] - f[7]) - (f[6] - f[8]))
   y = (f[2] - f[4]) + ((f[5] - f[7]) + (f[6] - f[8]))
-  return density, jnp.stack([x, y]) / (1 + density)
+  mass = 1 + density
+  return density, jnp.stack([x / mass, y / mass])
 
 
 def tick(
@@ -113,7 +114,7 @@ def tick(
 def vorticity(state: jax.Array, solid: jax.Array) -> jax.Array:
   """dv/dx - du/dy [H, W] per tick by central differences; 0 where solid."""
   _, velocity = moments(state)
-  velocity = jnp.where(solid, 0.0, velocity)
+  velocity = jnp.where(solid[None], 0.0, velocity)
   curl = (
     jnp.gradient(velocity[1], axis=1)
     - (_shifted(velocity[0], -1, 0) - _shifted(velocity[0], 1, 0)) * 0.5
@@ -205,6 +206,6 @@ def _opened(f, solid, inflow):
   density, velocity = moments(right)
   stress = _stress(right, density, velocity)
   right = _populations(jnp.zeros_like(density), velocity, stress)
-  left = jnp.where(solid[:, :1], f[:, :, :1], left)
-  right = jnp.where(solid[:, -1:], f[:, :, -1:], right)
+  left = jnp.where(solid[None, :, :1], f[:, :, :1], left)
+  right = jnp.where(solid[None, :, -1:], f[:, :, -1:], right)
   return jnp.concatenate([left, f[:, :, 1:-1], right], axis=2)
