@@ -107,6 +107,10 @@ def get_config(variants: str = '') -> ConfigDict:
   # Conventions by name, see metrics/__init__.py.
   config.eval.metrics = ('ms_ssim/pmss', 'ssim/pmss', 'psnr/float')
   config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
+  config.eval.i3d = ''  # weights for fvd/*
+  config.eval.samples = 1  # futures of each clip, of a stochastic system
+  config.eval.samples_at_once = 0  # of these drawn together; 0: all
+  config.eval.mean_frame = 0  # training clips of this baseline; 0: without it
   config.eval.limit = 0  # clips; 0: all
   config.eval.seed = 0  # of stochastic predictions
   config.eval.every = 0  # steps between evaluations in training; 0: none

@@ -179,3 +179,23 @@ def test_a_png_keeps_the_image(tmp_path):
 def test_what_cannot_be_shown_is_refused(call):
   with pytest.raises(ValueError, match='got|Got|has'):
     call()
+
+
+def test_heat_goes_from_black_over_red_and_yellow_to_white():
+  colours = picture.heat(np.array([[0, 1, 2, 3, 9, -1]]), 3)[0]
+  expected = [(0,) * 3, (255, 0, 0), (255, 255, 0), (255,) * 3]
+  np.testing.assert_array_equal(colours, [*expected, (255,) * 3, (0,) * 3])
+  ramp = picture.heat(np.linspace(0, 1, 50)[None], 1)[0].astype(int).sum(-1)
+  assert (np.diff(ramp) > 0).all()
+  with pytest.raises(ValueError, match=r'shape \(2, 2, 3\) and 1'):
+    picture.heat(np.zeros((2, 2, 3)), 1)
+
+
+def test_a_histogram_has_a_bar_for_each_rank():
+  bars = picture.histogram([0.5, 0.25, 0, 0.25], 100, 80)
+  filled = (bars == np.array([255, 176, 59])).all(-1)
+  heights = [filled[:, 20 * i + 8].sum() for i in range(4)]
+  assert heights[2] <= 1 and abs(heights[0] - 2 * heights[1]) <= 3
+  assert heights[1] == heights[3] > 30
+  line = (bars == np.array([235, 235, 235])).all(-1)
+  assert line.all(1).sum() == 1

@@ -1,300 +1,28 @@
-"""Evaluation: predict a split, measure every target frame, write one file.
+"""Evaluation as a configuration says: a split, its scores, one file.
 
-The split is streamed. Values per clip and target frame are computed on the
-devices and summed in float64 on the host in the order of the clips, so that the
-numbers do not depend on the number of devices. (Those of a stochastic system
-depend on the batch size: a batch has one key.) Aggregations are named:
-`per_frame[k]`, `cumulative[k]` (mean over target frames 0..k, which is what
-DMVFN's published tables list) and `mean` over all.
+`config.eval` names the data, the frames, the metrics and how many samples are
+drawn; `scores` predicts and measures; `report` tells it.
 """
 
 import functools
 import importlib.metadata
-import json
 import pathlib
 import platform
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import tqdm
-from jax.experimental import multihost_utils
-from jax.sharding import PartitionSpec
 
 from vidpred_jax import (
   checkpoint,
   convert,
   data,
   metrics,
-  picture,
+  report,
   runtime,
+  scores,
   systems,
-  video_io,
 )
-from vidpred_jax.systems import base
-
-
-class Result(NamedTuple):
-  """What an evaluation gives.
-
-  Attributes:
-    clips: how many clips were predicted.
-    values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean':
-      x}}}`, the sources being `'prediction'` and the baselines.
-    blocks: mean use of each block [K] where the system routes, else None.
-    shown: the first clips as host arrays, a dict of lists: `'video'`,
-      `'frames'`, and what `System.explain` gives.
-    skipped: metrics that are not defined on frames this small.
-    data: what the source says of itself.
-  """
-
-  clips: int
-  values: dict[str, dict[str, dict[str, Any]]]
-  blocks: list[float] | None
-  shown: dict[str, list[np.ndarray]]
-  skipped: list[str]
-  data: str = ''
-
-
-def baselines(frames: systems.Frames, context: jax.Array) -> dict:
-  """Predictions that need no model, each [B, N, H, W, C].
-
-  `'copy_last'` repeats the last context frame; between frames there is also
-  `'average'`, the blend of the first and last context frame by time.
-  """
-  count = len(frames.target)
-  result = {'copy_last': jnp.repeat(context[:, -1:], count, axis=1)}
-  if frames.interpolates:
-    first, last = min(frames.context), max(frames.context)
-    time = (jnp.array(frames.target) - first) / (last - first)
-    time = time.reshape(1, -1, 1, 1, 1).astype(context.dtype)
-    result['average'] = context[:, :1] * (1 - time) + context[:, -1:] * time
-  return result
-
-
-def make_eval_step(system: systems.System, measures: dict, mesh, field=None):
-  """A function `(variables, video, key) -> dict`; not yet compiled.
-
-  Args:
-    system: what to evaluate.
-    measures: `{name: metrics.Metric}`.
-    mesh: from `runtime.mesh`.
-    field: as for `evaluate`.
-
-  Returns:
-    The step. It gives `'values'` {source: {metric: [B, N]}}, `'frames'`
-    [B, N, H, W, C] and what `System.explain` gives.
-  """
-
-  def predict(variables, context, key):
-    if system.explain is None:
-      return system.predict(variables, context, key), {}
-    return system.explain(variables, context, key)
-
-  if mesh.size > 1 and not system.stochastic:
-    # Each device by itself: a system may loop over its samples. Not where they
-    # are drawn, for what is drawn depends on the shape of the whole batch.
-    every, batch = PartitionSpec(), PartitionSpec('data')
-    predict = jax.shard_map(
-      predict,
-      mesh=mesh,
-      in_specs=(every, batch, every),
-      out_specs=batch,
-      check_vma=False,
-    )
-
-  def in_units(frames):
-    if field is None:
-      return frames
-    mean, std = (jnp.asarray(x, jnp.float32) for x in field)
-    return frames * std.reshape(1, 1, 1, 1, -1) + mean.reshape(1, 1, 1, 1, -1)
-
-  def eval_step(variables, video, key):
-    video = base.as_float(video)
-    context = base.take(video, system.frames.context)
-    target = in_units(base.take(video, system.frames.target))
-    frames, details = predict(variables, context, key)
-    predictions = {
-      'prediction': frames,
-      **baselines(system.frames, context),
-    }
-    values = {
-      source: {k: m.values(in_units(pred), target) for k, m in measures.items()}
-      for source, pred in predictions.items()
-    }
-    return {'values': values, 'frames': frames, **details}
-
-  return eval_step
-
-
-def evaluate(
-  system: systems.System,
-  variables,
-  batches,
-  measures: dict,
-  *,
-  key: jax.Array,
-  mesh=None,
-  show: int = 0,
-  field=None,
-) -> Result:
-  """Measures a system on a stream of batches.
-
-  Args:
-    system: what to evaluate.
-    variables: its variables.
-    batches: `dict(video=[B, T, H, W, C], valid=bool [B])` each, as from
-      `data.eval_batches`.
-    measures: `{name: metrics.Metric}`.
-    key: batch i is predicted with `fold_in(key, i)`.
-    mesh: from `runtime.mesh`; None for one of all devices.
-    show: keep this many clips for pictures.
-    field: None if the clips are images; for physical fields `(mean, std)`, each
-      [C] or a number: the clips are normalised by them and measured in the
-      field's own units.
-
-  Returns:
-    A `Result`.
-
-  Raises:
-    ValueError: if there is no clip, an image metric is asked for on physical
-      fields, or a field metric on images.
-  """
-  mesh = mesh or runtime.mesh()
-  sharding = runtime.batch_sharding(mesh)
-  measures = dict(measures)
-  _check_kind(field, measures)
-  skipped, step = [], None
-  clips, sums, block_sum, shown = 0, None, 0.0, {}
-  bar = tqdm.tqdm(
-    batches,
-    desc='evaluate',
-    disable=jax.process_index() > 0,
-    leave=False,
-  )
-  for index, batch in enumerate(bar):
-    video, valid = _pad(batch['video'], np.asarray(batch['valid']))
-    if step is None:
-      side = min(video.shape[2:4])
-      skipped = [k for k, m in measures.items() if side < m.minimum_size]
-      measures = {k: m for k, m in measures.items() if k not in skipped}
-      step = runtime.jit(make_eval_step(system, measures, mesh, field))
-    out = step(
-      variables,
-      jax.make_array_from_process_local_data(sharding, video),
-      jax.random.fold_in(key, index),
-    )
-    valid = _gather(valid)
-    values = _sum_valid(out['values'], valid)
-    sums = values if sums is None else jax.tree.map(np.add, sums, values)
-    clips += int(valid.sum())
-    if 'blocks' in out:
-      block_sum = block_sum + _gather(out['blocks'])[valid].mean(1).sum(0)
-    missing = show - len(shown.get('video', ()))
-    if missing > 0 and jax.process_count() == 1:
-      extra = {k: v for k, v in out.items() if k != 'values'}
-      for name, array in {'video': video, **extra}.items():
-        kept = np.asarray(array)[valid][:missing]
-        shown.setdefault(name, []).extend(kept)
-  if not clips:
-    raise ValueError('There is no clip to evaluate.')
-  values = {
-    source: {
-      k: _aggregate(sums[source][k] / clips, m.finish)
-      for k, m in measures.items()
-    }
-    for source in sorted(sums, key=lambda s: s != 'prediction')
-  }
-  blocks = None
-  if np.ndim(block_sum):
-    blocks = [round(float(x), 6) for x in block_sum / clips]
-  return Result(clips, values, blocks, shown, skipped)
-
-
-def _check_kind(field, measures) -> None:
-  """Raises ValueError for metrics that do not fit what is measured."""
-  wrong = 'field' if field is None else 'image'
-  refused = ', '.join(k for k, m in measures.items() if m.kind == wrong)
-  if refused and field is None:
-    raise ValueError(
-      f'{refused} measure physical fields on a grid of latitudes; these clips '
-      'are images, use psnr, ssim, mse or mae.'
-    )
-  if refused:
-    raise ValueError(
-      f'{refused} measure images in [0, 1]; these clips are physical fields '
-      'in units of their own, use mse, mae or rmse.'
-    )
-
-
-def _pad(video, valid):
-  """Fills a batch up, with clips that do not count, to divide by devices."""
-  missing = -len(video) % jax.local_device_count()
-  if missing:
-    video = np.concatenate([video, np.repeat(video[-1:], missing, axis=0)])
-    valid = np.concatenate([valid, np.zeros(missing, bool)])
-  return video, valid
-
-
-def _gather(array) -> np.ndarray:
-  """The rows of all processes, on the host; sums must be float64."""
-  if jax.process_count() > 1:
-    array = multihost_utils.process_allgather(array, tiled=True)
-  array = np.asarray(array)
-  return array if array.dtype == bool else array.astype(np.float64)
-
-
-def _sum_valid(tree, valid: np.ndarray):
-  return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
-
-
-def _aggregate(means: np.ndarray, finish) -> dict:
-  cumulative = np.cumsum(means) / np.arange(1, len(means) + 1)
-  return {
-    'per_frame': [float(finish(x)) for x in means],
-    'cumulative': [float(finish(x)) for x in cumulative],
-    'mean': float(finish(means.mean())),
-  }
-
-
-def _json(value) -> str:
-  """JSON proper: it has no infinity, so 'inf' (PSNR of equal frames)."""
-
-  def plain(x):
-    if isinstance(x, dict):
-      return {k: plain(v) for k, v in x.items()}
-    if isinstance(x, list | tuple):
-      return [plain(v) for v in x]
-    return str(x) if isinstance(x, float) and not np.isfinite(x) else x
-
-  return json.dumps(plain(value), indent=2, allow_nan=False) + '\n'
-
-
-def table(result: Result, frames: systems.Frames) -> str:
-  """The result as text: a row per metric and source, a column per frame."""
-  last = max(frames.context)
-  columns = [f't{t - last:+d}' for t in frames.target] + ['mean']
-  width = max(map(len, result.values['prediction']), default=0) + 2
-  lines = [' ' * (width + 12) + ''.join(f'{c:>10}' for c in columns)]
-  for name in result.values['prediction']:
-    for source, by_metric in result.values.items():
-      numbers = [*by_metric[name]['per_frame'], by_metric[name]['mean']]
-      label = f'{name:{width}}' if source == 'prediction' else ' ' * width
-      lines.append(
-        f'{label}{source:12}' + ''.join(f'{x:10.4f}' for x in numbers)
-      )
-  if result.blocks:
-    used = ' '.join(f'{x:.2f}' for x in result.blocks)
-    lines.append(
-      f'blocks used: {sum(result.blocks):.2f} of {len(result.blocks)} ({used})'
-    )
-  if result.skipped:
-    lines.append(f'frames are too small for {", ".join(result.skipped)}')
-  return '\n'.join(lines)
-
-
-# ------------------------------------------------------- from a configuration
 
 
 def make_system(config, frames) -> systems.System:
@@ -339,6 +67,8 @@ def make_measures(config, source) -> dict:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
       extra['variables'] = convert.lpips(files.backbone, files.heads)
+    if name.startswith('fvd') and config.eval.i3d:
+      extra['variables'] = convert.i3d(config.eval.i3d)
     if name.endswith('/latitude'):
       if source.kind != 'field' or source.latitudes is None:
         raise ValueError(
@@ -346,7 +76,7 @@ def make_measures(config, source) -> dict:
         )
       extra['latitudes'] = source.latitudes
     measures[name] = metrics.make(name, **extra)
-  _check_kind(_field(source), measures)
+  scores.check_kind(_field(source), measures)
   if source.kind == 'field' and len(source.variables) > 1:
     # Their units differ: each by itself.
     measures = {
@@ -364,15 +94,30 @@ def _of_channel(values, channel: int, pred, target):
   return values(pred[..., part], target[..., part])
 
 
-def make_source(config, system):
-  """The split that is evaluated on."""
+def make_source(config, system, split: str = 'test'):
+  """The split that is evaluated on, or another of the same data."""
   settings = protocol_data(config)
   return data.make_source(
     settings.pop('source'),
-    split='test',
+    split=split,
     num_frames=system.frames.length,
     **settings,
   )
+
+
+def mean_frame(source, count: int) -> np.ndarray:
+  """The mean [H, W, C] of all frames of `count` clips, as systems see them.
+
+  Float32 in [0, 1], or normalised as the source's fields are. The clips are
+  spread evenly over the source.
+  """
+  total, clips = 0.0, 0
+  for batch in data.eval_batches(source, batch_size=1, limit=count):
+    video = batch['video'][0]
+    frame = video.mean(0, dtype=np.float64)
+    total = total + (frame / 255 if video.dtype == np.uint8 else frame)
+    clips += 1
+  return np.float32(total / clips)
 
 
 def _field(source):
@@ -385,26 +130,34 @@ class Protocol(NamedTuple):
   Attributes:
     system: what is evaluated, for the frames of the evaluation.
     source: the split that is evaluated on.
-    measures: `{name: metrics.Metric}`.
+    measures: `{name: metrics.Metric or metrics.SetMetric}`.
+    mean_frame: [H, W, C], the mean of some of the training split, or None.
   """
 
   system: systems.System
   source: Any
-  measures: dict[str, metrics.Metric]
+  measures: dict[str, Any]
+  mean_frame: np.ndarray | None = None
 
 
 def check(config) -> Protocol:
   """The protocol of a configuration; raises what would keep it from being."""
   system = make_system(config, config.eval.frames)
   source = make_source(config, system)
-  return Protocol(system, source, make_measures(config, source))
+  measures = make_measures(config, source)
+  scores.check_samples(system, config.eval.samples, measures)
+  frame = None
+  if config.eval.mean_frame:
+    training = make_source(config, system, 'train')
+    frame = mean_frame(training, config.eval.mean_frame)
+  return Protocol(system, source, measures, frame)
 
 
 def measure(
   config, variables, mesh, protocol: Protocol, *, limit=None, show=0
-) -> Result:
+) -> scores.Result:
   """Evaluates variables by `protocol`, which is that of `config`."""
-  system, source, measures = protocol
+  system, source, measures, mean_frame = protocol
   processes = jax.process_count()
   batches = data.eval_batches(
     source,
@@ -413,7 +166,7 @@ def measure(
     process_count=processes,
     limit=limit or config.eval.limit or None,
   )
-  result = evaluate(
+  result = scores.evaluate(
     system,
     variables,
     batches,
@@ -422,6 +175,9 @@ def measure(
     mesh=mesh,
     show=show,
     field=_field(source),
+    samples=config.eval.samples,
+    at_once=config.eval.samples_at_once or None,
+    mean_frame=mean_frame,
   )
   return result._replace(data=repr(source))
 
@@ -468,7 +224,7 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
   protocol = protocol or check(config)
   result = measure(config, variables, mesh, protocol, show=config.eval.show)
   settings = protocol_data(config)
-  report = {
+  told = {
     'system': config.system,
     'checkpoint': record['sha256'],
     'protocol': {
@@ -478,6 +234,8 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
       'split': 'test',
       'context': list(frames.context),
       'target': list(frames.target),
+      'samples': result.samples,
+      'mean_frame_of_clips': config.eval.mean_frame,
       'aggregation': ['per_frame', 'cumulative', 'mean'],
       'skipped_metrics': result.skipped,
     },
@@ -488,15 +246,29 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
     'baselines': {k: v for k, v in result.values.items() if k != 'prediction'},
   }
   if result.blocks is not None:
-    report['blocks_used'] = result.blocks
+    told['blocks_used'] = result.blocks
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(workdir / 'results.json', _json(report))
-    print(f'\n{result.clips} clips of {result.data}')
+    checkpoint.write_text(workdir / 'results.json', report.as_json(told))
+    each = f' {result.samples} times each' if result.samples > 1 else ''
+    print(f'\n{result.clips} clips{each} of {result.data}')
     print(table(result, systems.Frames(frames.context, frames.target)))
     written = ['results.json', *_show(result, config, workdir)]
     print(f'Written to {workdir}: {", ".join(written)}')
-  return report
+  return told
+
+
+def table(result: scores.Result, frames: systems.Frames) -> str:
+  """The result as text: values, use of blocks, what could not be measured."""
+  lines = [report.table(result.values, frames.context, frames.target)]
+  if result.blocks:
+    used = ' '.join(f'{x:.2f}' for x in result.blocks)
+    lines.append(
+      f'blocks used: {sum(result.blocks):.2f} of {len(result.blocks)} ({used})'
+    )
+  if result.skipped:
+    lines.append(f'frames are too small for {", ".join(result.skipped)}')
+  return '\n'.join(lines)
 
 
 def _versions() -> dict[str, str]:
@@ -506,53 +278,27 @@ def _versions() -> dict[str, str]:
   return {'python': platform.python_version(), 'device': device, **found}
 
 
-def _show(result: Result, config, workdir: pathlib.Path) -> list[str]:
-  """Writes the kept clips as one picture and one film."""
-  if not result.shown:
-    return []
-  shown = result.shown
+def _show(result: scores.Result, config, workdir: pathlib.Path) -> list[str]:
+  """Writes the kept clips as one picture and one film, and rank histograms."""
+  frames, shown = config.eval.frames, result.shown
   clips = []
-  for i, video in enumerate(shown['video']):
-    context, target, prediction = _as_images(
-      video[list(config.eval.frames.context)],
-      video[list(config.eval.frames.target)],
-      shown['frames'][i],
-    )
-    optional = {k: shown[k][i] for k in ('flow', 'blocks') if k in shown}
+  for i, video in enumerate(shown.get('video', ())):
+    names = ('drawn', 'average', 'spread', 'crps', 'flow', 'blocks')
     clips.append(
       {
-        'context': context,
-        'prediction': prediction,
-        'target': target,
-        'title': f'clip {i}',
-        **optional,
+        'context': video[list(frames.context)],
+        'target': video[list(frames.target)],
+        'prediction': shown['frames'][i],
+        **{k: shown[k][i] for k in names if k in shown},
       }
     )
-  count = len(config.eval.frames.target)
-  steps = sorted({0, count - 1})
-  picture.save_png(
-    workdir / 'picture.png', picture.demo_grid(clips, steps=steps)
+  values = result.values['prediction']
+  return report.write_pictures(
+    workdir,
+    clips,
+    fps=config.eval.show_fps,
+    film=config.eval.show_as,
+    histograms={
+      k: v['histogram'] for k, v in values.items() if 'histogram' in v
+    },
   )
-  film = f'video.{config.eval.show_as}'
-  with video_io.Writer(
-    workdir / film, fps=config.eval.show_fps, overwrite=True
-  ) as writer:
-    for clip in clips:
-      for frame in picture.demo_frames(**clip):
-        writer.write(frame)
-  return ['picture.png', film]
-
-
-def _as_images(context, target, prediction):
-  """Frames that can be looked at: images as they are, else the first channel.
-
-  Its greys run from the least to the greatest of what was true.
-  """
-  if context.dtype == np.uint8 and context.shape[-1] in (1, 3):
-    return context, target, prediction
-  if context.dtype == np.uint8:
-    context, target = context / 255, target / 255
-  true = np.concatenate([context, target])[..., :1]
-  low, high = true.min(), true.max()
-  span = max(high - low, 1e-6)
-  return [(x[..., :1] - low) / span for x in (context, target, prediction)]

@@ -159,6 +159,54 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(image)
 
 
+def heat(values: np.ndarray, largest: float) -> np.ndarray:
+  """A map of numbers as colours: 0 black, then red and yellow, to white.
+
+  Args:
+    values: `[H, W]`.
+    largest: what is white, as is more than that.
+
+  Returns:
+    uint8 `[H, W, 3]`.
+  """
+  values = np.asarray(values, np.float64)
+  if values.ndim != 2 or largest <= 0:
+    raise ValueError(
+      f'A map is [H, W] with a positive number for white, got shape '
+      f'{values.shape} and {largest}.'
+    )
+  part = 3 * np.clip(values / largest, 0, 1)[..., None] - np.arange(3)
+  return np.rint(255 * np.clip(part, 0, 1)).astype(np.uint8)
+
+
+def histogram(
+  shares: Sequence[float], height: int = 200, width: int = 400
+) -> np.ndarray:
+  """A rank histogram: a bar for each rank, and a line where all are equal.
+
+  Args:
+    shares: one for each rank, summing to 1.
+    height: of the picture.
+    width: of the picture.
+
+  Returns:
+    uint8 `[height, width, 3]`.
+  """
+  image = Image.new('RGB', (width, height), _BACKGROUND)
+  draw = ImageDraw.Draw(image)
+  flat, slot = 1 / len(shares), width / len(shares)
+  unit = (height - 4) / max(2 * flat, *shares)
+  for i, share in enumerate(shares):
+    left = i * slot + slot * 0.06
+    draw.rectangle(
+      (left, height - 1 - share * unit, left + slot * 0.88, height - 1),
+      fill=_USED,
+    )
+  level = height - 1 - flat * unit
+  draw.line((0, level, width, level), fill=_TEXT)
+  return np.asarray(image)
+
+
 def beside(panels: Sequence[np.ndarray], even: bool = True) -> np.ndarray:
   """Pictures side by side without gaps or text, the lower ones padded.
 

@@ -265,9 +265,7 @@ def of_samples(measures: dict[str, Metric], samples, target) -> dict:
       continue
     base = name.removesuffix('_best')
     if base not in of_each:
-      of_each[base] = jax.lax.map(
-        lambda sample, metric=metric: metric.values(sample, target), samples
-      )
+      of_each[base] = _of_each(metric, samples, target)
     each = of_each[base]
     values[name] = each.mean(0)
     if metric.samples == 'best':
@@ -276,3 +274,10 @@ def of_samples(measures: dict[str, Metric], samples, target) -> dict:
       chosen = jnp.take_along_axis(each, best[None, :, None], axis=0)
       values[name] = chosen[0]
   return values
+
+
+def _of_each(metric, samples, target) -> jax.Array:
+  """[S, B, N]."""
+  if len(samples) == 1:
+    return metric.values(samples[0], target)[None]
+  return jax.lax.map(lambda sample: metric.values(sample, target), samples)

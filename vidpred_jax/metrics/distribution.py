@@ -32,6 +32,7 @@ Differences from the reference:
   grid is half a pixel off; here and in the PyTorch versions pixels are areas.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -336,11 +337,11 @@ def frechet_of_sets(
   Raises:
     ValueError: if there are fewer than two clips.
   """
-  real, generated = (np.asarray(x, np.float64) for x in (real, generated))
+  real, generated = np.asarray(real), np.asarray(generated)
 
   def distance(rows):
-    fake = generated[rows].reshape(-1, generated.shape[-1])
-    return frechet(moments(real[rows]), moments(fake))
+    of_samples = (moments(x[rows]) for x in np.moveaxis(generated, 1, 0))
+    return frechet(moments(real[rows]), functools.reduce(merge, of_samples))
 
   count = len(real)
   found = {
