@@ -1,6 +1,6 @@
 """The same layers in PyTorch, for the ratios in README.md.
 
-  pip install torch && python -m experiments.pytorch [--systems=dmvfn,simvp]
+  pip install torch && python -m experiments.pytorch [--systems=dmvfn,simvp,rvd]
     [--sizes=256x832,720x1280] [--batches=1,16] [--repeats=7] [--training]
 
 PyTorch is no dependency of the project. The models here are written from the
@@ -13,6 +13,7 @@ pay for page faults. Run it beside `experiments.benchmark` on an idle machine.
 
 import argparse
 import ctypes
+import math
 import sys
 import time
 
@@ -20,9 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# {system: parameters} of the models below, as published: that of DMVFN to the
-# last one, that of SimVPv2-S rounded to 0.01 M.
-PARAMETERS = {'dmvfn': 3_559_930, 'simvp': 46_770_000}
+# Parameters of the models below, as published: those of SimVPv2-S rounded to
+# 0.01 M; of RVD the denoisers for 64 and 128 pixels.
+PARAMETERS = {
+  'dmvfn': 3_559_930,
+  'simvp': 46_770_000,
+  'rvd64': 18_744_291,
+  'rvd128': 18_951_683,
+}
+SYSTEMS = ('dmvfn', 'simvp', 'rvd')
 
 SCALES = (4, 4, 4, 2, 2, 2, 1, 1, 1)
 WIDTHS = (160, 160, 160, 80, 80, 80, 44, 44, 44)
@@ -262,6 +269,109 @@ class SimVP(nn.Module):
     return x.reshape(batch, frames, 1, height, width)
 
 
+# ------------------------------------------------------------------------- RVD
+
+WIDTHS_OF = {64: (48, (1, 2, 4, 8)), 128: (64, (1, 1, 2, 2, 4, 4))}
+
+
+class Residual(nn.Module):
+  """Two convolutions with group norm, and a shortcut."""
+
+  def __init__(self, inputs, outputs, time=0):
+    super().__init__()
+    self.first, self.second = (
+      nn.Sequential(
+        nn.Conv2d(n, outputs, 3, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.LeakyReLU(0.2),
+      )
+      for n in (inputs, outputs)
+    )
+    self.time = nn.Linear(time, outputs) if time else None
+    same = inputs == outputs
+    self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1)
+
+  def forward(self, x, step=None):
+    """The layers in their order."""
+    y = self.first(x)
+    if step is not None:
+      y = y + self.time(F.leaky_relu(step, 0.2))[:, :, None, None]
+    return self.second(y) + self.shortcut(x)
+
+
+class LinearAttention(nn.Module):
+  """Attention over pixels that is linear in their number, with a norm."""
+
+  def __init__(self, width, heads=4, size=16):
+    super().__init__()
+    self.heads = heads
+    self.scale = nn.Parameter(torch.ones(1, width, 1, 1))
+    self.shift = nn.Parameter(torch.zeros(1, width, 1, 1))
+    self.qkv = nn.Conv2d(width, 3 * heads * size, 1, bias=False)
+    self.out = nn.Conv2d(heads * size, width, 1)
+
+  def forward(self, x):
+    """The layers in their order."""
+    variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+    y = (x - mean) / (variance + 1e-5).sqrt() * self.scale + self.shift
+    qkv = self.qkv(y).unflatten(1, (3, self.heads, -1)).flatten(4)
+    q, k, v = qkv.unbind(1)
+    context = k.softmax(-1) @ v.transpose(-1, -2)
+    y = context.transpose(-1, -2) @ (q * q.shape[2] ** -0.5)
+    return x + self.out(y.flatten(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Denoiser(nn.Module):
+  """The noise network of RVD, for three channels."""
+
+  def __init__(self, dim, mults):
+    super().__init__()
+    widths = [dim * m for m in mults]
+    self.dim = dim
+    self.time = nn.Sequential(
+      nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+    )
+    self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
+    pairs = list(zip([3, *widths[:-1]], widths))
+    for i, (a, b) in enumerate(pairs):
+      parts = [Residual(a, b, dim), Residual(2 * b, b, dim), LinearAttention(b)]
+      if i < len(pairs) - 1:
+        parts.append(nn.Conv2d(b, b, 3, 2, 1))
+      self.downs.append(nn.ModuleList(parts))
+    deep = widths[-1]
+    self.middle = nn.ModuleList(
+      (Residual(deep, deep, dim), LinearAttention(deep))
+    )
+    self.middle.append(Residual(deep, deep, dim))
+    for a, b in reversed(pairs[1:]):
+      parts = [Residual(2 * b, a, dim), Residual(a, a, dim), LinearAttention(a)]
+      parts.append(nn.ConvTranspose2d(a, a, 4, 2, 1))
+      self.ups.append(nn.ModuleList(parts))
+    self.last = nn.Sequential(
+      nn.Conv2d(dim, dim, 3, padding=1),
+      nn.GroupNorm(8, dim),
+      nn.LeakyReLU(0.2),
+      nn.Conv2d(dim, 3, 1),
+    )
+
+  def forward(self, x, step, contexts):
+    """The estimated noise."""
+    half = self.dim // 2
+    rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half))
+    phase = step[:, None] * rates
+    step = self.time(torch.cat((phase.sin(), phase.cos()), 1))
+    kept = []
+    for (first, second, attention, *down), seen in zip(self.downs, contexts):
+      x = attention(second(torch.cat((first(x, step), seen), 1), step))
+      kept.append(x)
+      x = down[0](x) if down else x
+    x = self.middle[2](self.middle[1](self.middle[0](x, step)), step)
+    for first, second, attention, up in self.ups:
+      x = first(torch.cat((x, kept.pop()), 1), step)
+      x = up(attention(second(x, step)))
+    return self.last(x)
+
+
 # ---------------------------------------------------------------------- timing
 
 
@@ -308,17 +418,17 @@ def check(name, model):
 def main(argv=None):
   """Times what the arguments ask for."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--systems', default='dmvfn,simvp')
+  parser.add_argument('--systems', default=','.join(SYSTEMS))
   parser.add_argument('--sizes', default='256x832,720x1280')
   parser.add_argument('--batches', default='1,16')
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--training', action='store_true')
   options = parser.parse_args(argv)
   wanted = options.systems.split(',')
-  if unknown := set(wanted) - set(PARAMETERS):
+  if unknown := set(wanted) - set(SYSTEMS):
     parser.error(
       f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
-      f'unknown; expected some of {", ".join(PARAMETERS)}'
+      f'unknown; expected some of {", ".join(SYSTEMS)}'
     )
   if sys.platform == 'linux':
     libc = ctypes.CDLL(None)
@@ -363,6 +473,17 @@ def main(argv=None):
           name = f'simvp gSTA-S training step, batch {batch}{label}'
           step = optimised(model, loss)
           measure(name, 3, step, torch.rand(batch, 10, 1, 64, 64))
+    for size in WIDTHS_OF if 'rvd' in wanted else ():
+      dim, mults = WIDTHS_OF[size]
+      model = check(f'rvd{size}', Denoiser(dim, mults)).to(memory_format=layout)
+      x = torch.rand(1, 3, size, size).to(memory_format=layout)
+      contexts = [
+        torch.rand(1, dim * m, size >> i, size >> i).to(memory_format=layout)
+        for i, m in enumerate(mults)
+      ]
+      with torch.inference_mode():
+        name = f'rvd denoising step, {size} pixels{label}'
+        measure(name, 20, model, x, torch.tensor([800]), contexts)
 
 
 if __name__ == '__main__':
