@@ -1,6 +1,6 @@
 """How long the systems take, and how near that is to the machine.
 
-  python -m experiments.benchmark [--systems=dmvfn,simvp]
+  python -m experiments.benchmark [--systems=dmvfn,simvp,rvd]
     [--sizes=256x832,720x1280] [--repeats=7] [--training]
     [--output=benchmark.json]
 
@@ -9,8 +9,10 @@ weights random, routes given); is a skipped block free; does a batch whose
 samples take different routes cost the sum of its samples; what do the fast
 formulations give over the layers as published; what does a training step cost
 (`--training`)? For SimVPv2-S on ten frames of 64x64: what do a forward pass and
-a training step with Adam cost, by batch size? `experiments.pytorch` times the
-same in PyTorch.
+a training step with Adam cost, by batch size? For RVD at 64 and 128 pixels:
+what do a denoising step, the context and the mean of a frame cost, and do K
+steps of a sampler cost K single ones? `experiments.pytorch` times the same in
+PyTorch.
 
 Times are minima and medians over `--repeats` interleaved rounds, so that a
 machine whose speed drifts favours nobody; `cpu ms` is the processor time of all
@@ -32,9 +34,10 @@ import numpy as np
 import optax
 
 from vidpred_jax import cost, runtime, systems, train
-from vidpred_jax.models import dmvfn
+from vidpred_jax.models import dmvfn, rvd
+from vidpred_jax.ops import diffusion
 
-SYSTEMS = ('dmvfn', 'simvp')
+SYSTEMS = ('dmvfn', 'simvp', 'rvd')
 
 # Used first to last as more blocks are asked for: coarse ones first, as the
 # paper finds for large motion.
@@ -239,6 +242,61 @@ def simvp(repeats, train_too):
   return rows, peak
 
 
+def rvd_of_size(size, repeats):
+  """Rows of the table of RVD's networks, three channels, one frame."""
+  model = rvd.RVD(channels=3, **(rvd.WIDTHS_64 if size == 64 else {}))
+  frame = jax.random.uniform(jax.random.key(5), (1, 1, size, size, 3))
+  n = jnp.int32(800)
+  variables = runtime.jit(model.init)(runtime.key(0), frame, frame[:, 0], n)
+  state = model.start(1, size, size)
+
+  def apply(method, *args):
+    return model.apply(variables, *args, method=method)
+
+  watch = runtime.jit(functools.partial(apply, 'watch'))
+  contexts = [c[:, 0] for c in watch(frame, state)[0]]
+  prepared = runtime.jit(functools.partial(apply, 'prepare'))(contexts)
+  noisy = frame[:, 0]
+  schedule = diffusion.cosine(1600)
+
+  def steps(count):
+    table = diffusion.ancestral(schedule, count)
+
+    def run(prepared, key):
+      estimate = diffusion.estimator(
+        lambda y, n: apply('denoise', y, n, prepared), schedule, clip=2.0
+      )
+      keys = diffusion.row_keys(key, 1)
+      noise = diffusion.drawn(keys, noisy.shape[1:])
+      return diffusion.sample(estimate, table, noise)
+
+    return functools.partial(runtime.jit(run), prepared, jax.random.key(0))
+
+  denoise = runtime.jit(functools.partial(apply, 'denoise'))
+  calls = {
+    'denoising step': functools.partial(denoise, noisy, n, prepared),
+    'context and mean of a frame': functools.partial(watch, frame, state),
+    '10 steps': steps(10),
+    '40 steps': steps(40),
+  }
+  calls['matmul'], matmul_gflop = matmul()
+  times = rounds(calls, repeats)
+  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+  rows = []
+  for name, pairs in times.items():
+    wall, processor = zip(*pairs)
+    rows.append(
+      {
+        'size': size,
+        'name': name,
+        'min_ms': 1e3 * min(wall),
+        'median_ms': 1e3 * float(np.median(wall)),
+        'cpu_ms': 1e3 * min(processor),
+      }
+    )
+  return rows, peak
+
+
 def report_dmvfn(options):
   """Prints the tables of DMVFN; returns them."""
   print(
@@ -291,6 +349,23 @@ def report_simvp(options):
   return {'matmul_gflops': peak, 'rows': rows}
 
 
+def report_rvd(options):
+  """Prints the table of RVD; returns it."""
+  report = {'rows': [], 'matmul_gflops': {}}
+  print(f'{"":40} {"min ms":>9} {"median":>9} {"cpu ms":>9}')
+  for size in (64, 128):
+    rows, peak = rvd_of_size(size, options.repeats)
+    report['rows'] += rows
+    report['matmul_gflops'][size] = peak
+    for row in rows:
+      print(
+        f'rvd {size:4} {row["name"]:>31} {row["min_ms"]:9.1f} '
+        f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f}'
+      )
+    print(f'matrix product {peak:.0f} GFLOP/s')
+  return report
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--systems', default=','.join(SYSTEMS))
@@ -312,6 +387,8 @@ def main():
     report['dmvfn'] = report_dmvfn(options)
   if 'simvp' in wanted:
     report['simvp'] = report_simvp(options)
+  if 'rvd' in wanted:
+    report['rvd'] = report_rvd(options)
   if options.output:
     with open(options.output, 'w') as file:
       json.dump(report, file, indent=2)
