@@ -13,7 +13,12 @@ import pathlib
 import re
 
 from vidpred_jax import video_io
-from vidpred_jax.data.protocols import KITTI_DRIVES, PREDNET_DRIVES
+from vidpred_jax.data.protocols import (
+  KITTI_DRIVES,
+  KTH_PERSONS,
+  PREDNET_DRIVES,
+  PROTOCOLS,
+)
 from vidpred_jax.data.sequences import Sequence, length
 
 # Actions in which the person leaves the picture: short runs, many windows.
@@ -183,9 +188,46 @@ def _tail(root: pathlib.Path, folder: str) -> str:
   return str(root.joinpath(*parts[-2:]))
 
 
+def _bair(root, split):
+  """Episodes one or two folders deep."""
+  place = _first(root / 'processed_data' / split, root / split)
+  sequences = []
+  for folder in _folders(place) if place else ():
+    for episode in (folder, *_folders(folder)):
+      frames = _pictures(episode)
+      if frames:
+        sequences.append(Sequence(str(episode.relative_to(place)), frames))
+  return sequences
+
+
+def _kth_64(root, split):
+  sequences = _kth_of(root, KTH_PERSONS[split])
+  if split == 'train':
+    return sequences
+  # From the 13th frame on, or the last where a window fits.
+  late = []
+  window = PROTOCOLS['kth_64'].window
+  for sequence in sequences:
+    number = length(sequence)
+    skip = min(12, number - window)
+    if skip < 0:
+      continue
+    if isinstance(sequence.frames, str):
+      late.append(
+        sequence._replace(first=sequence.first + skip, number=number - skip)
+      )
+    else:
+      late.append(sequence._replace(frames=sequence.frames[skip:]))
+  return late
+
+
 def _kth(root, split):
-  base = _first(root / 'kth') or root
   persons = {'train': range(1, 17), 'test': range(17, 26)}[split]
+  return _kth_of(root, persons)
+
+
+def _kth_of(root, persons):
+  base = _first(root / 'kth') or root
   annotated = _annotated(base / '00sequences.txt')
   sequences = []
   for action in _ACTIONS:
@@ -328,4 +370,7 @@ FINDERS = {
   ),
   'robonet': _robonet,
   'bridgedata': _bridgedata,
+  'bair': _bair,
+  'kth_64': _kth_64,
+  'cityscapes_128': _cityscapes,
 }

@@ -3,15 +3,18 @@
 One table, `PROTOCOLS`. Numbers of clips, windows and sizes are those of DMVFN
 (paper 4.1 and its published code) and, for UCF Sports and Human3.6M, of STRPM,
 whose setting DMVFN's Table 3 follows; from `kth` on those of SimVPv2 (paper V),
-whose published code is OpenSTL, and for RoboNet and BridgeData of PredBench. A
-`Count` that is not `exact` is stated somewhere but could not be confirmed;
-`note` says why.
+whose published code is OpenSTL, and for RoboNet and BridgeData of PredBench;
+those of `bair`, `kth_64` and `cityscapes_128` are RVD's. A `Count` that is not
+`exact` is stated somewhere but could not be confirmed; `note` says why.
 
 Differences from the reference:
   - Cityscapes: the paper trains on 2945 clips; the data set and the published
     code have 2975, which are used here.
   - KITTI: windows of all drives in sorted order; the published preparation does
     not sort the files of a drive.
+  - RVD reports 50 clips of each test split and does not say which: all are used
+    here. KTH's persons for testing are those its code evaluates, which it calls
+    validation; it leaves out those of its list for testing.
 """
 
 from typing import NamedTuple
@@ -315,6 +318,73 @@ PROTOCOLS = {
     },
     protocol='2 frames -> 10; v2 (TFDS: `bridge`) is another data set',
   ),
+  'bair': Protocol(
+    title='BAIR robot pushing',
+    url='http://rail.eecs.berkeley.edu/datasets/'
+    'bair_robot_pushing_dataset_v0.tar (TFRecord files, 30 GB), or '
+    'bair_robot_pushing_small of TensorFlow Datasets; write image_aux1 of each '
+    'step of an episode to a PNG file, as convert_bair.py of '
+    'github.com/edenton/svg does',
+    licence='none seen',
+    layout='[processed_data/]{train,test}/[<file>/]<episode>/<frame>.png',
+    size=(64, 64),
+    resize='none: frames are 64x64',
+    window=30,
+    test='first',
+    train='all',
+    counts={
+      'train': Count(43264, True, 'episodes of 30 frames'),
+      'test': Count(256, True, 'episodes of 30 frames'),
+    },
+    protocol='4 frames -> 16, the first ones; trained on 8 (RVD)',
+    fit='antialiased',
+  ),
+  'kth_64': Protocol(
+    title='KTH actions, 64x64',
+    url='https://www.csc.kth.se/cvap/actions/, or its frames kth_action.zip of '
+    'github.com/chengtan9907/OpenSTL/releases',
+    licence='none stated',
+    layout='as for kth',
+    size=(64, 64),
+    resize='bilinear with antialiasing (Pillow), grey, whatever the shape of '
+    'the frames (RVD)',
+    window=16,
+    test='first',
+    train='all',
+    counts={
+      'train': Count(
+        760,
+        False,
+        'sequences of persons 11-18 as annotated; those that follow one '
+        'another are one here',
+      ),
+      'test': Count(768, False, 'persons 1, 4, 19-21, 23-25; likewise'),
+    },
+    protocol='4 frames -> 12 from the 13th frame of a sequence on; trained on '
+    '8 (RVD)',
+    fit='antialiased',
+    channels=1,
+  ),
+  'cityscapes_128': Protocol(
+    title='Cityscapes sequences, 128x128',
+    url='https://www.cityscapes-dataset.com/downloads/ '
+    '(leftImg8bit_sequence_trainvaltest.zip, 324 GB)',
+    licence='own licence, non-commercial; needs registration',
+    layout='as for cityscapes: leftImg8bit_sequence/{train,val}/<city>/'
+    '*_leftImg8bit.png; ' + _PREPARED,
+    size=(128, 128),
+    resize='to a height of 128, bilinear with antialiasing, then the centre of '
+    'the width (RVD)',
+    window=30,
+    test='first',
+    train='all',
+    counts={
+      'train': Count(2975, True, 'the paper does not say'),
+      'test': Count(500),
+    },
+    protocol='4 frames -> 16, the first ones; trained on 8 (RVD)',
+    fit='centre',
+  ),
   'moving_mnist': Protocol(
     title='Moving MNIST',
     url='https://ossci-datasets.s3.amazonaws.com/mnist/ (IDX files), '
@@ -417,6 +487,14 @@ PREDNET_DRIVES = tuple(
     }
   )
 )
+
+
+# Who trains and who is evaluated in RVD's code, whose list for testing it does
+# not use; the usual three parts of the data set.
+KTH_PERSONS = {
+  'train': tuple(range(11, 19)),
+  'test': (1, 4, 19, 20, 21, 23, 24, 25),
+}
 
 
 def absent(dataset: str, root, split: str) -> str:

@@ -103,6 +103,23 @@ def centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return np.asarray(resized)[:, left : left + width]
 
 
+def antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Bilinear resizing with antialiasing (Pillow).
+
+  Args:
+    image: uint8 [H, W, C].
+    size: the new (H, W).
+
+  Returns:
+    uint8 [*size, C].
+  """
+  if image.shape[:2] == tuple(size):
+    return image
+  height, width = size
+  picture = Image.fromarray(image)
+  return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+
+
 def _cubic_weights(old: int, new: int):
   """For each new position: four old ones [4, new], and their weights."""
   place = (np.arange(new) + 0.5) * (old / new) - 0.5
