@@ -428,6 +428,29 @@ def test_the_same_key_gives_the_same_video():
   np.testing.assert_array_equal(few.frames, many.frames[:2])
 
 
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {},  # all together
+    {'max_pixels': 2 * 40 * 56},  # two at a time, five: the last group is odd
+    {'max_pixels': 40 * 56},  # one at a time
+    {'tile': (24, 32), 'overlap': 8},
+  ],
+)
+def test_each_sample_is_a_prediction_by_itself(settings):
+  serve = predictor.Predictor(
+    make(noisy, stochastic=True), VARIABLES, **settings
+  )
+  clip = clip_of(3)
+  futures = serve.samples(clip, 3, 5, jax.random.key(7))
+  assert futures.frames.shape == (5, 3, 40, 56, 3)
+  for s in range(5):
+    alone = serve.predict(clip, 3, jax.random.fold_in(jax.random.key(7), s))
+    # Rounding may go the other way where sums are taken in another order.
+    off = np.abs(np.int32(futures.frames[s]) - alone)
+    assert off.max() <= 1 and (off > 0).mean() < 1e-3
+
+
 def test_a_deterministic_system_has_no_samples():
   serve = predictor.Predictor(make(damped), VARIABLES)
   with pytest.raises(ValueError, match='deterministic'):

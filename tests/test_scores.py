@@ -353,11 +353,11 @@ def test_what_is_shown_of_samples(ensemble):
   result = drawn(video, 3, names=('mae/mean',), samples=6, show=4)
   shown = {k: np.stack(v) for k, v in result.shown.items()}
   np.testing.assert_array_equal(shown['video'], video[:4])
-  four = samples[:, :4]
+  np.testing.assert_allclose(shown['frames'], samples[0, :4], atol=1e-6)
+  four = np.clip(samples[:, :4], 0, 1)
   target = video[:4, 2:] / 255
   first = np.moveaxis(four[:3], 0, 1)
   np.testing.assert_allclose(shown['drawn'], first, atol=1e-6)
-  np.testing.assert_allclose(shown['frames'], four[0], atol=1e-6)
   np.testing.assert_allclose(shown['average'], four.mean(0), atol=1e-6)
   np.testing.assert_allclose(shown['spread'], 255 * four.std(0), atol=1e-3)
   crps = metrics.distribution.crps_map(four, np.float32(target))

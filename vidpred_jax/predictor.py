@@ -10,6 +10,9 @@ below, this is meant too.
 predictions back, as floats, not rounded. Long videos stream: no more than the
 frames one call of the system sees and gives are held.
 
+*Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow;
+each equals, up to rounding, a prediction by itself with its own key.
+
 *Size.* H and W are padded at the bottom and right to `system.multiple` with the
 frame's last row and column, and predictions cropped back. Frames of more than
 `max_pixels` are cut into overlapping tiles that are blended (`tiles`). A system
@@ -73,7 +76,8 @@ class Predictor:
       system: any system.
       variables: its variables.
       max_pixels: frames with more pixels than this (after padding) are cut into
-        tiles of at most so many.
+        tiles of at most so many; so many pixels of several futures are drawn
+        together.
       tile: (height, width) of tiles to use whatever `max_pixels` says.
       overlap: least overlap of tiles in pixels; take more than the longest
         motion.
@@ -94,6 +98,7 @@ class Predictor:
       tile=tile,
       overlap=overlap,
     )
+    self._max_pixels = max_pixels
     self._overlap = overlap
     self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
     self._step = runtime.jit(
@@ -145,6 +150,11 @@ class Predictor:
     Raises:
       ValueError: as `predict`; also if there is nothing to explain.
     """
+    timeline = self._begin(clip, num_frames, explain)
+    return self._predictions(timeline, num_frames, _default(key), explain)
+
+  def _begin(self, clip, num_frames, explain):
+    """The frames of a clip that are seen, by their time."""
     frames = self.system.frames
     self._must(interpolates=False, explain=explain)
     if num_frames < 1:
@@ -171,10 +181,10 @@ class Predictor:
         f'{frames.context} and cannot go on from them; got '
         f'num_frames={num_frames}.'
       )
-    timeline = dict(zip(range(last, last - length, -1), reversed(seen)))
-    return self._predictions(timeline, num_frames, _default(key), explain)
+    return dict(zip(range(last, last - length, -1), reversed(seen)))
 
   def _predictions(self, timeline, num_frames, key, explain):
+    """Yields frames; of keys [S] the frames [S, H, W, C] of S futures."""
     frames = self.system.frames
     span = max(frames.target) - max(frames.context)
     first = next(iter(timeline.values()))
@@ -188,7 +198,7 @@ class Predictor:
         [timeline[c + shift] for c in frames.context],
         size,
         tiles,
-        jax.random.fold_in(key, chunk),
+        _fold_in(key, chunk),
         wanted,
         explain,
       )
@@ -236,12 +246,21 @@ class Predictor:
     if num_samples < 1:
       raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
     key = _default(key)
-    clip = clip if hasattr(clip, 'shape') else list(clip)
-    futures = [
-      self.stream(clip, num_frames, jax.random.fold_in(key, s))
-      for s in range(num_samples)
-    ]
-    return map(_summarise, zip(*futures))
+    timeline = self._begin(clip, num_frames, False)
+    size = next(iter(timeline.values())).shape[:2]
+    tiles = self._plan(*size)
+    groups = num_samples
+    if tiles.single:
+      at_once = max(1, self._max_pixels // (tiles.height * tiles.width))
+      groups = -(-num_samples // at_once)
+    # Groups of one size, so that there is one program.
+    shape = groups, -(-num_samples // groups)
+    futures = []
+    for numbers in np.resize(np.arange(num_samples), shape):
+      keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+      keys = keys if len(keys) > 1 else keys[0]
+      futures.append(self._predictions(timeline, num_frames, keys, False))
+    return (_summarise(step, num_samples) for step in zip(*futures))
 
   # ---------------------------------------------------------- interpolation
 
@@ -446,7 +465,7 @@ class Predictor:
       return [
         _Shot(
           shot.state,
-          np.asarray(shot.frame)[: size[0], : size[1]],
+          np.asarray(shot.frame)[..., : size[0], : size[1], :],
           {k: _crop(v, tiles, size) for k, v in shot.details.items()},
         )
         for shot in shots
@@ -501,7 +520,8 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     context: tuple of frames `[H', W', C]`, float [0, 1] (fields: normalised),
       of which only the first `size` rows and columns are read.
     size: int32 `[2]`, (H, W).
-    key: random key.
+    key: random key; or keys [S] of S futures, each of whose frames has S in
+      front, in what is given and in `context` unless all see the same one.
     wanted: which targets to give. Those left out are not computed if the system
       computes targets one by one: the compiler removes them.
     explain: whether to give details.
@@ -509,6 +529,12 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
   Returns:
     A `_Shot` for each one wanted, padded.
   """
+  if key.ndim:
+    one = functools.partial(
+      _step, system, scale, wanted=wanted, explain=explain
+    )
+    axes = tuple(0 if frame.ndim == 4 else None for frame in context)
+    return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
   context = jnp.stack(context)
   rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
   columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
@@ -540,13 +566,25 @@ def _crop(array, tiles: tiling.Tiles, size):
   return array
 
 
-def _summarise(frames) -> Futures:
-  frames = np.stack(frames)
+def _summarise(groups, count: int) -> Futures:
+  """Of groups of frames [S, H, W, C], or single ones; `count` of them count."""
+  groups = [x if x.ndim == 4 else x[None] for x in groups]
+  frames = np.concatenate(groups)[:count]
   if frames.dtype != np.uint8:
     return Futures(frames, frames.mean(0), frames.std(0))
   values = frames.astype(np.float32) / 255
   mean = np.rint(255 * values.mean(0)).astype(np.uint8)
   return Futures(frames, mean, values.std(0))
+
+
+def _fold_in(key, number: int):
+  """`jax.random.fold_in` of one key or of keys [S]."""
+  fold_in = jax.random.fold_in
+  return (
+    jax.vmap(fold_in, (0, None))(key, number)
+    if key.ndim
+    else fold_in(key, number)
+  )
 
 
 def _default(key):

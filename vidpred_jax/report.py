@@ -91,9 +91,9 @@ def write_pictures(
   ]
   steps = sorted({0, len(clips[0]['prediction']) - 1})
   if 'drawn' in clips[0]:
-    # One scale for all, so that they can be compared.
+    # One scale for all, so that they can be compared; few values beyond it.
     scales = {
-      name: max(*(float(c[name].mean(-1).max()) for c in clips), 1e-9)
+      name: max(np.quantile([c[name].mean(-1) for c in clips], 0.99), 1e-9)
       for name in ('spread', 'crps')
     }
     titles = list(_samples(clips[0], 0, scales))

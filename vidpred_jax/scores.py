@@ -176,13 +176,14 @@ def make_eval_step(
     if 'blocks' in details:
       out['blocks'] = details['blocks'].mean(0)
     if show and system.stochastic:
-      drawn = in_units(drawn)
-      unit = 255 if field is None else 1
+      unit = 1 if field else 255
+      drawn = drawn if field else jnp.clip(drawn, 0, 1)
+      told = in_units(drawn)
       out |= {
-        'drawn': jnp.moveaxis(forecasts['prediction'][:_SHOWN_SAMPLES], 0, 1),
-        'average': forecasts['prediction'].mean(0),
-        'spread': unit * drawn.std(0),
-        'crps': unit * distribution.crps_map(drawn, target),
+        'drawn': jnp.moveaxis(drawn[:_SHOWN_SAMPLES], 0, 1),
+        'average': drawn.mean(0),
+        'spread': unit * told.std(0),
+        'crps': unit * distribution.crps_map(told, target),
       }
     return out
 
