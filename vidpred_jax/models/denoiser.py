@@ -138,8 +138,10 @@ def leaky(x: jax.Array) -> jax.Array:
 class LinearAttention(nn.Module):
   """Attention whose cost grows with the pixels, around it a residual.
 
-  Keys are a softmax over pixels, queries are linear: what values there are is
-  first summed up by the keys, then given out by the queries.
+  Keys are a softmax over pixels, queries and values are linear, so the order
+  of the products is free: what each head sees is summed up over the pixels by
+  its keys, and the rest is one matrix for all pixels of an image. Neither
+  queries nor values are ever computed.
 
   Attributes:
     inputs: channels, also of the result.
@@ -160,20 +162,20 @@ class LinearAttention(nn.Module):
 
   def __call__(self, x):
     """[B, H, W, inputs] to the same."""
-    qkv = self.qkv(self.norm(x)).reshape(len(x), -1, self.qkv.features)
-    query, key, value = jnp.split(qkv, 3, -1)
-    key = key.astype(jnp.float32)
+    pixels = self.norm(x).reshape(len(x), -1, self.inputs)
+    of_query, of_key, of_value = jnp.split(self.qkv.kernel[0, 0], 3, -1)
+    key = conv.pointwise(pixels, of_key).astype(jnp.float32)
     key = jnp.exp(key - jnp.max(key, 1, keepdims=True))
-    # All heads with all: one product, of which the blocks of equal heads count.
-    summed = jnp.einsum('bpd,bpe->bde', key, value.astype(jnp.float32))
+    seen = jnp.einsum('bpk,bpc->bkc', key, pixels.astype(jnp.float32))
+    seen /= jnp.sum(key, 1)[:, :, None]
+    # Keys of all heads with values of all, of which equal heads count.
     same = np.kron(np.eye(self.heads), np.ones((self.width, self.width)))
-    summed *= jnp.asarray(same, jnp.float32)[None] / math.sqrt(self.width)
-    summed /= jnp.sum(key, 1)[:, :, None]
-    # The output's kernel is multiplied with this, not with every pixel.
-    kernel = jnp.einsum('bde,ec->bdc', summed, self.out.kernel[0, 0])
-    out = query @ kernel.astype(x.dtype)
-    out = conv.bias_add(out.reshape(x.shape), self.out.bias)
-    return x + out
+    same = jnp.asarray(same / math.sqrt(self.width), jnp.float32)[None]
+    values = same * jnp.einsum('bkc,cv->bkv', seen, of_value)
+    given = jnp.einsum('bkv,vd->bkd', values, self.out.kernel[0, 0])
+    kernel = jnp.einsum('ck,bkd->bcd', of_query, given)
+    out = (pixels @ kernel.astype(x.dtype)).reshape(x.shape)
+    return x + conv.bias_add(out, self.out.bias)
 
 
 class DownLevel(nn.Module):
