@@ -1,0 +1,332 @@
+"""RVD, residual video diffusion (Yang et al., 2022): futures of a video.
+
+python -m vidpred_jax.main --config=configs/rvd.py:demo --workdir=runs/rvd
+
+Without a variant: RVD(2+6) on the Simulation set, 128x128, with the paper's
+recipe, a million steps. The set is simulated first, once and for all, into
+data/vortices: some minutes on two CPU cores (data/vortices.py). The paper's set
+was not released; ours is another flow of the same kind.
+
+Data sets, with the paper's results (Table 1; 50 clips, FVD and LPIPS with
+weights that you supply, CRPS in 8-bit units of samples whose number it does
+not give). Ours are in experiments/README.md where they were measured.
+
+  variants               FVD   LPIPS  CRPS
+  (none), simulation     20    0.01   0.58   4 -> 16, 128x128
+  bair                   1272  0.06   12.86  4 -> 16, 64x64
+  kth                    1351  0.06   6.51   4 -> 12, 64x64
+  cityscapes             997   0.11   9.84   4 -> 16, 128x128
+
+Ablations (Table 2, Simulation), to be combined with a data set:
+
+  vd                     37    0.014  0.68   frames themselves are diffused
+  rvd23                  33    0.018  0.63   trained on 2 + 3 frames
+
+Others, applied in the order given, separated by commas:
+
+  paper      what the paper says where its code differs: sigma 2, squared error.
+             This is so without a variant, too
+  code       what its code does: sigma 1, absolute error, a rate that falls to a
+             fifth after 100,000 steps
+  ddim       samples in 100 steps instead of 1600; no retraining
+  dpm        samples in 25 steps (DPM-Solver++); no retraining
+  demo       a small street of vortices and a small model, minutes on a CPU
+  smoke      the same in seconds, to see that everything runs
+  bf16       computes in bfloat16; parameters and norms stay float32
+
+`python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
+NAME is bair, kth_64 or cityscapes_128.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variants: str = '') -> ConfigDict:
+  """The configuration with the named variants applied."""
+  config = ConfigDict()
+
+  # What is trained.
+  config.system = 'rvd'  # one of systems.SYSTEMS
+  config.frames = ConfigDict()  # of a clip: what conditions, what is learnt
+  config.model = ConfigDict()  # arguments of systems/rvd.py:make
+  config.model.channels = 1  # of a frame
+  config.model.dim = 64  # width at full resolution
+  config.model.mults = (1, 1, 2, 2, 4, 4)  # of the denoiser's levels
+  config.model.mean_mults = (1, 2, 3, 4)  # of the levels of the mean's network
+  config.model.mode = 'residual'  # or frame: no mean, VD
+  config.model.sigma = 2.0  # frame = mean + sigma * residual
+  config.model.depth = 1600  # N, steps of the diffusion
+  config.model.predicts = 'noise'  # or clean, the residual
+  config.model.error = 'l2'  # or l1
+  config.model.shared_step = True  # one n for all frames of a clip
+  config.model.clip = None  # of residuals in sampling; None: what can be
+  config.model.sampler = 'ancestral'  # or ddim, dpm++
+  config.model.steps = None  # of the sampler; None: all of them
+  config.model.eta = 0.0  # of ddim: 0 draws nothing on the way
+  config.model.dtype = 'float32'  # of the computation; or bfloat16
+  config.features = ConfigDict()  # weight files of frozen nets: none
+
+  # Data. `data` goes to the source in training and evaluation.
+  config.data = ConfigDict()  # arguments of the source
+  config.augment = ConfigDict({'flip': False})  # in training only
+  config.workers = 4  # processes that load data
+
+  # Training.
+  config.seed = 0  # of weights, data order and noise
+  config.batch_size = 4  # clips, over all devices and processes
+  config.steps = 1_000_000  # batches
+  config.accumulate = 1  # micro-batches per batch
+  config.schedule = ConfigDict()  # arguments of optim.schedule
+  config.schedule.name = 'step'  # or constant, cosine, onecycle
+  config.schedule.peak = 5e-5  # highest learning rate
+  config.schedule.boundaries = (500_000,)  # steps at which it falls
+  config.schedule.factor = 0.4  # by which: to 2e-5
+  config.schedule.warmup = 0  # steps from 0 to the peak
+  config.optim = ConfigDict()  # arguments of optim.make
+  config.optim.name = 'adam'  # or adamw
+  config.optim.weight_decay = 0.0  # of every parameter
+  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
+  config.optim.frozen = ()  # regular expressions of parameter names
+  # The average of the parameters is what is evaluated and exported; the
+  # published code keeps one, too, and evaluates without it.
+  config.ema = ConfigDict({'decay': 0.99, 'every': 5, 'start': 2000})
+  config.init_from = ''  # an exported system or a run to start from
+  config.init_match = '.*'  # which of its parameters to take
+  config.shard_params = False  # split parameters over the devices too
+  config.log_every = 100  # steps
+  config.checkpoint_every = 5000  # steps
+  config.keep = 2  # newest checkpoints kept
+
+  # Evaluation.
+  config.eval = ConfigDict()  # the protocol
+  config.eval.frames = ConfigDict()
+  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
+  config.eval.batch_size = 10  # clips, over all devices and processes
+  config.eval.samples = 10  # futures of each clip
+  config.eval.samples_at_once = 0  # of these drawn together; 0: all
+  config.eval.mean_frame = 200  # training clips of this baseline; 0: without it
+  # Conventions by name, see metrics/__init__.py. And lpips/alex and fvd/i3d400,
+  # whose weights you supply: --config.eval.i3d=...
+  config.eval.metrics = (
+    'crps/ens',
+    'crps/fair',
+    'spread_skill/ratio',
+    'ssim/pmss',
+    'psnr/float',
+    'psnr/float_best',
+  )
+  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
+  config.eval.i3d = ''  # weights for fvd/*
+  config.eval.limit = 50  # clips, evenly spread; 0: all
+  config.eval.seed = 0  # of samples
+  config.eval.every = 0  # steps between evaluations in training; 0: none
+  config.eval.quick_limit = 10  # clips of those evaluations
+  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
+  config.eval.show = 4  # clips in picture.png and the film
+  config.eval.show_as = 'gif'  # or mp4
+  config.eval.show_fps = 5  # of the film
+  _simulation(config)
+  config.lock()
+
+  named = [v for v in variants.split(',') if v]
+  unknown = sorted(set(named) - set(VARIANTS))
+  if unknown:
+    raise ValueError(
+      f'configs/rvd.py has no variant {", ".join(unknown)}; it has '
+      f'{", ".join(VARIANTS)}.'
+    )
+  for name in named:
+    VARIANTS[name](config)
+  return config
+
+
+def _frames(frames, seen, asked):
+  frames.context = tuple(range(seen))
+  frames.target = tuple(range(seen, seen + asked))
+
+
+def _protocol(config, asked):
+  _frames(config.frames, 2, 6)
+  _frames(config.eval.frames, 4, asked)
+
+
+def _data(config, **fields):
+  config.data = ConfigDict(fields)
+  config.eval.data = ConfigDict()
+
+
+def _large(config, channels):
+  """Table 3, 128x128."""
+  config.model.channels = channels
+  config.model.dim = 64
+  config.model.mults = (1, 1, 2, 2, 4, 4)
+  config.model.mean_mults = (1, 2, 3, 4)
+  config.batch_size = 4
+
+
+def _little(config, channels):
+  """Table 3, 64x64."""
+  config.model.channels = channels
+  config.model.dim = 48
+  config.model.mults = (1, 2, 4, 8)
+  config.model.mean_mults = (1, 2, 2, 4)
+  config.batch_size = 8
+
+
+def _simulation(config):
+  _data(
+    config,
+    source='vortices',
+    root='data/vortices',  # each set of settings has a folder there
+    size=(128, 128),  # H, W
+    reynolds=200.0,  # speed times diameter over viscosity
+    speed=0.06,  # of what flows in, nodes per tick
+    bulk_viscosity=1.0,  # against sound
+    gusts=0.2,  # swaying of what flows in; 0: none
+    ticks=128,  # from frame to frame
+    trajectories=(8, 8),  # for training and testing
+    frames=(1000, 250),  # of each
+  )
+  _large(config, channels=1)
+  _protocol(config, asked=16)
+
+
+def _bair(config):
+  _data(config, source='frames', dataset='bair', root='data/bair')
+  _little(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _kth(config):
+  _data(config, source='frames', dataset='kth_64', root='data/kth')
+  _little(config, channels=1)
+  _protocol(config, asked=12)
+
+
+def _cityscapes(config):
+  _data(
+    config, source='frames', dataset='cityscapes_128', root='data/cityscapes'
+  )
+  _large(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _vd(config):
+  config.model.mode = 'frame'
+  config.model.sigma = 1.0
+
+
+def _rvd23(config):
+  _frames(config.frames, 2, 3)
+
+
+def _schedule(config, boundary, factor):
+  config.schedule.name = 'step'
+  config.schedule.boundaries = (boundary,)
+  config.schedule.factor = factor
+
+
+def _paper(config):
+  config.model.sigma = 2.0
+  config.model.error = 'l2'
+  _schedule(config, 500_000, 0.4)
+
+
+def _code(config):
+  config.model.sigma = 1.0
+  config.model.error = 'l1'
+  _schedule(config, 100_000, 0.2)
+
+
+def _sampler(name, steps):
+  def apply(config):
+    config.model.sampler = name
+    config.model.steps = steps
+
+  return apply
+
+
+def _demo(config):
+  _data(
+    config,
+    source='vortices',
+    root='data/vortices',
+    size=(32, 32),
+    scale=2,  # nodes of the lattice per pixel
+    reynolds=120.0,
+    diameter=0.15,  # of the cylinder, relative to the height
+    gusts=0.2,
+    ticks=64,
+    spin_up=40,  # frames before the first
+    trajectories=(8, 4),
+    frames=(150, 50),
+  )
+  config.model.channels = 1
+  config.model.dim = 16
+  config.model.mults = (1, 2, 4)
+  config.model.mean_mults = (1, 2, 4)
+  config.model.depth = 200
+  config.model.sampler = 'dpm++'
+  config.model.steps = 20
+  _frames(config.frames, 2, 4)
+  _frames(config.eval.frames, 4, 4)
+  config.batch_size = 8
+  config.steps = 1000
+  config.schedule.name = 'constant'
+  config.schedule.peak = 1e-3
+  config.schedule.warmup = 50
+  config.ema = ConfigDict({'decay': 0.99, 'every': 1, 'start': 100})
+  config.workers = 0
+  config.log_every = 25
+  config.checkpoint_every = 250
+  config.eval.batch_size = 8
+  config.eval.samples = 8
+  config.eval.limit = 32
+
+
+def _smoke(config):
+  _demo(config)
+  config.data.size = (16, 16)
+  config.data.ticks = 8
+  config.data.spin_up = 4
+  config.data.trajectories = (2, 1)
+  config.data.frames = (20, 12)
+  config.model.dim = 8
+  config.model.mults = (1, 2)
+  config.model.mean_mults = (1, 2)
+  config.model.depth = 20
+  config.model.steps = 4
+  _frames(config.frames, 2, 2)
+  _frames(config.eval.frames, 2, 2)
+  config.batch_size = 4
+  config.steps = 6
+  config.schedule.warmup = 2
+  config.ema = ConfigDict({'decay': 0.9, 'every': 1, 'start': 2})
+  config.log_every = 2
+  config.checkpoint_every = 3
+  config.eval.batch_size = 4
+  config.eval.samples = 2
+  config.eval.limit = 4
+  config.eval.mean_frame = 8
+  config.eval.show = 2
+
+
+def _bf16(config):
+  config.model.dtype = 'bfloat16'
+
+
+VARIANTS = {
+  'simulation': _simulation,
+  'bair': _bair,
+  'kth': _kth,
+  'cityscapes': _cityscapes,
+  'vd': _vd,
+  'rvd23': _rvd23,
+  'paper': _paper,
+  'code': _code,
+  'ddim': _sampler('ddim', 100),
+  'dpm': _sampler('dpm++', 25),
+  'demo': _demo,
+  'smoke': _smoke,
+  'bf16': _bf16,
+}
