@@ -13,6 +13,11 @@ import pathlib
 import re
 
 from vidpred_jax import video_io
+from vidpred_jax.data.interpolation import (
+  SNUFILM_LEVELS,
+  XIPH_CLIPS,
+  XIPH_FRAMES,
+)
 from vidpred_jax.data.protocols import (
   KITTI_DRIVES,
   KTH_PERSONS,
@@ -123,21 +128,21 @@ def _ucf101(root, split):
   return []
 
 
-def _vimeo90k(root, split):
-  base = _first(root / 'vimeo_triplet') or root
-  listed = base / f'tri_{split}list.txt'
+def _vimeo90k(root, split, *, kind: str = 'triplet', frames: int = 3):
+  base = _first(root / f'vimeo_{kind}') or root
+  listed = base / f'{kind[:3]}_{split}list.txt'
   if listed.is_file() and (base / 'sequences').is_dir():
     clips = [x.strip() for x in listed.read_text().splitlines() if x.strip()]
     places = [base / 'sequences' / c for c in clips]
   else:
     target = _first(root / 'vimeo_interp_test' / 'target', root / 'target')
-    if split == 'train' or target is None:
+    if split == 'train' or kind != 'triplet' or target is None:
       return []
     places = [b for a in _folders(target) for b in _folders(a)]
   return [
     Sequence(
       f'{p.parent.name}/{p.name}',
-      tuple(str(p / f'im{k}.png') for k in (1, 2, 3)),
+      tuple(str(p / f'im{k}.png') for k in range(1, frames + 1)),
     )
     for p in places
   ]
@@ -355,6 +360,98 @@ def _list(root: pathlib.Path, name: str):
   return None if path is None else json.loads(path.read_text())
 
 
+def _ucf101_triplets(root, split):
+  del split
+  base = _first(root / 'ucf101_interp_ours') or root
+  names = ('frame_00.png', 'frame_01_gt.png', 'frame_02.png')
+  places = base.glob('*/frame_01_gt.png')
+  folders = sorted((p.parent for p in places), key=_natural)
+  return [
+    Sequence(p.name, tuple(str(p / name) for name in names)) for p in folders
+  ]
+
+
+def _natural(path: pathlib.Path):
+  return video_io.natural_key(path.name)
+
+
+def _snufilm(root, split, *, level: str):
+  del split
+  name = f'test-{level}.txt'
+  listed = _first(root / name, root / 'eval_modes' / name)
+  if listed is None:
+    return []
+  places, sequences = {}, []
+  for line in listed.read_text().splitlines():
+    paths = line.split()
+    if not paths:
+      continue
+    if len(paths) != 3:
+      raise ValueError(
+        f'{listed} has a line of {len(paths)} paths; expected three.'
+      )
+    frames = []
+    for path in paths:
+      folder, picture = os.path.split(path)
+      if folder not in places:
+        places[folder] = _tail(root, folder)
+      frames.append(os.path.join(places[folder], picture))
+    clip = os.path.basename(os.path.dirname(paths[1]))
+    stem = os.path.splitext(os.path.basename(paths[1]))[0]
+    sequences.append(Sequence(f'{clip}/{stem}', tuple(frames)))
+  return sequences
+
+
+def _x4k1000fps(root, split):
+  if split == 'test':
+    base = _first(root / 'test') or root
+    clips = sorted(p for p in base.glob('Type*/*') if p.is_dir())
+    return [
+      Sequence(f'{p.parent.name}/{p.name}', _pictures(p)[::4]) for p in clips
+    ]
+  base = _first(root / 'train', root / 'encoded_train')
+  sequences = []
+  for scene in _folders(base) if base else ():
+    for name in sorted(names(str(scene)), key=video_io.natural_key):
+      # Names of folders have dots, too.
+      path, stem = scene / name, name.removesuffix('.mp4')
+      if path.is_dir():
+        sequences.append(Sequence(f'{scene.name}/{stem}', _pictures(path)))
+      elif name.endswith('.mp4'):
+        run = Sequence(f'{scene.name}/{stem}', str(path), number=65)
+        sequences.append(run)
+  return sequences
+
+
+def _middlebury(root, split):
+  del split
+  truths = sorted((root / 'other-gt-interp').glob('*/frame10i11.png'))
+  sequences = []
+  for truth in truths:
+    place = root / 'other-data' / truth.parent.name
+    frames = (place / 'frame10.png', truth, place / 'frame11.png')
+    sequences.append(Sequence(place.name, tuple(map(str, frames))))
+  return sequences
+
+
+def _xiph(root, split):
+  del split
+  base = _first(root / 'netflix') or root
+  here, sequences = names(str(base)), []
+  for clip in XIPH_CLIPS:
+    film = f'Netflix_{clip}_4096x2160_60fps_10bit_420.y4m'
+    for k in XIPH_FRAMES:
+      if film in here:
+        run = Sequence(f'{clip}/{k}', str(base / film), first=k - 2, number=3)
+      elif f'{clip}-{k:03d}.png' in here:
+        paths = (base / f'{clip}-{n:03d}.png' for n in (k - 1, k, k + 1))
+        run = Sequence(f'{clip}/{k}', tuple(map(str, paths)))
+      else:
+        continue
+      sequences.append(run)
+  return sequences
+
+
 FINDERS = {
   'cityscapes': _cityscapes,
   'kitti': _kitti,
@@ -373,4 +470,16 @@ FINDERS = {
   'bair': _bair,
   'kth_64': _kth_64,
   'cityscapes_128': _cityscapes,
+  'vimeo90k_septuplets': functools.partial(
+    _vimeo90k, kind='septuplet', frames=7
+  ),
+  'ucf101_triplets': _ucf101_triplets,
+  **{
+    f'snufilm_{level}': functools.partial(_snufilm, level=level)
+    for level in SNUFILM_LEVELS
+  },
+  'x4k1000fps': _x4k1000fps,
+  'middlebury': _middlebury,
+  'xiph_2k': _xiph,
+  'xiph_4k': _xiph,
 }

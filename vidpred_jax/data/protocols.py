@@ -5,7 +5,8 @@ One table, `PROTOCOLS`. Numbers of clips, windows and sizes are those of DMVFN
 whose setting DMVFN's Table 3 follows; from `kth` on those of SimVPv2 (paper V),
 whose published code is OpenSTL, and for RoboNet and BridgeData of PredBench;
 those of `bair`, `kth_64` and `cityscapes_128` are RVD's. A `Count` that is not
-`exact` is stated somewhere but could not be confirmed; `note` says why.
+`exact` is stated somewhere but could not be confirmed; `note` says why. Those
+of frame interpolation alone stand in `interpolation`.
 
 Differences from the reference:
   - Cityscapes: the paper trains on 2945 clips; the data set and the published
@@ -17,62 +18,8 @@ Differences from the reference:
     validation; it leaves out those of its list for testing.
 """
 
-from typing import NamedTuple
-
-
-class Count(NamedTuple):
-  """How many clips a split has.
-
-  Attributes:
-    clips: the number of protocol windows (test) or sequences (train).
-    exact: whether a different number is an error.
-    note: what is known about the number.
-  """
-
-  clips: int
-  exact: bool = True
-  note: str = ''
-
-
-class Protocol(NamedTuple):
-  """A data set and how the published evaluations use it.
-
-  Attributes:
-    title: its name.
-    url: where to get it.
-    licence: terms and gates, as far as known.
-    layout: the folders that are understood, below `root`.
-    size: (H, W) to which frames are resized; None: as on disk.
-    resize: how, and on whose word.
-    window: frames in a test clip.
-    test: which windows are for testing: 'first' or 'middle' one of each
-      sequence, 'all', or 'back': from the end of each sequence backwards,
-      without overlap (KTH: every 3rd of jogging and running).
-    train: which windows are for training: 'all' or 'back' of each sequence,
-      'start': one of each sequence with a random start, or 'random': with a
-      random step, too.
-    counts: split -> what should be there.
-    protocol: which frames are seen, asked for and reported.
-    fit: the function of `resize` that is used for `size`.
-    channels: 3, or 1 for grey.
-    source: which of `data.SOURCES` reads it.
-  """
-
-  title: str
-  url: str
-  licence: str
-  layout: str
-  size: tuple[int, int] | None
-  resize: str
-  window: int
-  test: str
-  train: str
-  counts: dict[str, Count]
-  protocol: str
-  fit: str = 'linear'
-  channels: int = 3
-  source: str = 'frames'
-
+from vidpred_jax.data import interpolation
+from vidpred_jax.data.records import Count, Protocol
 
 _PREPARED = 'or prepared: {train,test}/<clip>/<frame>.png'
 _CV2 = 'cv2.resize, INTER_LINEAR'
@@ -450,6 +397,7 @@ PROTOCOLS = {
     channels=2,
     source='taxibj',
   ),
+  **interpolation.PROTOCOLS,
 }
 
 KITTI_DRIVES = {

@@ -120,6 +120,62 @@ def antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
+def area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Shrinks by a whole factor, as OpenCV's INTER_AREA: means of squares.
+
+  Halves are rounded up for the factor 2, to even for others, as OpenCV does.
+
+  Args:
+    image: uint8 [H, W, C].
+    size: the new (H, W), of which the old is a multiple, the same both ways.
+
+  Returns:
+    uint8 [*size, C].
+
+  Raises:
+    ValueError: if it is no such multiple.
+  """
+  if image.shape[:2] == tuple(size):
+    return image
+  height, width = size
+  factor = image.shape[0] // height
+  if image.shape[:2] != (factor * height, factor * width):
+    raise ValueError(
+      f'A frame of {image.shape[0]}x{image.shape[1]} is no multiple of '
+      f'{height}x{width}, which averaging of squares needs.'
+    )
+  total = sum(
+    image[i::factor, j::factor].astype(np.int32)
+    for i in range(factor)
+    for j in range(factor)
+  )
+  if factor == 2:
+    return ((total + 2) >> 2).astype(np.uint8)
+  return np.rint(total / factor**2).astype(np.uint8)
+
+
+def crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """The centre of an image, as it is.
+
+  Args:
+    image: uint8 [H, W, C].
+    size: (H, W) of the part.
+
+  Returns:
+    uint8 [*size, C].
+
+  Raises:
+    ValueError: if the image is too small.
+  """
+  top, left = ((n - m) // 2 for n, m in zip(image.shape[:2], size))
+  if top < 0 or left < 0:
+    raise ValueError(
+      f'A frame of {image.shape[0]}x{image.shape[1]} is too small for a part '
+      f'of {size[0]}x{size[1]}.'
+    )
+  return image[top : top + size[0], left : left + size[1]]
+
+
 def _cubic_weights(old: int, new: int):
   """For each new position: four old ones [4, new], and their weights."""
   place = (np.arange(new) + 0.5) * (old / new) - 0.5

@@ -1,7 +1,8 @@
 """Runs of frames on disk, of whatever kind the data sets come in, read alike.
 
 A run is a list of pictures, a folder of pictures, a video file, a Norpix `.seq`
-file or an episode of RoboNet (`.hdf5`). Clips are uint8 `[T, H, W, 3]`, RGB.
+file, a `.y4m` file or an episode of RoboNet (`.hdf5`). Clips are uint8
+`[T, H, W, 3]`, RGB.
 """
 
 import importlib.util
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax import video_io
-from vidpred_jax.data import norpix, resize
+from vidpred_jax.data import norpix, resize, y4m
 from vidpred_jax.data.files import reading
 
 
@@ -47,6 +48,8 @@ def length(sequence: Sequence) -> int:
   path = sequence.frames
   if path.endswith('.seq'):
     number = norpix.probe(path).num_frames or norpix.count(path)
+  elif path.endswith('.y4m'):
+    number = y4m.probe(path).num_frames
   elif path.endswith('.hdf5'):
     number = _episode_length(path)
   else:
@@ -89,6 +92,8 @@ def read(
     numbers = numbers[:: step * sequence.step]
     if path.endswith('.seq'):
       frames = norpix.read(path, numbers)
+    elif path.endswith('.y4m'):
+      frames = y4m.read(path, numbers)
     elif path.endswith('.hdf5'):
       frames = _episode(path, sequence.camera, numbers, seed)
     else:
