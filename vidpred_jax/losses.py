@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vidpred_jax.ops import routing
+
 # Of VGG19's five feature maps, and a factor for all of them: the inverse of
 # their typical size, from the published training code of DMVFN.
 VGG_WEIGHTS = tuple(
@@ -199,3 +201,121 @@ def differential_divergence(
 
   p, q, tiny = change(pred), change(target), 1e-12
   return jnp.mean(p * jnp.log(p / (q + tiny) + tiny))
+
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue
+
+
+def census(a: jax.Array, b: jax.Array, *, size: int = 7) -> jax.Array:
+  """Soft distance of two images' census (ternary) transforms.
+
+  What each pixel's neighbours are relative to it, darker, alike or brighter,
+  says more about structure than brightness does, and does not change with it.
+  Of the grey images in 0..255, each difference d to a neighbour becomes
+  d / sqrt(0.81 + d^2), and the squared difference s of two such numbers
+  s / (0.1 + s); the loss is the mean (Meister et al., "UnFlow", AAAI 2018,
+  section 3.3, whose sum it is without the outer penalty).
+
+  Args:
+    a: [B, H, W, 3], RGB in [0, 1], H and W at least `size`.
+    b: the same.
+    size: of the window, odd.
+
+  Returns:
+    A scalar in [0, 1): the mean over the pixels whose window lies inside.
+  """
+  chex.assert_equal_shape([a, b])
+  chex.assert_rank(a, 4)
+  both = jnp.stack([a, b]).astype(jnp.float32)
+  weights = jnp.asarray(_LUMINANCE, jnp.float32)
+  grey = 255 * jnp.sum(both * weights.reshape(1, 1, 1, 1, 3), -1)
+  margin = size // 2
+  height, width = grey.shape[2] - 2 * margin, grey.shape[3] - 2 * margin
+  if height < 1 or width < 1:
+    raise ValueError(
+      f'Got images of {a.shape[1]}x{a.shape[2]}; the census transform expects '
+      f'at least {size} pixels a side.'
+    )
+  centre = grey[:, :, margin : margin + height, margin : margin + width]
+
+  # A row of the window after the other; what is in between is not kept.
+  @jax.checkpoint
+  def add_row(total, row):
+    seen = jax.lax.dynamic_slice_in_dim(grey, row, height, axis=2)
+    for column in range(size):
+      change = seen[..., column : column + width] - centre
+      change = change * jax.lax.rsqrt(0.81 + change**2)
+      distance = jnp.square(change[0] - change[1])
+      total += jnp.mean(distance / (0.1 + distance))
+    return total, None
+
+  rows = jnp.arange(size)
+  total, _ = jax.lax.scan(add_row, jnp.zeros((), jnp.float32), rows)
+  return total / size**2
+
+
+def edge_holes(weight: jax.Array) -> jax.Array:
+  """The holes of a warped image that belong to its edge.
+
+  Where content has moved away from the frame's border nothing arrives. A hole
+  belongs to the edge if it reaches the border in a straight line, to the left,
+  right, top or bottom, without anything in between.
+
+  Args:
+    weight: [B, H, W, 1], how much has arrived; 0 in holes.
+
+  Returns:
+    [B, H, W, 1], 1 there and 0 elsewhere.
+  """
+  hole = (weight == 0).astype(jnp.float32)
+  edge = jnp.zeros_like(hole)
+  for axis in (1, 2):
+    for reverse in (False, True):
+      line = jax.lax.cummin(hole, axis=axis, reverse=reverse)
+      edge = jnp.maximum(edge, line)
+  return edge
+
+
+def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
+  """How much two images differ in each patch (APR-VFI's equation 5).
+
+  The mean over 4x4 pixels, of which the greatest in the patch.
+
+  Args:
+    difference: [B, H, W, 1], magnitudes.
+    patch: side of a patch, a multiple of 4.
+
+  Returns:
+    [B, nh, nw].
+  """
+  chex.assert_is_divisible(patch, 4)
+  rows, columns = routing.patch_grid(*difference.shape[1:3], patch)
+  cells = routing.to_patches(difference, patch)
+  cells = cells.reshape(-1, patch // 4, 4, patch // 4, 4)
+  return jnp.max(jnp.mean(cells, (2, 4)), (1, 2)).reshape(-1, rows, columns)
+
+
+def reference_routes(
+  differences: jax.Array, keep_ratios: Sequence[float]
+) -> jax.Array:
+  """The routes that APR-VFI's router learns (section 3.3).
+
+  Of each image and block, the patches that differ most, as many as its keep
+  ratio says (`ops.routing.highest`), are to be processed.
+
+  Args:
+    differences: [B, nh, nw], of `patch_difference`.
+    keep_ratios: kr_1..kr_d.
+
+  Returns:
+    [B, nh, nw, d], 0 or 1.
+  """
+  scores = differences.reshape(len(differences), -1)
+  routes = [routing.highest(scores, ratio) for ratio in keep_ratios]
+  return jnp.stack(routes, -1).reshape(*differences.shape, -1)
+
+
+def route_distance(routes: jax.Array, reference: jax.Array) -> jax.Array:
+  """Mean absolute difference of two route maps, L_apr of equation 4."""
+  chex.assert_equal_shape([routes, reference])
+  return jnp.mean(jnp.abs(routes - jax.lax.stop_gradient(reference)))

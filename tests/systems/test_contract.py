@@ -13,6 +13,20 @@ from vidpred_jax.systems import base
 
 # name -> frames, settings that make it small, (H, W)
 SMALL = {
+  'apr_vfi': (
+    systems.Frames((0, 2), (1,)),
+    {
+      'widths': (8, 8),
+      'depths': (1, 1),
+      'features': 8,
+      'context_channels': 4,
+      'context_hidden': 8,
+      'keep_ratios': (0.4,),
+      'patch': 8,
+      'levels': 1,
+    },
+    (32, 48),
+  ),
   'dmvfn': (
     systems.Frames((0, 1), (2, 3)),
     {
@@ -41,7 +55,7 @@ SMALL = {
   ),
 }
 NAMES = sorted(systems.SYSTEMS)
-IN_RANGE = ('dmvfn', 'rvd')  # promise frames in [0, 1]
+IN_RANGE = ('apr_vfi', 'dmvfn', 'rvd')  # promise frames in [0, 1]
 
 
 @functools.cache
@@ -167,10 +181,11 @@ def test_loss_falls_on_one_batch(name):
 def test_wrong_sizes_are_refused(name):
   system, variables, video = small(name)
   context = base.take(video, system.frames.context)
+  rows = system.multiple + 1
+  if system.multiple == 1:  # takes any size but none
+    rows = 0
   with pytest.raises(ValueError, match=str(system.multiple)):
-    system.predict(
-      variables, context[:, :, : system.multiple + 1], jax.random.key(0)
-    )
+    system.predict(variables, context[:, :, :rows], jax.random.key(0))
   with pytest.raises(ValueError, match='context|frames'):
     system.predict(variables, context[:, :1], jax.random.key(0))
   with pytest.raises(ValueError, match='frames'):

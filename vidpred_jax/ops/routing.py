@@ -1,10 +1,19 @@
-"""Which blocks of a network run: gates `[B, n]` for n blocks.
+"""Which blocks of a network run, for whole images or for patches of them.
 
-A router gives logits (the v-tilde of DMVFN's equation 7); the functions here
-turn them into gates. The equations are those of Hu et al., "A Dynamic
-Multi-Scale Voxel Flow Network for Video Prediction", CVPR 2023.
+For images: gates `[B, n]` for n blocks. A router gives logits (the v-tilde of
+DMVFN's equation 7); the functions here turn them into gates. The equations are
+those of Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video
+Prediction", CVPR 2023.
+
+For patches: an image is cut into squares of P pixels, `[N, P, P, C]` row by
+row, image after image, N = B nh nw; at the right and bottom it is padded with
+zeros first. `process` runs a function on some of them, in time proportional to
+how many these are.
 """
 
+from collections.abc import Callable, Sequence
+
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -85,3 +94,107 @@ def most_probable(probabilities: jax.Array) -> jax.Array:
   order = jnp.argsort(-probabilities, axis=-1, stable=True)
   rank = jnp.argsort(order, axis=-1)
   return (rank < count).astype(probabilities.dtype)
+
+
+def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
+  """How many patches cover an image: (nh, nw)."""
+  return -(-height // patch), -(-width // patch)
+
+
+def to_patches(x: jax.Array, patch: int) -> jax.Array:
+  """Cuts [B, H, W, C] into [B nh nw, P, P, C]; see the module."""
+  chex.assert_rank(x, 4)
+  batch, height, width, channels = x.shape
+  rows, columns = patch_grid(height, width, patch)
+  pads = (0, rows * patch - height), (0, columns * patch - width)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  x = x.reshape(batch, rows, patch, columns, patch, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, patch, patch, channels)
+
+
+def from_patches(patches: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """Puts [B nh nw, P, P, C] together again.
+
+  Args:
+    patches: as `to_patches` gives them.
+    size: (H, W) of the image.
+
+  Returns:
+    [B, H, W, C].
+  """
+  _, patch, _, channels = patches.shape
+  rows, columns = patch_grid(*size, patch)
+  x = patches.reshape(-1, rows, columns, patch, patch, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(-1, rows * patch, columns * patch, channels)
+  return x[:, : size[0], : size[1]]
+
+
+def process(
+  function: Callable,
+  patches: jax.Array,
+  others: Sequence[jax.Array],
+  chosen: jax.Array,
+  *,
+  chunk: int | None = None,
+) -> jax.Array:
+  """Replaces the chosen patches by a function of them.
+
+  Chunks of patches, as many as there are chosen ones, are taken out one after
+  the other. Not differentiable in reverse: how often the loop runs depends on
+  the choice.
+
+  Args:
+    function: `(patches [K, P, P, C], *others [K, ...]) -> [K, P, P, C]`, for
+      each patch by itself.
+    patches: [N, P, P, C].
+    others: arrays [N, ...] that it needs as well.
+    chosen: [N], 0 for a patch that stays as it is.
+    chunk: K; None: 8 on a CPU, where small ones stay in the cache, 64 on other
+      devices, which are idle otherwise.
+
+  Returns:
+    [N, P, P, C].
+  """
+  count = jnp.sum(chosen != 0)
+  # The chosen ones first, in order.
+  order = jnp.argsort(chosen == 0, stable=True)
+
+  def loop(patches, *others, chunk):
+    # The last chunk is filled up with its own last patch: the same result is
+    # written to the same place several times.
+    def body(i, patches):
+      at = jnp.minimum(i * chunk + jnp.arange(chunk), count - 1)
+      at = order[at]
+      taken = [x.at[at].get(mode='promise_in_bounds') for x in others]
+      current = patches.at[at].get(mode='promise_in_bounds')
+      new = function(current, *taken).astype(patches.dtype)
+      return patches.at[at].set(new, mode='promise_in_bounds')
+
+    return jax.lax.fori_loop(0, -(-count // chunk), body, patches)
+
+  if chunk is not None:
+    return loop(patches, *others, chunk=chunk)
+  return jax.lax.platform_dependent(
+    patches,
+    *others,
+    cpu=lambda *x: loop(*x, chunk=8),
+    default=lambda *x: loop(*x, chunk=64),
+  )
+
+
+def highest(scores: jax.Array, ratio: float) -> jax.Array:
+  """1 for the highest scores of each row, 0 for the others.
+
+  Args:
+    scores: [B, N].
+    ratio: how many, relative to N; rounded to the nearest number, a half
+      upwards.
+
+  Returns:
+    [B, N], float32. Among equals the earlier ones are taken.
+  """
+  chex.assert_rank(scores, 2)
+  count = int(ratio * scores.shape[-1] + 0.5)
+  order = jnp.argsort(-scores, axis=-1, stable=True)
+  return (jnp.argsort(order, axis=-1) < count).astype(jnp.float32)

@@ -2,10 +2,11 @@
 
 import inspect
 
-from vidpred_jax.systems import dmvfn, rvd, simvp
+from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
 from vidpred_jax.systems.base import Frames, System
 
 SYSTEMS = {
+  'apr_vfi': apr_vfi.make,
   'dmvfn': dmvfn.make,
   'rvd': rvd.make,
   'simvp': simvp.make,

@@ -1,0 +1,530 @@
+"""APR-VFI: frames between two frames, with more work where these disagree.
+
+The flows between the frames move both of them, and features of them, to the
+wanted time by forward warping (equation 1). A synthesis network of refine
+blocks turns what arrives into a mask that mixes the two and a residual that is
+added (equation 2). The image is cut into patches; a small network, the router
+(alignment-aware patch-level routing, APR), looks at how well the warped frames
+agree and says for each patch which blocks after the first it goes through; it
+skips the others (equation 3).
+
+Frames are RGB in [0, 1], `pair` is [B, 2, H, W, 3], any H and W. Flows are
+forward flows (`ops/warp.py`). d is the number of blocks after the first, P the
+side of a patch, nh x nw the grid of patches.
+
+Chen et al., "Alignment-aware Patch-level Routing for Dynamic Video Frame
+Interpolation", 2024; equation and table numbers are this paper's. Neither code
+nor weights of it were published, and it does not say how wide or deep anything
+is. Chosen here, such that all has 2.17 M parameters (2.2 M), of which the
+router 5,126 (5.13 k), and takes 1.75 T multiply-adds for a frame of 2048x1080
+(1.73 T), 1.27 T with the default keep ratios (1.27 T); the rows of table 3,
+which tell what each block costs, come out within 1 %:
+
+- Motion: `models/ebme.py`, its number of levels by the width.
+- Context network: for each block three convolutions, 16 -> 48 -> 48 -> 16
+  channels, at full resolution. Only 16 channels are warped, and nothing here
+  depends on the time: several frames between the same two share it.
+- Warping: average splatting. What is split by the warping is not filled, holes
+  are 0; the block sees where they are.
+- Refine block: 3x3 convolution of stride 2, some more at half resolution, a 4x4
+  transposed convolution of stride 2 and a 3x3 convolution to 32 channels, all
+  but the last followed by LeakyReLU(0.1); from the second block on the result
+  is added to what came in, so that skipping is adding nothing. Widths fall and
+  blocks get lighter: (80, 96, 96, 48, 32) channels, (2, 5, 4, 3, 3)
+  convolutions at half resolution.
+- The first block sees, in place of features of a block before it, the warped
+  frames, the warped flows to the wanted time, in units of 64 pixels, and how
+  much of each frame arrived (up to 1).
+- Add and normalise: the sum of all blocks' features, mean 0 and variance 1 over
+  channels, without parameters. A skipped block adds what it passes on.
+- Mask and residual: a 3x3 convolution to 4 numbers m, r. The mask is
+  sigmoid(m + p), p the logit of how much plain forward warping would take of
+  frame 0 (`blend_logit`); the residual 2 sigmoid(r) - 1. It starts near 0, so
+  that the untrained network is plain forward warping.
+- Router: sees the absolute difference of the warped frames, the warped flows in
+  units of 64 pixels and the warped frames; 3x3 convolutions to 20 and 14
+  channels with LeakyReLU(0.1), mean and maximum over each patch, and a linear
+  layer to two logits per block, for "skip" and "use".
+- Patches have no border of their neighbours, as table 2 suggests: a block's
+  convolutions see zeros around each patch. So running a block on all patches is
+  not the same as running it on the whole image, except further from a patch's
+  border than the convolutions reach (`Block.reach`); weights are to be trained
+  in the mode they are used in (stage 2 of the paper). What does not depend on
+  the route, the first block, context and head, sees the whole image always.
+  Running all patches through `routed` is exactly running all of them.
+"""
+
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax.models import ebme, layers
+from vidpred_jax.ops import conv, routing, warp
+
+_FLOW_UNIT = 64.0
+FUSIONS = ('add', 'concat', 'none')
+
+
+class Prepared(NamedTuple):
+  """What does not depend on the wanted time.
+
+  Attributes:
+    pair: [B, 2, H, W, 3], the frames.
+    flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
+    contexts: features [B, 2, H, W, c] of both frames, one for each block.
+  """
+
+  pair: jax.Array
+  flow: jax.Array
+  contexts: tuple[jax.Array, ...]
+
+
+class Moved(NamedTuple):
+  """What has been moved to the wanted time.
+
+  Attributes:
+    frames: [B, 2, H, W, 3], both frames there; 0 in holes.
+    flows: [B, 2, H, W, 2], the flows to the wanted time, moved along
+      themselves.
+    weight: [B, 2, H, W, 1], how much arrived: 0 in holes.
+    to: [B, 2, H, W, 2], the flows to the wanted time in either frame.
+    time: a scalar in (0, 1).
+  """
+
+  frames: jax.Array
+  flows: jax.Array
+  weight: jax.Array
+  to: jax.Array
+  time: jax.Array
+
+
+class Output(NamedTuple):
+  """A frame between two others.
+
+  Attributes:
+    frame: [B, H, W, 3], not cut off at 0 and 1.
+    mask: [B, H, W, 1], M of equation 2, in [0, 1].
+  """
+
+  frame: jax.Array
+  mask: jax.Array
+
+
+class Context(nn.Module):
+  """Features of frames at full resolution, some for each block.
+
+  Attributes:
+    blocks: how many blocks.
+    channels: of the features.
+    hidden: of the convolutions between.
+    dtype: of the convolutions.
+  """
+
+  blocks: int
+  channels: int
+  hidden: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images):
+    """[B, H, W, 3] to one [B, H, W, channels] for each block."""
+    x, outputs = images.astype(self.dtype), []
+    for i in range(self.blocks):
+      for j, features in enumerate((self.hidden, self.hidden, self.channels)):
+        x = ebme.Conv(features, name=f'conv_{i}_{j}')(x)
+      outputs.append(x)
+    return tuple(outputs)
+
+
+class Up(nn.Module):
+  """The 4x4 transposed convolution of stride 2 with bias and LeakyReLU(0.1).
+
+  Attributes:
+    features: output channels.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, H, W, C] to [B, 2 H, 2 W, features]."""
+    shape = (4, 4, x.shape[-1], self.features)
+    # Each output sees 2x2 of the taps.
+    of_kernel, of_bias = layers.initializers('torch', (2, 2, *shape[2:]))
+    kernel = self.param('kernel', of_kernel, shape)
+    bias = self.param('bias', of_bias, shape[-1:])
+    x = conv.bias_add(conv.transposed_conv(x, kernel), bias)
+    return nn.leaky_relu(x, 0.1)
+
+
+class Block(nn.Module):
+  """A refine block (figure 2): a small encoder-decoder.
+
+  Attributes:
+    width: channels at half resolution.
+    depth: convolutions there, after the one that gets there.
+    features: output channels.
+    residual: whether the last input is added to the result.
+  """
+
+  width: int
+  depth: int
+  features: int
+  residual: bool
+
+  @nn.compact
+  def __call__(self, *inputs):
+    """Arrays [B, H, W, C_i], H and W even, to [B, H, W, features]."""
+    x = jnp.concatenate(inputs, -1)
+    x = ebme.Conv(self.width, stride=2, name='down')(x)
+    for i in range(self.depth):
+      x = ebme.Conv(self.width, name=f'conv_{i}')(x)
+    x = Up(self.features, name='up')(x)
+    x = ebme.Conv(self.features, activated=False, name='out')(x)
+    return inputs[-1] + x if self.residual else x
+
+  @property
+  def reach(self) -> int:
+    """How far in pixels a pixel influences others."""
+    # At half resolution one pixel per convolution; up 2, down 1, out 1.
+    return 2 * self.depth + 4
+
+
+class Synthesis(nn.Module):
+  """The blocks, the fusion of their features, mask and residual.
+
+  Attributes:
+    widths: of the blocks, see `Block`.
+    depths: of the blocks.
+    features: channels between the blocks.
+    fusion: 'add', 'concat' or 'none' (table 5).
+    patch: side P of the patches; None: the blocks see the whole image.
+    dtype: of the convolutions.
+  """
+
+  widths: tuple[int, ...]
+  depths: tuple[int, ...]
+  features: int
+  fusion: str = 'add'
+  patch: int | None = None
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parameters."""
+    for i in range(len(self.widths)):
+      setattr(self, f'block_{i}', self._block(i))
+    if self.fusion == 'concat':
+      self.fuse = ebme.Conv(self.features)
+    # Nearly nothing at first, but with a gradient for all that comes before.
+    small, shape = nn.initializers.normal(1e-3), (3, 3, self.features, 4)
+    self.head_kernel = self.param('head_kernel', small, shape)
+    self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
+
+  def _block(self, i, **kwargs):
+    return Block(self.widths[i], self.depths[i], self.features, i > 0, **kwargs)
+
+  def __call__(self, first, contexts, gates=None, *, routed=False):
+    """Refines.
+
+    Args:
+      first: [B, H, W, C], what the first block sees.
+      contexts: of each block, a function that gives [B, H, W, 2 c].
+      gates: [B, nh, nw, d], of each patch and block after the first; None: all
+        are 1. Needs patches.
+      routed: whether patches whose gate is 0 are not computed. Has no gradient.
+
+    Returns:
+      [B, H, W, 4], float32: logits of the mask and the residual.
+    """
+    size = first.shape[1:3]
+    even = ((0, 0), (0, size[0] % 2), (0, size[1] % 2), (0, 0))
+    first = jnp.pad(first.astype(self.dtype), even)
+    x = self.block_0(jnp.pad(contexts[0]().astype(self.dtype), even), first)
+    whole = x.shape[1:3]
+    if self.patch is not None:
+      x = routing.to_patches(x, self.patch)
+    outputs = [x]
+    for i in range(1, len(self.widths)):
+      context = contexts[i]().astype(self.dtype)
+      if self.patch is None:
+        x = getattr(self, f'block_{i}')(jnp.pad(context, even), x)
+      else:
+        context = routing.to_patches(context, self.patch)
+        gate = None if gates is None else gates[..., i - 1].reshape(-1)
+        x = self._on_patches(i, x, context, gate, routed)
+      outputs.append(x)
+    if self.patch is not None and self.fusion == 'concat':
+      outputs = [routing.from_patches(x, whole) for x in outputs]
+    x = self._fused(outputs)
+    if self.patch is not None and self.fusion != 'concat':
+      x = routing.from_patches(x, whole)
+    with jax.named_scope('head'):
+      x = conv.conv(x.astype(jnp.float32), self.head_kernel, padding=1)
+    return conv.bias_add(x, self.head_bias)[:, : size[0], : size[1]]
+
+  def _on_patches(self, i, x, context, gate, routed):
+    """Block i on patches [N, P, P, C], by gates [N] or None."""
+    if not routed:
+      new = getattr(self, f'block_{i}')(context, x)
+      if gate is None:
+        return new
+      gate = gate[:, None, None, None].astype(x.dtype)
+      return x + gate * (new - x)
+    block = self._block(i, parent=None)
+    weights = {'params': self.variables['params'][f'block_{i}']}
+
+    def refine(patches, context):
+      with jax.named_scope(f'block_{i}'):
+        return block.apply(weights, context, patches)
+
+    gate = jnp.ones(len(x)) if gate is None else gate
+    return routing.process(refine, x, (context,), gate)
+
+  def _fused(self, outputs):
+    if self.fusion == 'none':
+      return outputs[-1]
+    if self.fusion == 'concat':
+      return self.fuse(jnp.concatenate(outputs, -1))
+    total = sum(x.astype(jnp.float32) for x in outputs)
+    centred = total - jnp.mean(total, -1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + 1e-5)
+
+
+class Router(nn.Module):
+  """Says which patches go through which blocks (APR, figure 2).
+
+  Attributes:
+    outputs: d, how many blocks it decides on.
+    patch: side P of the patches.
+  """
+
+  outputs: int
+  patch: int
+
+  @nn.compact
+  def __call__(self, moved):
+    """A `Moved` to logits [B, nh, nw, d, 2], float32."""
+    frames, flows = side_by_side(moved.frames), side_by_side(moved.flows)
+    difference = jnp.abs(frames[..., :3] - frames[..., 3:])
+    x = conv.concatenate([difference, flows / _FLOW_UNIT, frames])
+    x = ebme.Conv(20, name='conv_0')(x)
+    x = ebme.Conv(14, name='conv_1')(x)
+    batch, height, width, channels = x.shape
+    rows, columns = routing.patch_grid(height, width, self.patch)
+    inside = routing.to_patches(jnp.ones((1, height, width, 1)), self.patch)
+    inside = jnp.tile(inside, (batch, 1, 1, 1))
+    patches = routing.to_patches(x, self.patch)
+    mean = jnp.sum(patches, (1, 2)) / jnp.sum(inside, (1, 2))
+    most = jnp.max(jnp.where(inside > 0, patches, -jnp.inf), (1, 2))
+    pooled = jnp.concatenate([mean, most], -1)
+    logits = layers.Dense(2 * self.outputs, start='torch', name='linear')(
+      pooled
+    )
+    return logits.reshape(batch, rows, columns, self.outputs, 2)
+
+
+class APRVFI(nn.Module):
+  """The network.
+
+  Attributes:
+    synthesised: whether there are a context and a synthesis network; without
+      them there is `blend` only.
+    routed: whether there is a router.
+    patch: side P of the patches; None: the blocks see the whole image.
+    widths: channels of the refine blocks at half resolution.
+    depths: their convolutions there.
+    features: channels between the blocks.
+    context_channels: features of a frame for each block.
+    context_hidden: channels of the convolutions that make them.
+    fusion: 'add', 'concat' or 'none' (table 5).
+    dtype: of the convolutions; flow, warping and routing are float32.
+  """
+
+  synthesised: bool = True
+  routed: bool = True
+  patch: int | None = 64
+  widths: tuple[int, ...] = (80, 96, 96, 48, 32)
+  depths: tuple[int, ...] = (2, 5, 4, 3, 3)
+  features: int = 32
+  context_channels: int = 16
+  context_hidden: int = 48
+  fusion: str = 'add'
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parameters."""
+    self.flow = ebme.BiFlowNet(self.dtype)
+    if self.synthesised:
+      self.context = Context(
+        len(self.widths), self.context_channels, self.context_hidden, self.dtype
+      )
+      self.synthesis = Synthesis(
+        self.widths,
+        self.depths,
+        self.features,
+        self.fusion,
+        self.patch,
+        self.dtype,
+      )
+    if self.routed:
+      self.router = Router(len(self.widths) - 1, self.patch)
+
+  def __call__(self, pair, time=0.5):
+    """The whole network, every block on every patch.
+
+    Args:
+      pair: [B, 2, H, W, 3] in [0, 1].
+      time: of the wanted frame, in (0, 1).
+
+    Returns:
+      An `Output`.
+    """
+    prepared = self.prepare(pair)
+    moved = self.move(prepared, time)
+    if self.routed and self.is_initializing():
+      self.route(moved)
+    if not self.synthesised:
+      return blend(prepared, moved)
+    return self.synthesise(prepared, moved)
+
+  def prepare(self, pair, levels=None, train_flow=True):
+    """Estimates the flows and the features of both frames.
+
+    Args:
+      pair: [B, 2, H, W, 3] in [0, 1].
+      levels: of the flow's pyramid; None: by the width.
+      train_flow: whether the flow has a gradient.
+
+    Returns:
+      A `Prepared`.
+    """
+    chex.assert_shape(pair, (None, 2, None, None, 3))
+    pair = pair.astype(jnp.float32)
+    flow = self.flow(pair, levels).flow
+    if not train_flow:
+      flow = jax.lax.stop_gradient(flow)
+    contexts = ()
+    if self.synthesised:
+      images = pair.reshape(-1, *pair.shape[2:])
+      contexts = tuple(
+        x.reshape(-1, 2, *x.shape[1:]) for x in self.context(images)
+      )
+    return Prepared(pair, flow, contexts)
+
+  def move(self, prepared, time):
+    """Moves both frames to a time (equation 1).
+
+    Args:
+      prepared: a `Prepared`.
+      time: in (0, 1).
+
+    Returns:
+      A `Moved`.
+    """
+    time = jnp.asarray(time, jnp.float32)
+    to = ebme.to_each(prepared.flow)
+    to = to.reshape(-1, 2, *to.shape[1:])
+    to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
+    both = jnp.concatenate([prepared.pair, to], -1)
+    both, weight = warp.forward(flat(both), flat(to))
+    both = both.reshape(*to.shape[:4], -1)
+    weight = weight.reshape(*to.shape[:4], -1)
+    return Moved(both[..., :3], both[..., 3:], weight, to, time)
+
+  def route(self, moved):
+    """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Moved`."""
+    return self.router(moved)
+
+  def synthesise(self, prepared, moved, gates=None, *, routed=False):
+    """Makes the frame (equations 2 and 3).
+
+    Args:
+      prepared: a `Prepared`.
+      moved: what `move` made of it.
+      gates: [B, nh, nw, d] or None, see `Synthesis`.
+      routed: see `Synthesis`.
+
+    Returns:
+      An `Output`.
+    """
+    arrived = jnp.minimum(moved.weight, 1)
+    first = conv.concatenate(
+      [
+        side_by_side(moved.frames),
+        side_by_side(moved.flows) / _FLOW_UNIT,
+        side_by_side(arrived),
+      ]
+    )
+
+    def moved_context(context):
+      # As `warp.forward`, but the weight is known.
+      sums = warp.splat(flat(context), flat(moved.to))
+      weight = flat(moved.weight)
+      sums = sums / jnp.where(weight == 0, 1, weight)
+      return side_by_side(sums.reshape(context.shape))
+
+    contexts = [
+      lambda context=context: moved_context(context)
+      for context in prepared.contexts
+    ]
+    out = self.synthesis(first, contexts, gates, routed=routed)
+    mask = jax.nn.sigmoid(out[..., :1] + blend_logit(moved))
+    residual = 2 * jax.nn.sigmoid(out[..., 1:]) - 1
+    older, newer = moved.frames[:, 0], moved.frames[:, 1]
+    return Output(mask * older + (1 - mask) * newer + residual, mask)
+
+
+def flat(x: jax.Array) -> jax.Array:
+  """[B, 2, H, W, C] to [2 B, H, W, C]."""
+  return x.reshape(-1, *x.shape[2:])
+
+
+def side_by_side(x: jax.Array) -> jax.Array:
+  """[B, 2, H, W, C] to [B, H, W, 2 C]."""
+  return jnp.concatenate([x[:, 0], x[:, 1]], -1)
+
+
+def blend_logit(moved: Moved) -> jax.Array:
+  """The logit of frame 0's weight in plain forward warping.
+
+  Frames count by how near in time they are; what has not arrived counts for
+  next to nothing, a thousandth.
+
+  Args:
+    moved: both frames at the wanted time.
+
+  Returns:
+    [B, H, W, 1]; the sigmoid of it is the weight of frame 0.
+  """
+  there = jnp.where(moved.weight > 0, 1.0, 1e-3)
+  odds = jnp.log(1 - moved.time) - jnp.log(moved.time)
+  return odds + jnp.log(there[:, 0]) - jnp.log(there[:, 1])
+
+
+def blend(prepared: Prepared, moved: Moved) -> Output:
+  """Plain forward warping, without a synthesis network.
+
+  The mean of both warped frames by how near they are in time; only one of them
+  where the other has a hole; and the mean of both frames as they are where both
+  have.
+
+  Args:
+    prepared: both frames.
+    moved: both at the wanted time.
+
+  Returns:
+    An `Output`.
+  """
+  time, pair = moved.time, prepared.pair
+  near = jnp.stack([1 - time, time])[None, :, None, None, None]
+  weight = near * (moved.weight > 0)
+  nothing = jnp.sum(weight, 1, keepdims=True) == 0
+  weight = jnp.where(nothing, near, weight)
+  frames = jnp.where(nothing, pair, moved.frames)
+  total = jnp.sum(weight, 1)
+  frame = jnp.sum(weight * frames, 1) / total
+  return Output(frame, weight[:, 0] / total)
