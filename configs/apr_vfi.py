@@ -1,0 +1,383 @@
+"""APR-VFI: frame interpolation by patch-level routing (Chen et al., 2024).
+
+python -m vidpred_jax.main --config=configs/apr_vfi.py:demo --workdir=runs/vfi
+
+The paper's recipe is three runs on Vimeo90K triplets, each beginning with the
+weights of the one before in runs/apr_vfi/stage1 and stage2:
+
+  stage1     everything, on whole images: 800k steps
+  stage2     synthesis by patches of 64x64, the flow frozen: 200k
+  stage3     and with the router, what the paper calls APR-VFI: 200k; this is
+             what there is without a variant
+  static     the model without the router; by itself the same as stage1, after
+             others, such as `demo,static`, it leaves their schedule as it is
+
+PSNR and SSIM of the paper, tera multiply-adds of 2048x1080; ours: not measured
+yet, the data are gigabytes. The metrics are those of the protocols.
+
+  variants                 Xiph-2K (on_xiph2k)  Xiph-"4K" (on_xiph4k)
+  stage1, static           36.67/0.967  1.730   34.02/0.946  1.730   Table 1
+  stage3                   36.46/0.966  1.220   33.90/0.944  1.271
+  stage3,keep_2_5_7_10     36.49/0.965          33.90/0.944  1.341   Table 3
+  stage3,keep_2_4_6_8      36.45/0.965          33.87/0.944  1.296
+  stage3,keep_5_5_5_5      36.45/0.965          33.84/0.943  1.389
+  stage3,keep_9_6_4_1      36.42/0.965          33.86/0.944  1.504
+  stage2,patch8            36.48/0.966          33.89/0.945          Table 2
+  stage2,patch16           36.54/0.966          33.92/0.945
+  stage2,patch32           36.61/0.967          33.90/0.945
+  stage2                   36.64/0.967          34.02/0.946
+  stage2,patch128          36.67/0.967          34.05/0.946
+  stage3,by_image          36.42/0.9654         33.86/0.9435         Table 4
+  stage3,by_reconstruction 36.42/0.9655         33.84/0.9436
+  static,concat            36.68/0.9672         33.97/0.9457         Table 5
+  static,unfused           36.64/0.9670         33.93/0.9456
+
+On Vimeo90K 36.05 dB (static), 0.2 dB less with the router.
+
+Others, separated by commas and applied in the order given:
+
+  demo       photographs in motion, a small model, minutes on a CPU
+  smoke      the same in seconds, to see that everything runs
+  videos     your own video files: --config.data.root=FOLDER
+  x2, x4, x8 one, three or seven frames between two: `videos,x4`
+  small      a small model and a run of minutes: `videos,small` for a CPU
+  ebme       the flow network has EBME's weights, which are converted to
+             weights/ebme, and keeps them; the rest is trained from scratch
+  warp       no synthesis network, the mean of both frames warped: `ebme,warp`
+  vimeo      Vimeo90K triplets; also without a variant
+  septuplets Vimeo90K septuplets, five frames between the outer two
+  x4k        X4K1000FPS, x8
+  on_vimeo, on_septuplets, on_ucf101, on_snufilm_easy, on_snufilm_medium,
+  on_snufilm_hard, on_snufilm_extreme, on_x4k, on_middlebury, on_xiph2k,
+  on_xiph4k  evaluate on these whatever was trained on; SNU-FILM and Middlebury
+             have frames of several sizes, so one clip at a time
+  bf16       computes in bfloat16; parameters, flow and warping stay float32
+
+`python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
+NAME is vimeo90k, vimeo90k_septuplets, ucf101_triplets, snufilm_easy and so on,
+x4k1000fps, middlebury, xiph_2k or xiph_4k.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variants: str = '') -> ConfigDict:
+  """The configuration with the named variants applied."""
+  config = ConfigDict()
+
+  # What is trained.
+  config.system = 'apr_vfi'  # one of systems.SYSTEMS
+  # Of a clip: what is seen and what is asked.
+  config.frames = ConfigDict({'context': (0, 2), 'target': (1,)})
+  config.model = ConfigDict()  # arguments of systems/apr_vfi.py:make
+  config.model.synthesis = 'routed'  # or patches, whole, warp
+  config.model.patch = 64  # side of a patch, Table 2
+  config.model.keep_ratios = (0.1, 0.4, 0.6, 0.9)  # kr_1..kr_d, Table 3
+  config.model.inference_routing = 'argmax'  # or ratios, reference, all
+  config.model.supervision = 'warped'  # or image, reconstruction: Table 4
+  config.model.fusion = 'add'  # or concat, none: Table 5
+  config.model.widths = (80, 96, 96, 48, 32)  # of the blocks
+  config.model.depths = (2, 5, 4, 3, 3)  # their convolutions
+  config.model.features = 32  # channels between the blocks
+  config.model.context_channels = 16  # features of a frame for each block
+  config.model.context_hidden = 48  # channels of what makes them
+  config.model.levels = None  # of the flow's pyramid; None: by the width
+  config.model.train_flow = False  # whether the flow has a gradient
+  config.model.temperature = 1.0  # of the Gumbel-softmax
+  config.model.census_weight = 0.1  # lambda_1, eq. (4)
+  config.model.apr_weight = 0.01  # lambda_2, eq. (4)
+  config.model.dtype = 'float32'  # of the computation; or bfloat16
+  config.features = ConfigDict()  # weight files of frozen nets: none
+
+  # Data. `data` goes to the source in training and evaluation.
+  config.data = ConfigDict()  # arguments of the source
+  config.data.source = 'frames'  # one of data.SOURCES
+  config.data.dataset = 'vimeo90k'  # one of data/protocols.py
+  config.data.root = 'data/vimeo90k'  # where it lies
+  config.data.size = (256, 448)  # H, W; None: as on disk
+  config.augment = ConfigDict()  # in training only
+  config.augment.crop = (256, 256)  # H, W; None: the whole frame
+  config.augment.flip = True  # left-right and upside down
+  config.augment.rotate = True  # by quarter turns
+  config.augment.reverse_time = True  # last frame first
+  config.augment.reverse_channels = True  # RGB to BGR
+  config.workers = 4  # processes that load data
+
+  # Training.
+  config.seed = 0  # of weights, data order and routes
+  config.batch_size = 32  # clips, over all devices and processes
+  config.steps = 200_000
+  config.accumulate = 1  # micro-batches per batch
+  config.schedule = ConfigDict()  # arguments of optim.schedule
+  config.schedule.name = 'cosine'  # or constant, onecycle, step
+  config.schedule.peak = 2e-4  # highest learning rate
+  config.schedule.final = 2e-5  # learning rate at the end
+  config.schedule.warmup = 2000  # steps from 0 to the peak
+  config.optim = ConfigDict()  # arguments of optim.make
+  config.optim.name = 'adamw'  # or adam
+  config.optim.b1 = 0.9  # decay of the mean of the gradients
+  config.optim.b2 = 0.999  # decay of the mean of their squares
+  config.optim.weight_decay = 1e-4  # of every parameter
+  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
+  config.optim.frozen = ('flow/.*',)  # expressions for parameter names
+  config.ema = ConfigDict({'decay': 0.0, 'every': 1, 'start': 0})  # 0: none
+  config.init_from = 'runs/apr_vfi/stage2'  # weights or a run to start from
+  # Which of its parameters to take: the router is new.
+  config.init_match = '(flow|context|synthesis)/.*'
+  config.shard_params = False  # split parameters over the devices too
+  config.log_every = 100  # steps
+  config.checkpoint_every = 2000  # steps
+  config.keep = 2  # newest checkpoints kept
+
+  # Evaluation.
+  config.eval = ConfigDict()  # the protocol
+  config.eval.frames = ConfigDict({'context': (0, 2), 'target': (1,)})
+  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
+  config.eval.batch_size = 1  # clips, over all devices and processes
+  # Conventions by name, see metrics/__init__.py.
+  config.eval.metrics = ('psnr/float', 'ssim/matlab3d')
+  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
+  config.eval.i3d = ''  # weights for fvd/*
+  config.eval.samples = 1  # futures of each clip, of a stochastic system
+  config.eval.samples_at_once = 0  # of these drawn together; 0: all
+  config.eval.mean_frame = 0  # training clips of this baseline; 0: without it
+  config.eval.limit = 0  # clips; 0: all
+  config.eval.seed = 0  # of stochastic predictions
+  config.eval.every = 0  # steps between evaluations in training; 0: none
+  config.eval.quick_limit = 64  # clips of those evaluations
+  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
+  config.eval.show = 4  # clips in picture.png and the film
+  config.eval.show_as = 'mp4'  # or gif
+  config.eval.show_fps = 2  # of the film
+  config.lock()
+
+  named = [v for v in variants.split(',') if v]
+  unknown = sorted(set(named) - set(VARIANTS))
+  if unknown:
+    raise ValueError(
+      f'configs/apr_vfi.py has no variant {", ".join(unknown)}; it has '
+      f'{", ".join(VARIANTS)}.'
+    )
+  for name in named:
+    VARIANTS[name](config)
+  return config
+
+
+def _static(config):
+  config.model.synthesis = 'whole'
+  _from_scratch(config)
+
+
+def _from_scratch(config):
+  """No weights to begin with, so the flow is trained, too."""
+  config.model.train_flow = True
+  config.optim.frozen = ()
+  config.init_from = ''
+  config.init_match = '.*'
+
+
+def _stage1(config):
+  _static(config)
+  config.steps = 800_000
+
+
+def _stage2(config):
+  _continued(config, 'patches', 'stage1')
+
+
+def _stage3(config):
+  _continued(config, 'routed', 'stage2')
+
+
+def _continued(config, synthesis, before):
+  config.model.synthesis = synthesis
+  config.model.train_flow = False
+  config.optim.frozen = ('flow/.*',)
+  config.init_from = f'runs/apr_vfi/{before}'
+  config.init_match = '(flow|context|synthesis)/.*'
+  config.steps = 200_000
+
+
+def _ebme(config):
+  config.model.train_flow = False
+  config.optim.frozen = ('flow/.*',)
+  config.init_from = 'weights/ebme'  # what vidpred_jax.convert wrote
+  config.init_match = 'flow/.*'
+
+
+def _model(**settings):
+  def apply(config):
+    config.model.update(settings)
+
+  return apply
+
+
+def _frames(config, context, target, eval_target=None):
+  config.frames = ConfigDict({'context': context, 'target': target})
+  config.eval.frames = ConfigDict(
+    {'context': context, 'target': eval_target or target}
+  )
+
+
+def _between(factor):
+  """Frames `factor` apart are seen, those between asked for."""
+
+  def apply(config):
+    _frames(config, (0, factor), tuple(range(1, factor)))
+
+  return apply
+
+
+def _published(name, size):
+  """The fields of `data` for one of data/protocols.py."""
+  return ConfigDict(
+    {
+      'source': 'frames',
+      'dataset': name,
+      'root': f'data/{name}',
+      'size': size,
+    }
+  )
+
+
+def _vimeo(config):
+  config.data = _published('vimeo90k', (256, 448))
+  config.eval.data = ConfigDict()
+  _frames(config, (0, 2), (1,))
+
+
+def _septuplets(config):
+  config.data = _published('vimeo90k_septuplets', (256, 448))
+  config.eval.data = ConfigDict()
+  _frames(config, (0, 6), (1, 3, 5), (1, 2, 3, 4, 5))
+
+
+def _x4k(config):
+  config.data = _published('x4k1000fps', None)
+  config.eval.data = ConfigDict()
+  _frames(config, (0, 8), (2, 4, 6), tuple(range(1, 8)))
+  config.eval.batch_size = 1
+
+
+def _on(name, size=None, root=None, last=2, metrics=None):
+  """Evaluates on one of data/protocols.py, frames 0 and `last` being seen."""
+
+  def apply(config):
+    config.eval.data = _published(name, size)
+    config.eval.data.root = f'data/{root or name}'
+    config.eval.frames.context = (0, last)
+    config.eval.frames.target = tuple(range(1, last))
+    config.eval.batch_size = 1
+    config.eval.limit = 0
+    config.eval.metrics = metrics or ('psnr/float', 'ssim/matlab3d')
+
+  return apply
+
+
+def _on_xiph(name):
+  metrics = ('psnr/round8', 'ssim/skimage7_dr255')
+  return _on(name, (1080, 2048), 'xiph', metrics=metrics)
+
+
+def _videos(config):
+  config.eval.data = ConfigDict()
+  config.data = ConfigDict()
+  config.data.source = 'videos'
+  config.data.root = 'data/videos'  # a folder, a file or a pattern
+  config.data.size = (256, 448)
+  config.data.test_fraction = 0.2  # of the files
+  config.data.step = 1  # distance of successive frames
+  config.data.on_error = 'skip'  # or raise, for files that cannot be read
+  config.steps = 100_000
+  config.eval.batch_size = 4
+
+
+def _small(config):
+  _from_scratch(config)
+  config.model.patch = 16
+  config.model.widths = (24, 24, 16)
+  config.model.depths = (1, 1, 1)
+  config.model.keep_ratios = (0.3, 0.7)
+  config.model.features = 12
+  config.model.context_channels = 4
+  config.model.context_hidden = 8
+  config.model.levels = 2  # of the flow's pyramid, whatever the width
+  config.batch_size = 4
+  config.steps = 1500
+  config.schedule.peak = 1e-3
+  config.schedule.warmup = 50
+  config.optim.clip_norm = 1.0
+  config.workers = 0
+  config.log_every = 100
+  config.checkpoint_every = 500
+  config.augment.crop = (64, 64)
+
+
+def _demo(config):
+  config.eval.data = ConfigDict()
+  config.data = ConfigDict({'source': 'photos', 'size': (96, 96)})
+  config.data.max_speed = 2.5  # pixels per frame
+  config.eval.batch_size = 8
+  config.eval.metrics = ('psnr/float', 'ssim/matlab3d')
+  _frames(config, (0, 2), (1,))
+  _small(config)
+
+
+def _smoke(config):
+  _demo(config)
+  config.model.widths = (8, 8)
+  config.model.depths = (1, 1)
+  config.model.keep_ratios = (0.5,)
+  config.model.levels = 1
+  config.data.size = (64, 64)
+  config.augment.crop = (32, 32)
+  config.steps = 6
+  config.schedule.warmup = 2
+  config.log_every = 2
+  config.checkpoint_every = 3
+  config.eval.limit = 8
+  config.eval.show = 2
+
+
+VARIANTS = {
+  'stage1': _stage1,
+  'stage2': _stage2,
+  'stage3': _stage3,
+  'static': _static,
+  'demo': _demo,
+  'smoke': _smoke,
+  'videos': _videos,
+  'x2': _between(2),
+  'x4': _between(4),
+  'x8': _between(8),
+  'small': _small,
+  'ebme': _ebme,
+  'warp': _model(synthesis='warp'),
+  'vimeo': _vimeo,
+  'septuplets': _septuplets,
+  'x4k': _x4k,
+  'keep_2_5_7_10': _model(keep_ratios=(0.2, 0.5, 0.7, 1.0)),
+  'keep_2_4_6_8': _model(keep_ratios=(0.2, 0.4, 0.6, 0.8)),
+  'keep_5_5_5_5': _model(keep_ratios=(0.5, 0.5, 0.5, 0.5)),
+  'keep_9_6_4_1': _model(keep_ratios=(0.9, 0.6, 0.4, 0.1)),
+  'patch8': _model(patch=8),
+  'patch16': _model(patch=16),
+  'patch32': _model(patch=32),
+  'patch128': _model(patch=128),
+  'by_image': _model(supervision='image'),
+  'by_reconstruction': _model(supervision='reconstruction'),
+  'concat': _model(fusion='concat'),
+  'unfused': _model(fusion='none'),
+  'on_vimeo': _on('vimeo90k', (256, 448)),
+  'on_septuplets': _on('vimeo90k_septuplets', (256, 448), last=6),
+  'on_ucf101': _on('ucf101_triplets', (256, 256)),
+  'on_snufilm_easy': _on('snufilm_easy', root='snufilm'),
+  'on_snufilm_medium': _on('snufilm_medium', root='snufilm'),
+  'on_snufilm_hard': _on('snufilm_hard', root='snufilm'),
+  'on_snufilm_extreme': _on('snufilm_extreme', root='snufilm'),
+  'on_x4k': _on('x4k1000fps', last=8),
+  'on_middlebury': _on('middlebury'),
+  'on_xiph2k': _on_xiph('xiph_2k'),
+  'on_xiph4k': _on_xiph('xiph_4k'),
+  'bf16': _model(dtype='bfloat16'),
+}
