@@ -20,7 +20,7 @@ from vidpred_jax import params, systems
 from vidpred_jax.convert import weights
 from vidpred_jax.convert.networks import FEATURES, alexnet, i3d, lpips, vgg19
 from vidpred_jax.convert.weights import read_torch
-from vidpred_jax.models import dmvfn, simvp
+from vidpred_jax.models import dmvfn, rvd, simvp
 
 __all__ = [
   'FEATURES',
@@ -73,6 +73,41 @@ def _weights_of_simvp(state_dict):
   }
 
 
+# What the reference computes from N and keeps among its weights.
+_SCHEDULE_OF_RVD = {
+  'betas',
+  'alphas_cumprod',
+  'alphas_cumprod_prev',
+  'sqrt_alphas_cumprod',
+  'sqrt_one_minus_alphas_cumprod',
+  'log_one_minus_alphas_cumprod',
+  'sqrt_recip_alphas_cumprod',
+  'sqrt_recipm1_alphas_cumprod',
+  'posterior_variance',
+  'posterior_log_variance_clipped',
+  'posterior_mean_coef1',
+  'posterior_mean_coef2',
+}
+
+
+def _rvd(
+  state_dict, expected, *, depth: int = 1600, sigma: float | None = None
+):
+  """RVD's `state_dict`, 'model' or 'ema' of the published file."""
+  has_mean = any(name.startswith('transform_fn.') for name in state_dict)
+  if has_mean and sigma != 1:
+    raise ValueError(
+      f'They were trained with sigma=1; got sigma={sigma} (None is the 2 of '
+      'the paper). Set sigma=1.'
+    )
+  trained = len(state_dict.get('betas', range(depth)))
+  if trained != depth:
+    raise ValueError(f'They were trained with depth={trained}; got {depth}.')
+  names = rvd.torch_names(params.flatten(expected))
+  own = {k: x for k, x in state_dict.items() if k not in _SCHEDULE_OF_RVD}
+  return weights.rearrange(names, own, expected)
+
+
 def _clip_of_dmvfn(state_dict):
   del state_dict
   return systems.Frames((0, 1), (2,)), (4, 4)
@@ -84,6 +119,11 @@ def _clip_of_simvp(state_dict):
   count, *size = simvp.torch_clip(shapes)
   context, target = range(count), range(count, 2 * count)
   return systems.Frames(tuple(context), tuple(target)), size
+
+
+def _clip_of_rvd(state_dict):
+  del state_dict
+  return systems.Frames((0, 1), (2, 3, 4, 5, 6, 7)), (1, 1)
 
 
 class _Converter(NamedTuple):
@@ -101,6 +141,7 @@ class _Converter(NamedTuple):
 
 CONVERTERS = {
   'dmvfn': _Converter(_dmvfn, _clip_of_dmvfn),
+  'rvd': _Converter(_rvd, _clip_of_rvd),
   'simvp': _Converter(_simvp, _clip_of_simvp),
 }
 
@@ -127,15 +168,20 @@ def from_torch(
   """Variables of a system from a published `state_dict`.
 
   Args:
-    system_name: a system whose original was published in PyTorch: 'dmvfn' or
-      'simvp' (OpenSTL, any translator).
+    system_name: a system whose original was published in PyTorch: 'dmvfn',
+      'rvd', or 'simvp' (OpenSTL, any translator).
     state_dict: `{name: array}`, as from `read_torch`; anything NumPy can take.
     **settings: of the system where they differ from its defaults, but for
       `frames`, and of the conversion. For 'dmvfn': `channel_order='bgr'` (as
       published: colours are read in the order of OpenCV, so the input channels
       are reversed and the variables expect RGB like all others) or `'rgb'`
       (left as they are). For 'simvp' the number of context frames is the
-      weights'; sizes and the translator are settings of the system.
+      weights'; sizes and the translator are settings of the system. For 'rvd'
+      `sigma=1` must be given, with which the published code trains (the
+      paper's 2 is the default of the system), and its `depth` is compared.
+      The file holds weights twice: `read_torch` needs the key 'model', what
+      was trained and what the published evaluation loads, or 'ema', its
+      average.
 
   Returns:
     `{'params': ...}` and the system's other collections, NumPy float32.
