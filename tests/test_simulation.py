@@ -73,6 +73,14 @@ def test_the_same_settings_give_the_same_films(films, tmp_path):
     simulation.generate(tmp_path, SETTINGS)
 
 
+def test_trajectories_do_not_see_each_other(films):
+  """All at once they are what they are one by one."""
+  made = np.zeros((2, 5, 20, 32), np.uint8)
+  simulation.simulate(SETTINGS, 'train', made, together=2)
+  alone = np.load(films / 'train.npy')
+  assert np.abs(made.astype(int) - alone).max() <= 1
+
+
 def test_a_frame_is_the_vorticity_by_its_scale(films):
   """By hand: tick by tick, from the velocity, means of 2x2 nodes."""
   from vidpred_jax.ops import lattice

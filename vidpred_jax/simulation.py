@@ -138,7 +138,13 @@ def make_advance(settings: vortices.Settings):
   return jax.vmap(advance, in_axes=(0, 0, 0, None))
 
 
-def simulate(settings: vortices.Settings, split: str, films, bar=None) -> None:
+def simulate(
+  settings: vortices.Settings,
+  split: str,
+  films,
+  bar=None,
+  together: int | None = None,
+) -> None:
   """Fills the films of a split.
 
   Args:
@@ -146,13 +152,15 @@ def simulate(settings: vortices.Settings, split: str, films, bar=None) -> None:
     split: 'train' or 'test'.
     films: an array uint8 [E, T, *size] to write to, E trajectories.
     bar: is told of each frame, by `update(number of trajectories)`.
+    together: how many trajectories advance at once; None: as is fast here.
 
   Raises:
     ValueError: if the flow grows without bounds.
   """
   room = channel(settings)
   advance = runtime.jit(make_advance(settings), donate_argnums=0)
-  together = 1 if jax.default_backend() == 'cpu' else len(films)
+  if together is None:
+    together = 1 if jax.default_backend() == 'cpu' else len(films)
   moments = settings.spin_up + films.shape[1] + 1
   device_room = jax.tree.map(jnp.asarray, room)
   for first in range(0, len(films), together):
