@@ -60,6 +60,7 @@ ALLOWED = {
   'predictor': ('runtime', 'systems', 'tiles'),
   'predict': (
     'checkpoint',
+    'data.files',
     'picture',
     'predictor',
     'runtime',
