@@ -144,3 +144,104 @@ def test_differential_divergence_is_that_of_the_changes():
     jnp.array(pred[:, :2]), jnp.array(target[:, :2])
   )
   assert short == 0
+
+
+def census_by_definition(a, b, size=7):
+  """Pixel by pixel, float64."""
+  grey = [
+    255 * np.asarray(x, np.float64) @ np.array([0.299, 0.587, 0.114])
+    for x in (a, b)
+  ]
+  reach, total, count = size // 2, 0.0, 0
+  batch, height, width = grey[0].shape
+  for i in range(batch):
+    for y in range(reach, height - reach):
+      for x in range(reach, width - reach):
+        signs = []
+        for image in grey:
+          window = image[
+            i, y - reach : y + reach + 1, x - reach : x + reach + 1
+          ]
+          change = window - image[i, y, x]
+          signs.append(change / np.sqrt(0.81 + change**2))
+        distance = (signs[0] - signs[1]) ** 2
+        total += np.sum(distance / (0.1 + distance))
+        count += size**2
+  return total / count
+
+
+def test_census_agrees_with_its_definition():
+  a, b = jax.random.uniform(jax.random.key(0), (2, 2, 9, 12, 3))
+  np.testing.assert_allclose(
+    jax.jit(losses.census)(a, b), census_by_definition(a, b), rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    losses.census(a, b, size=3), census_by_definition(a, b, 3), rtol=1e-4
+  )
+  with pytest.raises(ValueError, match='6x12.*7 pixels'):
+    losses.census(a[:, :6], b[:, :6])
+
+
+def test_census_does_not_see_brightness_but_structure():
+  a = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3), maxval=0.5)
+  loss = jax.jit(jax.value_and_grad(losses.census))
+  brighter, _ = loss(a + 0.3, a)
+  np.testing.assert_allclose(brighter, 0, atol=1e-5)
+  mirrored, gradient = loss(a, a[:, :, ::-1])
+  assert 0.2 < mirrored < 1
+  assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+
+
+def test_edge_holes_reach_the_border_in_a_straight_line():
+  weight = np.array(
+    [
+      [0, 1, 1, 0, 1],
+      [0, 0, 1, 1, 1],
+      [1, 1, 0, 1, 1],
+      [1, 1, 1, 1, 0],
+    ],
+    np.float32,
+  )
+  edge = losses.edge_holes(jnp.asarray(weight)[None, ..., None])[0, ..., 0]
+  expected = 1 - weight
+  expected[2, 2] = 0  # within the image
+  np.testing.assert_array_equal(edge, expected)
+
+
+def test_patch_difference_is_the_greatest_mean_of_4x4():
+  difference = np.random.default_rng(0).uniform(size=(2, 16, 24, 1))
+  ours = losses.patch_difference(jnp.float32(difference), 8)
+  assert ours.shape == (2, 2, 3)
+  for b, i, j in np.ndindex(2, 2, 3):
+    part = difference[b, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8, 0]
+    cells = [part[y : y + 4, x : x + 4].mean() for y in (0, 4) for x in (0, 4)]
+    np.testing.assert_allclose(ours[b, i, j], max(cells), rtol=1e-5)
+  odd = losses.patch_difference(jnp.float32(difference[:, :13, :17]), 8)
+  assert odd.shape == (2, 2, 3)
+
+
+def test_reference_routes_are_the_patches_that_differ_most():
+  differences = jax.random.uniform(jax.random.key(2), (2, 4, 5))
+  ratios = (0.1, 0.4, 0.6, 0.9)
+  routes = losses.reference_routes(differences, ratios)
+  assert routes.shape == (2, 4, 5, 4)
+  np.testing.assert_array_equal(
+    routes.sum((1, 2)), [[2, 8, 12, 18], [2, 8, 12, 18]]
+  )
+  for image, route in zip(np.asarray(differences), np.asarray(routes)):
+    for k in range(4):
+      chosen = route[..., k] == 1
+      assert image[chosen].min() > image[~chosen].max()
+    # The more a patch differs, the more blocks it goes through.
+    assert np.all(np.diff(route, axis=-1) >= 0)
+
+
+def test_route_distance_teaches_the_routes_only():
+  routes = jnp.asarray([1.0, 0.0, 1.0, 0.0])
+  reference = jnp.asarray([1.0, 1.0, 0.0, 0.0])
+  value, (of_routes, of_reference) = jax.value_and_grad(
+    losses.route_distance, argnums=(0, 1)
+  )(routes, reference)
+  np.testing.assert_allclose(value, 0.5)
+  np.testing.assert_allclose(of_routes[1:3], [-0.25, 0.25])
+  np.testing.assert_array_equal(of_reference, 0)

@@ -316,6 +316,14 @@ def reference_routes(
 
 
 def route_distance(routes: jax.Array, reference: jax.Array) -> jax.Array:
-  """Mean absolute difference of two route maps, L_apr of equation 4."""
+  """Mean absolute difference of two route maps (APR-VFI's L_apr, equation 4).
+
+  Args:
+    routes: [B, nh, nw, d] in [0, 1].
+    reference: the same; it gets no gradient.
+
+  Returns:
+    A scalar.
+  """
   chex.assert_equal_shape([routes, reference])
   return jnp.mean(jnp.abs(routes - jax.lax.stop_gradient(reference)))

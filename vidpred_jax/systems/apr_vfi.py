@@ -10,11 +10,14 @@ The paper's three stages of training are three settings of `synthesis`:
 parameters frozen. 'warp' has no synthesis network at all, for weights of the
 flow alone.
 
-Where the paper is silent: the route map in the loss is the one drawn, binary,
-with the gradient of the Gumbel-softmax at temperature 1; the census transform
-is `losses.census`; differences are means over colours of absolute values; the
-hole region around a warped image's edge is `losses.edge_holes`; predictions are
-cut off at 0 and 1, but not in the loss.
+Where the paper is silent: gates in training are drawn by the straight-through
+Gumbel-softmax at temperature 1, but what the loss compares with the reference
+route map are the router's probabilities (with the binary gates in their place
+it does not learn: on a clip that is still on one side and noise on the other it
+ends with one route for all); the census transform is `losses.census`;
+differences are means over colours of absolute values; the hole region around a
+warped image's edge is `losses.edge_holes`; predictions are cut off at 0 and 1,
+but not in the loss.
 """
 
 import functools
@@ -173,7 +176,8 @@ def make(
           routes = reference(pair[:, 0] - pair[:, 1])
         else:
           routes = reference(output.frame - truth)
-        metrics['apr'] = losses.route_distance(gates, routes)
+        chances = jax.nn.softmax(logits, -1)[..., 1]
+        metrics['apr'] = losses.route_distance(chances, routes)
         metrics['blocks'] = 1 + jnp.mean(jnp.sum(hard, -1))
         total += apr_weight * metrics['apr']
       metrics['charbonnier'] = losses.charbonnier(output.frame, truth)

@@ -1,0 +1,270 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vidpred_jax import losses, systems
+from vidpred_jax.models import apr_vfi
+from vidpred_jax.systems import base
+
+SETTINGS = {
+  'widths': (8, 8, 4),
+  'depths': (1, 0, 0),
+  'features': 4,
+  'context_channels': 2,
+  'context_hidden': 4,
+  'keep_ratios': (0.25, 0.5),
+  'patch': 8,
+  'levels': 1,
+}
+MIDDLE = systems.Frames((0, 2), (1,))
+
+
+def made(frames=MIDDLE, **extra):
+  return systems.make('apr_vfi', frames=frames, **SETTINGS | extra)
+
+
+def clip(length=3, size=(24, 37)):
+  """A random pattern that moves by (2, 1) a frame."""
+  scene = jax.random.uniform(jax.random.key(0), (2, 80, 99, 3))
+  return jnp.stack(
+    [
+      scene[:, 20 - t : 20 - t + size[0], 40 - 2 * t : 40 - 2 * t + size[1]]
+      for t in range(length)
+    ],
+    1,
+  )
+
+
+@functools.cache
+def variables(**extra):
+  """Random ones, of which the flow is made larger."""
+  system = made(**extra)
+  shapes = jax.eval_shape(system.init, jax.random.key(0), clip())
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    bound = 1 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+    return rng.uniform(-bound, bound, leaf.shape).astype(np.float32)
+
+  tree = jax.tree.map(draw, shapes)
+  tree['params']['flow']['estimator']['conv_5']['kernel'] *= 8
+  return tree
+
+
+@functools.cache
+def explain(frames=MIDDLE, **extra):
+  return jax.jit(made(frames, **extra).explain)
+
+
+def explained(weights, context, frames=MIDDLE, **extra):
+  return explain(frames, **extra)(weights, context, jax.random.key(0))
+
+
+@functools.cache
+def loss(frames=MIDDLE, **extra):
+  return jax.jit(made(frames, **extra).loss)
+
+
+def without_router(weights):
+  params = {k: v for k, v in weights['params'].items() if k != 'router'}
+  return {'params': params}
+
+
+def test_several_times_are_each_like_one_alone():
+  video = clip(5)
+  context = base.take(video, (0, 4))
+  both = systems.Frames((0, 4), (2, 3))
+  frames, details = explained(variables(), context, both)
+  assert frames.shape == (2, 2, 24, 37, 3)
+  alone, own = explained(variables(), context)  # in the middle as well
+  np.testing.assert_allclose(frames[:, :1], alone, atol=1e-5)
+  for name, value in own.items():
+    np.testing.assert_allclose(details[name][:, :1], value, atol=1e-5)
+  flow = np.asarray(details['flow'])
+  assert np.abs(flow).max() > 0.1
+  np.testing.assert_allclose(flow[:, 1], 1.5 * flow[:, 0], rtol=1e-4, atol=1e-6)
+  assert np.abs(frames[:, 1] - frames[:, 0]).max() > 1e-3
+
+
+def test_details_tell_the_routes():
+  _, details = explained(
+    variables(), clip()[:, ::2], inference_routing='ratios'
+  )
+  routes, blocks = details['routes'], details['blocks']
+  assert routes.shape == (2, 1, 24, 37, 1)
+  # 3 x 5 patches: a quarter and a half of them, rounded.
+  np.testing.assert_allclose(blocks[:, 0], [[1, 4 / 15, 8 / 15]] * 2, rtol=1e-6)
+  patches = np.asarray(routes)[:, 0, ::8, ::8, 0]
+  np.testing.assert_allclose(
+    2 * patches.sum((1, 2)), 15 * blocks[:, 0, 1:].sum(-1), rtol=1e-5
+  )
+
+
+def test_inference_routes():
+  """All and none of the patches; the reference is that of the loss."""
+  pair = clip()[:, ::2]
+  weights = variables()
+  bias = np.zeros(4, np.float32)
+  shares = {}
+  for name, tilt in (('none', [9, -9] * 2), ('all', [-9, 9] * 2)):
+    tree = jax.tree.map(lambda x: x, weights)
+    linear = {**tree['params']['router']['linear'], 'bias': bias + tilt}
+    tree['params']['router'] = {**tree['params']['router'], 'linear': linear}
+    frames, details = explained(tree, pair)
+    shares[name] = frames
+    np.testing.assert_allclose(details['blocks'][:, 0, 1:], name == 'all')
+  every, _ = explained(without_router(weights), pair, synthesis='patches')
+  np.testing.assert_allclose(every, shares['all'], atol=1e-6)
+  assert np.abs(every - shares['none']).max() > 1e-4
+  _, details = explained(weights, pair, inference_routing='reference')
+  np.testing.assert_allclose(
+    details['blocks'][:, 0], [[1, 4 / 15, 8 / 15]] * 2, rtol=1e-6
+  )
+
+
+def test_plain_warping_needs_the_flow_only():
+  system = made(synthesis='warp')
+  weights = variables()
+  flow_only = {'params': {'flow': weights['params']['flow']}}
+  shapes = jax.eval_shape(system.init, jax.random.key(0), clip())
+  assert jax.tree.structure(shapes) == jax.tree.structure(flow_only)
+  frames, details = explained(flow_only, clip()[:, ::2], synthesis='warp')
+  assert set(details) == {'flow', 'mask'}
+  assert frames.min() >= 0 and frames.max() <= 1
+  model = apr_vfi.APRVFI(synthesised=False, routed=False)
+
+  def directly(pair):
+    prepared = model.apply(flow_only, pair, 1, method='prepare')
+    moved = model.apply(flow_only, prepared, 0.5, method='move')
+    return apr_vfi.blend(prepared, moved).frame
+
+  np.testing.assert_allclose(
+    frames[:, 0], jax.jit(directly)(clip()[:, ::2]), atol=1e-5
+  )
+
+
+def test_loss_is_that_of_equation_4():
+  video = 0.5 + 0.1 * clip()
+  settings = {'synthesis': 'patches', 'census_weight': 0.3}
+  weights = without_router(variables())
+  params = weights['params']
+  small = {
+    k: 0.1 * params['synthesis'][k] for k in ('head_kernel', 'head_bias')
+  }
+  weights = {'params': params | {'synthesis': params['synthesis'] | small}}
+  total, (collections, metrics) = loss(**settings)(
+    weights, video, jax.random.key(0)
+  )
+  assert collections == {}
+  frames, _ = explained(weights, video[:, ::2], synthesis='patches')
+  assert 0 < frames.min() and frames.max() < 1  # nothing is cut off
+  np.testing.assert_allclose(
+    metrics['charbonnier'],
+    losses.charbonnier(frames[:, 0], video[:, 1]),
+    rtol=1e-4,
+  )
+  np.testing.assert_allclose(
+    metrics['census'], losses.census(frames[:, 0], video[:, 1]), rtol=1e-3
+  )
+  np.testing.assert_allclose(
+    total, metrics['charbonnier'] + 0.3 * metrics['census'], rtol=1e-5
+  )
+
+
+def test_loss_of_several_targets_is_their_mean():
+  video = clip(4)
+  settings = {'synthesis': 'warp', 'census_weight': 0.0}
+  weights = {'params': {'flow': variables()['params']['flow']}}
+
+  def of(*targets):
+    frames = systems.Frames((0, 3), targets)
+    return loss(frames, **settings)(weights, video, jax.random.key(0))[0]
+
+  np.testing.assert_allclose(of(1, 2), (of(1) + of(2)) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize('supervision', ['image', 'reconstruction'])
+def test_router_learns_where_frames_differ(supervision):
+  """The left is still, the right is noise: half of the patches each."""
+  system = made(
+    supervision=supervision,
+    keep_ratios=(0.5, 0.5),
+    apr_weight=1.0,
+    census_weight=0.0,
+    train_flow=False,
+  )
+  noise = jax.random.uniform(jax.random.key(5), (2, 3, 32, 48, 3))
+  still = jnp.broadcast_to(noise[:, :1], noise.shape)
+  video = jnp.where(jnp.arange(48)[:, None] < 24, still, noise)
+  params = variables()['params']
+  # Else frames are moved by a flow that knows nothing.
+  flow = jax.tree.map(jnp.zeros_like, params['flow'])
+
+  def distance(router, key):
+    weights = {'params': params | {'router': router, 'flow': flow}}
+    return system.loss(weights, video, key)
+
+  gradient = jax.jit(jax.grad(distance, has_aux=True))
+  rule = optax.adam(0.02)
+  router, distances = params['router'], []
+  state = rule.init(router)
+  for i in range(25):
+    step, (_, metrics) = gradient(router, jax.random.key(i))
+    step, state = rule.update(step, state)
+    router = optax.apply_updates(router, step)
+    distances.append(float(metrics['apr']))
+  assert distances[0] > 0.3
+  assert np.mean(distances[-5:]) < 0.1
+  np.testing.assert_allclose(metrics['blocks'], 2, atol=0.2)
+
+
+def test_flow_can_be_left_alone():
+  """That it has a gradient otherwise is in the contract."""
+  system = made(synthesis='whole', train_flow=False, census_weight=0.0)
+  weights = without_router(variables())
+
+  def total(params):
+    return system.loss({'params': params}, clip(), jax.random.key(0))[0]
+
+  gradient = jax.jit(jax.grad(total))(weights['params'])
+  sizes = {
+    name: sum(np.abs(g).sum() for g in jax.tree.leaves(part))
+    for name, part in gradient.items()
+  }
+  assert sizes['flow'] == 0 < min(sizes['context'], sizes['synthesis'])
+
+
+@pytest.mark.parametrize(
+  'frames, settings, message',
+  [
+    (((0, 1), (2,)), {}, 'between'),
+    (((0, 2, 4), (1,)), {}, 'two context'),
+    (MIDDLE, {'patch': 6}, 'multiple of 4'),
+    (MIDDLE, {'keep_ratios': (0.1, 0.4)}, '4 shares'),
+    (MIDDLE, {'keep_ratios': (0.1, 0.4, 0.6, 1.2)}, 'shares in'),
+    (MIDDLE, {'depths': (1, 1)}, 'one per width'),
+    (MIDDLE, {'synthesis': 'static'}, 'whole'),
+    (MIDDLE, {'inference_routing': 'gumbel'}, 'argmax'),
+    (MIDDLE, {'supervision': 'flow'}, 'warped'),
+    (MIDDLE, {'fusion': 'sum'}, 'concat'),
+    (MIDDLE, {'levels': 0}, 'None'),
+    (MIDDLE, {'temperature': 0}, 'positive'),
+    (MIDDLE, {'census_weight': -1}, '0 or more'),
+    (MIDDLE, {'dtype': 'float16'}, 'bfloat16'),
+  ],
+)
+def test_what_cannot_be_is_refused(frames, settings, message):
+  with pytest.raises(ValueError, match=message):
+    systems.make('apr_vfi', frames=frames, **settings)
+
+
+def test_half_precision_stays_close():
+  weights, pair = without_router(variables()), clip()[:, ::2]
+  got, _ = explained(weights, pair, synthesis='patches', dtype='bfloat16')
+  assert got.dtype == jnp.float32
+  want, _ = explained(weights, pair, synthesis='patches')
+  np.testing.assert_allclose(np.abs(got - want).mean(), 0, atol=0.02)
