@@ -90,15 +90,19 @@ def test_networks_equal_the_published_ones(shared, name):
   video = jnp.asarray(to_nhwc(case['video'])).swapaxes(0, 1)
   n = jnp.asarray(case['t'], jnp.int32)
 
-  def networks(model, video, noisy, n):
-    state = model.start(len(video), *video.shape[2:4])
-    contexts, mean, state = model.watch(video, state)
-    prepared = model.prepare([c[:, -1] for c in contexts])
-    return contexts, mean, state, model.denoise(noisy, n, prepared)
+  watch = jax.jit(functools.partial(model.apply, method='watch'))
+  state, seen = model.start(len(video), *video.shape[2:4]), []
+  for t in range(6):
+    contexts, mean, state = watch(variables, video[:, t : t + 1], state)
+    seen.append((contexts, mean))
+  contexts, mean = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *seen)
 
-  contexts, mean, state, out = jax.jit(
-    functools.partial(model.apply, method=networks)
-  )(variables, video, to_nhwc(case['x_noisy']), n)
+  def denoise(model, contexts, noisy, n):
+    return model.denoise(noisy, n, model.prepare(contexts))
+
+  out = jax.jit(functools.partial(model.apply, method=denoise))(
+    variables, [c[:, -1] for c in contexts], to_nhwc(case['x_noisy']), n
+  )
   near = functools.partial(np.testing.assert_allclose, rtol=0)
   near(mean.swapaxes(0, 1), to_nhwc(case['mu']), atol=2e-5)
   for i in range(6):

@@ -79,6 +79,32 @@ def test_schedule_equals_the_published_one(shared, depth):
   assert json.loads(bytes(stored['meta_json']))['s'] == 0.008
 
 
+@pytest.mark.parametrize(
+  'name', ['case_a_4level_dim16_C3_32x32', 'case_a2_6level_dim16_C1_64x64']
+)
+def test_a_step_back_equals_the_published_one(shared, name):
+  """With the stored estimate of the noise."""
+  case = np.load(shared / 'parity' / 'rvd' / f'{name}.npz')
+  schedule = diffusion.cosine(json.loads(bytes(case['meta_json']))['cfg']['N'])
+  noisy, noise, out = (
+    jnp.asarray(case[k], jnp.float32)
+    for k in ('x_noisy', 'q_noise', 'denoise_out')
+  )
+  n = jnp.asarray(case['t'], jnp.int32)
+  near = functools.partial(np.testing.assert_allclose, rtol=0, atol=5e-6)
+  near(diffusion.diffuse(schedule, noisy, n, noise), case['q_sample'])
+  clean = diffusion.clean_from_noise(schedule, noisy, n, out)
+  scale = np.abs(case['x_recon_preclip']).max()
+  near(clean, case['x_recon_preclip'], atol=1e-3 * scale)
+  estimate = diffusion.estimator(lambda y, n: out, schedule, clip=2.0)
+  clean = estimate(noisy, n)
+  mean, variance = diffusion.posterior(schedule, clean, noisy, n)
+  near(mean, case['p_mean'])
+  near(variance, case['p_var'])
+  step = diffusion.posterior_step(schedule, clean, noisy, n, noise)
+  near(step, case['p_sample'])
+
+
 @pytest.mark.parametrize('depth', [8, 200, 1600])
 def test_the_schedule_runs_from_clean_to_pure_noise(depth):
   bars = diffusion.cosine(depth).alpha_bars
