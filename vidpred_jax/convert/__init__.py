@@ -20,7 +20,7 @@ from vidpred_jax import params, systems
 from vidpred_jax.convert import weights
 from vidpred_jax.convert.networks import FEATURES, alexnet, i3d, lpips, vgg19
 from vidpred_jax.convert.weights import read_torch
-from vidpred_jax.models import dmvfn, rvd, simvp
+from vidpred_jax.models import dmvfn, ebme, rvd, simvp
 
 __all__ = [
   'FEATURES',
@@ -35,18 +35,22 @@ __all__ = [
 ]
 
 
-def _dmvfn(state_dict, expected, *, channel_order: str = 'bgr'):
-  """DMVFN's published `state_dict`, trained on BGR, for RGB input."""
+def _rearrange_images(names, state_dict, tree, channel_order):
+  """`weights.rearrange` where some layers see images, trained on BGR.
+
+  Args:
+    names: `{torch name: (path, kind, images)}`, see `models.dmvfn.torch_names`.
+    state_dict: `{torch name: array}`.
+    tree: the expected parameters.
+    channel_order: 'bgr': what the layers see is turned to RGB; 'rgb': left.
+
+  Returns:
+    The parameters.
+  """
   if channel_order not in ('bgr', 'rgb'):
     raise ValueError(
       f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
     )
-  tree = expected['params']
-  names = dmvfn.torch_names(
-    num_blocks=sum(name.startswith('block_') for name in tree),
-    spatial_path='spatial_0' in tree['block_0'],
-    router='router' in tree,
-  )
   places = {name: (path, kind) for name, (path, kind, _) in names.items()}
   tree = weights.rearrange(places, state_dict, tree)
   flat = params.flatten(tree)
@@ -54,7 +58,31 @@ def _dmvfn(state_dict, expected, *, channel_order: str = 'bgr'):
     for i in images if channel_order == 'bgr' else ():
       kernel = flat[path]
       kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
-  return {'params': tree}
+  return tree
+
+
+def _dmvfn(state_dict, expected, *, channel_order: str = 'bgr'):
+  """DMVFN's published `state_dict`, trained on BGR, for RGB input."""
+  tree = expected['params']
+  names = dmvfn.torch_names(
+    num_blocks=sum(name.startswith('block_') for name in tree),
+    spatial_path='spatial_0' in tree['block_0'],
+    router='router' in tree,
+  )
+  return {'params': _rearrange_images(names, state_dict, tree, channel_order)}
+
+
+def _apr_vfi(state_dict, expected, *, channel_order: str = 'bgr'):
+  """EBME's `bi-flownet.pkl`, trained on BGR, for RGB input."""
+  if set(expected['params']) != {'flow'}:
+    raise ValueError(
+      'Published are weights of the flow alone. Set synthesis=warp; training '
+      "starts from the result by init_from and init_match='flow/.*'."
+    )
+  tree = expected['params']['flow']
+  names = ebme.torch_names()
+  flow = _rearrange_images(names, state_dict, tree, channel_order)
+  return {'params': {'flow': flow}}
 
 
 def _simvp(state_dict, expected, *, translator: str = 'gsta'):
@@ -108,6 +136,11 @@ def _rvd(
   return weights.rearrange(names, own, expected)
 
 
+def _clip_of_apr_vfi(state_dict):
+  del state_dict
+  return systems.Frames((0, 2), (1,)), (32, 32)
+
+
 def _clip_of_dmvfn(state_dict):
   del state_dict
   return systems.Frames((0, 1), (2,)), (4, 4)
@@ -140,6 +173,7 @@ class _Converter(NamedTuple):
 
 
 CONVERTERS = {
+  'apr_vfi': _Converter(_apr_vfi, _clip_of_apr_vfi),
   'dmvfn': _Converter(_dmvfn, _clip_of_dmvfn),
   'rvd': _Converter(_rvd, _clip_of_rvd),
   'simvp': _Converter(_simvp, _clip_of_simvp),
@@ -169,19 +203,21 @@ def from_torch(
 
   Args:
     system_name: a system whose original was published in PyTorch: 'dmvfn',
-      'rvd', or 'simvp' (OpenSTL, any translator).
+      'rvd', 'simvp' (OpenSTL, any translator), or of 'apr_vfi' the flow
+      (EBME's bi-flownet.pkl, with or without high synthesis).
     state_dict: `{name: array}`, as from `read_torch`; anything NumPy can take.
     **settings: of the system where they differ from its defaults, but for
       `frames`, and of the conversion. For 'dmvfn': `channel_order='bgr'` (as
       published: colours are read in the order of OpenCV, so the input channels
       are reversed and the variables expect RGB like all others) or `'rgb'`
-      (left as they are). For 'simvp' the number of context frames is the
-      weights'; sizes and the translator are settings of the system. For 'rvd'
-      `sigma=1` must be given, with which the published code trains (the
-      paper's 2 is the default of the system), and its `depth` is compared.
-      The file holds weights twice: `read_torch` needs the key 'model', what
-      was trained and what the published evaluation loads, or 'ema', its
-      average.
+      (left as they are). For 'apr_vfi' the same, and `synthesis='warp'` must be
+      given: nothing but the flow was published. For 'simvp' the number of
+      context frames is the weights'; sizes and the translator are settings of
+      the system. For 'rvd' `sigma=1` must be given, with which the published
+      code trains (the paper's 2 is the default of the system), and its `depth`
+      is compared. The file holds weights twice: `read_torch` needs the key
+      'model', what was trained and what the published evaluation loads, or
+      'ema', its average.
 
   Returns:
     `{'params': ...}` and the system's other collections, NumPy float32.
