@@ -59,6 +59,7 @@ x4k1000fps, middlebury, xiph_2k or xiph_4k.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(variants: str = '') -> ConfigDict:
@@ -81,7 +82,9 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.features = 32  # channels between the blocks
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
-  config.model.levels = None  # of the flow's pyramid; None: by the width
+  config.model.levels = placeholder(
+    int
+  )  # of the flow's pyramid; None: by the width
   config.model.train_flow = False  # whether the flow has a gradient
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)

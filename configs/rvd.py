@@ -39,6 +39,7 @@ NAME is bair, kth_64 or cityscapes_128.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(variants: str = '') -> ConfigDict:
@@ -59,9 +60,11 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.predicts = 'noise'  # or clean, the residual
   config.model.error = 'l2'  # or l1
   config.model.shared_step = True  # one n for all frames of a clip
-  config.model.clip = None  # of residuals in sampling; None: what can be
+  config.model.clip = placeholder(
+    float
+  )  # of residuals in sampling; None: what can be
   config.model.sampler = 'ancestral'  # or ddim, dpm++
-  config.model.steps = None  # of the sampler; None: all of them
+  config.model.steps = placeholder(int)  # of the sampler; None: all of them
   config.model.eta = 0.0  # of ddim: 0 draws nothing on the way
   config.model.dtype = 'float32'  # of the computation; or bfloat16
   config.features = ConfigDict()  # weight files of frozen nets: none

@@ -44,6 +44,7 @@ Others, applied in the order given, separated by commas:
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 # Learning rates of the published Moving MNIST configurations.
 TRANSLATORS = {
@@ -80,7 +81,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.mlp_ratio = 8.0  # width of hidden layers, relative
   config.model.drop_path = 0.0  # stochastic depth of the last block
   config.model.first_drop_path = 0.01  # the same of the first, as published
-  config.model.divergence_weight = None  # None: as published, 0.1 for tau
+  # None: as published, 0.1 for tau.
+  config.model.divergence_weight = placeholder(float)
   config.model.dtype = 'float32'  # of the computation; or bfloat16
   config.features = ConfigDict()  # weight files of frozen nets: none
 
