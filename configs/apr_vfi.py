@@ -82,9 +82,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.features = 32  # channels between the blocks
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
-  config.model.levels = placeholder(
-    int
-  )  # of the flow's pyramid; None: by the width
+  config.model.levels = placeholder(int)  # of the flow; None: by the width
   config.model.train_flow = False  # whether the flow has a gradient
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)

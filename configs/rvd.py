@@ -60,9 +60,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.predicts = 'noise'  # or clean, the residual
   config.model.error = 'l2'  # or l1
   config.model.shared_step = True  # one n for all frames of a clip
-  config.model.clip = placeholder(
-    float
-  )  # of residuals in sampling; None: what can be
+  # Of residuals in sampling; None: as far as a frame can be from the mean.
+  config.model.clip = placeholder(float)
   config.model.sampler = 'ancestral'  # or ddim, dpm++
   config.model.steps = placeholder(int)  # of the sampler; None: all of them
   config.model.eta = 0.0  # of ddim: 0 draws nothing on the way
