@@ -1,0 +1,96 @@
+"""How few steps does sampling need? The same weights, several samplers.
+
+  python -m experiments.samplers --checkpoint=runs/rvd
+    [--samplers=ancestral:1600,ancestral:64,ddim:64,dpm++:20] [--clips=16]
+    [--samples=8] [--num_frames=1] [--seeds=1]
+
+Draws futures of test clips of the run's own data and prints CRPS (8-bit units),
+the spread relative to the error, and the time. All samplers see the same clips
+and keys; `--seeds` repeats the first sampler with other keys, which is the
+noise to compare differences with.
+"""
+
+import argparse
+import functools
+import json
+import time
+
+import jax
+import numpy as np
+
+from vidpred_jax import checkpoint, data, metrics, runtime, systems
+from vidpred_jax.systems import base, sampling
+
+METRICS = ('crps/ens', 'crps/fair', 'spread_skill/ratio', 'psnr/float_best')
+
+
+def clips_of(path, frames, count):
+  """`count` test clips of the run's data, spread evenly, uint8 [B, ...]."""
+  config = checkpoint.read_config(path)
+  settings = {**config['data'], **config['eval']['data']}
+  source = data.make_source(
+    settings.pop('source'), split='test', num_frames=frames.length, **settings
+  )
+  numbers = np.linspace(0, len(source) - 1, count).astype(int)
+  return np.stack([source[int(i)]['video'] for i in numbers])
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--checkpoint', required=True)
+  parser.add_argument(
+    '--samplers',
+    default='ancestral:1600,ancestral:64,ddim:64,dpm++:64,dpm++:20,dpm++:10',
+  )
+  parser.add_argument('--clips', type=int, default=16)
+  parser.add_argument('--samples', type=int, default=8)
+  parser.add_argument('--num_frames', type=int, default=1)
+  parser.add_argument('--seeds', type=int, default=1)
+  parser.add_argument('--output', default='')
+  options = parser.parse_args()
+  runtime.setup()
+  frames = systems.Frames(
+    tuple(range(4)), tuple(range(4, 4 + options.num_frames))
+  )
+  video = clips_of(options.checkpoint, frames, options.clips)
+  video = base.as_float(jax.numpy.asarray(video))
+  context = base.take(video, frames.context)
+  target = base.take(video, frames.target)
+  measures = {name: metrics.make(name) for name in METRICS}
+  runs = [(name, 0) for name in options.samplers.split(',')]
+  runs[1:1] = [(runs[0][0], seed) for seed in range(1, options.seeds)]
+  rows = []
+  print(f'{"sampler":>16} {"seed":>4} {"seconds":>8} ' + '  '.join(METRICS))
+  for name, seed in runs:
+    sampler, steps = name.split(':')
+    system, variables = checkpoint.load(
+      options.checkpoint, frames=frames, sampler=sampler, steps=int(steps)
+    )
+    keys = jax.random.split(jax.random.key(seed), options.clips)
+    draw = functools.partial(
+      sampling.draw, system.predict, count=options.samples
+    )
+    compiled = runtime.jit(draw).lower(variables, context, keys).compile()
+    start = time.perf_counter()
+    samples = jax.block_until_ready(compiled(variables, context, keys))
+    row = {'sampler': name, 'seed': seed}
+    row['seconds'] = time.perf_counter() - start
+    values = runtime.jit(functools.partial(metrics.of_samples, measures))(
+      samples, target
+    )
+    for metric, measure in measures.items():
+      means = np.asarray(values[metric], np.float64).mean((0, 1))
+      row[metric] = float(measure.finish(means))
+    rows.append(row)
+    print(
+      f'{name:>16} {seed:4} {row["seconds"]:8.1f} '
+      + '  '.join(f'{row[m]:{len(m)}.4f}' for m in METRICS),
+      flush=True,
+    )
+  if options.output:
+    with open(options.output, 'w') as file:
+      json.dump(rows, file, indent=2)
+
+
+if __name__ == '__main__':
+  main()
