@@ -13,6 +13,7 @@ noise to compare differences with.
 import argparse
 import functools
 import json
+import pathlib
 import time
 
 import jax
@@ -26,7 +27,7 @@ METRICS = ('crps/ens', 'crps/fair', 'spread_skill/ratio', 'psnr/float_best')
 
 def clips_of(path, frames, count):
   """`count` test clips of the run's data, spread evenly, uint8 [B, ...]."""
-  config = checkpoint.read_config(path)
+  config = checkpoint.read_config(pathlib.Path(path))
   settings = {**config['data'], **config['eval']['data']}
   source = data.make_source(
     settings.pop('source'), split='test', num_frames=frames.length, **settings
