@@ -28,7 +28,12 @@ def clip(length=4, seed=0):
 
 @functools.cache
 def variables():
-  return jax.jit(made().init)(jax.random.key(0, impl='rbg'), clip())
+  """Random ones, without compiling how networks begin."""
+  shapes = jax.eval_shape(made().init, jax.random.key(0), clip())
+  random = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: jnp.asarray(random.normal(0, 0.1, x.shape), jnp.float32), shapes
+  )
 
 
 def model(**extra):
@@ -85,7 +90,13 @@ def test_losses_and_gradients_equal_the_published_ones(shared):
     'loss_predtrue_l1': {'predicts': 'clean'},
   }
 
-  def losses(variables):
+  stored = {k[5:]: x for k, x in case.items() if k.startswith('grad/')}
+  assert len(stored) == 10
+  flat = params.flatten(weights_)
+  asked = {names[name][0]: flat[names[name][0]] for name in stored}
+
+  def losses(asked):
+    variables = params.unflatten(flat | asked)
     found = {
       name: rvd.denoising_loss(
         net, variables, video, 2, n, noise, code_process(depth, **changes)
@@ -94,19 +105,14 @@ def test_losses_and_gradients_equal_the_published_ones(shared):
     }
     return found['loss_l1'], found
 
-  (_, found), gradient = jax.jit(jax.value_and_grad(losses, has_aux=True))(
-    weights_
-  )
+  gradient, found = jax.jit(jax.grad(losses, has_aux=True))(asked)
   for name in kinds:
     np.testing.assert_allclose(found[name], case[f'{name}64'], atol=2e-6)
-  flat = params.flatten(gradient)
-  stored = {k[5:]: x for k, x in case.items() if k.startswith('grad/')}
-  assert len(stored) == 10
   for name, theirs in stored.items():
     path, layout = names[name]
-    ours = np.asarray(flat[path], np.float64)
-    theirs = theirs.transpose(weights.AXES[layout] if theirs.ndim > 1 else (0,)
-      ) if layout != 'plane' else theirs.reshape(-1)  # fmt: skip
+    axes, ours = weights.AXES[layout], np.asarray(gradient[path], np.float64)
+    others = [i for i in range(theirs.ndim) if i not in axes]
+    theirs = theirs.transpose(*axes, *others).reshape(ours.shape)
     error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     assert error < 1e-3, (name, error)
 
@@ -134,7 +140,7 @@ def test_drawn_frames_equal_the_published_ones(shared):
 
 
 def test_the_loss_takes_each_frame_after_the_true_ones():
-  """All frames at once, against one by one through the whole network."""
+  """All frames at once, against one by one."""
   video = 2 * clip() - 1
   schedule = diffusion.cosine(6)
   n = jnp.asarray([[0, 3], [5, 2]])
@@ -143,16 +149,28 @@ def test_the_loss_takes_each_frame_after_the_true_ones():
   total, residual = jax.jit(
     lambda v: rvd.denoising_loss(model(), v, video, 2, n, noise, process)
   )(variables())
-  errors = []
-  for t in (2, 3):
+
+  @jax.jit
+  def after(variables, frame, state, noisy, n):
+    def apply(*args, method):
+      return model().apply(variables, *args, method=method)
+
+    contexts, mean, state = apply(frame[:, None], state, method='watch')
+    prepared = apply([c[:, 0] for c in contexts], method='prepare')
+    return apply(noisy, n, prepared, method='denoise'), mean[:, 0], state
+
+  errors, state = [], model().start(2, 8, 12)
+  for t in range(3):
     # The mean does not depend on what is denoised.
-    apply = functools.partial(jax.jit(model().apply), variables(), video[:, :t])
-    _, mean = apply(noise[:, 0], n[:, 0])
-    clean = (video[:, t] - mean) / 0.7
-    np.testing.assert_allclose(residual[:, t - 2], clean, atol=1e-5)
-    noisy = diffusion.diffuse(schedule, clean, n[:, t - 2], noise[:, t - 2])
-    out, _ = apply(noisy, n[:, t - 2])
-    errors.append(np.mean((np.asarray(out) - noise[:, t - 2]) ** 2))
+    step, fresh = n[:, t - 1], noise[:, t - 1]
+    _, mean, following = after(variables(), video[:, t], state, fresh, step)
+    if t:
+      clean = (video[:, t + 1] - mean) / 0.7
+      np.testing.assert_allclose(residual[:, t - 1], clean, atol=1e-5)
+      noisy = diffusion.diffuse(schedule, clean, step, fresh)
+      out, _, _ = after(variables(), video[:, t], state, noisy, step)
+      errors.append(np.mean((np.asarray(out) - fresh) ** 2))
+    state = following
   np.testing.assert_allclose(total, np.mean(errors), rtol=1e-4)
 
 
@@ -239,7 +257,8 @@ def test_samples_in_one_batch_equal_single_runs():
   many = predictor()(variables(), rows, keys)
   for i in range(4):
     alone = predictor()(variables(), rows[i : i + 1], keys[i : i + 1])
-    np.testing.assert_allclose(alone[0], many[i], atol=2e-5)
+    # What rounds differently the first step makes larger by 1 / sqrt(abar).
+    np.testing.assert_allclose(alone[0], many[i], atol=2e-4)
   assert np.abs(many[0] - many[1]).max() > 0.01
   # With one key, a row's own is made of that and its number.
   key = jax.random.key(5)
