@@ -92,27 +92,27 @@ def test_size_and_cost_are_the_papers():
     np.testing.assert_allclose(total, expected * 1e12, rtol=0.02)
 
 
-def test_skipping_patches_is_gating_them():
-  """Equation 3; whatever is skipped, and with all patches or none."""
-  model, variables = small()
+@pytest.mark.parametrize('fusion', ['add', 'concat'])
+def test_skipping_patches_is_gating_them(fusion):
+  """Equation 3; whatever is skipped, and with all patches."""
+  model, variables = small(fusion=fusion)
   prepared, there = moved()
   gates = jax.random.bernoulli(jax.random.key(2), 0.4, (2, 4, 5, 2))
-  for case in (gates.astype(jnp.float32), jnp.ones((2, 4, 5, 2))):
-    gated = synthesised(model, variables, prepared, there, case)
-    skipped = synthesised(model, variables, prepared, there, case, True)
-    np.testing.assert_allclose(skipped.frame, gated.frame, atol=1e-5)
-    np.testing.assert_allclose(skipped.mask, gated.mask, atol=1e-5)
-  every = synthesised(model, variables, prepared, there)
-  np.testing.assert_allclose(every.frame, gated.frame, atol=1e-6)
-  assert (
-    np.abs(
-      every.frame
-      - synthesised(
-        model, variables, prepared, there, 0 * gates.astype(jnp.float32)
-      ).frame
-    ).max()
-    > 1e-3
-  )
+  gates = gates.astype(jnp.float32)
+  run = functools.partial(model.apply, method='synthesise')
+  gated = jax.jit(run)
+  skipped = jax.jit(functools.partial(run, routed=True))
+  frames = []
+  for case in (gates, jnp.ones_like(gates)):
+    ours = skipped(variables, prepared, there, case)
+    theirs = gated(variables, prepared, there, case)
+    np.testing.assert_allclose(ours.frame, theirs.frame, atol=1e-5)
+    np.testing.assert_allclose(ours.mask, theirs.mask, atol=1e-5)
+    frames.append(ours.frame)
+  assert np.abs(frames[0] - frames[1]).max() > 1e-3
+  if fusion == 'add':
+    every = gated(variables, prepared, there)
+    np.testing.assert_allclose(every.frame, frames[1], atol=1e-5)
 
 
 def test_a_patch_depends_on_its_own_gates_only():

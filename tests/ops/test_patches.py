@@ -32,7 +32,7 @@ def processed(chunk):
 
   return function, jax.jit(
     lambda x, others, chosen: routing.process(
-      function, x, (others,), chosen, chunk=chunk
+      function, x, others, chosen, chunk=chunk
     )
   )
 
@@ -40,13 +40,14 @@ def processed(chunk):
 @pytest.mark.parametrize('chunk', [3, None])
 def test_only_chosen_patches_change(chunk):
   """Any number of them: none, fewer than a chunk, some chunks, all."""
-  x, others = jax.random.normal(jax.random.key(1), (2, 17, 4, 4, 2))
+  count = 17
+  x, others = jax.random.normal(jax.random.key(1), (2, count, 4, 4, 2))
   function, process = processed(chunk)
   expected = function(x, others)
-  order = np.random.default_rng(0).permutation(17)
-  for count in (0, 1, 2, 3, 4, 9, 16, 17):
-    chosen = np.zeros(17, np.float32)
-    chosen[order[:count]] = 1
+  order = np.random.default_rng(0).permutation(count)
+  for some in (0, 1, 2, 3, 4, 9, count - 1, count):
+    chosen = np.zeros(count, np.float32)
+    chosen[order[:some]] = 1
     out = process(x, others, chosen)
     np.testing.assert_allclose(
       out, np.where(chosen[:, None, None, None], expected, x), rtol=1e-6
@@ -59,7 +60,7 @@ def test_work_is_that_of_the_chosen_chunks():
 
   def run(chosen):
     return routing.process(
-      lambda patches: patches @ kernel, x, (), chosen, chunk=4
+      lambda patches, _: patches @ kernel, x, (), chosen, chunk=4
     )
 
   def macs(count):

@@ -246,52 +246,66 @@ class Synthesis(nn.Module):
     whole = x.shape[1:3]
     if self.patch is not None:
       x = routing.to_patches(x, self.patch)
-    outputs = [x]
+    outputs, total = [x], ()
+    if routed and self.fusion == 'add':
+      total = len(self.widths) * x.astype(jnp.float32)
     for i in range(1, len(self.widths)):
       context = contexts[i]().astype(self.dtype)
+      gate = None if gates is None else gates[..., i - 1].reshape(-1)
       if self.patch is None:
-        x = getattr(self, f'block_{i}')(jnp.pad(context, even), x)
+        context = jnp.pad(context, even)
       else:
         context = routing.to_patches(context, self.patch)
-        gate = None if gates is None else gates[..., i - 1].reshape(-1)
-        x = self._on_patches(i, x, context, gate, routed)
+      if routed:
+        x, total = self._routed(i, x, total, context, gate)
+      else:
+        new = getattr(self, f'block_{i}')(context, x)
+        if gate is not None:
+          new = x + gate[:, None, None, None].astype(x.dtype) * (new - x)
+        x = new
       outputs.append(x)
-    if self.patch is not None and self.fusion == 'concat':
-      outputs = [routing.from_patches(x, whole) for x in outputs]
-    x = self._fused(outputs)
-    if self.patch is not None and self.fusion != 'concat':
-      x = routing.from_patches(x, whole)
+    if self.fusion == 'concat':
+      if self.patch is not None:
+        outputs = [routing.from_patches(x, whole) for x in outputs]
+      x = self.fuse(jnp.concatenate(outputs, -1))
+    else:
+      if self.fusion == 'add':
+        x = sum(x.astype(jnp.float32) for x in outputs)
+        x = normalised(total if routed else x)
+      if self.patch is not None:
+        x = routing.from_patches(x, whole)
     with jax.named_scope('head'):
       x = conv.conv(x.astype(jnp.float32), self.head_kernel, padding=1)
     return conv.bias_add(x, self.head_bias)[:, : size[0], : size[1]]
 
-  def _on_patches(self, i, x, context, gate, routed):
-    """Block i on patches [N, P, P, C], by gates [N] or None."""
-    if not routed:
-      new = getattr(self, f'block_{i}')(context, x)
-      if gate is None:
-        return new
-      gate = gate[:, None, None, None].astype(x.dtype)
-      return x + gate * (new - x)
+  def _routed(self, i, x, total, context, gate):
+    """Block i on those patches [N, P, P, C] whose gate [N] is not 0.
+
+    Also keeps the sum of what all blocks pass on: what a block adds is in its
+    own output and in those of all blocks after it. So a patch that is skipped
+    is not touched at all.
+    """
     block = self._block(i, parent=None)
     weights = {'params': self.variables['params'][f'block_{i}']}
+    times = len(self.widths) - i
 
     def refine(patches, context):
+      x, total = patches
       with jax.named_scope(f'block_{i}'):
-        return block.apply(weights, context, patches)
+        new = block.apply(weights, context, x)
+      if self.fusion == 'add':
+        total = total + times * (new - x).astype(jnp.float32)
+      return new, total
 
     gate = jnp.ones(len(x)) if gate is None else gate
-    return routing.process(refine, x, (context,), gate)
+    return routing.process(refine, (x, total), context, gate)
 
-  def _fused(self, outputs):
-    if self.fusion == 'none':
-      return outputs[-1]
-    if self.fusion == 'concat':
-      return self.fuse(jnp.concatenate(outputs, -1))
-    total = sum(x.astype(jnp.float32) for x in outputs)
-    centred = total - jnp.mean(total, -1, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + 1e-5)
+
+def normalised(x: jax.Array) -> jax.Array:
+  """[..., C] with mean 0 and variance 1 over C."""
+  centred = x - jnp.mean(x, -1, keepdims=True)
+  variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
+  return centred * jax.lax.rsqrt(variance + 1e-5)
 
 
 class Router(nn.Module):
