@@ -55,7 +55,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.mults = (1, 1, 2, 2, 4, 4)  # of the denoiser's levels
   config.model.mean_mults = (1, 2, 3, 4)  # of the levels of the mean's network
   config.model.mode = 'residual'  # or frame: no mean, VD
-  config.model.sigma = 2.0  # frame = mean + sigma * residual
+  # Frame = mean + sigma * residual; None: 2, and 1 for mode 'frame'.
+  config.model.sigma = placeholder(float)
   config.model.depth = 1600  # N, steps of the diffusion
   config.model.predicts = 'noise'  # or clean, the residual
   config.model.error = 'l2'  # or l1
@@ -215,7 +216,7 @@ def _cityscapes(config):
 
 def _vd(config):
   config.model.mode = 'frame'
-  config.model.sigma = 1.0
+  config.model.sigma = None
 
 
 def _rvd23(config):
@@ -229,7 +230,7 @@ def _schedule(config, boundary, factor):
 
 
 def _paper(config):
-  config.model.sigma = 2.0
+  config.model.sigma = None
   config.model.error = 'l2'
   _schedule(config, 500_000, 0.4)
 

@@ -24,6 +24,7 @@ ALLOWED = {
   'optim': ('params',),
   'checkpoint': ('params', 'systems'),
   'convert': (
+    'ops',
     'params',
     'runtime',
     'torch_file',

@@ -9,7 +9,9 @@ goes on from the last frames of the clip. The output holds the predicted frames
 alone, with `--with_input` the input before them. A stochastic system draws
 `--samples=S` futures: `future_0.mp4` and so on, with `future_mean.mp4` and
 `future_spread.mp4` (standard deviation; white is a quarter of the range from
-black to white, or more).
+black to white, or more). `--set name=value` replaces a setting of the system,
+such as RVD's 1600 steps: `--set sampler=dpm++ --set steps=25`, or what it sees:
+`--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
 
 What lies between (any system that interpolates):
 
@@ -427,6 +429,9 @@ def define_flags() -> None:
   flags.DEFINE_bool('audio', True, 'Copy the sound, where it still fits.')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
   flags.DEFINE_integer('seed', 0, 'Of random systems.')
+  flags.DEFINE_multi_string(
+    'set', [], 'A setting of the system, name=value; repeatable.'
+  )
   flags.DEFINE_integer(
     'max_pixels', tiles.MAX_PIXELS, 'Larger frames are cut into tiles.'
   )
@@ -447,7 +452,9 @@ def main(argv) -> None:
   runtime.setup()
   from vidpred_jax import checkpoint
 
-  load = functools.partial(checkpoint.load, options.checkpoint)
+  load = functools.partial(
+    checkpoint.load, options.checkpoint, **runtime.parse_settings(options.set)
+  )
   settings = {
     'num_frames': options.num_frames,
     'overwrite': options.overwrite,

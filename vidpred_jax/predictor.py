@@ -588,7 +588,12 @@ def _fold_in(key, number: int):
 
 
 def _default(key):
-  return jax.random.key(0) if key is None else key
+  if key is None:
+    return jax.random.key(0)
+  dtype = getattr(key, 'dtype', type(key))
+  if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    raise ValueError(f'Got key={key!r}; expected jax.random.key(...) or None.')
+  return key
 
 
 def _check_same_size(frames) -> None:

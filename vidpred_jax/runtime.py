@@ -6,12 +6,16 @@ the platform; it is used in four places only: state creation, training step,
 evaluation step and prediction.
 """
 
+import ast
 import ctypes
 import logging as python_logging
 import os
 import pathlib
+import re
 import sys
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -92,6 +96,26 @@ def initialize_distributed(
     process_id: which one this is.
   """
   jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+  """`['name=value', ...]` -> dict; values are literals or bare words."""
+  settings = {}
+  for text in texts:
+    name, equals, value = text.partition('=')
+    if not equals or not name.isidentifier():
+      raise ValueError(f'--set must be name=value, got {text!r}.')
+    if name in settings:
+      raise ValueError(f'--set {name} is given twice.')
+    try:
+      settings[name] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      if not re.fullmatch(r'[A-Za-z][\w+]*', value):
+        raise ValueError(
+          f'--set {name}: {value!r} is neither a Python literal nor a word.'
+        ) from None
+      settings[name] = value
+  return settings
 
 
 def run(main, define_flags) -> None:

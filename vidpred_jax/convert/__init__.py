@@ -21,6 +21,7 @@ from vidpred_jax.convert import weights
 from vidpred_jax.convert.networks import FEATURES, alexnet, i3d, lpips, vgg19
 from vidpred_jax.convert.weights import read_torch
 from vidpred_jax.models import dmvfn, ebme, rvd, simvp
+from vidpred_jax.ops import diffusion
 
 __all__ = [
   'FEATURES',
@@ -119,18 +120,30 @@ _SCHEDULE_OF_RVD = {
 
 
 def _rvd(
-  state_dict, expected, *, depth: int = 1600, sigma: float | None = None
+  state_dict,
+  expected,
+  *,
+  depth: int = 1600,
+  sigma: float | None = None,
+  mode: str = 'residual',
 ):
   """RVD's `state_dict`, 'model' or 'ema' of the published file."""
   has_mean = any(name.startswith('transform_fn.') for name in state_dict)
-  if has_mean and sigma != 1:
+  if has_mean and mode == 'residual' and sigma != 1:
     raise ValueError(
       f'They were trained with sigma=1; got sigma={sigma} (None is the 2 of '
       'the paper). Set sigma=1.'
     )
-  trained = len(state_dict.get('betas', range(depth)))
-  if trained != depth:
-    raise ValueError(f'They were trained with depth={trained}; got {depth}.')
+  betas = diffusion.cosine(depth).betas
+  trained = np.asarray(state_dict.get('betas', betas))
+  if len(trained) != depth:
+    raise ValueError(
+      f'They were trained with depth={len(trained)}; got {depth}.'
+    )
+  if not np.allclose(trained, betas, rtol=1e-4, atol=1e-6):
+    raise ValueError(
+      'They were trained with another schedule of noise; expected the cosine.'
+    )
   names = rvd.torch_names(params.flatten(expected))
   own = {k: x for k, x in state_dict.items() if k not in _SCHEDULE_OF_RVD}
   return weights.rearrange(names, own, expected)
@@ -156,7 +169,8 @@ def _clip_of_simvp(state_dict):
 
 def _clip_of_rvd(state_dict):
   del state_dict
-  return systems.Frames((0, 1), (2, 3, 4, 5, 6, 7)), (1, 1)
+  # As it was evaluated; it was trained on 2 and 6.
+  return systems.Frames((0, 1, 2, 3), tuple(range(4, 20))), (1, 1)
 
 
 class _Converter(NamedTuple):

@@ -7,37 +7,13 @@ writes an exported checkpoint. Each `--set` is a setting of the system, such as
 `--set router_scale=4`, or of the conversion, such as `--set channel_order=rgb`.
 """
 
-import ast
 import json
 import pathlib
-import re
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 from absl import flags
 
 from vidpred_jax import checkpoint, convert, runtime
-
-
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-  """`['name=value', ...]` -> dict; values are literals or bare words."""
-  settings = {}
-  for text in texts:
-    name, equals, value = text.partition('=')
-    if not equals or not name.isidentifier():
-      raise ValueError(f'--set must be name=value, got {text!r}.')
-    if name in settings:
-      raise ValueError(f'--set {name} is given twice.')
-    try:
-      settings[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      if not re.fullmatch(r'[A-Za-z]\w*', value):
-        raise ValueError(
-          f'--set {name}: {value!r} is neither a Python literal nor a word.'
-        ) from None
-      settings[name] = value
-  return settings
 
 
 def _define_flags() -> None:
@@ -55,7 +31,7 @@ def main(argv) -> None:
   values = flags.FLAGS
   if pathlib.Path(values.output).exists():
     raise FileExistsError(f'{values.output} exists already; nothing was read.')
-  settings = parse_settings(values.set)
+  settings = runtime.parse_settings(values.set)
   state_dict = convert.read_torch(values.input, values.key)
   variables = convert.from_torch(values.system, state_dict, **settings)
   _, settings = convert.split_settings(values.system, settings)

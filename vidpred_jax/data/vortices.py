@@ -3,7 +3,7 @@
 A fluid flows from left to right round a cylinder in the left of the picture,
 which sheds vortices to either side in turn. Frames are grey: the vorticity,
 uint8 `[T, H, W, 1]`, where 127.5 is none and 0 and 255 are `LIMIT` times the
-speed over the diameter, clockwise and counter-clockwise (seen with y downwards,
+speed over the diameter, counter-clockwise and clockwise (seen with y downwards,
 as pictures are shown); the cylinder is shown as no vorticity. 128 ticks of the
 solver (`ops.lattice`) pass between frames.
 

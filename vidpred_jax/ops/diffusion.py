@@ -359,8 +359,12 @@ def row_keys(key: jax.Array, batch: int) -> jax.Array:
     Keys [B].
 
   Raises:
-    ValueError: if there is another number of keys.
+    ValueError: if there is another number of keys, or they are none.
   """
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    raise ValueError(
+      f'Got an array of {key.dtype} as key; expected jax.random.key(...).'
+    )
   if not key.ndim:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
   if key.shape != (batch,):
