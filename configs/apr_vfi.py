@@ -316,12 +316,15 @@ def _small(config):
 
 def _demo(config):
   config.eval.data = ConfigDict()
-  config.data = ConfigDict({'source': 'photos', 'size': (96, 96)})
+  config.data = ConfigDict({'source': 'photos', 'size': (64, 64)})
   config.data.max_speed = 2.5  # pixels per frame
   config.eval.batch_size = 8
   config.eval.metrics = ('psnr/float', 'ssim/matlab3d')
   _frames(config, (0, 2), (1,))
   _small(config)
+  config.augment.crop = (48, 48)  # more and smaller steps learn sooner
+  config.schedule.peak = 7e-4
+  config.schedule.warmup = 100
 
 
 def _smoke(config):
