@@ -408,12 +408,10 @@ def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     _, net, *parts, last = path.split('/')
     names, layout = [_NETS[net]], layouts[len(leaf.shape)]
     inside = {}
-    for part in parts:
+    for part in (p for p in parts if p != 'memory'):
       kind, _, index = part.partition('_')
       if part in inside:
         names.append(inside[part])
-      elif part == 'memory':
-        pass
       elif part == 'readout':
         names.append('mu' if net == 'mean_net' else 'final_conv.1')
       elif kind in ('level', 'up'):

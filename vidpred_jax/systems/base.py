@@ -93,3 +93,30 @@ def check_size(video: jax.Array, multiple: int) -> None:
       f'Got frames of {height}x{width}; expected both sides divisible by '
       f'{multiple}.'
     )
+
+
+def check_clip(
+  video: jax.Array, length: int, channels: int, multiple: int
+) -> None:
+  """Raises ValueError unless [B, T, H, W, C] is a clip a system can use."""
+  fine = video.ndim == 5 and video.shape[1] >= length
+  if not fine or video.shape[-1] != channels:
+    raise ValueError(
+      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
+      f'with at least {length} frames.'
+    )
+  check_size(video, multiple)
+
+
+def check_frames(frames: Frames, name: str, example: str) -> None:
+  """Raises ValueError unless prediction goes on in even steps."""
+  indices = tuple(frames.context) + tuple(frames.target)
+  even = len(frames.context) >= 1 and len(frames.target) >= 1
+  if even:
+    step = indices[1] - indices[0]
+    even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
+  if not even:
+    raise ValueError(
+      f'Got frames {tuple(frames)}; {name} needs targets that go on at the '
+      f'step of the context, such as {example}.'
+    )

@@ -32,7 +32,13 @@ import jax.numpy as jnp
 
 from vidpred_jax.models import rvd
 from vidpred_jax.ops import diffusion
-from vidpred_jax.systems.base import Frames, System, check_size, take
+from vidpred_jax.systems.base import (
+  Frames,
+  System,
+  check_clip,
+  check_frames,
+  take,
+)
 
 _CHOICES = {
   'mode': ('residual', 'frame'),
@@ -221,7 +227,7 @@ def make(
     ValueError: if `frames` or a setting cannot be.
   """
   _check_settings(locals())
-  _check_frames(frames)
+  check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
   residual = mode == 'residual'
   if sigma is None:
     sigma = 2.0 if residual else 1.0
@@ -248,12 +254,12 @@ def make(
   multiple = model.multiple()
 
   def init(key, video):
-    _check_clip(video, frames.length, channels, multiple)
+    check_clip(video, frames.length, channels, multiple)
     first = video[:, :1].astype(jnp.float32)
     return model.init(key, first, first[:, 0], jnp.int32(0))
 
   def loss(variables, video, key):
-    _check_clip(video, frames.length, channels, multiple)
+    check_clip(video, frames.length, channels, multiple)
     video = 2 * take(video, frames.context + frames.target) - 1
     of_steps, of_noise = jax.random.split(key)
     batch, _, *shape = video.shape
@@ -274,7 +280,7 @@ def make(
     return total, ({}, metrics)
 
   def predict(variables, context, key):
-    _check_clip(context, seen, channels, multiple)
+    check_clip(context, seen, channels, multiple)
     context = context[:, :seen]
     keys = diffusion.row_keys(key, len(context))
 
@@ -336,28 +342,3 @@ def _check_settings(settings):
   expect('eta', fine, f'0: only ddim has an eta, not {settings["sampler"]}')
   shared = settings['shared_step']
   expect('shared_step', isinstance(shared, bool), 'True or False')
-
-
-def _check_frames(frames):
-  """Raises ValueError unless prediction goes on in even steps."""
-  indices = tuple(frames.context) + tuple(frames.target)
-  even = len(frames.context) >= 1 and len(frames.target) >= 1
-  if even:
-    step = indices[1] - indices[0]
-    even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
-  if not even:
-    raise ValueError(
-      f'Got frames {tuple(frames)}; rvd needs targets that go on at the step '
-      'of the context, such as ((0, 1), (2, 3, 4)).'
-    )
-
-
-def _check_clip(video, length, channels, multiple):
-  """Raises ValueError unless `video` is a clip the system can use."""
-  fine = video.ndim == 5 and video.shape[1] >= length
-  if not fine or video.shape[-1] != channels:
-    raise ValueError(
-      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
-      f'with at least {length} frames.'
-    )
-  check_size(video, multiple)

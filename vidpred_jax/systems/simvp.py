@@ -19,7 +19,13 @@ import jax.numpy as jnp
 
 from vidpred_jax import losses
 from vidpred_jax.models import simvp
-from vidpred_jax.systems.base import Frames, System, check_size, take
+from vidpred_jax.systems.base import (
+  Frames,
+  System,
+  check_clip,
+  check_frames,
+  take,
+)
 
 
 def make(
@@ -64,7 +70,7 @@ def make(
     ValueError: if `frames` or a setting cannot be.
   """
   _check_settings(locals())
-  _check_frames(frames)
+  check_frames(frames, 'simvp', '((0, 1, 2), (3, 4, 5))')
   if divergence_weight is None:
     divergence_weight = 0.1 if translator == 'tau' else 0.0
   seen, asked = len(frames.context), len(frames.target)
@@ -84,7 +90,7 @@ def make(
   multiple = 2 ** (n_s // 2)
 
   def init(key, video):
-    _check_clip(video, frames.length, channels, multiple)
+    check_clip(video, frames.length, channels, multiple)
     return model.init(key, take(video, frames.context), train=False)
 
   def clip_size(variables):
@@ -93,7 +99,7 @@ def make(
 
   def predict(variables, context, key):
     del key
-    _check_clip(context, seen, channels, multiple)
+    check_clip(context, seen, channels, multiple)
     parts = []
     for _ in range(0, asked, seen):
       context = model.apply(variables, context, train=False)
@@ -101,7 +107,7 @@ def make(
     return jnp.concatenate(parts, 1)[:, :asked]
 
   def loss(variables, video, key):
-    _check_clip(video, frames.length, channels, multiple)
+    check_clip(video, frames.length, channels, multiple)
     context, target = take(video, frames.context), take(video, frames.target)
     parts = []
     for i in range(0, asked, seen):
@@ -169,27 +175,3 @@ def _check_settings(settings):
   )
   choices = ('float32', 'bfloat16')
   expect('dtype', settings['dtype'] in choices, f'one of {choices}')
-
-
-def _check_frames(frames):
-  """Raises ValueError unless prediction goes on in even steps."""
-  indices = tuple(frames.context) + tuple(frames.target)
-  even = len(frames.context) >= 1 and len(frames.target) >= 1
-  if even:
-    step = indices[1] - indices[0]
-    even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
-  if not even:
-    raise ValueError(
-      f'Got frames {tuple(frames)}; simvp needs targets that go on at the step '
-      'of the context, such as ((0, 1, 2), (3, 4, 5)).'
-    )
-
-
-def _check_clip(video, length, channels, multiple):
-  """Raises ValueError unless `video` is a clip the system can use."""
-  if video.ndim != 5 or video.shape[1] < length or video.shape[-1] != channels:
-    raise ValueError(
-      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
-      f'with at least {length} frames.'
-    )
-  check_size(video, multiple)
