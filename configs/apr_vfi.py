@@ -87,6 +87,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
   config.model.apr_weight = 0.01  # lambda_2, eq. (4)
+  config.model.warp_weight = 0.0  # of the warped frames' own differences
   config.model.dtype = 'float32'  # of the computation; or bfloat16
   config.features = ConfigDict()  # weight files of frozen nets: none
 
@@ -322,6 +323,8 @@ def _demo(config):
   config.eval.metrics = ('psnr/float', 'ssim/matlab3d')
   _frames(config, (0, 2), (1,))
   _small(config)
+  config.model.levels = 1
+  config.model.warp_weight = 1.0
   config.augment.crop = (48, 48)  # more and smaller steps learn sooner
   config.schedule.peak = 7e-4
   config.schedule.warmup = 100

@@ -25,7 +25,8 @@ which tell what each block costs, come out within 1 %:
   channels, at full resolution. Only 16 channels are warped, and nothing here
   depends on the time: several frames between the same two share it.
 - Warping: average splatting. What is split by the warping is not filled, holes
-  are 0; the block sees where they are.
+  are 0; the block sees where they are. In equation 2 what neither frame reaches
+  is taken from the frames as they are (`filled`).
 - Refine block: 3x3 convolution of stride 2, some more at half resolution, a 4x4
   transposed convolution of stride 2 and a 3x3 convolution to 32 channels, all
   but the last followed by LeakyReLU(0.1); from the second block on the result
@@ -39,8 +40,8 @@ which tell what each block costs, come out within 1 %:
   channels, without parameters. A skipped block adds what it passes on.
 - Mask and residual: a 3x3 convolution to 4 numbers m, r. The mask is
   sigmoid(m + p), p the logit of how much plain forward warping would take of
-  frame 0 (`blend_logit`); the residual 2 sigmoid(r) - 1. It starts near 0, so
-  that the untrained network is plain forward warping.
+  frame 0 (`blend_logit`); the residual 2 sigmoid(r) - 1. The convolution starts
+  at 0, so that the untrained network is plain forward warping.
 - Router: sees the absolute difference of the warped frames, the warped flows in
   units of 64 pixels and the warped frames; 3x3 convolutions to 20 and 14
   channels with LeakyReLU(0.1), mean and maximum over each patch, and a linear
@@ -152,10 +153,10 @@ class Up(nn.Module):
   def __call__(self, x):
     """[B, H, W, C] to [B, 2 H, 2 W, features]."""
     shape = (4, 4, x.shape[-1], self.features)
-    # Each output sees 2x2 of the taps.
-    of_kernel, of_bias = layers.initializers('torch', (2, 2, *shape[2:]))
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, shape[-1:])
+    # He's, for each output sees a quarter of the taps.
+    start = nn.initializers.variance_scaling(8, 'fan_in', 'truncated_normal')
+    kernel = self.param('kernel', start, shape)
+    bias = self.param('bias', nn.initializers.zeros, shape[-1:])
     x = conv.bias_add(conv.transposed_conv(x, kernel), bias)
     return nn.leaky_relu(x, 0.1)
 
@@ -218,10 +219,11 @@ class Synthesis(nn.Module):
       setattr(self, f'block_{i}', self._block(i))
     if self.fusion == 'concat':
       self.fuse = ebme.Conv(self.features)
-    # Nearly nothing at first, but with a gradient for all that comes before.
-    small, shape = nn.initializers.normal(1e-3), (3, 3, self.features, 4)
-    self.head_kernel = self.param('head_kernel', small, shape)
-    self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
+    zeros = nn.initializers.zeros
+    self.head_kernel = self.param(
+      'head_kernel', zeros, (3, 3, self.features, 4)
+    )
+    self.head_bias = self.param('head_bias', zeros, (4,))
 
   def _block(self, i, **kwargs):
     return Block(self.widths[i], self.depths[i], self.features, i > 0, **kwargs)
@@ -488,7 +490,8 @@ class APRVFI(nn.Module):
     out = self.synthesis(first, contexts, gates, routed=routed)
     mask = jax.nn.sigmoid(out[..., :1] + blend_logit(moved))
     residual = 2 * jax.nn.sigmoid(out[..., 1:]) - 1
-    older, newer = moved.frames[:, 0], moved.frames[:, 1]
+    frames = filled(prepared, moved)
+    older, newer = frames[:, 0], frames[:, 1]
     return Output(mask * older + (1 - mask) * newer + residual, mask)
 
 
@@ -533,12 +536,24 @@ def blend(prepared: Prepared, moved: Moved) -> Output:
   Returns:
     An `Output`.
   """
-  time, pair = moved.time, prepared.pair
-  near = jnp.stack([1 - time, time])[None, :, None, None, None]
+  near = jnp.stack([1 - moved.time, moved.time])[None, :, None, None, None]
   weight = near * (moved.weight > 0)
   nothing = jnp.sum(weight, 1, keepdims=True) == 0
   weight = jnp.where(nothing, near, weight)
-  frames = jnp.where(nothing, pair, moved.frames)
   total = jnp.sum(weight, 1)
-  frame = jnp.sum(weight * frames, 1) / total
+  frame = jnp.sum(weight * filled(prepared, moved), 1) / total
   return Output(frame, weight[:, 0] / total)
+
+
+def filled(prepared: Prepared, moved: Moved) -> jax.Array:
+  """The warped frames; where both have a hole, the frames as they are.
+
+  Args:
+    prepared: both frames.
+    moved: both at the wanted time.
+
+  Returns:
+    [B, 2, H, W, 3].
+  """
+  nothing = jnp.sum(moved.weight, 1, keepdims=True) == 0
+  return jnp.where(nothing, prepared.pair, moved.frames)

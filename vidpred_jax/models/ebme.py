@@ -17,7 +17,10 @@ Interpolation", WACV 2023.
 Differences from the reference: colours are RGB (converted weights have their
 first layer's input channels reversed). The number of levels for an image,
 `num_levels`, is at least 1, and the padding is done here. The published code's
-other ways of warping (full flow, backward, none) are not here.
+other ways of warping (full flow, backward, none) are not here. Initial values
+are those of He et al. (2015): with PyTorch's, which the published code leaves
+as they are, signals shrink to a third at every layer, and of random weights no
+flow is learnt in thousands of steps.
 """
 
 import math
@@ -28,7 +31,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.models import layers
 from vidpred_jax.ops import conv, correlation, resize, warp
 
 _ENCODER = ((24, 2), (24, 1), (24, 1), (48, 2)) + ((48, 1),) * 5
@@ -72,9 +74,8 @@ class Conv(nn.Module):
   def __call__(self, x):
     """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
     shape = (self.size, self.size, x.shape[-1], self.features)
-    of_kernel, of_bias = layers.initializers('torch', shape)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, shape[-1:])
+    kernel = self.param('kernel', nn.initializers.he_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros, shape[-1:])
     if self.size == 1:
       x = conv.pointwise(x, kernel[0, 0])
     else:

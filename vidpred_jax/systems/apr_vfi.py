@@ -61,6 +61,7 @@ def make(
   temperature: float = 1.0,
   census_weight: float = 0.1,
   apr_weight: float = 0.01,
+  warp_weight: float = 0.0,
   dtype: str = 'float32',
 ) -> System:
   """Makes the system.
@@ -95,15 +96,19 @@ def make(
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
     apr_weight: lambda_2 of equation 4.
+    warp_weight: of what the paper does not have, the difference of each warped
+      frame from the truth by Laplacian pyramids: a flow that starts at random
+      weights follows from it in a thousand steps; equation 4 alone is met by
+      blending long before.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
 
   Returns:
-    The system. Metrics of its loss: 'charbonnier', 'census', 'psnr' (dB), and
-    for 'routed' 'apr' and 'blocks', how many of the blocks patches went through
-    on average. What it explains: 'flow' (of the first frame to the wanted
-    time), 'mask'; and where it works on patches 'blocks', the share of patches
-    that went through each, and 'routes' [B, N, H, W, 1], the share of the
-    blocks after the first that each pixel went through.
+    The system. Metrics of its loss: 'charbonnier', 'census', 'warp', 'psnr'
+    (dB), and for 'routed' 'apr' and 'blocks', how many of the blocks patches
+    went through on average. What it explains: 'flow' (of the first frame to the
+    wanted time), 'mask'; and where it works on patches 'blocks', the share of
+    patches that went through each, and 'routes' [B, N, H, W, 1], the share of
+    the blocks after the first that each pixel went through.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.
@@ -185,6 +190,13 @@ def make(
       if census_weight:
         metrics['census'] = losses.census(output.frame, truth)
         total += census_weight * metrics['census']
+      if warp_weight:
+        off = moved.frames - truth[:, None]
+        off = apr_vfi.flat(jnp.where(moved.weight > 0, off, 0))
+        metrics['warp'] = jnp.mean(
+          losses.laplacian(off, jnp.zeros_like(off), levels=4)
+        )
+        total += warp_weight * metrics['warp']
       shown = jnp.clip(output.frame, 0, 1)
       error = jnp.mean((shown - truth) ** 2, (1, 2, 3))
       metrics['psnr'] = jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
@@ -308,7 +320,7 @@ def _check_settings(settings):
   temperature = settings['temperature']
   fine = number(temperature, 0) and temperature > 0
   expect('temperature', fine, 'a positive number')
-  for name in ('census_weight', 'apr_weight'):
+  for name in ('census_weight', 'apr_weight', 'warp_weight'):
     expect(name, number(settings[name], 0), 'a number, 0 or more')
 
 
