@@ -63,6 +63,18 @@ def test_agrees_with_its_definition(image):
   )
 
 
+def test_forms_for_other_platforms_agree():
+  """7 pixels of a row of 5 and the next ones, several to one place."""
+  keys = jax.random.split(jax.random.key(3), 3)
+  sums, values = jnp.ones((20, 3)), jax.random.normal(keys[0], (7, 3))
+  shares = jax.random.uniform(keys[1], (2, 7))
+  index = jax.random.randint(keys[2], (7,), 0, 14)
+  given = 5, sums, values, index, *shares
+  ours = warp._add_in_turn(*given)
+  assert len(set(index.tolist())) < 7
+  np.testing.assert_allclose(ours, warp._add_at_once(*given), atol=1e-6)
+
+
 def test_no_colour_is_lost_or_made_within_the_image(image):
   """What stays inside keeps its sum, whatever the flow."""
   wide = jnp.pad(image, ((0, 0), (9, 9), (9, 9), (0, 0)))
