@@ -1,6 +1,6 @@
 """How long the systems take, and how near that is to the machine.
 
-  python -m experiments.benchmark [--systems=dmvfn,simvp,rvd]
+  python -m experiments.benchmark [--systems=dmvfn,simvp,rvd,apr_vfi]
     [--sizes=256x832,720x1280] [--repeats=7] [--training]
     [--output=benchmark.json]
 
@@ -11,8 +11,10 @@ formulations give over the layers as published; what does a training step cost
 (`--training`)? For SimVPv2-S on ten frames of 64x64: what do a forward pass and
 a training step with Adam cost, by batch size? For RVD at 64 and 128 pixels:
 what do a denoising step, the context and the mean of a frame cost, and do K
-steps of a sampler cost K single ones? `experiments.pytorch` times the same in
-PyTorch.
+steps of a sampler cost K single ones? For APR-VFI: what do BiFlowNet, the splat
+and the cost volume cost, what the parts of a whole frame, and does a synthesis
+on some of the patches cost so much less than one on the whole image?
+`experiments.pytorch` times the same in PyTorch.
 
 Times are minima and medians over `--repeats` interleaved rounds, so that a
 machine whose speed drifts favours nobody; `cpu ms` is the processor time of all
@@ -34,10 +36,10 @@ import numpy as np
 import optax
 
 from vidpred_jax import cost, runtime, systems, train
-from vidpred_jax.models import dmvfn, rvd
-from vidpred_jax.ops import diffusion
+from vidpred_jax.models import apr_vfi, dmvfn, ebme, rvd
+from vidpred_jax.ops import correlation, diffusion, resize, routing, warp
 
-SYSTEMS = ('dmvfn', 'simvp', 'rvd')
+SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
 
 # Used first to last as more blocks are asked for: coarse ones first, as the
 # paper finds for large motion.
@@ -56,6 +58,16 @@ def rounds(calls, repeats):
       end = time.perf_counter(), time.process_time()
       times[name].append((end[0] - start[0], end[1] - start[1]))
   return times
+
+
+def statistics(pairs):
+  """Columns of a table from what `rounds` gives for one call."""
+  wall, processor = zip(*pairs)
+  return {
+    'min_ms': 1e3 * min(wall),
+    'median_ms': 1e3 * float(np.median(wall)),
+    'cpu_ms': 1e3 * min(processor),
+  }
 
 
 def best_ms(times):
@@ -131,17 +143,14 @@ def inference(size, repeats):
 
   rows = []
   for name, pairs in times.items():
-    seconds, processor = zip(*pairs)
     count = int(name[0])
     work = 2 * macs(gates_of(count)) / 1e9
     rows.append(
       {
         'size': f'{size[0]}x{size[1]}',
         'blocks': name,
-        'min_ms': 1e3 * min(seconds),
-        'median_ms': 1e3 * float(np.median(seconds)),
-        'cpu_ms': 1e3 * min(processor),
-        'share_of_peak': work / min(seconds) / peak,
+        **statistics(pairs),
+        'share_of_peak': work / min(pairs)[0] / peak,
       }
     )
   return rows, peak
@@ -225,7 +234,6 @@ def simvp(repeats, train_too):
   peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
   rows = []
   for (name, batch), pairs in times.items():
-    wall, processor = zip(*pairs)
     work = 2 * macs * batch / 1e9
     if name != 'forward':
       work *= 3
@@ -233,10 +241,8 @@ def simvp(repeats, train_too):
       {
         'name': name,
         'batch': batch,
-        'min_ms': 1e3 * min(wall),
-        'median_ms': 1e3 * float(np.median(wall)),
-        'cpu_ms': 1e3 * min(processor),
-        'share_of_peak': work / min(wall) / peak,
+        **statistics(pairs),
+        'share_of_peak': work / min(pairs)[0] / peak,
       }
     )
   return rows, peak
@@ -282,19 +288,103 @@ def rvd_of_size(size, repeats):
   calls['matmul'], matmul_gflop = matmul()
   times = rounds(calls, repeats)
   peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
-  rows = []
-  for name, pairs in times.items():
-    wall, processor = zip(*pairs)
-    rows.append(
-      {
-        'size': size,
-        'name': name,
-        'min_ms': 1e3 * min(wall),
-        'median_ms': 1e3 * float(np.median(wall)),
-        'cpu_ms': 1e3 * min(processor),
-      }
-    )
+  rows = [
+    {'size': size, 'name': name, **statistics(pairs)}
+    for name, pairs in times.items()
+  ]
   return rows, peak
+
+
+def flow_estimation(repeats, size=(512, 960), levels=3):
+  """Rows of the table of BiFlowNet and what it is made of, and the peak."""
+  model = ebme.BiFlowNet()
+  keys = jax.random.split(jax.random.key(6), 4)
+  pair = jax.random.uniform(keys[0], (1, 2, *size, 3))
+  variables = runtime.jit(functools.partial(model.init, levels=1))(
+    runtime.key(0), jnp.zeros((1, 2, 32, 32, 3))
+  )
+  apply = runtime.jit(functools.partial(model.apply, levels=levels))
+  coarse = jax.random.uniform(keys[1], (1, 8, 15, 2), minval=-16, maxval=16)
+  flow = resize.bilinear(coarse, scale=64)
+  move, compare = runtime.jit(warp.forward), runtime.jit(correlation.local)
+  features = jax.random.uniform(keys[2], (2, 1, 64, 120, 48))
+  calls = {
+    f'flow, {levels} levels': lambda: apply(variables, pair).flow,
+    'cost volume 64x120, 48 channels': lambda: compare(*features),
+  }
+  for channels in (3, 16):
+    image = jax.random.uniform(keys[3], (1, *size, channels))
+    calls[f'splat, {channels} channels'] = lambda image=image: move(image, flow)
+  calls['matmul'], matmul_gflop = matmul()
+  times = rounds(calls, repeats)
+  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+  name = f'{size[0]}x{size[1]}'
+  rows = [
+    {'size': name, 'name': key, **statistics(pairs)}
+    for key, pairs in times.items()
+  ]
+  return rows, peak
+
+
+def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
+  """Rows of the table of APR-VFI's parts for one frame between two.
+
+  The synthesis is run on the whole image, then with every block after the first
+  on a share of patches drawn at random: its ratio is that to the whole image.
+  It warps the features of the context, which is also timed by itself: the net
+  ratio is that of what remains.
+  """
+  model, dense = apr_vfi.APRVFI(), apr_vfi.APRVFI(routed=False, patch=None)
+  flat = apr_vfi.flat
+  key = jax.random.key(7)
+  pair = jax.random.uniform(key, (1, 2, *size, 3))
+  variables = runtime.jit(model.init)(
+    runtime.key(0), jnp.zeros((1, 2, 64, 64, 3))
+  )
+
+  def compiled(function, model=model, **kwargs):
+    method = functools.partial(function, **kwargs)
+    return functools.partial(
+      runtime.jit(functools.partial(model.apply, method=method)), variables
+    )
+
+  flow = compiled(lambda model, pair: model.flow(pair).flow)
+  context = compiled(lambda model, pair: model.context(pair[0]))
+  prepared = apr_vfi.Prepared(
+    pair, flow(pair), tuple(x[None] for x in context(pair))
+  )
+  move = compiled(apr_vfi.APRVFI.move)
+  route = compiled(apr_vfi.APRVFI.route)
+  moved = move(prepared, 0.5)
+  features = runtime.jit(
+    lambda contexts, to: [warp.splat(flat(x), flat(to)) for x in contexts]
+  )
+  whole = compiled(apr_vfi.APRVFI.synthesise, dense)
+  patches = compiled(apr_vfi.APRVFI.synthesise, routed=True)
+  shape = (*routing.patch_grid(*size, model.patch), len(model.widths) - 1)
+  scores = jax.random.uniform(key, (shape[-1], shape[0] * shape[1]))
+  calls = {
+    'flow': lambda: flow(pair),
+    'context': lambda: context(pair),
+    'warping of the frames': lambda: move(prepared, 0.5),
+    'router': lambda: route(moved),
+    'warping of the features': lambda: features(prepared.contexts, moved.to),
+    'synthesis, whole image': lambda: whole(prepared, moved),
+  }
+  for ratio in keep_ratios:
+    gates = routing.highest(scores, ratio).T.reshape(1, *shape)
+    calls[f'synthesis, {ratio:.0%} of patches'] = functools.partial(
+      patches, prepared, moved, gates
+    )
+  rows = [
+    {'size': f'{size[0]}x{size[1]}', 'name': name, **statistics(pairs)}
+    for name, pairs in rounds(calls, repeats).items()
+  ]
+  *_, warping, whole_ms = (row['min_ms'] for row in rows[:6])
+  for row in rows[5:]:
+    row['ratio'] = row['min_ms'] / whole_ms
+    row['net_ratio'] = (row['min_ms'] - warping) / (whole_ms - warping)
+  return rows
 
 
 def report_dmvfn(options):
@@ -366,6 +456,31 @@ def report_rvd(options):
   return report
 
 
+def report_apr_vfi(options):
+  """Prints the table of APR-VFI; returns it."""
+  print(
+    f'{"":50} {"min ms":>9} {"median":>9} {"cpu ms":>9} {"ratio":>6} {"net":>6}'
+  )
+
+  def show(rows):
+    for row in rows:
+      ratios = [row[k] for k in ('ratio', 'net_ratio') if k in row]
+      print(
+        f'apr_vfi {row["size"]:>9} {row["name"]:>32} {row["min_ms"]:9.1f} '
+        f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f} '
+        + ' '.join(f'{ratio:6.2f}' for ratio in ratios),
+        flush=True,
+      )
+    return rows
+
+  rows, peak = flow_estimation(options.repeats)
+  show(rows)
+  for size in ((512, 960), (1080, 2048)):
+    rows += show(interpolation(size, options.repeats))
+  print(f'matrix product {peak:.0f} GFLOP/s')
+  return {'matmul_gflops': peak, 'rows': rows}
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--systems', default=','.join(SYSTEMS))
@@ -389,6 +504,8 @@ def main():
     report['simvp'] = report_simvp(options)
   if 'rvd' in wanted:
     report['rvd'] = report_rvd(options)
+  if 'apr_vfi' in wanted:
+    report['apr_vfi'] = report_apr_vfi(options)
   if options.output:
     with open(options.output, 'w') as file:
       json.dump(report, file, indent=2)

@@ -1,7 +1,8 @@
 """The same layers in PyTorch, for the ratios in README.md.
 
-  pip install torch && python -m experiments.pytorch [--systems=dmvfn,simvp,rvd]
-    [--sizes=256x832,720x1280] [--batches=1,16] [--repeats=7] [--training]
+  pip install torch && python -m experiments.pytorch
+    [--systems=dmvfn,simvp,rvd,apr_vfi] [--sizes=256x832,720x1280]
+    [--batches=1,16] [--repeats=7] [--training]
 
 PyTorch is no dependency of the project. The models here are written from the
 papers' descriptions, layer by layer, as plain PyTorch users have them; weights
@@ -22,14 +23,15 @@ import torch.nn.functional as F
 from torch import nn
 
 # Parameters of the models below, as published: those of SimVPv2-S rounded to
-# 0.01 M; of RVD the denoisers for 64 and 128 pixels.
+# 0.01 M; of RVD the denoisers for 64 and 128 pixels; of APR-VFI the flow.
 PARAMETERS = {
   'dmvfn': 3_559_930,
   'simvp': 46_770_000,
   'rvd64': 18_744_291,
   'rvd128': 18_951_683,
+  'apr_vfi': 632_900,
 }
-SYSTEMS = ('dmvfn', 'simvp', 'rvd')
+SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
 
 SCALES = (4, 4, 4, 2, 2, 2, 1, 1, 1)
 WIDTHS = (160, 160, 160, 80, 80, 80, 44, 44, 44)
@@ -372,6 +374,92 @@ class Denoiser(nn.Module):
     return self.last(x)
 
 
+# --------------------------------------------------------------------- APR-VFI
+
+
+def splat(image, flow):
+  """Forward warping along a flow in pixels; the mean of what meets."""
+  height, width = image.shape[2:]
+  y, x = torch.meshgrid(
+    torch.arange(height), torch.arange(width), indexing='ij'
+  )
+  x, y = x + flow[:, 0], y + flow[:, 1]
+  left, top = x.floor(), y.floor()
+  values = torch.cat((image, torch.ones_like(image[:, :1])), 1).flatten(2)
+  total = torch.zeros_like(values)
+  for row in (top, top + 1):
+    for column in (left, left + 1):
+      share = (1 - (x - column).abs()) * (1 - (y - row).abs())
+      share[(row < 0) | (row >= height) | (column < 0) | (column >= width)] = 0
+      at = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+      at = at.long().flatten(1)[:, None].expand_as(total)
+      total.scatter_add_(2, at, values * share.flatten(1)[:, None])
+  weight = total[:, -1:]
+  mean = total[:, :-1] / weight.where(weight != 0, 1)
+  return mean.unflatten(2, (height, width))
+
+
+def cost_volume(first, second, radius=4):
+  """Mean products with the window around every pixel, row by row."""
+  height, width = first.shape[2:]
+  wide = F.pad(second, (radius,) * 4)
+  return torch.stack(
+    [
+      (first * wide[:, :, i : i + height, j : j + width]).mean(1)
+      for i in range(2 * radius + 1)
+      for j in range(2 * radius + 1)
+    ],
+    1,
+  )
+
+
+def _leaky(inputs, outputs, size=3, stride=1):
+  return nn.Sequential(
+    nn.Conv2d(inputs, outputs, size, stride, size // 2), nn.LeakyReLU(0.1)
+  )
+
+
+class BiFlowNet(nn.Module):
+  """The flows between two frames, both ways."""
+
+  def __init__(self):
+    super().__init__()
+    self.encoder = nn.Sequential(
+      _leaky(3, 24, stride=2),
+      *(_leaky(24, 24) for _ in range(2)),
+      _leaky(24, 48, stride=2),
+      *(_leaky(48, 48) for _ in range(5)),
+    )
+    self.estimator = nn.Sequential(
+      _leaky(245, 160, 1),
+      *(_leaky(a, b) for a, b in ((160, 128), (128, 112), (112, 96), (96, 64))),
+    )
+    self.flow = nn.Conv2d(64, 4, 3, padding=1)
+
+  def forward(self, first, second, levels):
+    """The flows, sides divisible by 2^(levels + 1)."""
+    batch, _, height, width = first.shape
+    size = height >> levels + 1, width >> levels + 1
+    flow, feature = first.new_zeros(batch, 4, *size), None
+    for level in reversed(range(levels)):
+      frames = first, second
+      if level:
+        frames = [_enlarge(x, 0.5**level) for x in frames]
+      if feature is None:
+        feature = first.new_zeros(batch, 64, *size)
+      else:
+        flow, feature = 2 * _enlarge(flow, 2), _enlarge(feature, 2)
+        half = 0.5 * _enlarge(flow, 4)
+        frames = map(splat, frames, (half[:, :2], half[:, 2:]))
+      first_seen, second_seen = map(self.encoder, frames)
+      cost = F.leaky_relu(cost_volume(first_seen, second_seen), 0.1)
+      feature = self.estimator(
+        torch.cat((cost, first_seen, second_seen, feature, flow), 1)
+      )
+      flow = self.flow(feature)
+    return _enlarge(flow, 4)
+
+
 # ---------------------------------------------------------------------- timing
 
 
@@ -484,6 +572,22 @@ def main(argv=None):
       with torch.inference_mode():
         name = f'rvd denoising step, {size} pixels{label}'
         measure(name, 20, model, x, torch.tensor([800]), contexts)
+    if 'apr_vfi' in wanted:
+      model = check('apr_vfi', BiFlowNet()).to(memory_format=layout)
+      pair = torch.rand(2, 1, 3, 512, 960)
+      first, second = (x.to(memory_format=layout) for x in pair)
+      flow = _enlarge(32 * torch.rand(1, 2, 8, 15) - 16, 64)
+      with torch.inference_mode():
+        name = f'apr_vfi flow 512x960, 3 levels{label}'
+        measure(name, repeats, model, first, second, 3)
+        for channels in (3, 16):
+          image = torch.rand(1, channels, 512, 960).to(memory_format=layout)
+          name = f'apr_vfi splat 512x960, {channels} channels{label}'
+          measure(name, repeats, splat, image, flow)
+        features = torch.rand(2, 1, 48, 64, 120)
+        features = (x.to(memory_format=layout) for x in features)
+        name = f'apr_vfi cost volume 64x120, 48 channels{label}'
+        measure(name, repeats, cost_volume, *features)
 
 
 if __name__ == '__main__':
