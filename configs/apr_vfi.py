@@ -326,7 +326,7 @@ def _demo(config):
   config.model.levels = 1
   config.model.warp_weight = 1.0
   config.augment.crop = (48, 48)  # more and smaller steps learn sooner
-  config.schedule.peak = 7e-4
+  config.schedule.peak = 1e-3
   config.schedule.warmup = 100
 
 

@@ -135,7 +135,8 @@ class Context(nn.Module):
     x, outputs = images.astype(self.dtype), []
     for i in range(self.blocks):
       for j, features in enumerate((self.hidden, self.hidden, self.channels)):
-        x = ebme.Conv(features, name=f'conv_{i}_{j}')(x)
+        name, first = f'conv_{i}_{j}', j == 0
+        x = ebme.Conv(features, images=first, name=name)(x)
       outputs.append(x)
     return tuple(outputs)
 

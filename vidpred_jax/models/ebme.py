@@ -18,9 +18,10 @@ Differences from the reference: colours are RGB (converted weights have their
 first layer's input channels reversed). The number of levels for an image,
 `num_levels`, is at least 1, and the padding is done here. The published code's
 other ways of warping (full flow, backward, none) are not here. Initial values
-are those of He et al. (2015): with PyTorch's, which the published code leaves
-as they are, signals shrink to a third at every layer, and of random weights no
-flow is learnt in thousands of steps.
+are those of He et al. (2015), for images of mean 0 and deviation 1: with
+PyTorch's, which the published code leaves as they are, signals shrink to a
+third at every layer; and with the images' own mean the cost volume is nearly
+the same everywhere. Either way a flow is learnt late, or not at all.
 """
 
 import math
@@ -63,19 +64,29 @@ class Conv(nn.Module):
     size: of the kernel [size, size, C, features].
     stride: of both axes.
     activated: whether the LeakyReLU follows.
+    images: whether it sees images: its initial values take them to a mean of 0
+      and a deviation of 1 first, from 0.5 and 0.25.
   """
 
   features: int
   size: int = 3
   stride: int = 1
   activated: bool = True
+  images: bool = False
 
   @nn.compact
   def __call__(self, x):
     """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', nn.initializers.he_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros, shape[-1:])
+    scale = 4 if self.images else 1
+    start = nn.initializers.variance_scaling(
+      2 * scale**2, 'fan_in', 'truncated_normal'
+    )
+    kernel = self.param('kernel', start, shape)
+    if self.images:
+      bias = self.param('bias', lambda _: -0.5 * jnp.sum(kernel, (0, 1, 2)))
+    else:
+      bias = self.param('bias', nn.initializers.zeros, shape[-1:])
     if self.size == 1:
       x = conv.pointwise(x, kernel[0, 0])
     else:
@@ -92,7 +103,10 @@ class Encoder(nn.Module):
   def __call__(self, image):
     """[B, H, W, 3] to [B, H / 4, W / 4, 48]."""
     for i, (features, stride) in enumerate(_ENCODER):
-      image = Conv(features, stride=stride, name=f'conv_{i}')(image)
+      first = i == 0
+      image = Conv(features, stride=stride, images=first, name=f'conv_{i}')(
+        image
+      )
     return image
 
 
