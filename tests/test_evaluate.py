@@ -1,5 +1,6 @@
 """Evaluation by a configuration: what is made, measured, written, shown."""
 
+import hashlib
 import json
 
 import jax
@@ -60,17 +61,21 @@ def config(monkeypatch):
   )
 
 
-def test_a_forecast_by_samples_is_written_and_shown(
-  config, monkeypatch, tmp_path
-):
+@pytest.fixture
+def workdir(monkeypatch, tmp_path):
+  """The folder of a run of `drawing`."""
   record = {'system': 'drawing', 'sha256': 'abc'}
   monkeypatch.setattr(
     evaluate.checkpoint, 'read', lambda path: (record, VARIABLES)
   )
   monkeypatch.setattr(evaluate.checkpoint, 'fitted', lambda *args: VARIABLES)
   (tmp_path / 'export').mkdir()
-  told = evaluate.run(config, tmp_path)
-  found = json.loads((tmp_path / 'results.json').read_text())
+  return tmp_path
+
+
+def test_a_forecast_by_samples_is_written_and_shown(config, workdir):
+  told = evaluate.run(config, workdir)
+  found = json.loads((workdir / 'results.json').read_text())
   assert found['protocol']['samples'] == 4 and found['clips'] == 5
   assert found['protocol']['mean_frame_of_clips'] == 3
   assert set(found['baselines']) == {'copy_last', 'mean_frame'}
@@ -79,7 +84,33 @@ def test_a_forecast_by_samples_is_written_and_shown(
   assert found['metrics']['crps/ens'] == told['metrics']['crps/ens']
   assert len(found['metrics']['rank_deviation/round8']['histogram']) == 5
   for name in ('picture.png', 'video.gif', 'ranks.png'):
-    assert (tmp_path / name).stat().st_size > 1000, name
+    assert (workdir / name).stat().st_size > 1000, name
+
+
+def test_weights_of_metrics_are_told_by_their_content(config, workdir):
+  protocol = evaluate.check(config)._replace(measures={})
+  for name in ('i3d', 'alex', 'heads'):
+    (workdir / f'{name}.pt').write_text(name)
+  config.eval.i3d = str(workdir / 'i3d.pt')
+  config.eval.lpips.backbone = str(workdir / 'alex.pt')
+  config.eval.lpips.heads = str(workdir / 'heads.pt')
+  config.eval.show = 0
+
+  def file(name):
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return {'file': f'{name}.pt', 'sha256': digest}
+
+  lpips = {'backbone': file('alex'), 'heads': file('heads')}
+  fvd = {'i3d': file('i3d')}
+  for names, expected in (
+    (('psnr/float',), {}),
+    (('fvd/i3d400', 'fvd/i3d400_context'), {'fvd': fvd}),
+    (('lpips/alex_best', 'fvd/i3d400'), {'lpips': lpips, 'fvd': fvd}),
+  ):
+    config.eval.metrics = names
+    evaluate.run(config, workdir, protocol)
+    found = json.loads((workdir / 'results.json').read_text())
+    assert found['protocol']['metric_weights'] == expected
 
 
 def test_the_mean_frame_is_that_of_training_clips(config):

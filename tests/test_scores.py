@@ -443,7 +443,9 @@ def test_sets_are_those_of_all_clips_and_samples(context):
   np.testing.assert_allclose(got['mean'], expected['mean'], rtol=1e-4)
   np.testing.assert_allclose(got['interval'], expected['interval'], rtol=1e-3)
   assert got['videos'] == 7 and got['generated_videos'] == 28
-  assert got['context_frames'] == context and got['size'] == 224
+  assert got['frames_per_video'] == 3 + 2 * context
+  assert got['context_frames'] == 2 * context
+  assert got['video_size'] == [12, 12] and got['size'] == 224
   assert result.values['copy_last']['colours']['generated_videos'] == 7
 
 

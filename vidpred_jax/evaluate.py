@@ -5,6 +5,7 @@ drawn; `scores` predicts and measures; `report` tells it.
 """
 
 import functools
+import hashlib
 import importlib.metadata
 import pathlib
 import platform
@@ -237,6 +238,7 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
       'samples': result.samples,
       'mean_frame_of_clips': config.eval.mean_frame,
       'aggregation': ['per_frame', 'cumulative', 'mean'],
+      'metric_weights': _weights(config),
       'skipped_metrics': result.skipped,
     },
     'clips': result.clips,
@@ -269,6 +271,26 @@ def table(result: scores.Result, frames: systems.Frames) -> str:
   if result.skipped:
     lines.append(f'frames are too small for {", ".join(result.skipped)}')
   return '\n'.join(lines)
+
+
+def _weights(config) -> dict[str, dict]:
+  """Which weights the metrics had: `{measure: {part: {'file', 'sha256'}}}`."""
+  files = {
+    'lpips': config.eval.lpips.to_dict(),
+    'fvd': {'i3d': config.eval.i3d},
+  }
+
+  def told(path):
+    with open(path, 'rb') as stream:
+      digest = hashlib.file_digest(stream, 'sha256')
+    return {'file': pathlib.Path(path).name, 'sha256': digest.hexdigest()}
+
+  measures = {name.split('/')[0] for name in config.eval.metrics}
+  return {
+    measure: {part: told(path) for part, path in parts.items()}
+    for measure, parts in files.items()
+    if measure in measures
+  }
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,12 @@ the batch size nor on the devices. Ensemble metrics see all samples, the others
 are averaged over them, `_best` ones take the best sample of the clip. A
 deterministic prediction, as every baseline, is an ensemble of one: its CRPS is
 its absolute error.
+
+A batch is one call: the bar counts its clips when all their samples are drawn
+and measured. Over devices the clips of a batch are divided, not their samples:
+a batch of fewer clips than devices is filled up with copies that do not count.
+A device holds all samples of its clips at once, about twice, 8 S N H W C bytes
+for each, beside what drawing `at_once` of them takes.
 """
 
 import functools
@@ -239,12 +245,12 @@ def evaluate(
   skipped, step = [], None
   clips, sums, block_sum, shown, features = 0, None, 0.0, {}, []
   bar = tqdm.tqdm(
-    batches,
     desc='evaluate',
+    unit=' clips',
     disable=jax.process_index() > 0,
     leave=False,
   )
-  for index, batch in enumerate(bar):
+  for index, batch in enumerate(batches):
     video, valid = _pad(batch['video'], np.asarray(batch['valid']))
     if step is None:
       side = min(video.shape[2:4])
@@ -275,6 +281,7 @@ def evaluate(
     sums = values if sums is None else jax.tree.map(np.add, sums, values)
     features.append(_valid(out.pop('features'), valid))
     clips += int(valid.sum())
+    bar.update(int(valid.sum()))
     if 'blocks' in out:
       block_sum = block_sum + _gather(out['blocks'])[valid].mean(1).sum(0)
     missing = show - len(shown.get('video', ()))
@@ -282,6 +289,7 @@ def evaluate(
       for name, array in {'video': video, **out}.items():
         kept = np.asarray(array)[valid][:missing]
         shown.setdefault(name, []).extend(kept)
+  bar.close()
   if not clips:
     raise ValueError('There is no clip to evaluate.')
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *features)
@@ -289,7 +297,9 @@ def evaluate(
     source: {
       k: _aggregate(sums[source][k] / clips, m)
       if isinstance(m, metrics.Metric)
-      else _of_sets(m, features[k]['truth'], features[k][source])
+      else _of_sets(
+        m, system.frames, video.shape, features[k]['truth'], features[k][source]
+      )
       for k, m in measures.items()
     }
     for source in sorted(sums, key=lambda s: s != 'prediction')
@@ -378,8 +388,14 @@ def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
   }
 
 
-def _of_sets(metric: metrics.SetMetric, real, generated) -> dict:
-  """The same of features [M, 1, D] and [M, S, D]."""
+def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
+  """The same of features [M, 1, D] and [M, S, D] of clips of a shape."""
   found = metric.distance(real[:, 0], generated)
-  about = {'context_frames': metric.context, **metric.about}
+  context = len(asked.context) * metric.context
+  about = {
+    'frames_per_video': context + len(asked.target),
+    'context_frames': context,  # of these
+    'video_size': list(shape[2:4]),  # before it is made `size`
+    **metric.about,
+  }
   return {'per_frame': [], 'cumulative': [], **found, **about}
