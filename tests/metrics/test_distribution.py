@@ -44,6 +44,19 @@ def integral(samples, target, levels):
   return total
 
 
+@pytest.mark.parametrize(
+  'name',
+  ['crps/ens', 'crps/fair', 'spread_skill/ratio', 'rank_deviation/units'],
+)
+def test_memory_beside_the_samples_is_that_of_a_frame(name):
+  shape = (40, 2, 12, 16, 24, 1)
+  samples = jax.ShapeDtypeStruct(shape, jnp.float32)
+  target = jax.ShapeDtypeStruct(shape[1:], jnp.float32)
+  compiled = jax.jit(metrics.make(name).values).lower(samples, target).compile()
+  held = compiled.memory_analysis().temp_size_in_bytes
+  assert 0 < held < 4 * 4 * np.prod(shape) / 12
+
+
 # --- CRPS --------------------------------------------------------------------
 
 
