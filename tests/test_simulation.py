@@ -161,8 +161,17 @@ def test_who_comes_second_finds_it_done(tmp_path, monkeypatch):
   assert [p.name for p in place.iterdir()] == ['settings.json']
 
 
-def test_the_command_says_what_is_wrong(tmp_path):
-  command = [sys.executable, '-m', 'vidpred_jax.simulation', '--size=64']
+@pytest.mark.parametrize(
+  'flag, message',
+  [
+    ('--size=64', 'size must be two whole numbers, got 64.'),
+    ('--frames=9,x', "frames must be two whole numbers, got '9,x'."),
+    ('--scale=1.5', 'scale must be a whole number, got 1.5.'),
+    ('--reynolds=nan', "reynolds must be a number, got 'nan'."),
+  ],
+)
+def test_the_command_says_what_is_wrong(tmp_path, flag, message):
+  command = [sys.executable, '-m', 'vidpred_jax.simulation', flag]
   done = subprocess.run(
     [*command, f'--root={tmp_path}'],
     capture_output=True,
@@ -170,6 +179,4 @@ def test_the_command_says_what_is_wrong(tmp_path):
     env=os.environ,
   )
   assert done.returncode == 2
-  assert done.stderr.strip() == (
-    'Error: size must be two positive numbers, got (64,).'
-  )
+  assert done.stderr.strip() == f'Error: {message}'

@@ -2,8 +2,9 @@
 
 Programs (`main`, `predict`, `cost`) call `setup` once, before anything large is
 allocated. `jit` is `jax.jit` with the compiler options that measured fastest on
-the platform; it is used in four places only: state creation, training step,
-evaluation step and prediction.
+the platform; programs only use it: for state creation, the training step, the
+evaluation step, prediction, what `cost` measures, and the solver of
+`simulation`.
 """
 
 import ast

@@ -5,8 +5,8 @@ python -m vidpred_jax.simulation --root=data/vortices [--reynolds=150 ...]
 The solver, `ops.lattice`, is functions of arrays without parameters, so it lies
 with the operations; `data` is NumPy and must load in worker processes without
 JAX. What needs both, compiles and writes files is this program. Its flags are
-the fields of `data.vortices.Settings`, whose source says what they mean and
-starts this where its films are absent.
+the fields of `data.vortices.Settings`; the source starts it where its films are
+absent.
 
 The lattice is a quarter longer than the picture. There the viscosity grows, so
 that vortices leave without an echo. All trajectories of a split advance at once
@@ -14,6 +14,7 @@ on an accelerator, one after the other on a CPU, whose caches hold one. Films
 are made in a folder beside the final one, which it becomes when whole.
 """
 
+import ast
 import math
 import os
 import pathlib
@@ -37,6 +38,21 @@ _OUTLET = 0.25
 _OUTLET_VISCOSITY = 0.1
 # Of the gusts, from frame to frame.
 _CORRELATION = 0.9
+
+_HELP = {
+  'size': 'Height and width of a frame, in pixels.',
+  'scale': 'Nodes of the lattice per pixel, each way; a whole number.',
+  'reynolds': 'Reynolds number: speed times diameter over viscosity.',
+  'speed': 'Speed of what flows in, nodes per tick; at most 0.2.',
+  'bulk_viscosity': 'Viscosity against compression, nodes^2 per tick.',
+  'diameter': 'Diameter of the cylinder over the height; at most 0.5.',
+  'gusts': 'Swaying of what flows in, over the speed; 0 (none) to 0.5.',
+  'ticks': 'Ticks of the solver from frame to frame.',
+  'spin_up': 'Frames before the first, in which the street forms.',
+  'trajectories': 'Trajectories for training, for testing.',
+  'frames': 'Frames of each trajectory, for training, for testing.',
+  'seed': 'Of the trajectories: other seeds make other ones.',
+}
 
 
 class Channel(NamedTuple):
@@ -196,7 +212,7 @@ def generate(
   """Makes the films of both splits, unless they are there.
 
   Args:
-    root: where the folders of films lie; '' for the user's cache folder.
+    root: where the folders of films lie.
     settings: what to simulate.
 
   Returns:
@@ -206,7 +222,8 @@ def generate(
     ValueError: if the folder holds something else or the flow cannot be
       simulated.
   """
-  place = vortices.folder(root, vortices.checked(settings))
+  settings = vortices.checked(settings)
+  place = vortices.folder(root, settings)
   if place.exists():
     return vortices.check(place, settings)
   place.parent.mkdir(parents=True, exist_ok=True)
@@ -240,32 +257,26 @@ def generate(
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  flags.DEFINE_string('root', 'data/vortices', 'Where the films will lie.')
+  flags.DEFINE_string('root', vortices.ROOT, 'Where the films will lie.')
   for name, value in vortices.Settings._field_defaults.items():
-    text = 'As of data.vortices.Vortices.'
-    if isinstance(value, tuple):
-      flags.DEFINE_list(name, [str(v) for v in value], text)
-    elif isinstance(value, int):
-      flags.DEFINE_integer(name, value, text)
-    else:
-      flags.DEFINE_float(name, value, text)
+    text = ','.join(map(str, value)) if isinstance(value, tuple) else value
+    flags.DEFINE_string(name, str(text), _HELP[name])
+
+
+def _parsed(text: str):
+  """'8,8' as (8, 8); what is no number stays a text, which is refused."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def main(argv) -> None:
   """Makes the films and says where they are."""
   del argv
   runtime.setup()
-  fields = {}
-  for name, default in vortices.Settings._field_defaults.items():
-    value = flags.FLAGS[name].value
-    if isinstance(default, tuple):
-      if not all(v.strip().isdigit() for v in value):
-        raise ValueError(
-          f'--{name} must be two numbers such as {default[0]},{default[1]}, '
-          f'got {",".join(value)}.'
-        )
-      value = tuple(int(v) for v in value)
-    fields[name] = value
+  names = vortices.Settings._fields
+  fields = {name: _parsed(flags.FLAGS[name].value) for name in names}
   print(generate(flags.FLAGS.root, vortices.Settings(**fields)))
 
 

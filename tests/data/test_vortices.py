@@ -127,16 +127,17 @@ def test_folders_that_do_not_fit_are_neither_used_nor_touched(made, tmp_path):
   assert clips is not None
 
 
-def test_the_cache_folder_is_the_users(made, tmp_path, monkeypatch):
-  monkeypatch.setenv('VIDPRED_JAX_CACHE', str(tmp_path / 'mine'))
-  source('')
-  monkeypatch.setenv('VIDPRED_JAX_CACHE', '')
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'home'))
-  source('')
-  assert [p.parent for p in made] == [
-    tmp_path / 'mine/vortices',
-    tmp_path / 'home/vidpred_jax/vortices',
-  ]
+def test_numbers_mean_the_same_in_any_type(made, tmp_path):
+  source(tmp_path)
+  source(tmp_path, size=[16, 20], reynolds=20, gusts=np.float64(0.2))
+  source(tmp_path, ticks=np.int64(4), trajectories=(np.int32(3), 2))
+  assert len(made) == 1
+
+
+def test_films_lie_in_one_place_by_default(made, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  data.make_source('vortices', split='test', num_frames=3, **SMALL)
+  assert [str(p.parent) for p in made] == [vortices.ROOT]
 
 
 @pytest.mark.parametrize(
@@ -159,12 +160,31 @@ def test_the_cache_folder_is_the_users(made, tmp_path, monkeypatch):
     ({'frames': (5, 0)}, 'frames'),
     ({'spin_up': -1}, 'spin_up'),
     ({'seed': -1}, 'seed'),
+    ({'size': '64'}, "size must be two whole numbers, got '64'"),
+    ({'size': 16.5}, 'size must be two whole numbers, got 16.5'),
+    ({'size': (16, 20.0)}, r'size must be two whole numbers, got \(16, 20.0\)'),
+    ({'frames': None}, 'frames must be two whole numbers, got None'),
+    ({'trajectories': 3}, 'trajectories must be two whole numbers, got 3'),
+    ({'scale': 2.5}, 'scale must be a whole number, got 2.5'),
+    ({'ticks': True}, 'ticks must be a whole number, got True'),
+    ({'seed': '0'}, "seed must be a whole number, got '0'"),
+    ({'speed': '0.1'}, "speed must be a number, got '0.1'"),
+    ({'reynolds': None}, 'reynolds must be a number, got None'),
+    ({'reynolds': float('inf')}, 'reynolds must be a number, got inf'),
+    ({'gusts': [0.1]}, r'gusts must be a number, got \[0.1\]'),
+    ({'hop': 'all'}, "hop must be a whole number.*'all'"),
+    ({'hop': 1.5}, 'hop must be a whole number.*1.5'),
   ],
 )
 def test_wrong_settings(made, tmp_path, settings, message):
   with pytest.raises(ValueError, match=message):
     source(tmp_path, **settings)
   assert not made
+
+
+def test_a_root_that_is_no_path(made):
+  with pytest.raises(ValueError, match='root must be the path.*got None'):
+    data.make_source('vortices', split='test', num_frames=3, root=None, **SMALL)
 
 
 def test_a_failed_simulation_says_how_to_repeat_it(tmp_path, capfd):

@@ -28,10 +28,13 @@ Differences from the reference:
 
 import hashlib
 import json
+import math
+import numbers
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +43,8 @@ from vidpred_jax.data.files import reading
 
 # Largest vorticity shown, in units of speed / diameter.
 LIMIT = 5.0
+# Where the folders of films lie, unless it is said otherwise.
+ROOT = 'data/vortices'
 _FORMAT = 1  # of the folder; another number makes old ones strangers
 
 
@@ -74,7 +79,7 @@ class Vortices:
     split: str,
     num_frames: int,
     *,
-    root: str | os.PathLike = '',
+    root: str | os.PathLike = ROOT,
     hop: int | None = None,
     size: tuple[int, int] | int = (128, 128),
     scale: int = 1,
@@ -94,8 +99,7 @@ class Vortices:
     Args:
       split: 'train' or 'test'.
       num_frames: frames per clip, T.
-      root: where the folders of films lie; '' for `vortices` in the user's
-        cache folder (`$VIDPRED_JAX_CACHE`, else `~/.cache/vidpred_jax`).
+      root: where the folders of films lie.
       hop: distance of successive clips; None is 1 for train, and for test the
         length of a clip, so that clips do not overlap.
       size: (H, W) of a frame, or one number for both.
@@ -121,7 +125,7 @@ class Vortices:
       raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
     settings = checked(
       Settings(
-        size=(size, size) if isinstance(size, int) else tuple(size),
+        size=(size, size) if isinstance(size, int) else size,
         scale=scale,
         reynolds=reynolds,
         speed=speed,
@@ -130,16 +134,18 @@ class Vortices:
         gusts=gusts,
         ticks=ticks,
         spin_up=spin_up,
-        trajectories=tuple(trajectories),
-        frames=tuple(frames),
+        trajectories=trajectories,
+        frames=frames,
         seed=seed,
       )
     )
     length = settings.frames[split == 'test']
-    if not 0 < num_frames <= length or (hop is not None and hop < 1):
+    hops = hop is None or (isinstance(hop, int) and hop >= 1)
+    if not 0 < num_frames <= length or not hops:
       raise ValueError(
         f'num_frames must lie in [1, {length}], the frames of a {split} '
-        f'trajectory, and hop must be at least 1; got {num_frames}, {hop}.'
+        'trajectory, and hop must be a whole number, at least 1; got '
+        f'{num_frames}, {hop!r}.'
       )
     self._folder = folder(root, settings)
     if not self._folder.exists():
@@ -191,16 +197,13 @@ class Vortices:
 
 
 def checked(settings: Settings) -> Settings:
-  """The settings, if they can be simulated.
+  """The settings, of the types of their defaults, if they can be simulated.
 
   Raises:
-    ValueError: if one is out of range; says what was expected.
+    ValueError: if one is of another type or out of range; says what was
+      expected.
   """
-  s = settings
-  for name in ('size', 'trajectories', 'frames'):
-    value = getattr(s, name)
-    if len(value) != 2 or min(value) < 1:
-      raise ValueError(f'{name} must be two positive numbers, got {value}.')
+  s = Settings(*map(_typed, Settings._fields, settings))
   expected = {
     'size': (min(s.size) * s.scale >= 16, 'at least 16 nodes of the lattice'),
     'scale': (s.scale >= 1, 'at least 1'),
@@ -216,15 +219,37 @@ def checked(settings: Settings) -> Settings:
   for name, (good, what) in expected.items():
     if not good:
       raise ValueError(f'{name} must be {what}, got {getattr(s, name)}.')
-  return settings
+  return s
+
+
+def _typed(name: str, value):
+  """A setting as its default is: 150 as 150.0, a list as a tuple."""
+
+  def number(x, kind):
+    return isinstance(x, kind) and not isinstance(x, bool) and math.isfinite(x)
+
+  kind = type(Settings._field_defaults[name])
+  if kind is tuple:
+    pair = isinstance(value, Sequence) and len(value) == 2
+    if not pair or not all(number(x, numbers.Integral) for x in value):
+      raise ValueError(f'{name} must be two whole numbers, got {value!r}.')
+    if min(value) < 1:
+      raise ValueError(f'{name} must be two positive numbers, got {value}.')
+    return tuple(map(int, value))
+  if not number(value, numbers.Integral if kind is int else numbers.Real):
+    what = 'a whole number' if kind is int else 'a number'
+    raise ValueError(f'{name} must be {what}, got {value!r}.')
+  return kind(value)
 
 
 def folder(root: str | os.PathLike, settings: Settings) -> pathlib.Path:
   """Where the films of these settings lie, or will."""
+  if not isinstance(root, str | os.PathLike):
+    raise ValueError(f'root must be the path of a folder, got {root!r}.')
   text = json.dumps(_described(settings), sort_keys=True)
   height, width = settings.size
   name = f'{height}x{width}-{hashlib.sha256(text.encode()).hexdigest()[:10]}'
-  return _place(root) / name
+  return pathlib.Path(root).expanduser() / name
 
 
 def write_settings(place: pathlib.Path, settings: Settings) -> None:
@@ -268,17 +293,9 @@ def _described(settings: Settings) -> dict:
   return json.loads(json.dumps(fields))
 
 
-def _place(root) -> pathlib.Path:
-  if str(root):
-    return pathlib.Path(root).expanduser()
-  home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
-  cache = os.environ.get('VIDPRED_JAX_CACHE', '')
-  return pathlib.Path(cache or pathlib.Path(home) / 'vidpred_jax') / 'vortices'
-
-
 def _simulate(root, settings: Settings) -> None:
   """Makes the films in a process of its own: `data` does without JAX."""
-  flags = [f'--root={_place(root)}']
+  flags = [f'--root={root}']
   for name, value in settings._asdict().items():
     text = ','.join(map(str, value)) if isinstance(value, tuple) else value
     flags.append(f'--{name}={text}')
