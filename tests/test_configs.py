@@ -98,6 +98,21 @@ def test_variants_combine(path):
       continue
 
 
+def test_variants_of_rvd_may_stand_in_any_order():
+  module = load(ROOT / 'configs' / 'rvd.py')
+  for pair in itertools.combinations(module.VARIANTS, 2):
+    one, other = (module.get_config(','.join(x)) for x in (pair, pair[::-1]))
+    assert one.to_dict() == other.to_dict(), pair
+    for frames in (one.frames, one.eval.frames):
+      evaluate.make_system(one, frames)
+  for name, asked in {'bair': 16, 'kth': 12, 'demo': 4}.items():
+    config = module.get_config(f'rvd23,{name}')
+    assert config.frames.target == (2, 3, 4)
+    assert config.eval.frames.target == tuple(range(4, 4 + asked))
+  config = module.get_config('dpm,smoke')
+  assert config.model.sampler == 'dpm++' and config.model.steps == 20
+
+
 @pytest.mark.parametrize('path', FILES, ids=ids)
 def test_unknown_variants_and_fields_are_refused(path):
   with pytest.raises(ValueError, match='smoek.*smoke'):
