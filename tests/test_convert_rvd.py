@@ -104,6 +104,34 @@ def test_other_weights_and_settings_are_refused(changes, settings, message):
   assert str(error.value).startswith('These weights cannot become rvd')
 
 
+@pytest.mark.parametrize('mode', ['residual', 'frame'])
+def test_the_file_tells_its_settings(mode):
+  variables = random_variables(0, mode)
+  state = published(variables)
+  told = convert.trained_settings('rvd', state)
+  expected = SETTINGS | {'mode': mode}
+  del expected['sigma'], expected['mean_mults' if mode == 'frame' else 'mode']
+  assert told == expected
+  assert_equal(convert.from_torch('rvd', state, sigma=1.0), variables)
+  # As it is of published sizes; what it does not hold it does not tell.
+  shapes = {
+    f'{net}.downs.{i}.0.block1.block.0.weight': (width, 3, 3, 3)
+    for net, widths in (
+      ('history_fn', (48, 96, 192, 384)),
+      ('transform_fn', (48, 96, 96, 192)),
+    )
+    for i, width in enumerate(widths)
+  }
+  assert rvd.torch_widths(shapes) == {'channels': 3, **rvd.WIDTHS_64}
+  assert convert.trained_settings('rvd', {'conv.weight': np.ones(3)}) == {}
+  assert convert.trained_settings('dmvfn', state) == {}
+
+
+def test_other_files_than_rvds_are_refused():
+  with pytest.raises(ValueError, match='cannot become rvd.*conv.weight'):
+    convert.from_torch('rvd', {'conv.weight': np.ones(3)}, sigma=1)
+
+
 def test_missing_weights_are_named():
   state = published(random_variables(0))
   del state['history_fn.downs.1.1.conv_gates.0.bias']
@@ -144,11 +172,11 @@ def test_a_file_of_two_sets_of_weights_needs_a_key():
 def test_the_command_exports_a_system_that_loads(tmp_path):
   variables = random_variables(0)
   np.savez(tmp_path / 'w.npz', **published(variables))
-  sets = [f'--set={k}={v!r}' for k, v in SETTINGS.items()]
   subprocess.run(
     [
       sys.executable, '-m', 'vidpred_jax.convert', '--system=rvd',
-      f'--input={tmp_path / "w.npz"}', f'--output={tmp_path / "out"}', *sets,
+      f'--input={tmp_path / "w.npz"}', f'--output={tmp_path / "out"}',
+      '--set', 'sigma=1.0',
     ],
     check=True,
     cwd=pathlib.Path(__file__).parents[1],
@@ -156,6 +184,7 @@ def test_the_command_exports_a_system_that_loads(tmp_path):
   )  # fmt: skip
   record, got = checkpoint.read(tmp_path / 'out')
   assert_equal(got, variables)
-  assert record['settings']['sigma'] == 1.0
+  stored = {k: list(x) if 'mults' in k else x for k, x in SETTINGS.items()}
+  assert record['settings'] == stored
   system, _ = checkpoint.load(tmp_path / 'out', sampler='dpm++', steps=5)
   assert len(system.frames.context) == 4 and system.stochastic

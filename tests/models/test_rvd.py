@@ -287,17 +287,3 @@ def test_the_size_of_frames_is_that_of_the_deeper_network():
   assert rvd.RVD(**rvd.WIDTHS_64).multiple() == 8
   assert rvd.RVD(mults=(1, 2), mean_mults=(1, 2, 2)).multiple() == 4
   assert rvd.RVD(mults=(1, 2), mean_mults=None).multiple() == 2
-
-
-@pytest.mark.parametrize(
-  'bad, message',
-  [
-    ({'mults': (2, 2)}, r'mults=\(2, 2\).*the first is 1'),
-    ({'mults': (1,)}, r'mults=\(1,\).*at least two'),
-    ({'mean_mults': (3, 1)}, r'mean_mults=\(3, 1\)'),
-    ({'dim': 12}, 'dim=12.*multiple of 8'),
-  ],
-)
-def test_refuses_widths_that_cannot_be(bad, message):
-  with pytest.raises(ValueError, match=message):
-    shapes(rvd.RVD(**SMALL | bad))

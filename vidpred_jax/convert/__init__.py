@@ -32,6 +32,7 @@ __all__ = [
   'read_torch',
   'split_settings',
   'trained_frames',
+  'trained_settings',
   'vgg19',
 ]
 
@@ -173,6 +174,15 @@ def _clip_of_rvd(state_dict):
   return systems.Frames((0, 1, 2, 3), tuple(range(4, 20))), (1, 1)
 
 
+def _settings_of_rvd(state_dict):
+  found = rvd.torch_widths({k: np.shape(x) for k, x in state_dict.items()})
+  if found and 'mean_mults' not in found:
+    found['mode'] = 'frame'
+  if len(betas := np.shape(state_dict.get('betas', 0))) == 1:
+    found['depth'], *_ = betas
+  return found
+
+
 class _Converter(NamedTuple):
   """How the published weights of a system are taken over.
 
@@ -180,16 +190,18 @@ class _Converter(NamedTuple):
     convert: `(state_dict, expected variables, **settings) -> variables`.
     clip: `state_dict -> (frames, (H, W))`: what they were trained for, and a
       size at which parameters have their shapes, in multiples of the system's.
+    settings: `state_dict -> dict`: what they tell of the system's settings.
   """
 
   convert: Callable
   clip: Callable
+  settings: Callable = lambda state_dict: {}
 
 
 CONVERTERS = {
   'apr_vfi': _Converter(_apr_vfi, _clip_of_apr_vfi),
   'dmvfn': _Converter(_dmvfn, _clip_of_dmvfn),
-  'rvd': _Converter(_rvd, _clip_of_rvd),
+  'rvd': _Converter(_rvd, _clip_of_rvd, _settings_of_rvd),
   'simvp': _Converter(_simvp, _clip_of_simvp),
 }
 
@@ -210,6 +222,23 @@ def trained_frames(
   return CONVERTERS[system_name].clip(state_dict)[0]
 
 
+def trained_settings(
+  system_name: str, state_dict: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Settings of the system that published weights tell by their shapes.
+
+  Args:
+    system_name: as for `from_torch`.
+    state_dict: the same.
+
+  Returns:
+    For 'rvd' `channels`, `dim`, `mults`, `mean_mults` or `mode='frame'`, and
+    `depth`; {} for others.
+  """
+  state_dict = weights.without(state_dict, 'module.')
+  return CONVERTERS[system_name].settings(state_dict)
+
+
 def from_torch(
   system_name: str, state_dict: Mapping[str, Any], **settings
 ) -> dict[str, Any]:
@@ -228,10 +257,10 @@ def from_torch(
       given: nothing but the flow was published. For 'simvp' the number of
       context frames is the weights'; sizes and the translator are settings of
       the system. For 'rvd' `sigma=1` must be given, with which the published
-      code trains (the paper's 2 is the default of the system), and its `depth`
-      is compared. The file holds weights twice: `read_torch` needs the key
-      'model', what was trained and what the published evaluation loads, or
-      'ema', its average.
+      code trains (the paper's 2 is the default of the system); all else is
+      `trained_settings`, which must be given to make the system. The file holds
+      weights twice: `read_torch` needs the key 'model', what was trained and
+      what the published evaluation loads, or 'ema', its average.
 
   Returns:
     `{'params': ...}` and the system's other collections, NumPy float32.
@@ -254,6 +283,7 @@ def from_torch(
       f'weights of {system_name} were trained for {frames}. Give '
       'other frames when the converted system is loaded.'
     )
+  settings = converter.settings(state_dict) | settings
   own, settings = split_settings(system_name, settings)
   system = systems.make(system_name, frames=frames, **settings)
   size = height * system.multiple, width * system.multiple

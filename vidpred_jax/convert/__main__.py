@@ -5,6 +5,7 @@
 
 writes an exported checkpoint. Each `--set` is a setting of the system, such as
 `--set router_scale=4`, or of the conversion, such as `--set channel_order=rgb`.
+What the weights tell by themselves need not be set (`trained_settings`).
 """
 
 import json
@@ -34,6 +35,7 @@ def main(argv) -> None:
   settings = runtime.parse_settings(values.set)
   state_dict = convert.read_torch(values.input, values.key)
   variables = convert.from_torch(values.system, state_dict, **settings)
+  settings = convert.trained_settings(values.system, state_dict) | settings
   _, settings = convert.split_settings(values.system, settings)
   checkpoint.save_system(
     values.output,

@@ -15,6 +15,7 @@ published code: the mean is cut off at +-1, and the recurrent cell comes after
 the block of its level.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -238,9 +239,10 @@ class RVD(nn.Module):
 
   Attributes:
     channels: of a frame, C.
-    dim: channels at full resolution.
+    dim: channels at full resolution, a multiple of 8.
     mults: width of each level of the denoiser and of the contexts, in units of
-      `dim`; the first is 1. Each level has half the height and width.
+      `dim`; two or more, the first is 1. Each level has half the height and
+      width.
     mean_mults: the same of the mean network; None: there is none, and the mean
       is 0 (the ablation VD of section 3.6).
     dtype: of the computation. Parameters, statistics, steps and results are
@@ -255,14 +257,6 @@ class RVD(nn.Module):
 
   def setup(self):
     """Declares the parts."""
-    for name in ('mults', 'mean_mults'):
-      mults = getattr(self, name)
-      if mults is not None and (len(mults) < 2 or mults[0] != 1):
-        raise ValueError(
-          f'Got {name}={mults}; expected at least two, of which the first is 1.'
-        )
-    if self.dim % 8:
-      raise ValueError(f'Got dim={self.dim}; expected a multiple of 8.')
     self.context_net = Memory(self.channels, self._widths(self.mults))
     self.denoiser = Denoiser(self.channels, self.dim, self._widths(self.mults))
     if self.mean_mults is not None:
@@ -389,6 +383,36 @@ _SINGLE = {
   'last': 'final_conv.0.block.0',
   'last_norm': 'final_conv.0.block.1',
 }
+
+
+def torch_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Fields of `RVD` that the shapes of a published checkpoint tell.
+
+  Args:
+    shapes: `{published name: shape}`.
+
+  Returns:
+    `channels`, `dim`, `mults` and, where there is a network of the mean,
+    `mean_mults`; {} if they are other weights.
+  """
+
+  def levels(net):
+    names = (
+      f'{_NETS[net]}.downs.{i}.0.block1.block.0.weight'
+      for i in itertools.count()
+    )
+    kernels = (shapes.get(name, ()) for name in names)
+    return list(itertools.takewhile(lambda x: len(x) == 4 and all(x), kernels))
+
+  contexts, means = levels('context_net'), levels('mean_net')
+  if not contexts:
+    return {}
+  dim, channels, *_ = contexts[0]
+  found = {'channels': channels, 'dim': dim}
+  for name, kernels in (('mults', contexts), ('mean_mults', means)):
+    if kernels:
+      found[name] = tuple(kernel[0] // dim for kernel in kernels)
+  return found
 
 
 def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
