@@ -1,4 +1,5 @@
 import fractions
+import functools
 import tracemalloc
 from typing import NamedTuple
 
@@ -165,6 +166,38 @@ def test_frames_that_do_not_lead_on_are_refused():
   assert len(serve.predict(clip_of(2), 1)) == 1
   with pytest.raises(ValueError, match='cannot go on'):
     serve.predict(clip_of(2), 2)
+
+
+def remembering(counts, targets=2):
+  """Steps from frame to frame grow for as long as a call lasts."""
+  frames = F((0, 1), tuple(range(2, 2 + targets)))
+
+  def growing(x, context, key):
+    counts.append(targets)
+    steps = jnp.cumsum(jnp.arange(1.0, 1 + targets))
+    steps = steps.reshape(1, -1, 1, 1, 1) + 0 * jax.random.normal(key)
+    return context[:, -1:] + x * 4 * steps / 255
+
+  return make(growing, frames, stochastic=True)._replace(
+    with_targets=functools.partial(remembering, counts)
+  )
+
+
+@pytest.mark.parametrize('tile', [None, (16, 24)])
+@pytest.mark.parametrize('count', [1, 2, 5])
+def test_what_a_system_remembers_lasts_as_long_as_the_forecast(count, tile):
+  calls = []
+  serve = predictor.Predictor(
+    remembering(calls), VARIABLES, tile=tile, overlap=8
+  )
+  clip = clip_of(3) // 4
+  steps = 2 * np.cumsum(np.arange(1, 1 + count)).reshape(-1, 1, 1, 1)
+  got = serve.predict(clip, count)
+  np.testing.assert_array_equal(got, clip[-1:] + steps)
+  futures = serve.samples(clip, count, 3)
+  np.testing.assert_array_equal(futures.frames[2], got)
+  # No frame is drawn in vain, and none of a restart; each compiled once.
+  assert set(calls) == {count} and len(calls) == (1 if tile else 2)
 
 
 def test_a_stream_is_what_predict_gives_and_waits_to_be_asked():

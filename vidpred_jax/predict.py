@@ -26,6 +26,8 @@ duration. Sound is copied.
 are video files or folders of pictures (an output without a suffix). The output
 appears when it is complete; an existing one is replaced with `--overwrite`
 only. `--overlay=flow,blocks` puts what the system looked at beside the frames.
+The bar counts written frames. RVD draws all that are asked for in one call, so
+that nothing is to be seen until the first is there.
 
 Physical fields (a system that learned from them):
 
@@ -91,7 +93,7 @@ def predict_video(
     source: video file or folder of pictures.
     output: the same, to write.
     num_frames: prediction: how many, by default as many as the system's frames
-      say.
+      say; of a run those of its evaluation.
     factor: interpolation: how many times as many frames; 2 by default.
     fps: interpolation: frames per second instead of `factor`.
     samples: prediction: draw so many futures, each to a file of its own.

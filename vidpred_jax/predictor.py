@@ -8,7 +8,9 @@ below, this is meant too.
 
 *Length.* More frames than `system.frames.target` are predicted by feeding
 predictions back, as floats, not rounded. Long videos stream: no more than the
-frames one call of the system sees and gives are held.
+frames one call of the system sees and gives are held. A system that remembers
+more than it is shown (`System.with_targets`) gives all frames that are asked
+for in one call: they come, and are held, together.
 
 *Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow;
 each equals, up to rounding, a prediction by itself with its own key.
@@ -53,7 +55,8 @@ class Futures(NamedTuple):
 class Predictor:
   """A system with its variables, ready for video.
 
-  It compiles once for each size of padded frame (or tile) and keeps that.
+  It compiles once for each size of padded frame (or tile) and keeps that; where
+  one call gives all frames, for each number of them, too.
 
   Example:
     system, variables = vp.load('runs/demo')
@@ -186,13 +189,16 @@ class Predictor:
   def _predictions(self, timeline, num_frames, key, explain):
     """Yields frames; of keys [S] the frames [S, H, W, C] of S futures."""
     frames = self.system.frames
+    count = len(frames.target)
+    if self.system.with_targets is not None:
+      count = num_frames
     span = max(frames.target) - max(frames.context)
     first = next(iter(timeline.values()))
     tiles = self._plan(*first.shape[:2])
     size = first.shape[:2]
     timeline = {t: self._enter(f, tiles) for t, f in timeline.items()}
-    wanted = tuple(range(len(frames.target)))
-    for chunk in range(-(-num_frames // len(wanted))):
+    wanted = tuple(range(count))
+    for chunk in range(-(-num_frames // count)):
       shift = chunk * span
       shots = self._advance(
         [timeline[c + shift] for c in frames.context],
@@ -206,7 +212,7 @@ class Predictor:
         timeline[t + shift] = shot.state
       oldest = min(frames.context) + shift + span
       timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
-      for shot in shots[: num_frames - chunk * len(wanted)]:
+      for shot in shots[: num_frames - chunk * count]:
         yield (shot.frame, shot.details) if explain else shot.frame
 
   def samples(
@@ -522,8 +528,9 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     size: int32 `[2]`, (H, W).
     key: random key; or keys [S] of S futures, each of whose frames has S in
       front, in what is given and in `context` unless all see the same one.
-    wanted: which targets to give. Those left out are not computed if the system
-      computes targets one by one: the compiler removes them.
+    wanted: which targets to give, of a system with `with_targets` the first of
+      any number. Those left out are not computed if the system computes targets
+      one by one: the compiler removes them.
     explain: whether to give details.
 
   Returns:
@@ -535,6 +542,8 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     )
     axes = tuple(0 if frame.ndim == 4 else None for frame in context)
     return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
+  if system.with_targets is not None:
+    system = system.with_targets(len(wanted))
   context = jnp.stack(context)
   rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
   columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)

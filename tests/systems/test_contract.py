@@ -192,6 +192,16 @@ def test_wrong_sizes_are_refused(name):
     system.loss(variables, video[:, :-1], jax.random.key(0))
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_bytes_are_refused(name):
+  system, variables, video = small(name)
+  video = jnp.round(255 * video).astype(jnp.uint8)
+  context = base.take(video, system.frames.context)
+  for function, clip in ((system.predict, context), (system.loss, video)):
+    with pytest.raises(ValueError, match='uint8.*floats.*as_float'):
+      function(variables, clip, jax.random.key(0))
+
+
 def test_unknown_systems_and_settings_are_named():
   frames = systems.Frames((0, 1), (2,))
   with pytest.raises(ValueError, match='dmvfm.*dmvfn'):

@@ -316,6 +316,21 @@ def test_recurrent_networks_run_once_a_frame_not_once_a_step():
     assert many - few == len(FRAMES.target) * 3 * one
 
 
+def test_any_number_of_targets_begins_with_the_same_frames():
+  """A longer call draws what a shorter one does, and goes on from there."""
+  context = clip()[:, :2]
+  frames = predictor()(variables(), context, jax.random.key(0))
+  for count in (1, 5):
+    other = made().with_targets(count)
+    assert other.frames == ((0, 1), tuple(range(2, 2 + count)))
+    drawn = jax.jit(other.predict)(variables(), context, jax.random.key(0))
+    assert drawn.shape == (2, count, 8, 12, 1)
+    both = min(count, 2)
+    np.testing.assert_allclose(drawn[:, :both], frames[:, :both], atol=1e-5)
+  apart = systems.make('rvd', frames=systems.Frames((0, 3), (6,)), **SMALL)
+  assert apart.with_targets(3).frames == ((0, 3), (6, 9, 12))
+
+
 def test_targets_go_on_after_the_context_of_any_step():
   frames = systems.Frames((0, 3), (6,))
   system = systems.make('rvd', frames=frames, **SMALL)
@@ -345,6 +360,8 @@ def test_targets_go_on_after_the_context_of_any_step():
     ({'eta': 2.0, 'sampler': 'ddim'}, r'eta=2.0.*\[0, 1\]'),
     ({'dim': 12}, 'dim=12.*multiple of 8'),
     ({'mults': (2, 4)}, r'mults=\(2, 4\).*first of them 1'),
+    ({'mults': (1,)}, r'mults=\(1,\).*two or more'),
+    ({'mean_mults': (3, 1)}, r'mean_mults=\(3, 1\).*first of them 1'),
     ({'mean_mults': 'ab'}, "mean_mults='ab'"),
     ({'shared_step': 1}, 'shared_step=1.*True or False'),
     ({'channels': 1.5}, 'channels=1.5'),

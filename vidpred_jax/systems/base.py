@@ -39,13 +39,14 @@ class System(NamedTuple):
 
   Attributes:
     init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
-      collections. `video` is a clip `[B, T, H, W, C]`; only its shape matters.
+      collections. `video` is a clip `[B, T, H, W, C]` of floats; only its shape
+      matters.
     loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
       is the whole clip, float [0, 1]; `collections` are the updated
       non-parameter collections, `metrics` a flat dict of scalars.
     predict: `(variables, context, key) -> frames`. `context` is `[B,
-      len(frames.context), H, W, C]`, the result `[B, N, H, W, C]` with
-      N = `len(frames.target)`.
+      len(frames.context), H, W, C]`, float like the clip, the result `[B, N, H,
+      W, C]` with N = `len(frames.target)`.
     frames: the frames `loss` and `predict` are about.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
@@ -57,6 +58,10 @@ class System(NamedTuple):
       nothing to show.
     clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
       these shapes, for weights that are tied to a size; None: any size does.
+    with_targets: `(N) -> System`, the same with any number of targets, for
+      systems that remember more of a video than they are shown: a forecast is
+      then one call, since the next would begin anew. None: calls go on from
+      what was predicted as well as one that is longer.
   """
 
   init: Callable
@@ -68,10 +73,11 @@ class System(NamedTuple):
   channels: int = 3
   explain: Callable | None = None
   clip_size: Callable | None = None
+  with_targets: Callable | None = None
 
 
 def as_float(video: jax.Array) -> jax.Array:
-  """What every system takes: uint8 images become float32 in [0, 1].
+  """What is given to a system: uint8 images become float32 in [0, 1].
 
   Physical fields are float32 already and stay as they are.
   """
@@ -86,7 +92,12 @@ def take(video: jax.Array, indices: tuple[int, ...]) -> jax.Array:
 
 
 def check_size(video: jax.Array, multiple: int) -> None:
-  """Raises ValueError unless H and W of [B, T, H, W, C] are divisible."""
+  """Raises ValueError unless [B, T, H, W, C] are floats, H and W divisible."""
+  if not jnp.issubdtype(video.dtype, jnp.floating):
+    raise ValueError(
+      f'Got frames of {video.dtype}; expected floats, images in [0, 1]: '
+      '`systems.base.as_float` makes them of uint8.'
+    )
   height, width = video.shape[2:4]
   if height % multiple or width % multiple or not height or not width:
     raise ValueError(

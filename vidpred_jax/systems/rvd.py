@@ -226,7 +226,8 @@ def make(
   Raises:
     ValueError: if `frames` or a setting cannot be.
   """
-  _check_settings(locals())
+  settings = dict(locals())
+  _check_settings(settings)
   check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
   residual = mode == 'residual'
   if sigma is None:
@@ -291,6 +292,12 @@ def make(
     drawn = forecast(model, variables, 2 * context - 1, asked, noise, process)
     return jnp.clip((drawn + 1) / 2, 0, 1)
 
+  def with_targets(count):
+    first = frames.target[0]
+    step = first - frames.context[-1]
+    target = tuple(range(first, first + count * step, step))
+    return make(**settings | {'frames': Frames(frames.context, target)})
+
   return System(
     init=init,
     loss=loss,
@@ -299,6 +306,7 @@ def make(
     multiple=multiple,
     stochastic=True,
     channels=channels,
+    with_targets=with_targets,
   )
 
 
