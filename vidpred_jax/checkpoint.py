@@ -57,7 +57,7 @@ def save_system(
     path: the folder to make.
     system: name in `systems.SYSTEMS`.
     settings: keyword arguments of `systems.make`, JSON values and tuples.
-    frames: the frames it was trained for.
+    frames: those it is to be used with; a run's are those of its evaluation.
     variables: Flax variables, any nesting of dicts of arrays.
     data: what the clips were, see above; None if that is not known.
     overwrite: whether an existing export at `path` may be replaced.
@@ -219,7 +219,7 @@ def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
   record = {
     'system': config['system'],
     'settings': config['model'],
-    'frames': config['frames'],
+    'frames': config['eval']['frames'],
     'sha256': state['fingerprint'],
   }
   return record, exported(

@@ -326,7 +326,7 @@ def _export(config, workdir, saved, state, best, described) -> None:
       workdir / 'export',
       system=config.system,
       settings=config.model.to_dict(),
-      frames=systems.Frames(config.frames.context, config.frames.target),
+      frames=systems.Frames(**config.eval.frames.to_dict()),
       variables=variables,
       data=described,
       overwrite=True,
