@@ -16,8 +16,9 @@ its absolute error.
 A batch is one call: the bar counts its clips when all their samples are drawn
 and measured. Over devices the clips of a batch are divided, not their samples:
 a batch of fewer clips than devices is filled up with copies that do not count.
-A device holds all samples of its clips at once, about twice, 8 S N H W C bytes
-for each, beside what drawing `at_once` of them takes.
+A device holds all samples of its clips at once, about twice (as compiled for a
+CPU): 8 S N H W C bytes for each clip, beside what drawing `at_once` of them
+takes.
 """
 
 import functools

@@ -5,7 +5,8 @@ H, W, C]`, and gives `[B, N]` float32, or `[B, N, K]` for K statistics from
 which `Metric.finish` makes a number. Images are float in [0, 1] or uint8;
 samples are clipped to [0, 1] first unless it is said otherwise. Target frames
 are handled one after another, which bounds memory beside the samples to about
-twice those of one frame: 8 S B H W C bytes, however many frames there are.
+twice those of one frame (as compiled for a CPU): 8 S B H W C bytes, however
+many frames there are.
 
 *CRPS*, the continuous ranked probability score of each pixel (RVD, section 3.4:
 the integral over z of (F(z) - 1{x <= z})^2, F the distribution of the S
