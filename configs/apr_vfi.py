@@ -83,7 +83,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
   config.model.levels = placeholder(int)  # of the flow; None: by the width
-  config.model.train_flow = False  # whether the flow has a gradient
+  config.model.train_flow = False  # whether eq. (4) has a gradient to the flow
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
   config.model.apr_weight = 0.01  # lambda_2, eq. (4)
@@ -324,6 +324,7 @@ def _demo(config):
   _frames(config, (0, 2), (1,))
   _small(config)
   config.model.levels = 1
+  config.model.train_flow = False  # it learns by warping alone
   config.model.warp_weight = 1.0
   config.augment.crop = (48, 48)  # more and smaller steps learn sooner
   config.schedule.peak = 1e-3

@@ -408,13 +408,12 @@ class APRVFI(nn.Module):
       return blend(prepared, moved)
     return self.synthesise(prepared, moved)
 
-  def prepare(self, pair, levels=None, train_flow=True):
+  def prepare(self, pair, levels=None):
     """Estimates the flows and the features of both frames.
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
       levels: of the flow's pyramid; None: by the width.
-      train_flow: whether the flow has a gradient.
 
     Returns:
       A `Prepared`.
@@ -422,8 +421,6 @@ class APRVFI(nn.Module):
     chex.assert_shape(pair, (None, 2, None, None, 3))
     pair = pair.astype(jnp.float32)
     flow = self.flow(pair, levels).flow
-    if not train_flow:
-      flow = jax.lax.stop_gradient(flow)
     contexts = ()
     if self.synthesised:
       images = pair.reshape(-1, *pair.shape[2:])

@@ -91,15 +91,15 @@ def make(
     context_hidden: channels of the convolutions that make them.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
-    train_flow: whether the loss has a gradient to the flow's parameters. (To
+    train_flow: whether equation 4 has a gradient to the flow's parameters. (To
       freeze them also needs the optimiser's `frozen`.)
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
     apr_weight: lambda_2 of equation 4.
     warp_weight: of what the paper does not have, the difference of each warped
-      frame from the truth by Laplacian pyramids: a flow that starts at random
-      weights follows from it in a thousand steps; equation 4 alone is met by
-      blending long before.
+      frame from the truth by Laplacian pyramids, which has a gradient to the
+      flow in any case. From random weights a flow follows from it alone in some
+      hundred steps; equation 4 is met by blending before, and holds it back.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
 
   Returns:
@@ -158,9 +158,9 @@ def make(
   def loss(variables, video, key):
     _check_clip(video, frames.length)
     pair = take(video, frames.context)
-    prepared = model.apply(
-      variables, pair, levels, train_flow=train_flow, method='prepare'
-    )
+    prepared = estimated = bind('prepare', variables)(pair, levels)
+    if not train_flow:
+      prepared = prepared._replace(flow=jax.lax.stop_gradient(prepared.flow))
 
     def one(time, truth, key):
       moved = bind('move', variables)(prepared, time)
@@ -191,8 +191,9 @@ def make(
         metrics['census'] = losses.census(output.frame, truth)
         total += census_weight * metrics['census']
       if warp_weight:
-        off = moved.frames - truth[:, None]
-        off = apr_vfi.flat(jnp.where(moved.weight > 0, off, 0))
+        warped = bind('move', variables)(estimated, time)
+        off = warped.frames - truth[:, None]
+        off = apr_vfi.flat(jnp.where(warped.weight > 0, off, 0))
         metrics['warp'] = jnp.mean(
           losses.laplacian(off, jnp.zeros_like(off), levels=4)
         )
