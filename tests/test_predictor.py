@@ -317,7 +317,7 @@ def test_a_pixel_budget_gives_the_same_frames():
 def test_interpolation_keeps_the_frames_and_fills_between(parts):
   clip = clip_of(4, 9, 13)
   frames = F((0, parts), tuple(range(1, parts)))
-  serve = predictor.Predictor(blend(frames), VARIABLES)
+  serve = predictor.Predictor(blend(frames), VARIABLES, cut=-1)
   got = np.stack(list(serve.interpolate(clip)))
   assert len(got) == 3 * parts + 1
   np.testing.assert_array_equal(got[::parts], clip)
@@ -337,6 +337,66 @@ def test_a_factor_that_divides_is_served():
   np.testing.assert_array_equal(np.stack(two), np.stack(four)[::2])
   with pytest.raises(ValueError, match='factor=3.*by 4'):
     serve.interpolate(clip, 3)
+
+
+def ramp(side=48, step=0):
+  """A frame of a scene that moves by `step` pixels to the right."""
+  x = np.arange(side) - step
+  grey = 128 + 100 * np.sin(x / 9) * np.cos(np.arange(side) / 7)[:, None]
+  return np.repeat(grey[:, :, None], 3, 2).astype(np.uint8)
+
+
+def test_nothing_is_blended_across_a_cut():
+  other = ramp()[::-1, ::-1].transpose(1, 0, 2)
+  clip = np.stack([ramp(), ramp(step=1), other])
+  frames = F((0, 4), (1, 2, 3))
+  got = list(predictor.Predictor(blend(frames), VARIABLES).interpolate(clip))
+  assert len(got) == 9
+  # Half of the way each of both scenes, the middle is the first's.
+  for frame, expected in zip(got[4:], [1, 1, 1, 2, 2]):
+    np.testing.assert_array_equal(frame, clip[expected])
+  middle = np.mean(clip[:2].astype(float), 0)
+  assert np.abs(got[2] - middle).max() <= 0.51
+  always = predictor.Predictor(blend(frames), VARIABLES, cut=-1)
+  middle = np.mean(clip[1:].astype(float), 0)
+  assert np.abs(list(always.interpolate(clip))[6] - middle).max() <= 0.51
+
+
+@pytest.mark.parametrize('parts', [2, 3])
+def test_across_a_cut_the_nearer_frame_is_shown(parts):
+  clip = np.stack([ramp(), 255 - ramp()])
+  frames = F((0, parts), tuple(range(1, parts)))
+  serve = predictor.Predictor(blend(frames), VARIABLES)
+  got = list(serve.resample(enumerate(clip), parts))
+  numbers = [int(np.array_equal(frame, clip[1])) for frame in got]
+  assert numbers == {2: [0, 0, 1, 1], 3: [0, 0, 1, 1, 1, 1]}[parts]
+
+
+def test_between_equal_frames_nothing_is_computed():
+  def fails(x, context, key):
+    raise AssertionError('called')
+
+  serve = predictor.Predictor(make(fails, HALF), VARIABLES)
+  clip = np.stack([ramp()] * 3)
+  got = list(serve.interpolate(clip, explain=False))
+  np.testing.assert_array_equal(np.stack(got), np.stack([ramp()] * 5))
+
+
+def test_likeness():
+  a = ramp()
+  assert predictor.likeness(a, a) == pytest.approx(1)
+  assert predictor.likeness(a, ramp(step=2)) > 0.9
+  assert predictor.likeness(a, 255 - a) < -0.5
+  black = np.zeros_like(a)
+  assert predictor.likeness(a, black) < 0.1
+  assert predictor.likeness(black, black + 1) > 0.8
+  grey = predictor.likeness(a[..., :1], ramp(step=2)[..., :1])
+  assert grey == pytest.approx(predictor.likeness(a, ramp(step=2)), abs=1e-6)
+
+
+def test_a_cut_is_a_likeness():
+  with pytest.raises(ValueError, match='cut=2'):
+    predictor.Predictor(make(damped), VARIABLES, cut=2)
 
 
 def test_interpolation_reads_only_as_far_as_it_must():

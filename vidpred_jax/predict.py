@@ -20,7 +20,7 @@ What lies between (any system that interpolates):
 
 gives K times as many frames per second, between the first and the last;
 `--fps=60` gives a video of that rate by the times of the frames and of the same
-duration. Sound is copied.
+duration. Sound is copied. Where the scene changes (`--cut`) nothing is blended.
 
 `--checkpoint` is an exported system or the workdir of a run. Input and output
 are video files or folders of pictures (an output without a suffix). The output
@@ -438,6 +438,11 @@ def define_flags() -> None:
     'max_pixels', tiles.MAX_PIXELS, 'Larger frames are cut into tiles.'
   )
   flags.DEFINE_integer('tile_overlap', tiles.OVERLAP, 'Of tiles, in pixels.')
+  flags.DEFINE_float(
+    'cut',
+    0.5,
+    'Interpolation: nothing is blended between frames less alike, -1 to 1.',
+  )
   flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 
@@ -463,6 +468,7 @@ def main(argv) -> None:
     'key': jax.random.key(options.seed),
     'max_pixels': options.max_pixels,
     'overlap': options.tile_overlap,
+    'cut': options.cut,
   }
   described = checkpoint.read_data(options.checkpoint) or {}
   if described.get('kind') == 'field':
