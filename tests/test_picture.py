@@ -116,6 +116,8 @@ def test_demo_frames_have_one_even_size_and_a_panel_for_each_array():
   assert all(s % 2 == 0 for s in frames[0].shape[:2])
   fewer = picture.demo_frames(clip[:2], clip[2:])
   assert fewer[0].shape[1] < frames[0].shape[1] / 2
+  both = picture.demo_frames(clip[:2], clip[2:], between=True)
+  assert both[0].shape[1] > fewer[0].shape[1]
   # Prediction and truth are equal here, so their panels are too.
   enlarged = clip[2].repeat(4, 0).repeat(4, 1)
   corner = (frames[0] == clip[2][0, 0]).all(-1)

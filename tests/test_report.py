@@ -38,6 +38,9 @@ def test_the_table_names_frames_relative_to_the_last_one_seen():
   assert lines[3].split() == ['fvd/i3d400', 'prediction', '131.0000']
   assert lines[3].index('131') > lines[1].index('20.25') + 5
   assert len({len(line) for line in lines}) == 1
+  # Frames between two are counted from the first.
+  lines = report.table(values, (2, 8), (4, 6)).splitlines()
+  assert lines[0].split() == ['t+2', 't+4', 'mean']
 
 
 def clip(seed, dtype=np.uint8):

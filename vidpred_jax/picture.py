@@ -325,6 +325,7 @@ def demo_frames(
   title: str = '',
   captions: Sequence[str] = (),
   max_flow: float | None = None,
+  between: bool = False,
   min_side: int = 160,
 ) -> list[np.ndarray]:
   """The frames of a film: context | prediction | truth | flow | blocks.
@@ -343,6 +344,8 @@ def demo_frames(
       'PSNR 27.1'.
     max_flow: length of full saturation in pixels; by default the longest vector
       of the whole clip, so that colours mean the same in all its frames.
+    between: whether the predicted frames lie between those seen, of which the
+      oldest is shown then, too.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
@@ -356,7 +359,7 @@ def demo_frames(
   frames = []
   for n in range(len(prediction)):
     titles, panels = _panels(
-      context, prediction, target, flow, blocks, max_flow, min_side, n
+      context, prediction, target, flow, blocks, max_flow, between, min_side, n
     )
     line = '   '.join(t for t in (title, *captions[n : n + 1]) if t)
     frames.append(
@@ -389,7 +392,7 @@ def demo_grid(
   Args:
     clips: for each the arguments of `demo_frames` by name: `context`,
       `prediction` and, where there are some, `target`, `flow`, `blocks`,
-      `title`, `max_flow`. All clips have the same ones.
+      `title`, `max_flow`, `between`. All clips have the same ones.
     steps: which target frames to show, from 0; negative ones count from the
       last.
     title: a line above the grid.
@@ -409,6 +412,7 @@ def demo_grid(
         clip.get('flow'),
         clip.get('blocks'),
         clip.get('max_flow'),
+        clip.get('between', False),
         min_side,
         n,
       )
@@ -429,15 +433,19 @@ def demo_grid(
   )
 
 
-def _panels(context, prediction, target, flow, blocks, max_flow, min_side, n):
+def _panels(
+  context, prediction, target, flow, blocks, max_flow, between, min_side, n
+):
   """Titles and images of frame n of a clip."""
   for name, given in (('target', target), ('flow', flow), ('blocks', blocks)):
     if given is not None and len(given) != len(prediction):
       raise ValueError(
         f'{name} has {len(given)} frames, the prediction {len(prediction)}.'
       )
-  titles = ['context t', f'prediction t+{n + 1}']
-  panels = [context[-1], prediction[n]]
+  titles = ['before', 'after'] if between else ['context t']
+  panels = [context[0], context[-1]] if between else [context[-1]]
+  titles.append(f'prediction t+{n + 1}')
+  panels.append(prediction[n])
   if target is not None:
     titles.append(f'truth t+{n + 1}')
     panels.append(target[n])

@@ -35,10 +35,11 @@ def table(
   Args:
     values: see the module.
     context: which frames were seen.
-    target: which were asked for; columns count from the last one seen.
+    target: which were asked for; columns count from the last one seen, or where
+      all lie between those seen from the first.
   """
-  last = max(context)
-  columns = [f't{t - last:+d}' for t in target] + ['mean']
+  since = min(context) if max(target) < max(context) else max(context)
+  columns = [f't{t - since:+d}' for t in target] + ['mean']
   width = max(map(len, values['prediction']), default=0) + 2
   lines = [' ' * (width + 12) + ''.join(f'{c:>10}' for c in columns)]
   for name in values['prediction']:
@@ -70,7 +71,8 @@ def write_pictures(
       [N, H, W, C], uint8, or floats of any units. Of a forecast by samples also
       `'drawn'` [S, N, H, W, C], some of them, `'average'` of all, `'spread'`,
       their standard deviation, and `'crps'`, both [N, H, W, C], the latter in
-      the units it is to be told in. Else perhaps `'flow'` and `'blocks'`.
+      the units it is to be told in. Else perhaps `'flow'`, `'blocks'` and
+      `'between'` (`picture.demo_frames`).
     fps: of the film.
     film: 'mp4' or 'gif'.
     histograms: `{metric: shares of ranks}`, drawn to a picture of their own.
