@@ -41,7 +41,7 @@ which tell what each block costs, come out within 1 %:
 - Mask and residual: a 3x3 convolution to 4 numbers m, r. The mask is
   sigmoid(m + p), p the logit of how much plain forward warping would take of
   frame 0 (`blend_logit`); the residual 2 sigmoid(r) - 1. The convolution starts
-  at 0, so that the untrained network is plain forward warping.
+  near 0, so that the untrained network is plain forward warping.
 - Router: sees the absolute difference of the warped frames, the warped flows in
   units of 64 pixels and the warped frames; 3x3 convolutions to 20 and 14
   channels with LeakyReLU(0.1), mean and maximum over each patch, and a linear
@@ -220,11 +220,10 @@ class Synthesis(nn.Module):
       setattr(self, f'block_{i}', self._block(i))
     if self.fusion == 'concat':
       self.fuse = ebme.Conv(self.features)
-    zeros = nn.initializers.zeros
-    self.head_kernel = self.param(
-      'head_kernel', zeros, (3, 3, self.features, 4)
-    )
-    self.head_bias = self.param('head_bias', zeros, (4,))
+    # Nearly nothing at first, but with a gradient for all that comes before.
+    small, shape = nn.initializers.normal(1e-4), (3, 3, self.features, 4)
+    self.head_kernel = self.param('head_kernel', small, shape)
+    self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
 
   def _block(self, i, **kwargs):
     return Block(self.widths[i], self.depths[i], self.features, i > 0, **kwargs)
