@@ -1,5 +1,4 @@
 import fractions
-import functools
 import tracemalloc
 from typing import NamedTuple
 
@@ -168,36 +167,56 @@ def test_frames_that_do_not_lead_on_are_refused():
     serve.predict(clip_of(2), 2)
 
 
-def remembering(counts, targets=2):
-  """Steps from frame to frame grow for as long as a call lasts."""
-  frames = F((0, 1), tuple(range(2, 2 + targets)))
+def remembering(calls):
+  """Steps from frame to frame grow for as long as a forecast lasts."""
 
-  def growing(x, context, key):
-    counts.append(targets)
-    steps = jnp.cumsum(jnp.arange(1.0, 1 + targets))
-    steps = steps.reshape(1, -1, 1, 1, 1) + 0 * jax.random.normal(key)
-    return context[:, -1:] + x * 4 * steps / 255
+  def begin(variables, context):
+    calls.append('begin')
+    return context[:, -1], jnp.float32(0)
 
-  return make(growing, frames, stochastic=True)._replace(
-    with_targets=functools.partial(remembering, counts)
-  )
+  def advance(variables, memory, key, n):
+    calls.append('advance')
+    frame, steps = memory
+    steps = steps + variables['params']['x'] * 4 + 0 * jax.random.normal(key)
+    frame = frame + steps / 255
+    # The number of the frame is that of the steps: 2 (n + 1) = steps.
+    return (frame, steps), frame + (2 * (n + 1) - steps)
+
+  system = make(None, F((0, 1), (2, 3)), stochastic=True)
+  return system._replace(recurrence=base.Recurrence(begin, advance))
 
 
 @pytest.mark.parametrize('tile', [None, (16, 24)])
-@pytest.mark.parametrize('count', [1, 2, 5])
-def test_what_a_system_remembers_lasts_as_long_as_the_forecast(count, tile):
+def test_what_a_system_remembers_lasts_as_long_as_the_forecast(tile):
   calls = []
   serve = predictor.Predictor(
     remembering(calls), VARIABLES, tile=tile, overlap=8
   )
   clip = clip_of(3) // 4
-  steps = 2 * np.cumsum(np.arange(1, 1 + count)).reshape(-1, 1, 1, 1)
-  got = serve.predict(clip, count)
+  steps = 2 * np.cumsum(np.arange(1, 6)).reshape(-1, 1, 1, 1)
+  got = serve.predict(clip, 5)
   np.testing.assert_array_equal(got, clip[-1:] + steps)
-  futures = serve.samples(clip, count, 3)
+  np.testing.assert_array_equal(serve.predict(clip, 1), got[:1])
+  # Compiled once for any number of frames, and not called for more of them.
+  assert calls == ['begin', 'advance']
+  futures = serve.samples(clip, 5, 3)
   np.testing.assert_array_equal(futures.frames[2], got)
-  # No frame is drawn in vain, and none of a restart; each compiled once.
-  assert set(calls) == {count} and len(calls) == (1 if tile else 2)
+
+
+def test_a_frame_that_is_remembered_from_is_given_at_once():
+  drawn = []
+
+  def advance(variables, memory, key, n):
+    jax.debug.callback(lambda n: drawn.append(int(n)), n)
+    return memory, memory
+
+  system = make(None, stochastic=True)._replace(
+    recurrence=base.Recurrence(lambda _, context: context[:, -1], advance)
+  )
+  frames = predictor.Predictor(system, VARIABLES).stream(clip_of(2), 4)
+  next(frames)
+  jax.effects_barrier()
+  assert drawn == [0]
 
 
 def test_a_stream_is_what_predict_gives_and_waits_to_be_asked():

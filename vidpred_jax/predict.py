@@ -26,8 +26,7 @@ duration. Sound is copied. Where the scene changes (`--cut`) nothing is blended.
 are video files or folders of pictures (an output without a suffix). The output
 appears when it is complete; an existing one is replaced with `--overwrite`
 only. `--overlay=flow,blocks` puts what the system looked at beside the frames.
-The bar counts written frames. RVD draws all that are asked for in one call, so
-that nothing is to be seen until the first is there.
+The bar counts written frames.
 
 Physical fields (a system that learned from them):
 

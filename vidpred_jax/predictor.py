@@ -9,8 +9,7 @@ below, this is meant too.
 *Length.* More frames than `system.frames.target` are predicted by feeding
 predictions back, as floats, not rounded. Long videos stream: no more than the
 frames one call of the system sees and gives are held. A system that remembers
-more than it is shown (`System.with_targets`) gives all frames that are asked
-for in one call: they come, and are held, together.
+more than it is shown (`System.recurrence`) is called for each frame.
 
 *Cuts.* Between two equal frames lie copies, between frames of two scenes, which
 are as little alike as `cut` says (`likeness`), copies of the nearer: nothing is
@@ -60,8 +59,7 @@ class Futures(NamedTuple):
 class Predictor:
   """A system with its variables, ready for video.
 
-  It compiles once for each size of padded frame (or tile) and keeps that; where
-  one call gives all frames, for each number of them, too.
+  It compiles once for each size of padded frame (or tile) and keeps that.
 
   Example:
     system, variables = vp.load('runs/demo')
@@ -119,6 +117,8 @@ class Predictor:
       functools.partial(_step, system, self._scale),
       static_argnames=('wanted', 'explain'),
     )
+    self._watch = runtime.jit(functools.partial(_watch, system))
+    self._draw = runtime.jit(functools.partial(_draw, system))
 
   # ------------------------------------------------------------- prediction
 
@@ -200,16 +200,17 @@ class Predictor:
   def _predictions(self, timeline, num_frames, key, explain):
     """Yields frames; of keys [S] the frames [S, H, W, C] of S futures."""
     frames = self.system.frames
-    count = len(frames.target)
-    if self.system.with_targets is not None:
-      count = num_frames
     span = max(frames.target) - max(frames.context)
     first = next(iter(timeline.values()))
     tiles = self._plan(*first.shape[:2])
     size = first.shape[:2]
     timeline = {t: self._enter(f, tiles) for t, f in timeline.items()}
-    wanted = tuple(range(count))
-    for chunk in range(-(-num_frames // count)):
+    if self.system.recurrence is not None:
+      context = [timeline[c] for c in frames.context]
+      yield from self._drawn(context, size, tiles, num_frames, key)
+      return
+    wanted = tuple(range(len(frames.target)))
+    for chunk in range(-(-num_frames // len(wanted))):
       shift = chunk * span
       shots = self._advance(
         [timeline[c + shift] for c in frames.context],
@@ -223,8 +224,34 @@ class Predictor:
         timeline[t + shift] = shot.state
       oldest = min(frames.context) + shift + span
       timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
-      for shot in shots[: num_frames - chunk * count]:
+      for shot in shots[: num_frames - chunk * len(wanted)]:
         yield (shot.frame, shot.details) if explain else shot.frame
+
+  def _drawn(self, context, size, tiles, num_frames, key):
+    """As `_predictions`, of a system that remembers."""
+    self._check_channels(context)
+    key = _fold_in(key, 0)
+    patches, memories = [None], []
+    if not tiles.single:
+      patches = tiling.patches(size, tiles, self._overlap)
+    for patch in patches:
+      seen, covered = context, size
+      if patch is not None:
+        seen = [jnp.asarray(tiling.pad(s[patch.place], tiles)) for s in context]
+        covered = patch.weight.shape[:2]
+      covered = np.array(covered, np.int32)
+      memories.append(self._watch(self.variables, tuple(seen), covered, key))
+    for n in range(num_frames):
+      total = None
+      for i, patch in enumerate(patches):
+        memories[i], part = self._draw(
+          self.variables, memories[i], key, np.int32(n)
+        )
+        if patch is not None:
+          total = tiling.add(total, part, patch, tiles, size)
+      if tiles.single:
+        total = part[..., : size[0], : size[1], :]
+      yield np.asarray(_shown(total, self._scale))
 
   def samples(
     self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
@@ -512,13 +539,16 @@ class Predictor:
       shots.append(_Shot(state, _shown(state, self._scale), details))
     return shots
 
-  def _call(self, states, size, key, wanted, explain):
+  def _check_channels(self, states) -> None:
     channels, expected = states[0].shape[-1], self.system.channels
     if channels != expected:
       raise ValueError(
         f'The frames have {channels} channels, this system takes {expected}. '
         'Drop an alpha channel, or repeat a grey one.'
       )
+
+  def _call(self, states, size, key, wanted, explain):
+    self._check_channels(states)
     return self._step(
       self.variables,
       tuple(states),
@@ -549,9 +579,8 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     size: int32 `[2]`, (H, W).
     key: random key; or keys [S] of S futures, each of whose frames has S in
       front, in what is given and in `context` unless all see the same one.
-    wanted: which targets to give, of a system with `with_targets` the first of
-      any number. Those left out are not computed if the system computes targets
-      one by one: the compiler removes them.
+    wanted: which targets to give. Those left out are not computed if the system
+      computes targets one by one: the compiler removes them.
     explain: whether to give details.
 
   Returns:
@@ -563,12 +592,7 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     )
     axes = tuple(0 if frame.ndim == 4 else None for frame in context)
     return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
-  if system.with_targets is not None:
-    system = system.with_targets(len(wanted))
-  context = jnp.stack(context)
-  rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
-  columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
-  context = context[:, rows][:, :, columns][None]
+  context = _filled(context, size)
   if explain:
     frames, details = system.explain(variables, context, key)
   else:
@@ -579,6 +603,30 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     shown = {k: v[0, n] for k, v in details.items()}
     shots.append(_Shot(state, _shown(state, scale), shown))
   return shots
+
+
+def _filled(context, size):
+  """Frames [H', W', C] as [1, K, H', W', C], beyond `size` the last pixels."""
+  context = jnp.stack(context)
+  rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
+  columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
+  return context[:, rows][:, :, columns][None]
+
+
+def _watch(system, variables, context, size, key):
+  """What a system remembers of the context; of keys [S] with S in front."""
+  memory = system.recurrence.begin(variables, _filled(context, size))
+  shape = key.shape
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), memory)
+
+
+def _draw(system, variables, memory, key, n):
+  """The memory after the next frame, and the frame [(S,) H', W', C]."""
+  if key.ndim:
+    draw = functools.partial(_draw, system)
+    return jax.vmap(draw, (None, 0, 0, None))(variables, memory, key, n)
+  memory, frame = system.recurrence.advance(variables, memory, key, n)
+  return memory, frame[0].astype(jnp.float32)
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:

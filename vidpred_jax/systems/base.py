@@ -34,6 +34,20 @@ class Frames(NamedTuple):
     )
 
 
+class Recurrence(NamedTuple):
+  """A forecast frame by frame; `predict` is `advance` again and again.
+
+  Attributes:
+    begin: `(variables, context) -> memory`, a tree of arrays; `context` is that
+      of `predict`.
+    advance: `(variables, memory, key, n) -> (memory, frame)`: the next frame
+      [B, H, W, C], number n from 0; the key is the same for all of them.
+  """
+
+  begin: Callable
+  advance: Callable
+
+
 class System(NamedTuple):
   """A model, its loss and its way of predicting, as pure functions.
 
@@ -58,10 +72,9 @@ class System(NamedTuple):
       nothing to show.
     clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
       these shapes, for weights that are tied to a size; None: any size does.
-    with_targets: `(N) -> System`, the same with any number of targets, for
-      systems that remember more of a video than they are shown: a forecast is
-      then one call, since the next would begin anew. None: calls go on from
-      what was predicted as well as one that is longer.
+    recurrence: for systems that remember more of a video than they are shown:
+      the same forecast a frame a call, of any length. None: calls of `predict`
+      go on from what was predicted as well as one that is longer.
   """
 
   init: Callable
@@ -73,7 +86,7 @@ class System(NamedTuple):
   channels: int = 3
   explain: Callable | None = None
   clip_size: Callable | None = None
-  with_targets: Callable | None = None
+  recurrence: Recurrence | None = None
 
 
 def as_float(video: jax.Array) -> jax.Array:

@@ -34,6 +34,7 @@ from vidpred_jax.models import rvd
 from vidpred_jax.ops import diffusion
 from vidpred_jax.systems.base import (
   Frames,
+  Recurrence,
   System,
   check_clip,
   check_frames,
@@ -116,6 +117,58 @@ def denoising_loss(
   return jnp.mean(off), residual
 
 
+def begin(model: rvd.RVD, variables, context: jax.Array):
+  """What is remembered of the context: the networks' states, the last frame.
+
+  Args:
+    model: the networks.
+    variables: theirs.
+    context: [B, K, H, W, C] in [-1, 1].
+
+  Returns:
+    A tree for `advance`.
+  """
+  batch, seen, height, width, _ = context.shape
+  state = model.start(batch, height, width)
+  if seen > 1:
+    *_, state = model.apply(variables, context[:, :-1], state, method='watch')
+  return state, context[:, -1]
+
+
+def advance(model: rvd.RVD, variables, memory, noise: Callable, process):
+  """Draws the next frame.
+
+  The recurrent networks run once, the denoiser `len(process.steps.times)`
+  times.
+
+  Args:
+    model: the networks.
+    variables: theirs.
+    memory: from `begin` or `advance`.
+    noise: `k -> [B, H, W, C]`, what `diffusion.sample` takes.
+    process: the diffusion, a `Process`.
+
+  Returns:
+    What is remembered then, and the frame [B, H, W, C] as drawn: not cut off.
+  """
+
+  def apply(*args, method):
+    return model.apply(variables, *args, method=method)
+
+  state, previous = memory
+  contexts, mean, state = apply(previous[:, None], state, method='watch')
+  prepared = apply([c[:, 0] for c in contexts], method='prepare')
+  estimate = diffusion.estimator(
+    lambda noisy, n: apply(noisy, n, prepared, method='denoise'),
+    process.schedule,
+    predicts=process.predicts,
+    clip=process.clip,
+  )
+  residual = diffusion.sample(estimate, process.steps, noise)
+  frame = mean[:, 0] + process.sigma * residual
+  return (state, jnp.clip(frame, -1, 1)), frame
+
+
 def forecast(
   model: rvd.RVD,
   variables,
@@ -125,9 +178,6 @@ def forecast(
   process: Process,
 ) -> jax.Array:
   """Draws the frames that follow.
-
-  For each frame the recurrent networks run once, the denoiser
-  `len(process.steps.times)` times.
 
   Args:
     model: the networks.
@@ -142,29 +192,11 @@ def forecast(
     [B, N, H, W, C], as drawn: not cut off.
   """
 
-  def apply(*args, method, **kwargs):
-    return model.apply(variables, *args, method=method, **kwargs)
+  def next_frame(memory, t):
+    return advance(model, variables, memory, noise(t), process)
 
-  def next_frame(carry, t):
-    state, previous = carry
-    contexts, mean, state = apply(previous[:, None], state, method='watch')
-    prepared = apply([c[:, 0] for c in contexts], method='prepare')
-    estimate = diffusion.estimator(
-      lambda noisy, n: apply(noisy, n, prepared, method='denoise'),
-      process.schedule,
-      predicts=process.predicts,
-      clip=process.clip,
-    )
-    residual = diffusion.sample(estimate, process.steps, noise(t))
-    frame = mean[:, 0] + process.sigma * residual
-    return (state, jnp.clip(frame, -1, 1)), frame
-
-  batch, seen, height, width, _ = context.shape
-  state = model.start(batch, height, width)
-  if seen > 1:
-    *_, state = apply(context[:, :-1], state, method='watch')
-  start = state, context[:, -1]
-  _, frames = jax.lax.scan(next_frame, start, jnp.arange(count))
+  memory = begin(model, variables, context)
+  _, frames = jax.lax.scan(next_frame, memory, jnp.arange(count))
   return jnp.moveaxis(frames, 0, 1)
 
 
@@ -226,8 +258,7 @@ def make(
   Raises:
     ValueError: if `frames` or a setting cannot be.
   """
-  settings = dict(locals())
-  _check_settings(settings)
+  _check_settings(locals())
   check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
   residual = mode == 'residual'
   if sigma is None:
@@ -280,23 +311,31 @@ def make(
     metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
     return total, ({}, metrics)
 
-  def predict(variables, context, key):
+  def watched(context):
     check_clip(context, seen, channels, multiple)
-    context = context[:, :seen]
-    keys = diffusion.row_keys(key, len(context))
+    return 2 * context[:, :seen] - 1
 
-    def noise(t):
-      of_frame = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-      return diffusion.drawn(of_frame, context.shape[2:])
+  def noise(key, shape):
+    keys = diffusion.row_keys(key, shape[0])
 
-    drawn = forecast(model, variables, 2 * context - 1, asked, noise, process)
+    def of_frame(t):
+      own = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+      return diffusion.drawn(own, shape[1:])
+
+    return of_frame
+
+  def shown(drawn):
     return jnp.clip((drawn + 1) / 2, 0, 1)
 
-  def with_targets(count):
-    first = frames.target[0]
-    step = first - frames.context[-1]
-    target = tuple(range(first, first + count * step, step))
-    return make(**settings | {'frames': Frames(frames.context, target)})
+  def predict(variables, context, key):
+    context = watched(context)
+    drawn = noise(key, (len(context), *context.shape[2:]))
+    return shown(forecast(model, variables, context, asked, drawn, process))
+
+  def following(variables, memory, key, n):
+    drawn = noise(key, memory[1].shape)(n)
+    memory, frame = advance(model, variables, memory, drawn, process)
+    return memory, shown(frame)
 
   return System(
     init=init,
@@ -306,7 +345,10 @@ def make(
     multiple=multiple,
     stochastic=True,
     channels=channels,
-    with_targets=with_targets,
+    recurrence=Recurrence(
+      lambda variables, context: begin(model, variables, watched(context)),
+      following,
+    ),
   )
 
 
