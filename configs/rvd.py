@@ -19,8 +19,9 @@ not give). Ours are in experiments/README.md where they were measured.
 
 The default evaluation runs the denoiser 1600 steps x 16 frames x 10 samples x
 50 clips = 12.8 million times on one frame (KTH: 9.6): take `ddim`, 16 times
-fewer, or `dpm`, 64 times fewer. The same weights serve; `--mode=eval` on a
-trained run does it alone. `--config.eval.samples_at_once` bounds its memory.
+fewer, or `dpm`, 64 times fewer. The same weights serve: `--mode=eval
+--config.init_from=runs/rvd --workdir=runs/rvd_dpm` leaves the results of the
+run as they are. `--config.eval.samples_at_once` bounds the memory.
 
 Ablations (Table 2, Simulation), to be combined with a data set:
 

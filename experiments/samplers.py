@@ -18,22 +18,29 @@ import time
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from vidpred_jax import checkpoint, data, metrics, runtime, systems
+from vidpred_jax import (
+  checkpoint,
+  data,
+  evaluate,
+  metrics,
+  runtime,
+  systems,
+)
 from vidpred_jax.systems import base, sampling
 
 METRICS = ('crps/ens', 'crps/fair', 'spread_skill/ratio', 'psnr/float_best')
 
 
-def clips_of(path, frames, count):
-  """`count` test clips of the run's data, spread evenly, uint8 [B, ...]."""
-  config = checkpoint.read_config(pathlib.Path(path))
-  settings = {**config['data'], **config['eval']['data']}
+def clips_of(config, frames, count):
+  """`count` clips of those the run is evaluated on, uint8 [B, ...]."""
+  settings = evaluate.protocol_data(config)
   source = data.make_source(
     settings.pop('source'), split='test', num_frames=frames.length, **settings
   )
-  numbers = np.linspace(0, len(source) - 1, count).astype(int)
-  return np.stack([source[int(i)]['video'] for i in numbers])
+  clips = data.eval_batches(source, batch_size=1, limit=count)
+  return np.concatenate([clip['video'] for clip in clips])
 
 
 def main():
@@ -50,10 +57,14 @@ def main():
   parser.add_argument('--output', default='')
   options = parser.parse_args()
   runtime.setup()
+  config = checkpoint.read_config(pathlib.Path(options.checkpoint))
+  config = ConfigDict(config)
+  seen = tuple(config.eval.frames.context)
+  next_frame = seen[-1] + 1
   frames = systems.Frames(
-    tuple(range(4)), tuple(range(4, 4 + options.num_frames))
+    seen, tuple(range(next_frame, next_frame + options.num_frames))
   )
-  video = clips_of(options.checkpoint, frames, options.clips)
+  video = clips_of(config, frames, options.clips)
   video = base.as_float(jax.numpy.asarray(video))
   context = base.take(video, frames.context)
   target = base.take(video, frames.target)
@@ -67,7 +78,7 @@ def main():
     system, variables = checkpoint.load(
       options.checkpoint, frames=frames, sampler=sampler, steps=int(steps)
     )
-    keys = jax.random.split(jax.random.key(seed), options.clips)
+    keys = jax.random.split(jax.random.key(seed), len(video))
     draw = functools.partial(
       sampling.draw, system.predict, count=options.samples
     )

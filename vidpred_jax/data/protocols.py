@@ -13,9 +13,10 @@ Differences from the reference:
     code have 2975, which are used here.
   - KITTI: windows of all drives in sorted order; the published preparation does
     not sort the files of a drive.
-  - RVD reports 50 clips of each test split and does not say which: all are used
-    here. KTH's persons for testing are those its code evaluates, which it calls
-    validation; it leaves out those of its list for testing.
+  - RVD reports 50 clips of each test split and does not say which: the source
+    has all, configs/rvd.py takes 50 of them, evenly spread. KTH's persons for
+    testing are those its code evaluates, which it calls validation; it leaves
+    out those of its list for testing.
 """
 
 from vidpred_jax.data import interpolation

@@ -1,4 +1,4 @@
-"""Vortex streets: the Simulation set of RVD (paper 4.1), made on this machine.
+"""Vortex streets: the Simulation set of RVD (section 3.1), made here.
 
 A fluid flows from left to right round a cylinder in the left of the picture,
 which sheds vortices to either side in turn. Frames are grey: the vorticity,
