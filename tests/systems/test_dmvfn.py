@@ -191,8 +191,9 @@ def test_each_sample_follows_its_own_route():
   routes = np.asarray(details['blocks'][:, 0])
   assert len(np.unique(routes, axis=0)) > 1
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8))
+  apply = jax.jit(model.apply)
   for i in np.flatnonzero(routes.any(1)):
-    alone = model.apply(variables, video[i : i + 1, :2], routes[i : i + 1])
+    alone = apply(variables, video[i : i + 1, :2], routes[i : i + 1])
     np.testing.assert_allclose(frames[i, 0], alone.frames[-1][0], atol=1e-5)
 
 
@@ -243,7 +244,7 @@ def test_gumbel_gates_harden_as_training_goes_on():
 def test_feature_distance_needs_weights_that_the_user_supplies():
   system, variables, video = small(vgg_weight=0.5, routing='none')
   with pytest.raises(ValueError, match=r"variables\['vgg'\]"):
-    system.loss(variables, video, jax.random.key(0))
+    jax.eval_shape(system.loss, variables, video, jax.random.key(0))
   image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
   shapes = jax.eval_shape(features.VGG19().init, jax.random.key(0), image)
   rng = np.random.default_rng(0)
