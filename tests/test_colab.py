@@ -156,7 +156,9 @@ def test_it_runs(notebook, tmp_path):
     for i, (cell, source) in enumerate(cells)
   ]
   environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING='utf-8')
-  environment['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+  environment['XLA_FLAGS'] = (
+    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+  )
   done = subprocess.run(
     [sys.executable, '-c', RUNNER],
     input=json.dumps(script),

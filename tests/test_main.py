@@ -16,8 +16,8 @@ import pytest
 from vidpred_jax import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Unoptimised code compiles in a third of the time.
-QUICK = '--xla_backend_optimization_level=0'
+# As in `conftest`.
+QUICK = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 TINY = (
   '--config=configs/dmvfn.py:smoke',
   '--config.model.scales=(2,1)',
