@@ -31,7 +31,13 @@ import jax.numpy as jnp
 from vidpred_jax import losses
 from vidpred_jax.models import apr_vfi
 from vidpred_jax.ops import routing as gating
-from vidpred_jax.systems.base import Frames, System, check_size, take
+from vidpred_jax.systems.base import (
+  Frames,
+  System,
+  as_float,
+  check_size,
+  take,
+)
 
 _CHOICES = {
   'synthesis': ('routed', 'patches', 'whole', 'warp'),
@@ -134,7 +140,7 @@ def make(
   num_dynamic = len(widths) - 1
 
   def init(key, video):
-    _check_clip(video, frames.length)
+    _check_clip(as_float(video), frames.length)
     # No parameter depends on the size.
     side = max(32, patch)
     pair = jnp.zeros((1, 2, side, side, 3))

@@ -20,7 +20,12 @@ import numpy as np
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features
 from vidpred_jax.ops import routing as gating
-from vidpred_jax.systems.base import Frames, System, check_size
+from vidpred_jax.systems.base import (
+  Frames,
+  System,
+  as_float,
+  check_size,
+)
 from vidpred_jax.systems.rollout import rollout
 
 _CHOICES = {
@@ -115,7 +120,7 @@ def make(
   stride = second - first
 
   def init(key, video):
-    _check_clip(video, frames.length, multiple)
+    _check_clip(as_float(video), frames.length, multiple)
     variables = {'params': dmvfn.initial_params(model, key)}
     if routing == 'gumbel':
       variables['routing'] = {'step': jnp.zeros((), jnp.int32)}

@@ -36,6 +36,7 @@ from vidpred_jax.systems.base import (
   Frames,
   Recurrence,
   System,
+  as_float,
   check_clip,
   check_frames,
   take,
@@ -286,7 +287,7 @@ def make(
   multiple = model.multiple()
 
   def init(key, video):
-    check_clip(video, frames.length, channels, multiple)
+    check_clip(as_float(video), frames.length, channels, multiple)
     first = video[:, :1].astype(jnp.float32)
     return model.init(key, first, first[:, 0], jnp.int32(0))
 

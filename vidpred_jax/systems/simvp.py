@@ -22,6 +22,7 @@ from vidpred_jax.models import simvp
 from vidpred_jax.systems.base import (
   Frames,
   System,
+  as_float,
   check_clip,
   check_frames,
   take,
@@ -90,7 +91,7 @@ def make(
   multiple = 2 ** (n_s // 2)
 
   def init(key, video):
-    check_clip(video, frames.length, channels, multiple)
+    check_clip(as_float(video), frames.length, channels, multiple)
     return model.init(key, take(video, frames.context), train=False)
 
   def clip_size(variables):
