@@ -311,7 +311,7 @@ def _show(result: scores.Result, config, workdir: pathlib.Path) -> list[str]:
         'context': video[list(frames.context)],
         'target': video[list(frames.target)],
         'prediction': shown['frames'][i],
-        'between': max(frames.target) < max(frames.context),
+        'between': systems.Frames(frames.context, frames.target).interpolates,
         **{k: shown[k][i] for k in names if k in shown},
       }
     )

@@ -53,8 +53,8 @@ class System(NamedTuple):
 
   Attributes:
     init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
-      collections. `video` is a clip `[B, T, H, W, C]` of floats; only its shape
-      matters.
+      collections. `video` is a clip `[B, T, H, W, C]` of
+      any type; only its shape matters.
     loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
       is the whole clip, float [0, 1]; `collections` are the updated
       non-parameter collections, `metrics` a flat dict of scalars.
