@@ -42,10 +42,14 @@ which tell what each block costs, come out within 1 %:
   sigmoid(m + p), p the logit of how much plain forward warping would take of
   frame 0 (`blend_logit`); the residual 2 sigmoid(r) - 1. The convolution starts
   near 0, so that the untrained network is plain forward warping.
-- Router: sees the absolute difference of the warped frames, the warped flows in
-  units of 64 pixels and the warped frames; 3x3 convolutions to 20 and 14
-  channels with LeakyReLU(0.1), mean and maximum over each patch, and a linear
-  layer to two logits per block, for "skip" and "use".
+- Router: sees the absolute difference of the warped frames, in units of 1/16,
+  the warped flows, in units of 64 pixels, and the warped frames; 3x3
+  convolutions to 20 and 14 channels with LeakyReLU(0.1), mean and maximum over
+  each patch, and a linear layer to two logits per block, for "skip" and "use".
+  Before that layer each number is standardised over the patches of the image:
+  the reference asks which patches are the worst of their image, not how bad
+  they are. Without this a router ends, in short trainings, with one route for
+  all patches, from where the distance to the reference has no gradient.
 - Patches have no border of their neighbours, as table 2 suggests: a block's
   convolutions see zeros around each patch. So running a block on all patches is
   not the same as running it on the whole image, except further from a patch's
@@ -66,6 +70,7 @@ from vidpred_jax.models import ebme, layers
 from vidpred_jax.ops import conv, routing, warp
 
 _FLOW_UNIT = 64.0
+_DIFFERENCE_UNIT = 1 / 16
 FUSIONS = ('add', 'concat', 'none')
 
 
@@ -303,10 +308,10 @@ class Synthesis(nn.Module):
     return routing.process(refine, (x, total), context, gate)
 
 
-def normalised(x: jax.Array) -> jax.Array:
-  """[..., C] with mean 0 and variance 1 over C."""
-  centred = x - jnp.mean(x, -1, keepdims=True)
-  variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
+def normalised(x: jax.Array, axis: int = -1) -> jax.Array:
+  """`x` with mean 0 and variance 1 over an axis."""
+  centred = x - jnp.mean(x, axis, keepdims=True)
+  variance = jnp.mean(jnp.square(centred), axis, keepdims=True)
   return centred * jax.lax.rsqrt(variance + 1e-5)
 
 
@@ -326,7 +331,9 @@ class Router(nn.Module):
     """A `Moved` to logits [B, nh, nw, d, 2], float32."""
     frames, flows = side_by_side(moved.frames), side_by_side(moved.flows)
     difference = jnp.abs(frames[..., :3] - frames[..., 3:])
-    x = conv.concatenate([difference, flows / _FLOW_UNIT, frames])
+    x = conv.concatenate(
+      [difference / _DIFFERENCE_UNIT, flows / _FLOW_UNIT, frames]
+    )
     x = ebme.Conv(20, name='conv_0')(x)
     x = ebme.Conv(14, name='conv_1')(x)
     batch, height, width, channels = x.shape
@@ -337,6 +344,8 @@ class Router(nn.Module):
     mean = jnp.sum(patches, (1, 2)) / jnp.sum(inside, (1, 2))
     most = jnp.max(jnp.where(inside > 0, patches, -jnp.inf), (1, 2))
     pooled = jnp.concatenate([mean, most], -1)
+    pooled = pooled.reshape(batch, rows * columns, 2 * channels)
+    pooled = normalised(pooled, axis=1)
     logits = layers.Dense(2 * self.outputs, start='torch', name='linear')(
       pooled
     )
