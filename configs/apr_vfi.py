@@ -288,6 +288,7 @@ def _videos(config):
   config.data.root = 'data/videos'  # a folder, a file or a pattern
   config.data.size = (256, 448)
   config.data.test_fraction = 0.2  # of the files
+  config.data.test_files = placeholder(tuple)  # these instead, if given
   config.data.step = 1  # distance of successive frames
   config.data.on_error = 'skip'  # or raise, for files that cannot be read
   config.steps = 100_000
