@@ -34,8 +34,9 @@ from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems.base import (
   Frames,
   System,
-  as_float,
-  check_size,
+  check_clip,
+  check_context,
+  check_shape,
   take,
 )
 
@@ -140,7 +141,7 @@ def make(
   num_dynamic = len(widths) - 1
 
   def init(key, video):
-    _check_clip(as_float(video), frames.length)
+    check_shape(video, frames.length, 3, 1)
     # No parameter depends on the size.
     side = max(32, patch)
     pair = jnp.zeros((1, 2, side, side, 3))
@@ -162,7 +163,7 @@ def make(
     return reference(moved.frames[:, 0] - moved.frames[:, 1], moved)
 
   def loss(variables, video, key):
-    _check_clip(video, frames.length)
+    check_clip(video, frames.length, 3, 1)
     pair = take(video, frames.context)
     prepared = estimated = bind('prepare', variables)(pair, levels)
     if not train_flow:
@@ -240,7 +241,7 @@ def make(
 
   def explain(variables, context, key):
     del key
-    _check_context(context)
+    check_context(context, 2, 3, 1)
     prepared = model.apply(variables, context, levels, method='prepare')
     shots = []
     for time in times:
@@ -343,22 +344,3 @@ def _check_frames(frames):
       f'Got frames {tuple(frames)}; apr_vfi needs two context frames and '
       'targets between them, such as ((0, 2), (1,)).'
     )
-
-
-def _check_clip(video, length):
-  """Raises ValueError unless `video` is a clip the system can use."""
-  if video.ndim != 5 or video.shape[1] < length or video.shape[-1] != 3:
-    raise ValueError(
-      f'Got a clip of shape {video.shape}; expected [B, T, H, W, 3] with at '
-      f'least {length} frames.'
-    )
-  check_size(video, 1)
-
-
-def _check_context(context):
-  """Raises ValueError unless `context` is two RGB frames."""
-  if context.ndim != 5 or context.shape[1] != 2 or context.shape[-1] != 3:
-    raise ValueError(
-      f'Got context of shape {context.shape}; expected [B, 2, H, W, 3].'
-    )
-  check_size(context, 1)

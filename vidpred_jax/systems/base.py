@@ -104,12 +104,15 @@ def take(video: jax.Array, indices: tuple[int, ...]) -> jax.Array:
   return jnp.stack([video[:, i] for i in indices], axis=1)
 
 
-def check_size(video: jax.Array, multiple: int) -> None:
-  """Raises ValueError unless [B, T, H, W, C] are floats, H and W divisible."""
-  if not jnp.issubdtype(video.dtype, jnp.floating):
+def check_shape(
+  video: jax.Array, length: int, channels: int, multiple: int
+) -> None:
+  """Raises ValueError unless a system can be made for a clip of this shape."""
+  fine = video.ndim == 5 and video.shape[1] >= length
+  if not fine or video.shape[-1] != channels:
     raise ValueError(
-      f'Got frames of {video.dtype}; expected floats, images in [0, 1]: '
-      '`systems.base.as_float` makes them of uint8.'
+      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
+      f'with at least {length} frames.'
     )
   height, width = video.shape[2:4]
   if height % multiple or width % multiple or not height or not width:
@@ -123,13 +126,24 @@ def check_clip(
   video: jax.Array, length: int, channels: int, multiple: int
 ) -> None:
   """Raises ValueError unless [B, T, H, W, C] is a clip a system can use."""
-  fine = video.ndim == 5 and video.shape[1] >= length
-  if not fine or video.shape[-1] != channels:
+  check_shape(video, length, channels, multiple)
+  if not jnp.issubdtype(video.dtype, jnp.floating):
     raise ValueError(
-      f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
-      f'with at least {length} frames.'
+      f'Got frames of {video.dtype}; expected floats, images in [0, 1]: '
+      '`systems.base.as_float` makes them of uint8.'
     )
-  check_size(video, multiple)
+
+
+def check_context(
+  context: jax.Array, count: int, channels: int, multiple: int
+) -> None:
+  """Raises ValueError unless these are exactly the frames to predict from."""
+  if context.ndim != 5 or context.shape[1] != count:
+    raise ValueError(
+      f'Got context of shape {context.shape}; expected '
+      f'[B, {count}, H, W, {channels}].'
+    )
+  check_clip(context, count, channels, multiple)
 
 
 def check_frames(frames: Frames, name: str, example: str) -> None:

@@ -23,8 +23,9 @@ from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems.base import (
   Frames,
   System,
-  as_float,
-  check_size,
+  check_clip,
+  check_context,
+  check_shape,
 )
 from vidpred_jax.systems.rollout import rollout
 
@@ -120,7 +121,7 @@ def make(
   stride = second - first
 
   def init(key, video):
-    _check_clip(as_float(video), frames.length, multiple)
+    check_shape(video, frames.length, 3, multiple)
     variables = {'params': dmvfn.initial_params(model, key)}
     if routing == 'gumbel':
       variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
@@ -158,7 +159,7 @@ def make(
     return gating.most_probable(chances)
 
   def loss(variables, video, key):
-    _check_clip(video, frames.length, multiple)
+    check_clip(video, frames.length, 3, multiple)
     # One example per target, with the pair of true frames before it. The batch
     # stays the outer axis, so that each device keeps its clips.
     steps = (-2 * stride, -stride, 0)
@@ -193,7 +194,7 @@ def make(
     return total, (collections, metrics)
 
   def explain(variables, context, key):
-    _check_context(context, multiple)
+    check_context(context, 2, 3, multiple)
 
     def step(pair, key):
       gates = inference_gates(variables, pair, key)
@@ -286,25 +287,6 @@ def _check_frames(frames):
       f'Got frames {tuple(frames)}; dmvfn needs two context frames and targets '
       'that go on at the same step, such as ((0, 1), (2, 3, 4)).'
     )
-
-
-def _check_clip(video, length, multiple):
-  """Raises ValueError unless `video` is a clip the system can use."""
-  if video.ndim != 5 or video.shape[1] < length or video.shape[-1] != 3:
-    raise ValueError(
-      f'Got a clip of shape {video.shape}; expected [B, T, H, W, 3] with at '
-      f'least {length} frames.'
-    )
-  check_size(video, multiple)
-
-
-def _check_context(context, multiple):
-  """Raises ValueError unless `context` is two RGB frames of a right size."""
-  if context.ndim != 5 or context.shape[1] != 2 or context.shape[-1] != 3:
-    raise ValueError(
-      f'Got context of shape {context.shape}; expected [B, 2, H, W, 3].'
-    )
-  check_size(context, multiple)
 
 
 def _feature_distance(variables, image, truth):

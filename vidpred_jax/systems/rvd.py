@@ -36,9 +36,10 @@ from vidpred_jax.systems.base import (
   Frames,
   Recurrence,
   System,
-  as_float,
   check_clip,
+  check_context,
   check_frames,
+  check_shape,
   take,
 )
 
@@ -287,7 +288,7 @@ def make(
   multiple = model.multiple()
 
   def init(key, video):
-    check_clip(as_float(video), frames.length, channels, multiple)
+    check_shape(video, frames.length, channels, multiple)
     first = video[:, :1].astype(jnp.float32)
     return model.init(key, first, first[:, 0], jnp.int32(0))
 
@@ -313,7 +314,7 @@ def make(
     return total, ({}, metrics)
 
   def watched(context):
-    check_clip(context, seen, channels, multiple)
+    check_context(context, seen, channels, multiple)
     return 2 * context[:, :seen] - 1
 
   def noise(key, shape):

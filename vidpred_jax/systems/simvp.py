@@ -22,9 +22,10 @@ from vidpred_jax.models import simvp
 from vidpred_jax.systems.base import (
   Frames,
   System,
-  as_float,
   check_clip,
+  check_context,
   check_frames,
+  check_shape,
   take,
 )
 
@@ -91,7 +92,7 @@ def make(
   multiple = 2 ** (n_s // 2)
 
   def init(key, video):
-    check_clip(as_float(video), frames.length, channels, multiple)
+    check_shape(video, frames.length, channels, multiple)
     return model.init(key, take(video, frames.context), train=False)
 
   def clip_size(variables):
@@ -100,7 +101,7 @@ def make(
 
   def predict(variables, context, key):
     del key
-    check_clip(context, seen, channels, multiple)
+    check_context(context, seen, channels, multiple)
     parts = []
     for _ in range(0, asked, seen):
       context = model.apply(variables, context, train=False)
