@@ -1,10 +1,11 @@
 """How well are every second frames of films restored?
 
   python -m experiments.interpolation --checkpoint=DIR --videos='clips/*.mp4'
-    [--pairs=10] [--output=interpolation.json]
+    [--pairs=10] [--step=1] [--size=256x448] [--output=interpolation.json]
 
-Of each film the frames 0, 2, 4, ... are given and 1, 3, 5, ... predicted, with
-the library's own `Predictor`; beside it the average of the two frames given.
+Of each film, of which only every `step`-th frame is taken, the frames 0, 2, 4,
+... are given and 1, 3, 5, ... predicted, with the library's own `Predictor`;
+beside it the average of the two frames given.
 PSNR of frames rounded to 8 bits, mean over the frames (`psnr/round8`); pairs of
 equal frames are left out, as films have them where the camera repeats itself.
 """
@@ -31,8 +32,11 @@ def main():
   parser.add_argument('--checkpoint', required=True)
   parser.add_argument('--videos', required=True, help='a pattern')
   parser.add_argument('--pairs', type=int, default=10)
+  parser.add_argument('--step', type=int, default=1)
+  parser.add_argument('--size', help="HxW, else the film's")
   parser.add_argument('--output', default='')
   options = parser.parse_args()
+  size = options.size and tuple(map(int, options.size.split('x')))
   runtime.setup()
   predictor = vp.Predictor(*vp.load(options.checkpoint))
   psnr = runtime.jit(metrics.make('psnr/round8').values)
@@ -44,7 +48,8 @@ def main():
   rows = []
   print(f'{"film":32} {"frames":>6} {"average":>8} {"system":>8} {"gain":>6}')
   for path in sorted(glob.glob(options.videos)):
-    timed = video_io.frames(path, stop=2 * options.pairs + 1)
+    stop = 2 * options.pairs * options.step + 1
+    timed = video_io.frames(path, stop=stop, step=options.step, size=size)
     frames = np.stack([frame for _, frame in timed])
     frames = frames[: len(frames) - (len(frames) + 1) % 2]
     given = frames[::2].astype(np.float32)

@@ -426,7 +426,7 @@ def define_flags() -> None:
   flags.DEFINE_bool('with_input', False, 'Write the input before them.')
   flags.DEFINE_integer('factor', None, 'Interpolate to so many times the rate.')
   flags.DEFINE_string('fps', None, 'Interpolate to this rate: 60, 60000/1001.')
-  flags.DEFINE_list('overlay', [], 'Show beside: flow, mask, blocks.')
+  flags.DEFINE_list('overlay', [], 'Show beside: flow, mask, blocks, routes.')
   flags.DEFINE_bool('audio', True, 'Copy the sound, where it still fits.')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
   flags.DEFINE_integer('seed', 0, 'Of random systems.')
