@@ -333,8 +333,8 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
 
   The synthesis is run on the whole image, then with every block after the first
   on a share of patches drawn at random: its ratio is that to the whole image.
-  It warps the features of the context, which is also timed by itself: the net
-  ratio is that of what remains.
+  It includes warping the features of the context, of the whole image or for the
+  patches; the former is also timed by itself.
   """
   model, dense = apr_vfi.APRVFI(), apr_vfi.APRVFI(routed=False, patch=None)
   flat = apr_vfi.flat
@@ -382,10 +382,8 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
     {'size': f'{size[0]}x{size[1]}', 'name': name, **statistics(pairs)}
     for name, pairs in rounds(calls, repeats).items()
   ]
-  *_, warping, whole_ms = (row['min_ms'] for row in rows[:6])
   for row in rows[5:]:
-    row['ratio'] = row['min_ms'] / whole_ms
-    row['net_ratio'] = (row['min_ms'] - warping) / (whole_ms - warping)
+    row['ratio'] = row['min_ms'] / rows[5]['min_ms']
   return rows
 
 
@@ -460,17 +458,14 @@ def report_rvd(options):
 
 def report_apr_vfi(options):
   """Prints the table of APR-VFI; returns it."""
-  print(
-    f'{"":50} {"min ms":>9} {"median":>9} {"cpu ms":>9} {"ratio":>6} {"net":>6}'
-  )
+  print(f'{"":50} {"min ms":>9} {"median":>9} {"cpu ms":>9} {"ratio":>6}')
 
   def show(rows):
     for row in rows:
-      ratios = [row[k] for k in ('ratio', 'net_ratio') if k in row]
       print(
         f'apr_vfi {row["size"]:>9} {row["name"]:>32} {row["min_ms"]:9.1f} '
         f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f} '
-        + ' '.join(f'{ratio:6.2f}' for ratio in ratios),
+        + (f'{row["ratio"]:6.2f}' if 'ratio' in row else ''),
         flush=True,
       )
     return rows

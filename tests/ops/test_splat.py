@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax.ops import warp
+from vidpred_jax.ops import routing, warp
 
 splat = jax.jit(warp.splat)
 
@@ -73,6 +73,48 @@ def test_forms_for_other_platforms_agree():
   ours = warp._add_in_turn(*given)
   assert len(set(index.tolist())) < 7
   np.testing.assert_allclose(ours, warp._add_at_once(*given), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'size, patch', [((12, 17), 8), ((12, 17), 5), ((3, 4), 8), ((5, 4), 1)]
+)
+def test_some_patches_are_those_of_the_whole(size, patch):
+  """Of three images per sample, some pixels of which have nowhere to go."""
+  keys = jax.random.split(jax.random.key(4), 2)
+  values = jax.random.normal(keys[0], (2, 3, *size, 4))
+  flow = 3 * jax.random.normal(keys[1], (2, 3, *size, 2))
+  flow = flow.at[0, 0, 0].set(jnp.nan).at[1, 2, :, 0].set(1e30)
+  there = jax.jit(warp.arrivals, static_argnums=1)(flow, patch)
+  count = len(there.shifts)
+  at = jnp.asarray([count - 1, 0, count // 2, 0])
+  some = jax.jit(warp.splat_patches, static_argnums=2)(values, there, patch, at)
+  assert some.shape == (4, patch, patch, 3, 4)
+
+  def to_patches(x):
+    side_by_side = jnp.moveaxis(x, 1, 3).reshape(2, *size, -1)
+    return routing.to_patches(side_by_side, patch)[at].reshape(some.shape)
+
+  flat = lambda x: x.reshape(6, *x.shape[2:])  # noqa: E731
+  whole = splat(flat(values), flat(flow)).reshape(values.shape)
+  inside = to_patches(jnp.ones_like(values))
+  np.testing.assert_allclose(some * inside, to_patches(whole), atol=1e-5)
+  for i in range(count):
+    listed = there.order[there.starts[i] : there.starts[i + 1]].tolist()
+    assert len(set(listed)) == len(listed)
+
+
+def test_pixels_are_listed_where_they_arrive():
+  """Two rows of two patches; pixel 9 to where four meet, a row out of them."""
+  flow = jnp.zeros((1, 1, 8, 8, 2)).at[0, 0, 1, 1].set(2.5)
+  flow = flow.at[0, 0, 0, 0].set(jnp.asarray([4.0, 0])).at[0, 0, 5].set(99)
+  there = warp.arrivals(flow, 4)
+  lists = [
+    set(there.order[a:b].tolist())
+    for a, b in zip(there.starts[:-1], there.starts[1:])
+  ]
+  assert [9 in x for x in lists] == [True, True, True, True]
+  assert [0 in x for x in lists] == [False, True, False, False]
+  assert not any(40 + i in x for x in lists for i in range(8))
 
 
 def test_no_colour_is_lost_or_made_within_the_image(image):

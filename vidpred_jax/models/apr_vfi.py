@@ -59,6 +59,7 @@ which tell what each block costs, come out within 1 %:
   Running all patches through `routed` is exactly running all of them.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -238,7 +239,9 @@ class Synthesis(nn.Module):
 
     Args:
       first: [B, H, W, C], what the first block sees.
-      contexts: of each block, a function that gives [B, H, W, 2 c].
+      contexts: of each block, a function that gives [B, H, W, 2 c]; or, if
+        `routed`, of indices [K] of patches these only, [K, P, P, 2 c], zeros
+        beyond the image.
       gates: [B, nh, nw, d], of each patch and block after the first; None: all
         are 1. Needs patches.
       routed: whether patches whose gate is 0 are not computed. Has no gradient.
@@ -257,15 +260,15 @@ class Synthesis(nn.Module):
     if routed and self.fusion == 'add':
       total = len(self.widths) * x.astype(jnp.float32)
     for i in range(1, len(self.widths)):
-      context = contexts[i]().astype(self.dtype)
       gate = None if gates is None else gates[..., i - 1].reshape(-1)
-      if self.patch is None:
-        context = jnp.pad(context, even)
-      else:
-        context = routing.to_patches(context, self.patch)
       if routed:
-        x, total = self._routed(i, x, total, context, gate)
+        x, total = self._routed(i, x, total, contexts[i], gate)
       else:
+        context = contexts[i]().astype(self.dtype)
+        if self.patch is None:
+          context = jnp.pad(context, even)
+        else:
+          context = routing.to_patches(context, self.patch)
         new = getattr(self, f'block_{i}')(context, x)
         if gate is not None:
           new = x + gate[:, None, None, None].astype(x.dtype) * (new - x)
@@ -290,22 +293,31 @@ class Synthesis(nn.Module):
 
     Also keeps the sum of what all blocks pass on: what a block adds is in its
     own output and in those of all blocks after it. So a patch that is skipped
-    is not touched at all.
+    is not touched at all, and on a CPU no context is made for it.
     """
+    gate = jnp.ones(len(x)) if gate is None else gate
     block = self._block(i, parent=None)
     weights = {'params': self.variables['params'][f'block_{i}']}
     times = len(self.widths) - i
 
-    def refine(patches, context):
-      x, total = patches
-      with jax.named_scope(f'block_{i}'):
-        new = block.apply(weights, context, x)
-      if self.fusion == 'add':
-        total = total + times * (new - x).astype(jnp.float32)
-      return new, total
+    def refined(context):
+      def refine(patches, at):
+        x, total = patches
+        with jax.named_scope(f'block_{i}'):
+          new = block.apply(weights, context(at).astype(x.dtype), x)
+        if self.fusion == 'add':
+          total = total + times * (new - x).astype(jnp.float32)
+        return new, total
 
-    gate = jnp.ones(len(x)) if gate is None else gate
-    return routing.process(refine, (x, total), context, gate)
+      return routing.process(refine, (x, total), jnp.arange(len(x)), gate)
+
+    def from_whole():
+      whole = routing.to_patches(context().astype(x.dtype), self.patch)
+      return refined(lambda at: whole[at])
+
+    return jax.lax.platform_dependent(
+      cpu=lambda: refined(context), default=from_whole
+    )
 
 
 def normalised(x: jax.Array, axis: int = -1) -> jax.Array:
@@ -482,16 +494,26 @@ class APRVFI(nn.Module):
       ]
     )
 
-    def moved_context(context):
-      # As `warp.forward`, but the weight is known.
-      sums = warp.splat(flat(context), flat(moved.to))
-      weight = flat(moved.weight)
-      sums = sums / jnp.where(weight == 0, 1, weight)
-      return side_by_side(sums.reshape(context.shape))
+    # As `warp.forward`, but the weight is known.
+    def moved_context(context, at=None):
+      if at is None:
+        sums = warp.splat(flat(context), flat(moved.to))
+        sums = sums.reshape(context.shape)
+        weight = moved.weight
+        return side_by_side(sums / jnp.where(weight == 0, 1, weight))
+      sums = warp.splat_patches(context, there, self.patch, at)
+      weight = weights[at][..., None]
+      # Not 0 is the sum, but 0 the weight, beyond the image.
+      sums = sums / jnp.where(weight == 0, jnp.inf, weight)
+      return sums.reshape(*sums.shape[:3], -1)
 
+    if routed:
+      # The flow as the weights saw it, and not rounded in another way.
+      to = jax.lax.optimization_barrier(moved.to)
+      there = warp.arrivals(to, self.patch)
+      weights = routing.to_patches(side_by_side(moved.weight), self.patch)
     contexts = [
-      lambda context=context: moved_context(context)
-      for context in prepared.contexts
+      functools.partial(moved_context, context) for context in prepared.contexts
     ]
     out = self.synthesis(first, contexts, gates, routed=routed)
     mask = jax.nn.sigmoid(out[..., :1] + blend_logit(moved))

@@ -11,6 +11,7 @@ called splatting; what falls outside is lost, and where nothing falls is a hole.
 """
 
 import functools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -172,15 +173,24 @@ def _add_in_turn(row, sums, values, index, wx, wy):
 
   def body(i, sums):
     value = jax.lax.dynamic_index_in_dim(values, i)
-    for below, share_y in ((0, 1 - wy[i]), (row, wy[i])):
-      for right, share_x in ((0, 1 - wx[i]), (1, wx[i])):
-        at = index[i] + below + right
-        total = jax.lax.dynamic_index_in_dim(sums, at)
-        total += value * (share_y * share_x)
-        sums = jax.lax.dynamic_update_index_in_dim(sums, total, at, 0)
-    return sums
+    return _add_one(sums, value, index[i], wx[i], wy[i], (row, 1))
 
   return jax.lax.fori_loop(0, len(index), body, sums)
+
+
+def _add_one(sums, value, index, wx, wy, steps):
+  """Adds a value [1, C] to pixel `index` of sums [M, C] and three after it.
+
+  These are `steps` further on, one row below and one column to the right.
+  """
+  row, column = steps
+  for below, share_y in ((0, 1 - wy), (row, wy)):
+    for right, share_x in ((0, 1 - wx), (column, wx)):
+      at = index + below + right
+      total = jax.lax.dynamic_index_in_dim(sums, at)
+      total += value * (share_y * share_x)
+      sums = jax.lax.dynamic_update_index_in_dim(sums, total, at, 0)
+  return sums
 
 
 def _add_at_once(row, sums, values, index, wx, wy):
@@ -245,6 +255,142 @@ def _splat_backward(saved, gradient):
 
 
 splat.defvjp(_splat_forward, _splat_backward)
+
+
+class Arrivals(NamedTuple):
+  """Where the pixels of F images per sample go, by patches; of `arrivals`.
+
+  All pixels are counted through, S = B F H W. Patches are those of
+  `ops/routing.py`, N of them, here with a margin of one pixel around each, so
+  that all four pixels that one is distributed to lie in it if any of them lies
+  in the patch.
+
+  Attributes:
+    cell: [S], int32, the first of these four in the margin of a patch at (0, 0)
+      that goes on for ever, F cells per pixel.
+    wx: [S], the distance from there in x.
+    wy: [S], in y.
+    order: [4 S], int32, pixels that reach the first patch, the second, ...
+    starts: [N + 1], int32, where in `order` those of a patch start.
+    shifts: [N], int32, `cell` of each patch's own first cell.
+  """
+
+  cell: jax.Array
+  wx: jax.Array
+  wy: jax.Array
+  order: jax.Array
+  starts: jax.Array
+  shifts: jax.Array
+
+
+def arrivals(flow: jax.Array, patch: int) -> Arrivals:
+  """Lists the pixels that a flow brings to each patch, for `splat_patches`.
+
+  Loops over pixels, as is sensible on a CPU only.
+
+  Args:
+    flow: [B, F, H, W, 2], (dx, dy) in pixels, where each pixel goes.
+    patch: side P of the patches.
+
+  Returns:
+    An `Arrivals`.
+  """
+  chex.assert_shape(flow, (None, None, None, None, 2))
+  batch, images, height, width, _ = flow.shape
+  rows, columns = -(-height // patch), -(-width // patch)
+  nowhere = batch * rows * columns
+  index, (wx, wy), _ = _targets(flow.reshape(-1, height, width, 2))
+  y, x = index // (width + 3) - 1, index % (width + 3) - 1
+  of = jnp.arange(batch * images, dtype=jnp.int32)[:, None, None]
+  sample, image = of // images, of % images
+
+  def reached(at, side):
+    # Along one axis; the second pixel only if it is in another patch.
+    first, second = (
+      jnp.where((i >= 0) & (i < side), i // patch, -1) for i in (at, at + 1)
+    )
+    return first, jnp.where(second == first, -1, second)
+
+  patches = []
+  for row in reached(y, height):
+    for column in reached(x, width):
+      inside = (row >= 0) & (column >= 0)
+      at = (sample * rows + row) * columns + column
+      patches.append(jnp.where(inside, at, nowhere).reshape(-1))
+
+  def put(values, value, at):
+    return jax.lax.dynamic_update_index_in_dim(values, value, at, 0)
+
+  def tally(i, counts):
+    for of in patches:
+      counts = put(counts, counts[of[i]] + 1, of[i])
+    return counts
+
+  def place(i, state):
+    order, ends = state
+    for of in patches:
+      at = of[i]
+      order = put(order, i, ends[at])
+      # 2026-11: reading i back tells XLA that `ends` changes after `order`;
+      # else it copies `ends` for every pixel.
+      more = (at < nowhere) + order[ends[at]] - i
+      ends = put(ends, ends[at] + more, at)
+    return order, ends
+
+  count = index.size
+  counts = jnp.zeros(nowhere + 1, jnp.int32)
+  counts = jax.lax.fori_loop(0, count, tally, counts)
+  starts = jnp.cumsum(counts) - counts
+  order = jnp.zeros(4 * count, jnp.int32)
+  order, _ = jax.lax.fori_loop(0, count, place, (order, starts))
+  cell = ((y * (patch + 2) + x) * images + image).reshape(-1)
+  tops = patch * jnp.arange(rows, dtype=jnp.int32)[:, None] - 1
+  lefts = patch * jnp.arange(columns, dtype=jnp.int32)[None] - 1
+  shifts = ((tops * (patch + 2) + lefts) * images).reshape(-1)
+  shifts = jnp.tile(shifts, batch)
+  return Arrivals(cell, wx.reshape(-1), wy.reshape(-1), order, starts, shifts)
+
+
+def splat_patches(
+  values: jax.Array, there: Arrivals, patch: int, at: jax.Array
+) -> jax.Array:
+  """Sum splatting to some patches, in time proportional to what reaches these.
+
+  Has no gradient, and is for CPUs, see `arrivals`.
+
+  Args:
+    values: [B, F, H, W, C], any range.
+    there: `arrivals` of the flow, with the same patches.
+    patch: their side P.
+    at: [K], which of them.
+
+  Returns:
+    [K, P, P, F, C], float32: the patches of `splat` of each of the F images.
+    But where patches go on beyond the image, it is not 0 what arrives there.
+  """
+  chex.assert_rank(values, 5)
+  images, channels = values.shape[1], values.shape[-1]
+  values = values.astype(jnp.float32).reshape(-1, channels)
+  side = patch + 2
+  size, steps = side * side * images, (side * images, images)
+
+  def add_patch(k, sums):
+    shift = k * size - there.shifts[at[k]]
+
+    def add(j, sums):
+      i = there.order[j]
+      value = jax.lax.dynamic_index_in_dim(values, i)
+      index = there.cell[i] + shift
+      return _add_one(sums, value, index, there.wx[i], there.wy[i], steps)
+
+    first, end = there.starts[at[k]], there.starts[at[k] + 1]
+    return jax.lax.fori_loop(first, end, add, sums)
+
+  sums = jnp.zeros((len(at) * size, channels), jnp.float32)
+  sums = jax.lax.fori_loop(0, len(at), add_patch, sums)
+  sums = sums.reshape(len(at), side, side, images, channels)
+  return sums[:, 1:-1, 1:-1]
+
 
 SPLATTINGS = ('sum', 'average', 'linear', 'softmax')
 
