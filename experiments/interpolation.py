@@ -5,7 +5,8 @@
 
 Of each film, of which only every `step`-th frame is taken, the frames 0, 2, 4,
 ... are given and 1, 3, 5, ... predicted, with the library's own `Predictor`;
-beside it the average of the two frames given.
+beside it the average of the two frames given. With `--size` frames are resized
+first, whatever their shape.
 PSNR of frames rounded to 8 bits, mean over the frames (`psnr/round8`); pairs of
 equal frames are left out, as films have them where the camera repeats itself.
 """
@@ -32,7 +33,7 @@ def main():
   parser.add_argument('--checkpoint', required=True)
   parser.add_argument('--videos', required=True, help='a pattern')
   parser.add_argument('--pairs', type=int, default=10)
-  parser.add_argument('--step', type=int, default=1)
+  parser.add_argument('--step', type=int, default=1, help='frames apart')
   parser.add_argument('--size', help="HxW, else the film's")
   parser.add_argument('--output', default='')
   options = parser.parse_args()

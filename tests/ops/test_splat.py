@@ -83,7 +83,14 @@ def test_some_patches_are_those_of_the_whole(size, patch):
   keys = jax.random.split(jax.random.key(4), 2)
   values = jax.random.normal(keys[0], (2, 3, *size, 4))
   flow = 3 * jax.random.normal(keys[1], (2, 3, *size, 2))
-  flow = flow.at[0, 0, 0].set(jnp.nan).at[1, 2, :, 0].set(1e30)
+  flow = (
+    flow.at[0, 0, 0]
+    .set(jnp.nan)
+    .at[1, 2, :, 0]
+    .set(1e30)
+    .at[0, 1, 1]
+    .set(-jnp.inf)
+  )
   there = jax.jit(warp.arrivals, static_argnums=1)(flow, patch)
   count = len(there.shifts)
   at = jnp.asarray([count - 1, 0, count // 2, 0])

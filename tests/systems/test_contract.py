@@ -193,6 +193,9 @@ def test_wrong_sizes_are_refused(name):
     system.predict(variables, context[:, :, :rows], jax.random.key(0))
   with pytest.raises(ValueError, match='context|frames'):
     system.predict(variables, context[:, :1], jax.random.key(0))
+  more = jnp.concatenate([context, context[:, :1]], 1)
+  with pytest.raises(ValueError, match='context'):
+    system.predict(variables, more, jax.random.key(0))
   with pytest.raises(ValueError, match='frames'):
     system.loss(variables, video[:, :-1], jax.random.key(0))
 

@@ -49,7 +49,9 @@ which tell what each block costs, come out within 1 %:
   Before that layer each number is standardised over the patches of the image:
   the reference asks which patches are the worst of their image, not how bad
   they are. Without this a router ends, in short trainings, with one route for
-  all patches, from where the distance to the reference has no gradient.
+  all patches, from where the distance to the reference has no gradient. Where
+  an image is computed in tiles each tile is such an image; one of a single
+  patch has the route of the layer's bias.
 - Patches have no border of their neighbours, as table 2 suggests: a block's
   convolutions see zeros around each patch. So running a block on all patches is
   not the same as running it on the whole image, except further from a patch's
@@ -239,9 +241,9 @@ class Synthesis(nn.Module):
 
     Args:
       first: [B, H, W, C], what the first block sees.
-      contexts: of each block, a function that gives [B, H, W, 2 c]; or, if
-        `routed`, of indices [K] of patches these only, [K, P, P, 2 c], zeros
-        beyond the image.
+      contexts: of each block, a function that gives [B, H, W, 2 c]; if
+        `routed`, also of indices [K] of patches these only, [K, P, P, 2 c],
+        zeros beyond the image.
       gates: [B, nh, nw, d], of each patch and block after the first; None: all
         are 1. Needs patches.
       routed: whether patches whose gate is 0 are not computed. Has no gradient.
@@ -508,7 +510,10 @@ class APRVFI(nn.Module):
       return sums.reshape(*sums.shape[:3], -1)
 
     if routed:
-      # The flow as the weights saw it, and not rounded in another way.
+      if self.patch is None:
+        raise ValueError('Got routed=True with patch=None; expected patches.')
+      # Used on a CPU only; elsewhere XLA drops it. The flow as the weights saw
+      # it, and not computed anew and rounded in another way.
       to = jax.lax.optimization_barrier(moved.to)
       there = warp.arrivals(to, self.patch)
       weights = routing.to_patches(side_by_side(moved.weight), self.patch)

@@ -148,8 +148,7 @@ def process(
   Args:
     function: `(patches, others) -> patches` for K patches, each by itself.
     patches: [N, P, P, C], or a tree of arrays [N, ...].
-    others: what it needs as well, a tree of arrays [N, ...]. (2026-11: to cut
-      only the chosen ones out of an image took longer than all.)
+    others: what it needs as well, a tree of arrays [N, ...].
     chosen: [N], 0 for a patch that stays as it is.
     chunk: K; None: 8 on a CPU, where small ones stay in the cache, 64 on other
       devices, which are idle otherwise.

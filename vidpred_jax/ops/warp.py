@@ -301,8 +301,8 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   nowhere = batch * rows * columns
   index, (wx, wy), _ = _targets(flow.reshape(-1, height, width, 2))
   y, x = index // (width + 3) - 1, index % (width + 3) - 1
-  of = jnp.arange(batch * images, dtype=jnp.int32)[:, None, None]
-  sample, image = of // images, of % images
+  number = jnp.arange(batch * images, dtype=jnp.int32)[:, None, None]
+  clip, image = number // images, number % images
 
   def reached(at, side):
     # Along one axis; the second pixel only if it is in another patch.
@@ -315,7 +315,7 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   for row in reached(y, height):
     for column in reached(x, width):
       inside = (row >= 0) & (column >= 0)
-      at = (sample * rows + row) * columns + column
+      at = (clip * rows + row) * columns + column
       patches.append(jnp.where(inside, at, nowhere).reshape(-1))
 
   def put(values, value, at):
@@ -371,6 +371,7 @@ def splat_patches(
   chex.assert_rank(values, 5)
   images, channels = values.shape[1], values.shape[-1]
   values = values.astype(jnp.float32).reshape(-1, channels)
+  chex.assert_shape(there.cell, (len(values),))
   side = patch + 2
   size, steps = side * side * images, (side * images, images)
 

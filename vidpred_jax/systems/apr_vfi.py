@@ -13,8 +13,7 @@ flow alone.
 Where the paper is silent: gates in training are drawn by the straight-through
 Gumbel-softmax at temperature 1, but what the loss compares with the reference
 route map are the router's probabilities (with the binary gates in their place
-it does not learn: on a clip that is still on one side and noise on the other it
-ends with one route for all); the census transform is `losses.census`;
+it learns less well); the census transform is `losses.census`;
 differences are means over colours of absolute values; the hole region around a
 warped image's edge is `losses.edge_holes`; predictions are cut off at 0 and 1,
 but not in the loss.

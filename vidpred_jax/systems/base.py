@@ -138,7 +138,8 @@ def check_context(
   context: jax.Array, count: int, channels: int, multiple: int
 ) -> None:
   """Raises ValueError unless these are exactly the frames to predict from."""
-  if context.ndim != 5 or context.shape[1] != count:
+  fine = context.ndim == 5 and context.shape[1] == count
+  if not fine or context.shape[-1] != channels:
     raise ValueError(
       f'Got context of shape {context.shape}; expected '
       f'[B, {count}, H, W, {channels}].'

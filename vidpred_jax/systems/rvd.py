@@ -315,7 +315,7 @@ def make(
 
   def watched(context):
     check_context(context, seen, channels, multiple)
-    return 2 * context[:, :seen] - 1
+    return 2 * context - 1
 
   def noise(key, shape):
     keys = diffusion.row_keys(key, shape[0])
