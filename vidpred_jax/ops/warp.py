@@ -17,6 +17,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from vidpred_jax.ops import routing
+
 
 @jax.custom_vjp
 def sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -297,7 +299,7 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   """
   chex.assert_shape(flow, (None, None, None, None, 2))
   batch, images, height, width, _ = flow.shape
-  rows, columns = -(-height // patch), -(-width // patch)
+  rows, columns = routing.patch_grid(height, width, patch)
   nowhere = batch * rows * columns
   index, (wx, wy), _ = _targets(flow.reshape(-1, height, width, 2))
   y, x = index // (width + 3) - 1, index % (width + 3) - 1
