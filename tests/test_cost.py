@@ -214,6 +214,47 @@ def test_a_running_count_follows_while_loops():
   assert total(free, 5.0, x) == 0
 
 
+def test_a_loop_may_say_how_often_it_runs_at_most():
+  def fn(n, x):
+    def body(i, y):
+      with jax.named_scope('inner'):
+        return jax.lax.fori_loop(0, 2, lambda i, z: z @ x, y)
+
+    with jax.named_scope('at_most_7_times'):
+      return lax.fori_loop(0, n, body, x)
+
+  x = jnp.eye(3)
+  assert total(fn, 5, x) == 7 * 2 * 27
+  assert total(fn, 5, x, run=True) == 5 * 2 * 27
+
+  # It says so of itself only, not of loops inside.
+  def nested(n, x):
+    with jax.named_scope('at_most_7_times'):
+      return lax.fori_loop(0, n, lambda i, y: fn_free(n, y), x)
+
+  def fn_free(n, x):
+    return lax.fori_loop(0, n, lambda i, y: y @ y, x)
+
+  with pytest.raises(ValueError, match='run=True'):
+    total(nested, 5, x)
+
+
+def test_of_what_is_for_one_platform_that_of_this_one_counts():
+  def fn(x):
+    return lax.platform_dependent(
+      x, **{jax.default_backend(): lambda y: y @ y}, default=lambda y: y @ y @ y
+    )
+
+  def other(x):
+    return lax.platform_dependent(
+      x, tpu=lambda y: y @ y @ y, default=lambda y: y @ y
+    )
+
+  x = jnp.eye(3)
+  for run in (False, True):
+    assert total(fn, x, run=run) == total(other, x, run=run) == 27
+
+
 def test_a_running_count_computes_what_the_program_computes():
   """Branches inside scans (also reversed ones), loops, jits: same values."""
   seen = {}
@@ -418,6 +459,54 @@ def test_a_measurement_counts_the_route_that_was_taken():
   )
 
 
+# -------------------------------------------------------------------- APR-VFI
+
+
+def test_patches_are_counted_where_they_are_processed():
+  settings = dict(
+    frames=systems.Frames((0, 2), (1,)),
+    patch=16,
+    widths=(12, 8, 10),
+    depths=(2, 2, 1),
+    features=8,
+    context_channels=2,
+    context_hidden=8,
+    levels=1,
+    keep_ratios=(0.25, 0.6),
+  )
+  routed = systems.make('apr_vfi', **settings, inference_routing='ratios')
+  video = np.random.default_rng(0).integers(
+    0, 256, (1, 3, 64, 80, 3), dtype=np.uint8
+  )
+  variables = jax.jit(routed.init)(runtime.key(0), video)
+  key, pair = jax.random.key(0), video[:, ::2] / np.float32(255)
+  names = ['block_0', 'block_1', 'block_2', 'router']
+
+  def parts(system, run):
+    count = cost.count_macs(system.predict, variables, pair, key, run=run)
+    return cost.by_part(count, names)
+
+  full, taken = parts(routed, False), parts(routed, True)
+  # 20 patches; 8 at a time, and the last of these may be there twice.
+  chunks = {1: 8, 2: 16}  # 5 and 12 of them
+  for block, patches in chunks.items():
+    name = f'block_{block}'
+    assert taken[name] / full[name] == patches / 24
+  for name in ('block_0', 'router', 'other'):
+    assert taken[name] == full[name] > 0
+  dense = systems.make('apr_vfi', **settings | {'synthesis': 'patches'})
+  dense = cost.by_part(
+    cost.count_macs(
+      lambda v, x: dense.loss(v, x, key)[1][1]['psnr'],
+      variables,
+      np.float32(video / 255),
+    ),
+    names,
+  )
+  for name in ('block_0', 'block_1', 'block_2', 'other'):
+    assert full[name] == dense[name] * (24 / 20 if name in names[1:3] else 1)
+
+
 # -------------------------------------------------------------------- command
 
 
@@ -448,6 +537,14 @@ def test_the_command_prints_json():
   assert set(macs['full']['parts']) == {'block_0'}
   assert macs['taken'] == macs['full']  # --route=all
   assert macs['executed']['total'] > 0
+
+
+def test_the_command_measures_interpolation():
+  got = command('--config=configs/apr_vfi.py:smoke', '--repeats=2')
+  assert got.returncode == 0, got.stderr
+  macs = json.loads(got.stdout)['macs']
+  assert macs['taken']['total'] <= macs['full']['total']
+  assert macs['full']['parts'].keys() >= {'flow', 'router', 'synthesis'}
 
 
 def test_the_command_measures_grey_clips():

@@ -9,9 +9,11 @@ program itself, the jaxpr, with its dead code removed:
 - Every multiplication inside a `jax.named_scope` called 'bilinear': papers
   count resizing, but not warping (`grid_sample`) and pointwise functions. The
   same in one called 'depthwise': a convolution, as a sum of shifted images.
-- The body of a scan as often as it runs. Of a `cond` the dearest branch; with
-  `run=True`, which evaluates the program on the arguments given, the branch
-  taken, and then `while` loops count too.
+- The body of a scan as often as it runs. Of a `cond` the dearest branch, and
+  of a `while` loop as many rounds as a `jax.named_scope` directly around it
+  says, 'at_most_N_times'; with `run=True`, which evaluates the program on the
+  arguments given, the branch taken and the rounds made.
+- Of what is written once for each platform, what is for this one.
 
 The command `python -m vidpred_jax.cost --config=FILE.py:variants` measures what
 a configuration describes and prints JSON.
@@ -69,8 +71,9 @@ def count_macs(
     MACs by name scope, for instance 'DMVFN/block_0/Conv_0'; see `by_part`.
 
   Raises:
-    ValueError: if the number depends on a `while` loop and not `run`, or the
-      program contains calls that cannot be looked into.
+    ValueError: if the number depends on a `while` loop that does not say how
+      often it runs at most and not `run`, or the program contains calls that
+      cannot be looked into.
   """
   closed = jax.make_jaxpr(fn)(*args)
   jaxpr, _ = partial_eval.dce_jaxpr(
@@ -160,19 +163,22 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
     name = eqn.primitive.name
     if name == 'cond':
       branches = []
-      for branch in eqn.params['branches']:
+      for branch in _branches(eqn):
         branches.append(collections.Counter())
-        _count(branch.jaxpr, path, times, branches[-1])
+        _count(branch, path, times, branches[-1])
       count.update(max(branches, key=lambda c: c.total()))
     elif name == 'while':
-      inner = collections.Counter()
-      for part in ('cond_jaxpr', 'body_jaxpr'):
-        _count(eqn.params[part].jaxpr, path, 1, inner)
-      if inner.total():
+      if not any(_works(jaxpr, path) for jaxpr in _inner(eqn)):
+        continue
+      most = re.search(r'at_most_(\d+)_times', str(eqn.source_info.name_stack))
+      if most is None:
         raise ValueError(
           'The number of MACs depends on how often a while loop runs; count '
           'with run=True on real arguments.'
         )
+      most = int(most[1])
+      _count(eqn.params['body_jaxpr'].jaxpr, path, times * most, count)
+      _count(eqn.params['cond_jaxpr'].jaxpr, path, times * (most + 1), count)
     else:
       macs = _eqn_macs(eqn, path)
       if macs:
@@ -182,12 +188,21 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
         _count(inner, path, times * length, count)
 
 
-def _depends(eqn, prefix: str) -> bool:
-  """Whether its MACs depend on values: a while loop, or unequal branches.
+def _branches(eqn) -> list:
+  """The jaxprs of a cond; of `lax.platform_dependent` this platform's only."""
+  platforms = eqn.params.get('branches_platforms')
+  if platforms is None:
+    return _inner(eqn)
+  here = jax.default_backend()
+  here = {here, 'cuda', 'rocm'} if here == 'gpu' else {here}
+  pairs = zip(_inner(eqn), platforms)
+  return [next(x for x, names in pairs if names is None or here & {*names})]
 
-  (Branches that are one formulation for each platform are equal.)
-  """
-  name, inner, path = eqn.primitive.name, _inner(eqn), _join(prefix, eqn)
+
+def _depends(eqn, prefix: str) -> bool:
+  """Whether its MACs depend on values: a while loop, or unequal branches."""
+  name, path = eqn.primitive.name, _join(prefix, eqn)
+  inner = _branches(eqn) if name == 'cond' else _inner(eqn)
   if any(_depends(e, path) for jaxpr in inner for e in jaxpr.eqns):
     return True
   if name == 'cond':
@@ -195,15 +210,16 @@ def _depends(eqn, prefix: str) -> bool:
     for branch, count in zip(inner, counts):
       _count(branch, path, 1, count)
     return len({count.total() for count in counts}) > 1
-  return name == 'while' and any(map(_works, inner))
+  return name == 'while' and any(_works(jaxpr, path) for jaxpr in inner)
 
 
-def _works(jaxpr) -> bool:
+def _works(jaxpr, prefix: str) -> bool:
   """Whether there is any MAC in a jaxpr."""
-  return any(
-    _eqn_macs(eqn, '/'.join(COUNTED_SCOPES)) or any(map(_works, _inner(eqn)))
-    for eqn in jaxpr.eqns
-  )
+  for eqn in jaxpr.eqns:
+    path = _join(prefix, eqn)
+    if _eqn_macs(eqn, path) or any(_works(e, path) for e in _inner(eqn)):
+      return True
+  return False
 
 
 def _run(jaxpr, consts, args, prefix: str, count, programs) -> list:
@@ -350,10 +366,11 @@ def measure(
 
   Returns:
     A dict for JSON. `'macs'` of the whole batch and all target frames are
-    those of the paper's layers: `'full'` with every branch at its dearest,
-    `'taken'` on the route taken for this clip, a router included; and
-    `'executed'`, what the program that runs here multiplies on that route,
-    which may be less or, for speed, more. Bytes are the compiled program's.
+    those of the paper's layers: `'full'` with every branch at its dearest and
+    every loop at its longest, `'taken'` on the route taken for this clip, a
+    router included; and `'executed'`, what the program that runs here
+    multiplies on that route, which may be less or, for speed, more. Bytes are
+    the compiled program's.
   """
   key = jax.random.key(0) if key is None else key
   context = jnp.asarray(video)[:, np.array(system.frames.context)]

@@ -150,17 +150,20 @@ def process(
     patches: [N, P, P, C], or a tree of arrays [N, ...].
     others: what it needs as well, a tree of arrays [N, ...].
     chosen: [N], 0 for a patch that stays as it is.
-    chunk: K; None: 8 on a CPU, where small ones stay in the cache, 64 on other
-      devices, which are idle otherwise.
+    chunk: K, or N if that is less; None: 8 on a CPU, where small ones stay in
+      the cache, 64 on other devices, which are idle otherwise.
 
   Returns:
     A tree like `patches`.
   """
   count = jnp.sum(chosen != 0)
+  total = len(chosen)
   # The chosen ones first, in order.
   order = jnp.argsort(chosen == 0, stable=True)
 
   def loop(patches, others, chunk):
+    chunk = min(chunk, total)
+
     # The last chunk is filled up with its own last patch: the same result is
     # written to the same place several times.
     def body(i, patches):
@@ -173,7 +176,8 @@ def process(
         new,
       )
 
-    return jax.lax.fori_loop(0, -(-count // chunk), body, patches)
+    with jax.named_scope(f'at_most_{-(-total // chunk)}_times'):
+      return jax.lax.fori_loop(0, -(-count // chunk), body, patches)
 
   if chunk is not None:
     return loop(patches, others, chunk)
