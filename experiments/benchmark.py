@@ -206,7 +206,8 @@ def simvp(repeats, train_too):
   system = systems.make('simvp', frames=frames)
   video = jax.random.uniform(jax.random.key(4), (16, 20, 64, 64, 1))
   variables = dict(runtime.jit(system.init)(runtime.key(0), video[:1]))
-  predict, key = runtime.jit(system.predict), jax.random.key(0)
+  jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
+  predict, key = jit(system.predict), jax.random.key(0)
   calls = {
     ('forward', b): functools.partial(
       predict, dict(variables), video[:b, :10], key
@@ -223,7 +224,7 @@ def simvp(repeats, train_too):
     state = train.TrainState(
       jnp.int32(0), params, variables, rule.init(params), {}
     )
-    step = runtime.jit(train.make_train_step(system, rule))
+    step = jit(train.make_train_step(system, rule))
     calls = {
       ('training step', b): functools.partial(step, state, video[:b], key)
       for b in (4, 16)

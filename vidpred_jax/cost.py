@@ -403,7 +403,8 @@ def measure(
       ),
       'parts': by_part(count, size),
     }
-  compiled = runtime.jit(system.predict).lower(*args).compile()
+  predict = runtime.jit(system.predict, system.cpu_options)
+  compiled = predict.lower(*args).compile()
   report['memory'] = _memory(compiled)
   report['latency'] = _latency(compiled, args, repeats)
   report['machine'] = machine()

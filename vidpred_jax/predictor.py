@@ -113,12 +113,13 @@ class Predictor:
     self._overlap = overlap
     self._cut = cut
     self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
-    self._step = runtime.jit(
+    jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
+    self._step = jit(
       functools.partial(_step, system, self._scale),
       static_argnames=('wanted', 'explain'),
     )
-    self._watch = runtime.jit(functools.partial(_watch, system))
-    self._draw = runtime.jit(functools.partial(_draw, system))
+    self._watch = jit(functools.partial(_watch, system))
+    self._draw = jit(functools.partial(_draw, system))
 
   # ------------------------------------------------------------- prediction
 

@@ -15,7 +15,7 @@ import pathlib
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -61,11 +61,18 @@ def key(seed: int) -> jax.Array:
   return jax.random.key(seed, impl='rbg')
 
 
-def jit(function, **kwargs):
-  """`jax.jit` with this platform's fastest compiler options."""
+def jit(function, cpu_options: Mapping[str, Any] | None = None, **kwargs):
+  """`jax.jit` with this platform's fastest compiler options.
+
+  Args:
+    function: to be compiled.
+    cpu_options: options for a CPU that win over those that are best for most
+      models, `System.cpu_options`.
+    **kwargs: of `jax.jit`.
+  """
   if jax.default_backend() == 'cpu':
-    kwargs['compiler_options'] = _CPU_OPTIONS | kwargs.get(
-      'compiler_options', {}
+    kwargs['compiler_options'] = (
+      _CPU_OPTIONS | (cpu_options or {}) | kwargs.get('compiler_options', {})
     )
   return jax.jit(function, **kwargs)
 

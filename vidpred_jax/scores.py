@@ -267,7 +267,7 @@ def evaluate(
         mean_frame=mean_frame,
         show=show > 0,
       )
-      step = runtime.jit(step)
+      step = runtime.jit(step, system.cpu_options)
     local = len(batch['video'])
     start = (index * jax.process_count() + jax.process_index()) * local
     numbers = start + np.arange(len(video), dtype=np.int32)

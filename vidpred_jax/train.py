@@ -208,6 +208,7 @@ def run(
           accumulate=config.accumulate,
           ema=config.ema.to_dict() if config.ema.decay else None,
         ),
+        cpu_options=system.cpu_options,
         donate_argnums=0,
       )
       key = jax.random.key(config.seed)
