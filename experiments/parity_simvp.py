@@ -25,6 +25,10 @@ import numpy as np
 from vidpred_jax import convert, cost, params, runtime
 from vidpred_jax.convert import weights
 from vidpred_jax.models import layers, simvp, translators
+from vidpred_jax.systems.simvp import CPU_OPTIONS
+
+# As the system is compiled.
+_jit = functools.partial(runtime.jit, cpu_options=CPU_OPTIONS)
 
 # By translator; 2e-5 for the others.
 TOLERANCES = {'moga': 1e-4, 'van': 1e-4, 'hornet': 2e-4}
@@ -92,7 +96,7 @@ def case_errors(path):
     translated = model.translate(features)
     return features, translated, model.decode(translated, first)
 
-  apply = runtime.jit(functools.partial(model.apply, method=parts))
+  apply = _jit(functools.partial(model.apply, method=parts))
   features, translated, out = apply(variables, video)
   # Features are larger than images.
   scale = max(1, float(np.abs(case['hid']).max()))
@@ -125,7 +129,7 @@ def training_errors(model, variables, case):
     )
     return jnp.mean((out - target) ** 2), (out, updated)
 
-  (total, (out, updated)), gradient = runtime.jit(
+  (total, (out, updated)), gradient = _jit(
     jax.value_and_grad(loss, has_aux=True)
   )(variables['params'])
   errors = {
@@ -198,7 +202,7 @@ def block_errors(path):
       collection: functools.reduce(dict.get, place.split('/'), inner)
       for collection, inner in tree.items()
     }
-    out = runtime.jit(
+    out = _jit(
       lambda v, x, module=module, args=args: module.apply(v, x, *args)
     )(variables, x)
     tolerance = max(1e-5, 10 * facts['fp32_vs_fp64'])

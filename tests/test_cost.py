@@ -238,12 +238,33 @@ def test_a_loop_may_say_how_often_it_runs_at_most():
   with pytest.raises(ValueError, match='run=True'):
     total(nested, 5, x)
 
+  def within(n, x):
+    with jax.named_scope('at_most_2_times'), jax.named_scope('at_most_9_times'):
+      return fn_free(n, x)
+
+  assert total(within, 5, x) == 9 * 27
+  assert total(jax.vmap(within, (None, 0)), 5, x[None]) == 9 * 27
+
+  def elsewhere(n, x):
+    with jax.named_scope('at_most_9_times'), jax.named_scope('other'):
+      return fn_free(n, x)
+
+  with pytest.raises(ValueError, match='run=True'):
+    total(elsewhere, 5, x)
+
+
+def test_a_loop_that_is_different_for_each_sample_is_not_run():
+  def fn(n, x):
+    return lax.fori_loop(0, n, lambda i, y: y @ x, x)
+
+  with pytest.raises(ValueError, match='a while loop under vmap'):
+    total(jax.vmap(fn), jnp.array([1, 2]), jnp.ones((2, 3, 3)), run=True)
+
 
 def test_of_what_is_for_one_platform_that_of_this_one_counts():
   def fn(x):
-    return lax.platform_dependent(
-      x, **{jax.default_backend(): lambda y: y @ y}, default=lambda y: y @ y @ y
-    )
+    here = {cost._platform(): lambda y: y @ y}
+    return lax.platform_dependent(x, **here, default=lambda y: y @ y @ y)
 
   def other(x):
     return lax.platform_dependent(
@@ -253,6 +274,15 @@ def test_of_what_is_for_one_platform_that_of_this_one_counts():
   x = jnp.eye(3)
   for run in (False, True):
     assert total(fn, x, run=run) == total(other, x, run=run) == 27
+
+  def elsewhere_only(n, x):
+    free = lambda y: y + 1  # noqa: E731
+    body = lambda i, y: lax.platform_dependent(  # noqa: E731
+      y, tpu=lambda y: y @ x, default=free
+    )
+    return lax.fori_loop(0, n, body, x)
+
+  assert total(elsewhere_only, 5, x) == 0
 
 
 def test_a_running_count_computes_what_the_program_computes():
@@ -294,6 +324,7 @@ def test_resizing_counts_in_its_scope_only():
 
   count = cost.count_macs(fn, shape(4, 4))
   assert count == {'bilinear': 32, '': 64}
+  assert total(jax.vmap(fn), shape(2, 4, 4)) == 2 * (32 + 64)
 
 
 @pytest.mark.parametrize('dilation', [1, 3])
@@ -488,6 +519,7 @@ def test_patches_are_counted_where_they_are_processed():
 
   full, taken = parts(routed, False), parts(routed, True)
   # 20 patches; 8 at a time, and the last of these may be there twice.
+  assert jax.default_backend() == 'cpu'
   chunks = {1: 8, 2: 16}  # 5 and 12 of them
   for block, patches in chunks.items():
     name = f'block_{block}'

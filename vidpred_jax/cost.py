@@ -131,7 +131,9 @@ def _eqn_macs(eqn, path: str) -> int:
     return _product(out.shape) * _product(shape[i] for i in contracted)
   if name == 'conv_general_dilated':
     return _conv_macs(eqn, out.shape)
-  if name == 'mul' and not COUNTED_SCOPES.isdisjoint(path.split('/')):
+  # Also in 'vmap(bilinear)'.
+  scopes = re.findall(r'\w+', path)
+  if name == 'mul' and not COUNTED_SCOPES.isdisjoint(scopes):
     return _product(out.shape)
   return 0
 
@@ -163,14 +165,16 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
     name = eqn.primitive.name
     if name == 'cond':
       branches = []
-      for branch in _branches(eqn):
+      for branch in _inner(eqn):
         branches.append(collections.Counter())
         _count(branch, path, times, branches[-1])
       count.update(max(branches, key=lambda c: c.total()))
     elif name == 'while':
       if not any(_works(jaxpr, path) for jaxpr in _inner(eqn)):
         continue
-      most = re.search(r'at_most_(\d+)_times', str(eqn.source_info.name_stack))
+      scopes = str(eqn.source_info.name_stack)
+      # At the end, within 'vmap(...)' and the like.
+      most = re.search(r'\bat_most_(\d+)_times\)*$', scopes)
       if most is None:
         raise ValueError(
           'The number of MACs depends on how often a while loop runs; count '
@@ -188,21 +192,9 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
         _count(inner, path, times * length, count)
 
 
-def _branches(eqn) -> list:
-  """The jaxprs of a cond; of `lax.platform_dependent` this platform's only."""
-  platforms = eqn.params.get('branches_platforms')
-  if platforms is None:
-    return _inner(eqn)
-  here = jax.default_backend()
-  here = {here, 'cuda', 'rocm'} if here == 'gpu' else {here}
-  pairs = zip(_inner(eqn), platforms)
-  return [next(x for x, names in pairs if names is None or here & {*names})]
-
-
 def _depends(eqn, prefix: str) -> bool:
   """Whether its MACs depend on values: a while loop, or unequal branches."""
-  name, path = eqn.primitive.name, _join(prefix, eqn)
-  inner = _branches(eqn) if name == 'cond' else _inner(eqn)
+  name, inner, path = eqn.primitive.name, _inner(eqn), _join(prefix, eqn)
   if any(_depends(e, path) for jaxpr in inner for e in jaxpr.eqns):
     return True
   if name == 'cond':
@@ -292,6 +284,11 @@ def _run_inner(eqn, inputs, path, count, programs) -> list:
     cond_consts = inputs[: split[0]]
     body_consts = inputs[split[0] : sum(split)]
     state = inputs[sum(split) :]
+    if params['cond_jaxpr'].out_avals[0].shape:
+      raise ValueError(
+        'Got a while loop under vmap, which runs until every sample is done; '
+        'count a single sample.'
+      )
     while bool(call(params['cond_jaxpr'], *cond_consts, *state)[0]):
       state = call(params['body_jaxpr'], *body_consts, *state)
     return state
@@ -318,7 +315,14 @@ def _run_inner(eqn, inputs, path, count, programs) -> list:
 
 
 def _inner(eqn) -> list:
-  """The jaxprs that an equation calls."""
+  """The jaxprs that an equation calls.
+
+  Of the branches of `lax.platform_dependent` only this platform's.
+  """
+  platforms = eqn.params.get('branches_platforms')
+  if platforms is not None:
+    branches = zip(eqn.params['branches'], platforms)
+    return [next(b.jaxpr for b, of in branches if not of or _platform() in of)]
   found = []
   for value in eqn.params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
@@ -326,6 +330,15 @@ def _inner(eqn) -> list:
       if isinstance(item, core.Jaxpr):
         found.append(item)
   return found
+
+
+def _platform() -> str:
+  """As `lax.platform_dependent` calls it."""
+  name = jax.default_backend()
+  if name != 'gpu':
+    return name
+  version = jax.devices()[0].client.platform_version
+  return 'rocm' if 'rocm' in version.lower() else 'cuda'
 
 
 def _join(prefix: str, eqn) -> str:
@@ -368,7 +381,8 @@ def measure(
     A dict for JSON. `'macs'` of the whole batch and all target frames are
     those of the paper's layers: `'full'` with every branch at its dearest and
     every loop at its longest, `'taken'` on the route taken for this clip, a
-    router included; and `'executed'`, what the program that runs here
+    router included (where patches are taken in chunks, the last chunk counts
+    as a whole one); and `'executed'`, what the program that runs here
     multiplies on that route, which may be less or, for speed, more. Bytes are
     the compiled program's.
   """

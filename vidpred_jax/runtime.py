@@ -15,7 +15,7 @@ import pathlib
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ def key(seed: int) -> jax.Array:
   return jax.random.key(seed, impl='rbg')
 
 
-def jit(function, cpu_options: Mapping[str, Any] | None = None, **kwargs):
+def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
   """`jax.jit` with this platform's fastest compiler options.
 
   Args:
@@ -72,7 +72,7 @@ def jit(function, cpu_options: Mapping[str, Any] | None = None, **kwargs):
   """
   if jax.default_backend() == 'cpu':
     kwargs['compiler_options'] = (
-      _CPU_OPTIONS | (cpu_options or {}) | kwargs.get('compiler_options', {})
+      _CPU_OPTIONS | dict(cpu_options) | kwargs.get('compiler_options', {})
     )
   return jax.jit(function, **kwargs)
 

@@ -37,7 +37,7 @@ def processed(chunk):
   )
 
 
-@pytest.mark.parametrize('chunk', [3, None])
+@pytest.mark.parametrize('chunk', [3, 64, None])
 def test_only_chosen_patches_change(chunk):
   """Any number of them: none, fewer than a chunk, some chunks, all."""
   count = 17

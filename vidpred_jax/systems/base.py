@@ -4,7 +4,7 @@ A clip is `[B, T, H, W, C]`, float32 in [0, 1] for images. `Frames` says which
 of its frames are seen and which are asked for; no model branches on a task.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -75,8 +75,8 @@ class System(NamedTuple):
     recurrence: for systems that remember more of a video than they are shown:
       the same forecast a frame a call, of any length. None: calls of `predict`
       go on from what was predicted as well as one that is longer.
-    cpu_options: compiler options of `runtime.jit` with which this model is
-      faster on a CPU; None: those that most are.
+    cpu_options: compiler options, (name, value), with which this model is
+      faster on a CPU than with those of `runtime.jit`.
   """
 
   init: Callable
@@ -89,7 +89,7 @@ class System(NamedTuple):
   explain: Callable | None = None
   clip_size: Callable | None = None
   recurrence: Recurrence | None = None
-  cpu_options: Mapping[str, Any] | None = None
+  cpu_options: tuple[tuple[str, Any], ...] = ()
 
 
 def as_float(video: jax.Array) -> jax.Array:

@@ -32,10 +32,10 @@ from vidpred_jax.systems.base import (
 # 2026-11, gSTA-S: Eigen's matrix products in place of YNNPACK's save 5 % of the
 # time of a batch of 16, vectors of 512 bits (where there are) 3 %. DMVFN gets
 # slower by either.
-_CPU_OPTIONS = {
-  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE',
-  'xla_cpu_prefer_vector_width': 512,
-}
+CPU_OPTIONS = (
+  ('xla_cpu_experimental_ynn_fusion_type', 'LIBRARY_FUSION_TYPE_REDUCE'),
+  ('xla_cpu_prefer_vector_width', 512),
+)
 
 
 def make(
@@ -148,7 +148,7 @@ def make(
     stochastic=False,
     channels=channels,
     clip_size=clip_size,
-    cpu_options=_CPU_OPTIONS,
+    cpu_options=CPU_OPTIONS,
   )
 
 
