@@ -21,7 +21,11 @@ Data sets, with the paper's results (ours: not measured yet):
 
   taxibj     4 -> 4    MSE x 100 34.8, MAE 15.6, SSIM 0.984 (Table III)
   weather    12 -> 12  MAE 0.7475 K, RMSE 1.0785 K (Table IV); the published
-             configuration, which this is, trains on 2010-2015 only
+             configuration, which this is, trains on 2010-2015 only; 5.625
+             degrees, or 1.40625 if that is what lies in --config.data.root
+  uv10, tcc  the same of wind, in two channels, and of cloud cover; others by
+             --config.data.variables (names of `data.fields.VARIABLES`, some
+             with a level: r500) and as many --config.model.channels
   caltech    10 -> 1   SSIM 0.949, PSNR 33.2, LPIPS x 100 3.11 (Table V), with
              psnr/e3d_wrap; trained on KITTI
   kth        10 -> 20  SSIM 0.913, PSNR 34.24 (Table VI), psnr/e3d_wrap
@@ -236,6 +240,15 @@ def _weather(config):
   config.eval.metrics = ('mae/mean', 'rmse/mean', 'mse/mean')
 
 
+def _weather_of(*names):
+  def apply(config):
+    _weather(config)
+    config.data.variables = names
+    config.model.channels = len(names)
+
+  return apply
+
+
 def _era5(config):
   _weather(config)
   _data(
@@ -350,6 +363,8 @@ VARIANTS = {
   **{name: _translator(name) for name in TRANSLATORS},
   'taxibj': _taxibj,
   'weather': _weather,
+  'uv10': _weather_of('u10', 'v10'),
+  'tcc': _weather_of('tcc'),
   'era5': _era5,
   'kth': _kth,
   'long': _long,
