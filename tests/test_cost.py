@@ -275,6 +275,9 @@ def test_of_what_is_for_one_platform_that_of_this_one_counts():
   for run in (False, True):
     assert total(fn, x, run=run) == total(other, x, run=run) == 27
 
+  with pytest.raises(ValueError, match='no branch for'):
+    total(lambda x: lax.platform_dependent(x, tpu=lambda y: y @ y), x)
+
   def elsewhere_only(n, x):
     free = lambda y: y + 1  # noqa: E731
     body = lambda i, y: lax.platform_dependent(  # noqa: E731

@@ -322,7 +322,10 @@ def _inner(eqn) -> list:
   platforms = eqn.params.get('branches_platforms')
   if platforms is not None:
     branches = zip(eqn.params['branches'], platforms)
-    return [next(b.jaxpr for b, of in branches if not of or _platform() in of)]
+    here = [b.jaxpr for b, of in branches if not of or _platform() in of]
+    if not here:
+      raise ValueError(f'The program has no branch for {_platform()}.')
+    return here[:1]
   found = []
   for value in eqn.params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
