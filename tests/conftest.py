@@ -38,3 +38,14 @@ def shared():
   if not SHARED.is_dir():
     pytest.skip('the folder ../shared with reference data is not here')
   return SHARED
+
+
+@pytest.fixture(params=['cpu', 'default'])
+def platform(request, monkeypatch):
+  """Runs what `lax.platform_dependent` has for CPUs, then for others, here."""
+  monkeypatch.setattr(
+    jax.lax,
+    'platform_dependent',
+    lambda *args, **forms: forms[request.param](*args),
+  )
+  return request.param

@@ -37,12 +37,6 @@ def make(predict, frames=NEXT, *, multiple=8, stochastic=False, explain=None):
 VARIABLES = {'params': {'x': jnp.float32(0.5)}}
 
 
-def test_it_compiles_with_the_options_of_the_system():
-  system = make(damped)._replace(cpu_options=(('xla_no_such_option', 1),))
-  with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
-    predictor.Predictor(system, VARIABLES).predict(clip_of(2), 1)
-
-
 def damped(x, context, key):
   """The next frame of a motion that loses half its speed each time."""
   del key
@@ -83,6 +77,12 @@ def smooth(length, height, width):
 
 
 # ----------------------------------------------------------------- prediction
+
+
+def test_it_compiles_with_the_options_of_the_system():
+  system = make(damped)._replace(cpu_options=(('xla_no_such_option', 1),))
+  with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
+    predictor.Predictor(system, VARIABLES).predict(clip_of(2), 1)
 
 
 def test_predictions_are_fed_back_without_rounding():

@@ -71,9 +71,8 @@ def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
     **kwargs: of `jax.jit`.
   """
   if jax.default_backend() == 'cpu':
-    kwargs['compiler_options'] = (
-      _CPU_OPTIONS | dict(cpu_options) | kwargs.get('compiler_options', {})
-    )
+    options = _CPU_OPTIONS | dict(cpu_options)
+    return jax.jit(function, compiler_options=options, **kwargs)
   return jax.jit(function, **kwargs)
 
 

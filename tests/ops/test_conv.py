@@ -226,11 +226,7 @@ def test_depthwise_is_a_grouped_convolution(size, dilation, dtype):
   assert formulation(x, kernel).dtype == dtype
 
 
-@pytest.mark.parametrize('platform', ['cpu', 'default'])
-def test_grouped_is_a_convolution_of_each_group(platform, monkeypatch):
-  monkeypatch.setattr(
-    jax.lax, 'platform_dependent', lambda *args, **of: of[platform](*args)
-  )
+def test_grouped_is_a_convolution_of_each_group(platform):
   x, kernel = normal(0, 2, 6, 7, 6), normal(1, 3, 3, 2, 9)
   parts = [
     conv.conv(
