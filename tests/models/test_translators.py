@@ -356,3 +356,14 @@ def test_widths_of_incepu():
   assert shape(12, 5)['encode_0']['conv_3']['kernel'].shape == (3, 3, 6, 12)
   with pytest.raises(ValueError, match='12 channels.*incepu.*multiple of 8'):
     shape(16, 12)
+
+
+def test_gelu_is_the_exact_one():
+  x = jnp.linspace(-8, 8, 1001)
+  for ours, theirs in zip(
+    jax.vmap(jax.value_and_grad(translators._gelu))(x),
+    jax.vmap(jax.value_and_grad(lambda x: jax.nn.gelu(x, False)))(x),
+  ):
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+  half = translators._gelu(x.astype(jnp.bfloat16))
+  assert half.dtype == jnp.bfloat16

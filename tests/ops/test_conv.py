@@ -237,3 +237,21 @@ def test_grouped_is_a_convolution_of_each_group(platform):
   np.testing.assert_allclose(
     conv.grouped(x, kernel, 3), np.concatenate(parts, -1), atol=1e-5
   )
+
+
+def test_apart_changes_nothing(platform):
+  x = normal(0, 2, 3, 5, 4, 6)
+
+  def apart(x):
+    return conv.apart(conv.apart(2 * x), conv.unfold, conv.fold)
+
+  ours = gradients(apart, x)
+  theirs = gradients(lambda x: conv.unfold(2 * x), x)
+  for a, b in zip(ours, theirs):
+    np.testing.assert_array_equal(a, b)
+  np.testing.assert_array_equal(jax.vmap(apart)(x[None])[0], ours[0])
+
+
+def test_fold_undoes_unfold():
+  x = normal(0, 2, 3, 5, 4, 6)
+  np.testing.assert_array_equal(conv.fold(conv.unfold(x)), x)

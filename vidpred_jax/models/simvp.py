@@ -64,7 +64,8 @@ class Unit(nn.Module):
     x = conv.conv(x, kernel, stride=stride, padding=self.size // 2)
     x = conv.bias_add(x, bias)
     if self.change == 'up':
-      x = conv.unfold(x.reshape(*x.shape[:3], 4, features))
+      x = x.reshape(*x.shape[:3], 4, features)
+      x = conv.apart(x, conv.unfold, conv.fold)
     return jax.nn.silu(layers.GroupNorm(2, name='norm')(x))
 
 

@@ -37,8 +37,27 @@ from vidpred_jax.ops import conv
 _HEADS = 8  # of every attention
 
 
+@jax.custom_vjp
 def _gelu(x):
-  return jax.nn.gelu(x, approximate=False)
+  """x Phi(x), Phi the normal distribution.
+
+  `jax.nn.gelu` computes both cases of the complementary error function, and
+  keeps them for the gradient: on a CPU 10.5 ms in place of 6.3, 12.3 in place
+  of 10.3 for the gradient, of 8 million numbers (2026-11).
+  """
+  return x * _phi(x)
+
+
+def _phi(x):
+  return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_backward(x, gradient):
+  density = jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
+  return (gradient * (_phi(x) + x * density),)
+
+
+_gelu.defvjp(lambda x: (_gelu(x), x), _gelu_backward)
 
 
 def _add(x, branch, rate, train):
@@ -48,7 +67,8 @@ def _add(x, branch, rate, train):
   scaled so that the mean stays. To be called inside a module's `__call__`.
   """
   drop = nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim)))
-  return x + drop(branch, deterministic=not train)
+  # Or every later block would add up all branches before it again.
+  return conv.apart(x + drop(branch, deterministic=not train))
 
 
 def _scaled(module, name, value, x):
