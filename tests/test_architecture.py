@@ -58,7 +58,8 @@ ALLOWED = {
     'workdirs',
   ),
   'tiles': (),
-  'predictor': ('runtime', 'systems', 'tiles'),
+  'frame_rate': (),
+  'predictor': ('frame_rate', 'runtime', 'systems', 'tiles'),
   'predict': (
     'checkpoint',
     'data.files',

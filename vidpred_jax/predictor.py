@@ -12,8 +12,8 @@ frames one call of the system sees and gives are held. A system that remembers
 more than it is shown (`System.recurrence`) is called for each frame.
 
 *Cuts.* Between two equal frames lie copies, between frames of two scenes, which
-are as little alike as `cut` says (`likeness`), copies of the nearer: nothing is
-computed or blended there.
+are as little alike as `cut` says (`frame_rate.likeness`), copies of the nearer:
+nothing is computed or blended there.
 
 *Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow;
 each equals, up to rounding, a prediction by itself with its own key.
@@ -34,9 +34,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from vidpred_jax import runtime
+from vidpred_jax import frame_rate, runtime
 from vidpred_jax import tiles as tiling
 from vidpred_jax.systems import base
 
@@ -88,8 +87,8 @@ class Predictor:
       tile: (height, width) of tiles to use whatever `max_pixels` says.
       overlap: least overlap of tiles in pixels; take more than the longest
         motion.
-      cut: successive frames whose `likeness` is below this are of two scenes,
-        and nothing is interpolated between them; -1: never.
+      cut: successive frames whose `frame_rate.likeness` is below this are of
+        two scenes, and nothing is interpolated between them; -1: never.
       field: None for images; for a system of physical fields the (mean, std) of
         what it learned from (`checkpoint.read_data`), each [C] or a number.
     """
@@ -184,7 +183,7 @@ class Predictor:
         f'least {length}: this system sees the frames {frames.context} to '
         f'predict {frames.target}.'
       )
-    _check_same_size(seen)
+    frame_rate.check_same_size(seen)
     span = max(frames.target) - last
     # Each chunk moves the context on by `span`, onto frames seen or given.
     follows = span > 0 and (
@@ -343,9 +342,8 @@ class Predictor:
         f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
       )
     self._check_clip(frames)
-    phases = [k * parts // factor for k in range(factor)]
-    timed = ((None, frame) for frame in frames)
-    return self._between(timed, lambda *_: phases, key, explain)
+    phases = frame_rate.multiplied(factor, parts)
+    return self._fill(((None, x) for x in frames), phases, key, explain)
 
   def resample(
     self,
@@ -375,31 +373,8 @@ class Predictor:
     Raises:
       ValueError: as `interpolate`, or if times do not increase.
     """
-    parts = self._parts(explain)
-    fps = fractions.Fraction(fps).limit_denominator(1 << 20)
-    if fps <= 0:
-      raise ValueError(f'Got fps={fps}, expected a positive number.')
-    pending, origin = 0, None  # number of the next frame; time of the first
-
-    def phases(before, after):
-      nonlocal pending, origin
-      origin = before if origin is None else origin
-      begin, end = before - origin, after - origin
-      if end <= begin:
-        raise ValueError(
-          f'Times must increase, got {float(after)} s after {float(before)} s.'
-        )
-      result = []
-      while pending / fps < end:
-        result.append(round((pending / fps - begin) / (end - begin) * parts))
-        pending += 1
-      return result
-
-    def exact():
-      for time, frame in timed_frames:
-        yield fractions.Fraction(time).limit_denominator(1 << 30), frame
-
-    return self._between(exact(), phases, key, explain, hold=True)
+    phases = frame_rate.resampled(fps, self._parts(explain))
+    return self._fill(timed_frames, phases, key, explain, hold=True)
 
   def _parts(self, explain: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
@@ -415,61 +390,43 @@ class Predictor:
       )
     return last - first
 
-  def _between(self, timed_frames, phases, key, explain, hold=False):
-    """Yields frames at the phases (0..K) of each interval, then the last."""
-    parts = self._parts(explain)
+  def _fill(self, timed_frames, phases, key, explain, hold=False):
+    """Yields what `frame_rate.fill` does, made by the system."""
     key = _default(key)
-    count = 0
-    before = tiles = state = None
-    for count, (time, frame) in enumerate(timed_frames, 1):
-      frame = self._check_frame(frame)
-      if before is None:
-        before, tiles = (time, frame), self._plan(*frame.shape[:2])
-        continue
-      _check_same_size((before[1], frame))
-      asked = phases(before[0], time)
-      inner = tuple(sorted({k - 1 for k in asked if 0 < k < parts}))
-      shots = {}
-      states = state, None
-      if inner and not self._moves(before[1], frame):
-        near = [before[1] if 2 * k <= parts else frame for k in range(parts)]
-        shots = {k: (shown, {}) for k, shown in enumerate(near)}
-      elif inner:
-        states = [
-          self._enter(f, tiles) if s is None else s
-          for s, f in zip(states, (before[1], frame))
-        ]
-        shots = self._advance(
-          states,
-          frame.shape[:2],
-          tiles,
-          jax.random.fold_in(key, count),
-          inner,
-          explain,
-        )
-        shots = {k + 1: (s.frame, s.details) for k, s in zip(inner, shots)}
-      shots |= {0: (before[1], {}), parts: (frame, {})}
-      for k in asked:
-        yield shots[k] if explain else shots[k][0]
-      interval = (before[0], time)
-      before, state = (time, frame), states[1]
-    if count < 2:
-      raise ValueError(
-        f'The video has {count} frame{"s" * (count != 1)}, expected at least 2 '
-        'to interpolate between.'
+    last = None, None  # the later frame of the pair before, as it was entered
+
+    def make(number, before, after, wanted):
+      nonlocal last
+      tiles = self._plan(*after.shape[:2])
+      known = last[1] if last[0] is before else self._enter(before, tiles)
+      states = known, self._enter(after, tiles)
+      last = after, states[1]
+      shots = self._advance(
+        states,
+        after.shape[:2],
+        tiles,
+        jax.random.fold_in(key, number),
+        tuple(k - 1 for k in wanted),
+        explain,
       )
-    held = phases(interval[1], 2 * interval[1] - interval[0]) if hold else [0]
-    for _ in held:
-      yield (before[1], {}) if explain else before[1]
+      return [(shot.frame, shot.details) for shot in shots]
+
+    filled = frame_rate.fill(
+      ((time, self._check_frame(frame)) for time, frame in timed_frames),
+      phases,
+      self._parts(explain),
+      make,
+      alike=self._alike,
+      hold=hold,
+    )
+    return filled if explain else (frame for frame, _ in filled)
 
   # ------------------------------------------------------------- one step
 
-  def _moves(self, before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether the two frames differ, and are of one scene."""
-    if np.array_equal(before, after):
-      return False
+  def _alike(self, before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether two frames are of one scene; fields always are."""
     images = self._scale is None
-    return not images or likeness(before, after) >= self._cut
+    return not images or frame_rate.likeness(before, after) >= self._cut
 
   def _check_clip(self, clip) -> None:
     """Refuses arrays that are no clip; iterables: each frame in its turn."""
@@ -630,35 +587,6 @@ def _draw(system, variables, memory, key, n):
   return memory, frame[0].astype(jnp.float32)
 
 
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
-  """SSIM of two frames, shrunk to 32x32 pixels without colour, as one window.
-
-  Of successive frames of films it is above 0.85, mostly above 0.95, of frames
-  of different films mostly below 0.5.
-
-  Args:
-    a: uint8 [H, W, C].
-    b: the same, of any size.
-
-  Returns:
-    A number in [-1, 1].
-  """
-
-  def small(frame):
-    image = Image.fromarray(frame.mean(-1, dtype=np.float32))
-    return np.asarray(image.resize((32, 32), Image.Resampling.BOX), np.float64)
-
-  a, b = small(a), small(b)
-  covariance = np.mean((a - a.mean()) * (b - b.mean()))
-  brightness, contrast = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-  near = (2 * a.mean() * b.mean() + brightness) / (
-    a.mean() ** 2 + b.mean() ** 2 + brightness
-  )
-  return float(
-    near * (2 * covariance + contrast) / (a.var() + b.var() + contrast)
-  )
-
-
 def _shown(state, scale):
   """What `_advance` gives, NumPy's or JAX's, as the frame that is returned."""
   if scale is None:
@@ -702,9 +630,3 @@ def _default(key):
   if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
     raise ValueError(f'Got key={key!r}; expected jax.random.key(...) or None.')
   return key
-
-
-def _check_same_size(frames) -> None:
-  sizes = sorted({f.shape for f in frames})
-  if len(sizes) > 1:
-    raise ValueError(f'All frames must have one size, got {sizes}.')
