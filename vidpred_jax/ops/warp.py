@@ -272,16 +272,17 @@ class Arrivals(NamedTuple):
       that goes on for ever, F cells per pixel.
     wx: [S], the distance from there in x.
     wy: [S], in y.
-    order: [4 S], int32, pixels that reach the first patch, the second, ...
-    starts: [N + 1], int32, where in `order` those of a patch start.
+    first: [N + 1], int32, the first entry in the list of each patch; entries 4
+      i to 4 i + 3 are of pixel i, which can reach four patches. -1: none.
+    following: [4 S], int32, the entry after each in its list. -1: none.
     shifts: [N], int32, `cell` of each patch's own first cell.
   """
 
   cell: jax.Array
   wx: jax.Array
   wy: jax.Array
-  order: jax.Array
-  starts: jax.Array
+  first: jax.Array
+  following: jax.Array
   shifts: jax.Array
 
 
@@ -302,14 +303,16 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   rows, columns = routing.patch_grid(height, width, patch)
   nowhere = batch * rows * columns
   index, (wx, wy), _ = _targets(flow.reshape(-1, height, width, 2))
-  y, x = index // (width + 3) - 1, index % (width + 3) - 1
+  row = jax.lax.div(index, width + 3)  # // also has negative numbers in mind
+  y, x = row - 1, index - row * (width + 3) - 1
   number = jnp.arange(batch * images, dtype=jnp.int32)[:, None, None]
   clip, image = number // images, number % images
 
   def reached(at, side):
     # Along one axis; the second pixel only if it is in another patch.
     first, second = (
-      jnp.where((i >= 0) & (i < side), i // patch, -1) for i in (at, at + 1)
+      jnp.where((i >= 0) & (i < side), jax.lax.div(i, patch), -1)
+      for i in (at, at + 1)
     )
     return first, jnp.where(second == first, -1, second)
 
@@ -323,34 +326,31 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   def put(values, value, at):
     return jax.lax.dynamic_update_index_in_dim(values, value, at, 0)
 
-  def tally(i, counts):
-    for of in patches:
-      counts = put(counts, counts[of[i]] + 1, of[i])
-    return counts
-
-  def place(i, state):
-    order, ends = state
-    for of in patches:
-      at = of[i]
-      order = put(order, i, ends[at])
-      # 2026-11: reading i back tells XLA that `ends` changes after `order`;
-      # else it copies `ends` for every pixel.
-      more = (at < nowhere) + order[ends[at]] - i
-      ends = put(ends, ends[at] + more, at)
-    return order, ends
-
   count = index.size
-  counts = jnp.zeros(nowhere + 1, jnp.int32)
-  counts = jax.lax.fori_loop(0, count, tally, counts)
-  starts = jnp.cumsum(counts) - counts
-  order = jnp.zeros(4 * count, jnp.int32)
-  order, _ = jax.lax.fori_loop(0, count, place, (order, starts))
+
+  def link(j, state):
+    first, following = state
+    i = count - 1 - j  # so that lists go through the pixels forwards
+    for k, of in enumerate(patches):
+      at, entry = of[i], 4 * i + k
+      after = first[at]
+      following = put(following, after, entry)
+      # 2026-11: reading it back tells XLA that `first` changes after
+      # `following`; else it copies `first` for every pixel.
+      first = put(first, entry + following[entry] - after, at)
+    return first, following
+
+  first = jnp.full(nowhere + 1, -1, jnp.int32)
+  following = jnp.full(4 * count, -1, jnp.int32)
+  first, following = jax.lax.fori_loop(0, count, link, (first, following))
   cell = ((y * (patch + 2) + x) * images + image).reshape(-1)
   tops = patch * jnp.arange(rows, dtype=jnp.int32)[:, None] - 1
   lefts = patch * jnp.arange(columns, dtype=jnp.int32)[None] - 1
   shifts = ((tops * (patch + 2) + lefts) * images).reshape(-1)
   shifts = jnp.tile(shifts, batch)
-  return Arrivals(cell, wx.reshape(-1), wy.reshape(-1), order, starts, shifts)
+  return Arrivals(
+    cell, wx.reshape(-1), wy.reshape(-1), first, following, shifts
+  )
 
 
 def splat_patches(
@@ -380,14 +380,17 @@ def splat_patches(
   def add_patch(k, sums):
     shift = k * size - there.shifts[at[k]]
 
-    def add(j, sums):
-      i = there.order[j]
+    def add(state):
+      entry, sums = state
+      i = entry // 4
       value = jax.lax.dynamic_index_in_dim(values, i)
       index = there.cell[i] + shift
-      return _add_one(sums, value, index, there.wx[i], there.wy[i], steps)
+      wx, wy = there.wx[i], there.wy[i]
+      sums = _add_one(sums, value, index, wx, wy, steps)
+      return there.following[entry], sums
 
-    first, end = there.starts[at[k]], there.starts[at[k] + 1]
-    return jax.lax.fori_loop(first, end, add, sums)
+    state = there.first[at[k]], sums
+    return jax.lax.while_loop(lambda state: state[0] >= 0, add, state)[1]
 
   sums = jnp.zeros((len(at) * size, channels), jnp.float32)
   sums = jax.lax.fori_loop(0, len(at), add_patch, sums)
