@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import frame_rate, predictor
+from vidpred_jax import predictor
 from vidpred_jax.systems import base
 
 F = base.Frames
@@ -405,18 +405,6 @@ def test_between_equal_frames_nothing_is_computed():
   clip = np.stack([ramp()] * 3)
   got = list(serve.interpolate(clip, explain=False))
   np.testing.assert_array_equal(np.stack(got), np.stack([ramp()] * 5))
-
-
-def test_likeness():
-  a = ramp()
-  assert frame_rate.likeness(a, a) == pytest.approx(1)
-  assert frame_rate.likeness(a, ramp(step=2)) > 0.9
-  assert frame_rate.likeness(a, 255 - a) < -0.5
-  black = np.zeros_like(a)
-  assert frame_rate.likeness(a, black) < 0.1
-  assert frame_rate.likeness(black, black + 1) > 0.8
-  grey = frame_rate.likeness(a[..., :1], ramp(step=2)[..., :1])
-  assert grey == pytest.approx(frame_rate.likeness(a, ramp(step=2)), abs=1e-6)
 
 
 def test_a_cut_is_a_likeness():

@@ -1,7 +1,7 @@
 """More frames per second: which are wanted between two, and when.
 
-The phase of a frame says where it lies in the interval between two frames of a
-video that is cut into K equal parts: 0 is the first of them, K the second.
+The interval between two frames of a video is cut into K equal parts; a phase k
+in 0..K says where in it a frame lies: 0 is the first of the two, K the second.
 Frames at phases 1 to K - 1 are made, by a function given; but between equal
 frames, and between those of two scenes, they are copies of the nearer one.
 """
@@ -38,9 +38,9 @@ def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
     parts: K, to which times are rounded.
 
   Returns:
-    A function of the times of two successive frames, in seconds, to be called
-    for one interval after the other, that gives the phases wanted. It raises
-    ValueError if times do not increase.
+    A function of the times of two successive frames, Fractions of seconds, to
+    be called for one interval after the other, that gives the phases wanted. It
+    raises ValueError if times do not increase.
 
   Raises:
     ValueError: if `fps` is not positive.
@@ -52,10 +52,6 @@ def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
 
   def phases(before, after):
     nonlocal pending, origin
-    before, after = (
-      fractions.Fraction(time).limit_denominator(1 << 30)
-      for time in (before, after)
-    )
     origin = before if origin is None else origin
     begin, end = before - origin, after - origin
     if end <= begin:
@@ -86,8 +82,9 @@ def fill(
     timed_frames: (time, [H, W, C]); two are held at a time.
     phases: `multiplied` or `resampled`.
     parts: K.
-    make: of the number of the later frame, the two frames, and phases in
-      1..K - 1, increasing, gives a (frame, details) for each of them.
+    make: of the number of the later frame (of the video's first one it is 1),
+      the two frames, and phases in 1..K - 1, increasing, gives a (frame,
+      details) for each of them.
     alike: whether two frames are of one scene.
     hold: whether the last frame lasts as long as the interval before it.
 

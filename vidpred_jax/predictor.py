@@ -343,7 +343,8 @@ class Predictor:
       )
     self._check_clip(frames)
     phases = frame_rate.multiplied(factor, parts)
-    return self._fill(((None, x) for x in frames), phases, key, explain)
+    timed = ((None, frame) for frame in frames)
+    return self._fill(timed, phases, parts, key, explain)
 
   def resample(
     self,
@@ -373,8 +374,13 @@ class Predictor:
     Raises:
       ValueError: as `interpolate`, or if times do not increase.
     """
-    phases = frame_rate.resampled(fps, self._parts(explain))
-    return self._fill(timed_frames, phases, key, explain, hold=True)
+    parts = self._parts(explain)
+    phases = frame_rate.resampled(fps, parts)
+    timed = (
+      (fractions.Fraction(time).limit_denominator(1 << 30), frame)
+      for time, frame in timed_frames
+    )
+    return self._fill(timed, phases, parts, key, explain, hold=True)
 
   def _parts(self, explain: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
@@ -390,19 +396,20 @@ class Predictor:
       )
     return last - first
 
-  def _fill(self, timed_frames, phases, key, explain, hold=False):
-    """Yields what `frame_rate.fill` does, made by the system."""
-    key = _default(key)
-    last = None, None  # the later frame of the pair before, as it was entered
+  def _fill(self, timed_frames, phases, parts, key, explain, hold=False):
+    """An iterator over what `frame_rate.fill` yields, made by the system."""
+    key, tiles = _default(key), None
+
+    def checked():
+      nonlocal tiles
+      for time, frame in timed_frames:
+        frame = self._check_frame(frame)
+        tiles = tiles or self._plan(*frame.shape[:2])
+        yield time, frame
 
     def make(number, before, after, wanted):
-      nonlocal last
-      tiles = self._plan(*after.shape[:2])
-      known = last[1] if last[0] is before else self._enter(before, tiles)
-      states = known, self._enter(after, tiles)
-      last = after, states[1]
       shots = self._advance(
-        states,
+        [self._enter(frame, tiles) for frame in (before, after)],
         after.shape[:2],
         tiles,
         jax.random.fold_in(key, number),
@@ -412,12 +419,7 @@ class Predictor:
       return [(shot.frame, shot.details) for shot in shots]
 
     filled = frame_rate.fill(
-      ((time, self._check_frame(frame)) for time, frame in timed_frames),
-      phases,
-      self._parts(explain),
-      make,
-      alike=self._alike,
-      hold=hold,
+      checked(), phases, parts, make, alike=self._alike, hold=hold
     )
     return filled if explain else (frame for frame, _ in filled)
 

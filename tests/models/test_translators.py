@@ -365,5 +365,9 @@ def test_gelu_is_the_exact_one():
     jax.vmap(jax.value_and_grad(lambda x: jax.nn.gelu(x, False)))(x),
   ):
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
-  half = translators._gelu(x.astype(jnp.bfloat16))
-  assert half.dtype == jnp.bfloat16
+  half = x.astype(jnp.bfloat16)
+  exact = jax.vmap(jax.value_and_grad(translators._gelu))(half.astype(float))
+  for ours, wide in zip(
+    jax.vmap(jax.value_and_grad(translators._gelu))(half), exact
+  ):
+    np.testing.assert_array_equal(ours, wide.astype(jnp.bfloat16))

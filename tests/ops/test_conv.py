@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from vidpred_jax import runtime
 from vidpred_jax.ops import conv, resize
 
 
@@ -243,15 +244,28 @@ def test_apart_changes_nothing(platform):
   x = normal(0, 2, 3, 5, 4, 6)
 
   def apart(x):
-    return conv.apart(conv.apart(2 * x), conv.unfold, conv.fold)
+    return conv.apart(conv.apart(2 * x), conv.unfold)
 
   ours = gradients(apart, x)
   theirs = gradients(lambda x: conv.unfold(2 * x), x)
   for a, b in zip(ours, theirs):
     np.testing.assert_array_equal(a, b)
   np.testing.assert_array_equal(jax.vmap(apart)(x[None])[0], ours[0])
+  np.testing.assert_array_equal(jax.jvp(apart, (x,), (x,))[1], ours[0])
 
 
-def test_fold_undoes_unfold():
-  x = normal(0, 2, 3, 5, 4, 6)
-  np.testing.assert_array_equal(conv.fold(conv.unfold(x)), x)
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='on CPUs only')
+def test_apart_is_left_by_the_compiler():
+  def loss(x):
+    return jnp.sum(jnp.sin(conv.apart(2 * x)))
+
+  program = jax.jit(jax.value_and_grad(loss)).lower(normal(0, 4, 5)).compile()
+  assert program.as_text().count(' conditional(') == 2
+
+
+def test_apart_on_several_devices():
+  mesh = runtime.mesh()
+  split = jax.P('data')
+  x = normal(0, 2 * mesh.size, 3)
+  apart = jax.shard_map(conv.apart, mesh=mesh, in_specs=split, out_specs=split)
+  np.testing.assert_array_equal(jax.jit(apart)(x), x)

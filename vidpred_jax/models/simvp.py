@@ -65,7 +65,7 @@ class Unit(nn.Module):
     x = conv.bias_add(x, bias)
     if self.change == 'up':
       x = x.reshape(*x.shape[:3], 4, features)
-      x = conv.apart(x, conv.unfold, conv.fold)
+      x = conv.apart(x, conv.unfold)
     return jax.nn.silu(layers.GroupNorm(2, name='norm')(x))
 
 

@@ -45,7 +45,8 @@ def _gelu(x):
   keeps them for the gradient: on a CPU 10.5 ms in place of 6.3, 12.3 in place
   of 10.3 for the gradient, of 8 million numbers (2026-11).
   """
-  return x * _phi(x)
+  wide = x.astype(jnp.float32)
+  return (wide * _phi(wide)).astype(x.dtype)
 
 
 def _phi(x):
@@ -53,8 +54,10 @@ def _phi(x):
 
 
 def _gelu_backward(x, gradient):
-  density = jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
-  return (gradient * (_phi(x) + x * density),)
+  wide = x.astype(jnp.float32)
+  density = jnp.exp(-0.5 * jnp.square(wide)) / math.sqrt(2 * math.pi)
+  slope = _phi(wide) + wide * density
+  return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
 
 
 _gelu.defvjp(lambda x: (_gelu(x), x), _gelu_backward)

@@ -123,19 +123,9 @@ def unfold(x: jax.Array) -> jax.Array:
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def fold(x: jax.Array) -> jax.Array:
-  """[B, 2 H, 2 W, C] to [B, H, W, 4, C], folded; undoes `unfold`."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, height // 2, width // 2, 4, channels)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def apart(
   x: jax.Array,
   function: Callable[[jax.Array], jax.Array] = lambda x: x,
-  transpose: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
   """`function(x)`, written to memory on a CPU, and `x` before; gradients too.
 
@@ -146,34 +136,21 @@ def apart(
 
   Args:
     x: any array.
-    function: linear, of one array; by default `x` itself.
-    transpose: the function's transpose.
+    function: of one array; by default `x` itself.
 
   Returns:
     `function(x)`.
   """
 
   def alone(x):
-    out = jax.eval_shape(function, x)
     return jax.lax.cond(
-      jax.lax.optimization_barrier(jnp.array(True)),
+      jax.lax.optimization_barrier(True),
       function,
-      lambda _: jnp.zeros(out.shape, out.dtype),
+      lambda x: jnp.zeros_like(function(x)),
       x,
     )
 
   return jax.lax.platform_dependent(x, cpu=alone, default=function)
-
-
-def _apart_forward(x, function, transpose):
-  return apart(x, function, transpose), None
-
-
-def _apart_backward(function, transpose, _, gradient):
-  return (apart(gradient, transpose, function),)
-
-
-apart.defvjp(_apart_forward, _apart_backward)
 
 
 def concatenate(arrays: Sequence[jax.Array]) -> jax.Array:

@@ -272,8 +272,9 @@ class Arrivals(NamedTuple):
       that goes on for ever, F cells per pixel.
     wx: [S], the distance from there in x.
     wy: [S], in y.
-    first: [N + 1], int32, the first entry in the list of each patch; entries 4
-      i to 4 i + 3 are of pixel i, which can reach four patches. -1: none.
+    first: [N + 1], int32, the first entry in the list of each patch, at last of
+      what reaches none; entries 4 i to 4 i + 3 are of pixel i, which can reach
+      four patches. -1: the list is empty.
     following: [4 S], int32, the entry after each in its list. -1: none.
     shifts: [N], int32, `cell` of each patch's own first cell.
   """
@@ -303,8 +304,9 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   rows, columns = routing.patch_grid(height, width, patch)
   nowhere = batch * rows * columns
   index, (wx, wy), _ = _targets(flow.reshape(-1, height, width, 2))
-  row = jax.lax.div(index, width + 3)  # // also has negative numbers in mind
-  y, x = row - 1, index - row * (width + 3) - 1
+  # `lax.div`: `//` rounds down, with extra work for signs.
+  y = jax.lax.div(index, width + 3)
+  y, x = y - 1, index - y * (width + 3) - 1
   number = jnp.arange(batch * images, dtype=jnp.int32)[:, None, None]
   clip, image = number // images, number % images
 
@@ -382,7 +384,7 @@ def splat_patches(
 
     def add(state):
       entry, sums = state
-      i = entry // 4
+      i = jax.lax.div(entry, 4)
       value = jax.lax.dynamic_index_in_dim(values, i)
       index = there.cell[i] + shift
       wx, wy = there.wx[i], there.wy[i]
