@@ -407,6 +407,37 @@ def test_between_equal_frames_nothing_is_computed():
   np.testing.assert_array_equal(np.stack(got), np.stack([ramp()] * 5))
 
 
+def test_frames_may_share_two_buffers():
+  """Two intervals that are skipped lie between two that are not."""
+  one, other = ramp(), ramp()[::-1, ::-1].transpose(1, 0, 2)
+  video = [one, ramp(step=1), other, one, ramp(step=1), ramp(step=2)]
+  buffers = np.zeros((2, *one.shape), np.uint8)
+
+  def shared():
+    for i, frame in enumerate(video):
+      buffers[i % 2] = frame
+      yield buffers[i % 2]
+
+  system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
+  ours = [frame.copy() for frame in system.interpolate(shared())]
+  np.testing.assert_array_equal(ours, list(system.interpolate(video)))
+
+
+def test_every_frame_is_entered_once(monkeypatch):
+  entered = []
+  enter = predictor.Predictor._enter
+
+  def count(self, frame, tiles):
+    entered.append(frame)
+    return enter(self, frame, tiles)
+
+  monkeypatch.setattr(predictor.Predictor, '_enter', count)
+  system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
+  clip = np.stack([ramp(step=i) for i in range(4)])
+  assert len(list(system.interpolate(clip))) == 7
+  assert len(entered) == 4
+
+
 def test_a_cut_is_a_likeness():
   with pytest.raises(ValueError, match='cut=2'):
     predictor.Predictor(make(damped), VARIABLES, cut=2)

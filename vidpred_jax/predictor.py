@@ -399,6 +399,7 @@ class Predictor:
   def _fill(self, timed_frames, phases, parts, key, explain, hold=False):
     """An iterator over what `frame_rate.fill` yields, made by the system."""
     key, tiles = _default(key), None
+    entered = {}  # the later frame of the pair before, by its number
 
     def checked():
       nonlocal tiles
@@ -408,8 +409,13 @@ class Predictor:
         yield time, frame
 
     def make(number, before, after, wanted):
+      first = entered.pop(number - 1, None)
+      entered.clear()
+      if first is None:
+        first = self._enter(before, tiles)
+      entered[number] = self._enter(after, tiles)
       shots = self._advance(
-        [self._enter(frame, tiles) for frame in (before, after)],
+        [first, entered[number]],
         after.shape[:2],
         tiles,
         jax.random.fold_in(key, number),
