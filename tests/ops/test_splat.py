@@ -63,16 +63,18 @@ def test_agrees_with_its_definition(image):
   )
 
 
-def test_forms_for_other_platforms_agree():
-  """7 pixels of a row of 5 and the next ones, several to one place."""
+@pytest.mark.parametrize('channels', [1, 3, 4, 16, 17, 38])
+def test_forms_for_other_platforms_agree(channels):
+  """Of two images of 2x3, several pixels to one place, some to the margins."""
   keys = jax.random.split(jax.random.key(3), 3)
-  sums, values = jnp.ones((20, 3)), jax.random.normal(keys[0], (7, 3))
-  shares = jax.random.uniform(keys[1], (2, 7))
-  index = jax.random.randint(keys[2], (7,), 0, 14)
-  given = 5, sums, values, index, *shares
+  values = jax.random.normal(keys[0], (2, 2, 3, channels))
+  shares = jax.random.uniform(keys[1], (2, 12))
+  index = jax.random.randint(keys[2], (12,), 0, 60 - 7)
+  assert len(set(index.tolist())) < 12
+  given = values, index, *shares
   ours = warp._add_in_turn(*given)
-  assert len(set(index.tolist())) < 7
   np.testing.assert_allclose(ours, warp._add_at_once(*given), atol=1e-6)
+  assert ours.any()
 
 
 def listed(there, patch):

@@ -10,7 +10,7 @@ distributed bilinearly over the four pixels around (x + dx, y + dy), which is
 called splatting; what falls outside is lost, and where nothing falls is a hole.
 """
 
-import functools
+import math
 from typing import NamedTuple
 
 import chex
@@ -150,57 +150,114 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
   chex.assert_rank([values, flow], 4)
   batch, height, width, channels = values.shape
   chex.assert_shape(flow, (batch, height, width, 2))
-  row = width + 3
   index, (wx, wy), _ = _targets(flow)
-  images = (height + 3) * row * jnp.arange(batch, dtype=jnp.int32)
+  images = (height + 3) * (width + 3) * jnp.arange(batch, dtype=jnp.int32)
   index = index + images[:, None, None]
-  sums = jax.lax.platform_dependent(
-    jnp.zeros((batch * (height + 3) * row, channels), jnp.float32),
-    values.astype(jnp.float32).reshape(-1, channels),
+  return jax.lax.platform_dependent(
+    values.astype(jnp.float32),
     *(x.reshape(-1) for x in (index, wx, wy)),
-    cpu=functools.partial(_add_in_turn, row),
-    default=functools.partial(_add_at_once, row),
+    cpu=_add_in_turn,
+    default=_add_at_once,
   )
-  sums = sums.reshape(batch, height + 3, row, channels)
-  return sums[:, 1 : height + 1, 1 : width + 1]
 
 
-def _add_in_turn(row, sums, values, index, wx, wy):
-  """Adds values [N, C] to pixels `index` [N] of sums [M, C] and after these.
+def _add_in_turn(values, index, wx, wy):
+  """Adds values [B, H, W, C] to the pixels `index` and those after these.
 
-  2026-11: the scatter of `_add_at_once` takes up to twice as long on a CPU,
-  where it is a loop as well, over four times as many weighted values that have
-  been written to memory before.
+  Which are counted through all images with their margins; see `_targets`.
+
+  2026-11: the scatter of `_add_at_once` takes two to four times as long on a
+  CPU, where it is a loop as well, over four times as many weighted values that
+  have been written to memory before.
+
+  Returns:
+    [B, H, W, C].
   """
+  batch, height, width, _ = values.shape
+  shape = batch, height + 3, width + 3
 
-  def body(i, sums):
-    value = jax.lax.dynamic_index_in_dim(values, i)
-    return _add_one(sums, value, index[i], wx[i], wy[i], (row, 1))
+  def add(sums, values):
+    def body(i, sums):
+      there = (_read(x, i) for x in (index, wx, wy))
+      return _add_one(sums, _read(values, i), *there, (width + 3, 1))
 
-  return jax.lax.fori_loop(0, len(index), body, sums)
+    return jax.lax.fori_loop(0, len(index), body, sums)
+
+  sums = _by_groups(add, math.prod(shape), values)
+  sums = [x.reshape(*shape, -1)[:, 1:-2, 1:-2] for x in sums]
+  return jnp.concatenate(sums, -1)
+
+
+def _by_groups(add, size, values):
+  """Adds values [..., C] of N pixels by `add`, 16 channels after others.
+
+  2026-11: XLA compiles a loop as a whole if an iteration touches at most a KiB,
+  here of 19 channels; 20 take more than twice as long. And LLVM unrolls a loop
+  over the last axis, if it is short, before it would vectorise it; so the last
+  axis is another one where there are whole vectors (16 channels: x 0.6).
+
+  Args:
+    add: a function of sums [size, c, 1] or [size, 1, c], at first 0, and of
+      values [N, c], that returns the sums.
+    size: the number of pixels that are added to.
+    values: [..., C].
+
+  Returns:
+    All sums, [size, c] of each group. If they are concatenated when margins
+    have been cut off, XLA sees through it.
+  """
+  out = []
+  for start in range(0, values.shape[-1], 16):
+    # Before the axes are merged: else what concatenated them was not undone.
+    part = values[..., start : start + 16]
+    count = part.shape[-1]
+    shape = (size, count, 1) if count % 4 == 0 else (size, 1, count)
+    sums = add(jnp.zeros(shape, jnp.float32), part.reshape(-1, count))
+    out.append(sums.reshape(size, count))
+  return out
+
+
+def _read(x, i, keepdims=False):
+  """`x[i]` for i that is not negative, which XLA need not look at then."""
+  return jax.lax.dynamic_index_in_dim(
+    x, i, keepdims=keepdims, allow_negative_indices=False
+  )
+
+
+def _write(x, value, i):
+  """`x` with `value` for `x[i]`, see `_read`."""
+  return jax.lax.dynamic_update_index_in_dim(
+    x, value, i, 0, allow_negative_indices=False
+  )
 
 
 def _add_one(sums, value, index, wx, wy, steps):
-  """Adds a value [1, C] to pixel `index` of sums [M, C] and three after it.
+  """Adds a value [c] to pixel `index` of sums [M, c, 1] and three after it.
 
-  These are `steps` further on, one row below and one column to the right.
+  Or of [M, 1, c]. These are `steps` further on, one row below and one column to
+  the right.
   """
   row, column = steps
+  value = value.reshape(1, *sums.shape[1:])
   for below, share_y in ((0, 1 - wy), (row, wy)):
     for right, share_x in ((0, 1 - wx), (column, wx)):
-      at = index + below + right
-      total = jax.lax.dynamic_index_in_dim(sums, at)
-      total += value * (share_y * share_x)
-      sums = jax.lax.dynamic_update_index_in_dim(sums, total, at, 0)
+      at = index + (below + right)
+      total = _read(sums, at, keepdims=True) + value * (share_y * share_x)
+      sums = _write(sums, total, at)
   return sums
 
 
-def _add_at_once(row, sums, values, index, wx, wy):
+def _add_at_once(values, index, wx, wy):
   """The same by a scatter."""
+  batch, height, width, channels = values.shape
+  shape, row = (batch, height + 3, width + 3), width + 3
   shares = [(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy]
-  parts = values[:, None] * jnp.stack(shares, -1)[..., None]
+  shares = jnp.stack(shares, -1)[..., None]
+  parts = values.reshape(-1, 1, channels) * shares
   index = jnp.stack([index, index + 1, index + row, index + row + 1], -1)
-  return sums.at[index].add(parts, mode='promise_in_bounds')
+  sums = jnp.zeros((math.prod(shape), channels), jnp.float32)
+  sums = sums.at[index].add(parts, mode='promise_in_bounds')
+  return sums.reshape(*shape, channels)[:, 1:-2, 1:-2]
 
 
 def _targets(flow):
@@ -325,21 +382,18 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
       at = (clip * rows + row) * columns + column
       patches.append(jnp.where(inside, at, nowhere).reshape(-1))
 
-  def put(values, value, at):
-    return jax.lax.dynamic_update_index_in_dim(values, value, at, 0)
-
   count = index.size
 
   def link(j, state):
     first, following = state
     i = count - 1 - j  # so that lists go through the pixels forwards
     for k, of in enumerate(patches):
-      at, entry = of[i], 4 * i + k
-      after = first[at]
-      following = put(following, after, entry)
+      at, entry = _read(of, i), 4 * i + k
+      after = _read(first, at)
+      following = _write(following, after, entry)
       # 2026-11: reading it back tells XLA that `first` changes after
       # `following`; else it copies `first` for every pixel.
-      first = put(first, entry + following[entry] - after, at)
+      first = _write(first, entry + _read(following, entry) - after, at)
     return first, following
 
   first = jnp.full(nowhere + 1, -1, jnp.int32)
@@ -374,30 +428,31 @@ def splat_patches(
   """
   chex.assert_rank(values, 5)
   images, channels = values.shape[1], values.shape[-1]
-  values = values.astype(jnp.float32).reshape(-1, channels)
-  chex.assert_shape(there.cell, (len(values),))
+  values = values.astype(jnp.float32)
+  chex.assert_shape(there.cell, (values.size // channels,))
   side = patch + 2
   size, steps = side * side * images, (side * images, images)
 
-  def add_patch(k, sums):
-    shift = k * size - there.shifts[at[k]]
+  def add(sums, values):
+    def add_patch(k, sums):
+      shift = k * size - _read(there.shifts, _read(at, k))
 
-    def add(state):
-      entry, sums = state
-      i = jax.lax.div(entry, 4)
-      value = jax.lax.dynamic_index_in_dim(values, i)
-      index = there.cell[i] + shift
-      wx, wy = there.wx[i], there.wy[i]
-      sums = _add_one(sums, value, index, wx, wy, steps)
-      return there.following[entry], sums
+      def add_next(state):
+        entry, sums = state
+        i = jax.lax.div(entry, 4)
+        index = _read(there.cell, i) + shift
+        wx, wy = _read(there.wx, i), _read(there.wy, i)
+        sums = _add_one(sums, _read(values, i), index, wx, wy, steps)
+        return _read(there.following, entry), sums
 
-    state = there.first[at[k]], sums
-    return jax.lax.while_loop(lambda state: state[0] >= 0, add, state)[1]
+      state = _read(there.first, _read(at, k)), sums
+      return jax.lax.while_loop(lambda x: x[0] >= 0, add_next, state)[1]
 
-  sums = jnp.zeros((len(at) * size, channels), jnp.float32)
-  sums = jax.lax.fori_loop(0, len(at), add_patch, sums)
-  sums = sums.reshape(len(at), side, side, images, channels)
-  return sums[:, 1:-1, 1:-1]
+    return jax.lax.fori_loop(0, len(at), add_patch, sums)
+
+  sums = _by_groups(add, len(at) * size, values)
+  shape = (len(at), side, side, images, -1)
+  return jnp.concatenate([x.reshape(shape)[:, 1:-1, 1:-1] for x in sums], -1)
 
 
 SPLATTINGS = ('sum', 'average', 'linear', 'softmax')
