@@ -23,7 +23,8 @@ def by_definition(first, second, radius):
 
 
 @pytest.mark.parametrize(
-  'size, radius', [((5, 7), 4), ((3, 24), 4), ((4, 50), 4), ((6, 31), 2)]
+  'size, radius',
+  [((5, 7), 4), ((3, 24), 4), ((16, 25), 4), ((6, 31), 2), ((4, 5), 1)],
 )
 def test_agrees_with_its_definition(size, radius):
   first, second = jax.random.normal(jax.random.key(0), (2, 2, *size, 6))
