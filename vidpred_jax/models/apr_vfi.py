@@ -258,13 +258,13 @@ class Synthesis(nn.Module):
     whole = x.shape[1:3]
     if self.patch is not None:
       x = routing.to_patches(x, self.patch)
-    outputs, total = [x], ()
+    outputs, rest = [x], ()
     if routed and self.fusion == 'add':
-      total = len(self.widths) * x.astype(jnp.float32)
+      rest = jnp.zeros(x.shape, jnp.float32)
     for i in range(1, len(self.widths)):
       gate = None if gates is None else gates[..., i - 1].reshape(-1)
       if routed:
-        x, total = self._routed(i, x, total, contexts[i], gate)
+        x, rest = self._routed(i, x, rest, contexts[i], gate)
       else:
         context = contexts[i]().astype(self.dtype)
         if self.patch is None:
@@ -282,36 +282,39 @@ class Synthesis(nn.Module):
       x = self.fuse(jnp.concatenate(outputs, -1))
     else:
       if self.fusion == 'add':
-        x = sum(x.astype(jnp.float32) for x in outputs)
-        x = normalised(total if routed else x)
+        if routed:
+          x = len(outputs) * x.astype(jnp.float32) - rest
+        else:
+          x = sum(x.astype(jnp.float32) for x in outputs)
+        x = normalised(x)
       if self.patch is not None:
         x = routing.from_patches(x, whole)
     with jax.named_scope('head'):
       x = conv.conv(x.astype(jnp.float32), self.head_kernel, padding=1)
     return conv.bias_add(x, self.head_bias)[:, : size[0], : size[1]]
 
-  def _routed(self, i, x, total, context, gate):
+  def _routed(self, i, x, rest, context, gate):
     """Block i on those patches [N, P, P, C] whose gate [N] is not 0.
 
-    Also keeps the sum of what all blocks pass on: what a block adds is in its
-    own output and in those of all blocks after it. So a patch that is skipped
-    is not touched at all, and on a CPU no context is made for it.
+    Also keeps what is missing in the sum of what all blocks pass on if it is
+    taken for as many times what the last one does: what block i adds is not in
+    the i outputs before it. So a patch that is skipped is not touched at all,
+    and on a CPU no context is made for it.
     """
     gate = jnp.ones(len(x)) if gate is None else gate
     block = self._block(i, parent=None)
     weights = {'params': self.variables['params'][f'block_{i}']}
-    times = len(self.widths) - i
 
     def refined(context):
       def refine(patches, at):
-        x, total = patches
+        x, rest = patches
         with jax.named_scope(f'block_{i}'):
           new = block.apply(weights, context(at).astype(x.dtype), x)
         if self.fusion == 'add':
-          total = total + times * (new - x).astype(jnp.float32)
-        return new, total
+          rest = rest + i * (new - x).astype(jnp.float32)
+        return new, rest
 
-      return routing.process(refine, (x, total), jnp.arange(len(x)), gate)
+      return routing.process(refine, (x, rest), jnp.arange(len(x)), gate)
 
     def from_whole():
       whole = routing.to_patches(context().astype(x.dtype), self.patch)

@@ -179,7 +179,7 @@ def _add_in_turn(values, index, wx, wy):
   def add(sums, values):
     def body(i, sums):
       there = (_read(x, i) for x in (index, wx, wy))
-      return _add_one(sums, _read(values, i), *there, (width + 3, 1))
+      return _add_one(sums, values, i, *there, (width + 3, 1))
 
     return jax.lax.fori_loop(0, len(index), body, sums)
 
@@ -194,7 +194,7 @@ def _by_groups(add, size, values):
   2026-11: XLA compiles a loop as a whole if an iteration touches at most a KiB,
   here of 19 channels; 20 take more than twice as long. And LLVM unrolls a loop
   over the last axis, if it is short, before it would vectorise it; so the last
-  axis is another one where there are whole vectors (16 channels: x 0.6).
+  axis is another one where there are whole vectors (16 channels: x 0.5).
 
   Args:
     add: a function of sums [size, c, 1] or [size, 1, c], at first 0, and of
@@ -217,33 +217,46 @@ def _by_groups(add, size, values):
   return out
 
 
-def _read(x, i, keepdims=False):
-  """`x[i]` for i that is not negative, which XLA need not look at then."""
+def _slice(x, start, shape):
+  """`dynamic_slice` whose start is not negative, so that none is looked for."""
+  return jax.lax.dynamic_slice(x, start, shape, allow_negative_indices=False)
+
+
+def _read(x, i):
+  """`x[i]`, i not negative."""
   return jax.lax.dynamic_index_in_dim(
-    x, i, keepdims=keepdims, allow_negative_indices=False
+    x, i, keepdims=False, allow_negative_indices=False
   )
 
 
 def _write(x, value, i):
-  """`x` with `value` for `x[i]`, see `_read`."""
+  """`x` with `value` for `x[i]`, i not negative."""
   return jax.lax.dynamic_update_index_in_dim(
     x, value, i, 0, allow_negative_indices=False
   )
 
 
-def _add_one(sums, value, index, wx, wy, steps):
-  """Adds a value [c] to pixel `index` of sums [M, c, 1] and three after it.
+def _add_one(sums, values, i, index, wx, wy, steps):
+  """Adds `values[i]`, of [N, c], to pixel `index` of sums and three after it.
 
-  Or of [M, 1, c]. These are `steps` further on, one row below and one column to
-  the right.
+  Sums are [M, c, 1], added to a vector of 8 after another, or [M, 1, c]. The
+  three are `steps` further on, one row below and one column to the right.
   """
   row, column = steps
-  value = value.reshape(1, *sums.shape[1:])
+  count = values.shape[1]
+  most = 8 if sums.shape[2] == 1 else count
   for below, share_y in ((0, 1 - wy), (row, wy)):
     for right, share_x in ((0, 1 - wx), (column, wx)):
       at = index + (below + right)
-      total = _read(sums, at, keepdims=True) + value * (share_y * share_x)
-      sums = _write(sums, total, at)
+      for start in range(0, count, most):
+        size = min(most, count - start)
+        shape = (1, size, 1) if sums.shape[2] == 1 else (1, 1, size)
+        value = _slice(values, (i, start), (1, size)).reshape(shape)
+        total = _slice(sums, (at, start, 0), shape)
+        total += value * (share_y * share_x)
+        sums = jax.lax.dynamic_update_slice(
+          sums, total, (at, start, 0), allow_negative_indices=False
+        )
   return sums
 
 
@@ -442,7 +455,7 @@ def splat_patches(
         i = jax.lax.div(entry, 4)
         index = _read(there.cell, i) + shift
         wx, wy = _read(there.wx, i), _read(there.wy, i)
-        sums = _add_one(sums, _read(values, i), index, wx, wy, steps)
+        sums = _add_one(sums, values, i, index, wx, wy, steps)
         return _read(there.following, entry), sums
 
       state = _read(there.first, _read(at, k)), sums
