@@ -11,6 +11,7 @@ zeros first. `process` runs a function on some of them, in time proportional to
 how many these are.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +162,7 @@ def process(
   # The chosen ones first, in order.
   order = jnp.argsort(chosen == 0, stable=True)
 
-  def loop(patches, others, chunk):
+  def loop(patches, others, chunk, put):
     chunk = min(chunk, total)
 
     # The last chunk is filled up with its own last patch: the same result is
@@ -171,22 +172,33 @@ def process(
       read = lambda x: x.at[at].get(mode='promise_in_bounds')  # noqa: E731
       new = function(jax.tree.map(read, patches), jax.tree.map(read, others))
       return jax.tree.map(
-        lambda x, y: x.at[at].set(y.astype(x.dtype), mode='promise_in_bounds'),
-        patches,
-        new,
+        lambda x, y: put(x, y.astype(x.dtype), at), patches, new
       )
 
     with jax.named_scope(f'at_most_{-(-total // chunk)}_times'):
       return jax.lax.fori_loop(0, -(-count // chunk), body, patches)
 
-  if chunk is not None:
-    return loop(patches, others, chunk)
-  return jax.lax.platform_dependent(
-    patches,
-    others,
-    cpu=lambda *x: loop(*x, chunk=8),
-    default=lambda *x: loop(*x, chunk=64),
-  )
+  few = functools.partial(loop, chunk=chunk or 8, put=_put_in_turn)
+  many = functools.partial(loop, chunk=chunk or 64, put=_put_at_once)
+  return jax.lax.platform_dependent(patches, others, cpu=few, default=many)
+
+
+def _put_in_turn(x, new, at):
+  """Writes patches [K, ...] to places `at` [K] of x.
+
+  2026-11: XLA computes the last step towards each where it is written, which
+  saves a CPU 1 to 3 % of APR-VFI's synthesis.
+  """
+  for i in range(len(new)):
+    x = jax.lax.dynamic_update_index_in_dim(
+      x, new[i], at[i], 0, allow_negative_indices=False
+    )
+  return x
+
+
+def _put_at_once(x, new, at):
+  """The same by a scatter."""
+  return x.at[at].set(new, mode='promise_in_bounds')
 
 
 def highest(scores: jax.Array, ratio: float) -> jax.Array:
