@@ -33,6 +33,15 @@ def test_agrees_with_its_definition(size, radius):
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+def test_no_radius_is_an_error():
+  with pytest.raises(ValueError, match='radius=0; expected at least 1'):
+    correlation.local(*jnp.ones((2, 1, 4, 4, 3)), radius=0)
+
+
+def test_no_images_give_none():
+  assert correlation.local(*jnp.ones((2, 0, 4, 4, 3))).shape == (0, 4, 4, 81)
+
+
 def test_displacements_are_counted_row_by_row():
   first = jnp.ones((1, 9, 9, 1))
   second = jnp.zeros((1, 9, 9, 1)).at[0, 6, 3, 0].set(1.0)
@@ -41,18 +50,20 @@ def test_displacements_are_counted_row_by_row():
   assert np.flatnonzero(out).tolist() == [(dy + 4) * 9 + dx + 4]
 
 
-def test_gradient_is_that_of_the_definition():
+@pytest.mark.parametrize('radius', [4, 2])
+def test_gradient_is_that_of_the_definition(radius):
   """The volume is linear in each image: directional derivatives are exact."""
   keys = jax.random.split(jax.random.key(1), 5)
   first, second, along_a, along_b = (
-    jax.random.normal(key, (1, 4, 26, 3)) for key in keys[:4]
+    jax.random.normal(key, (2, 9, 26, 3)) for key in keys[:4]
   )
-  out, pull = jax.vjp(correlation.local, first, second)
+  local = functools.partial(correlation.local, radius=radius)
+  out, pull = jax.vjp(local, first, second)
   cotangent = jax.random.normal(keys[4], out.shape)
   of_a, of_b = pull(cotangent)
   for of, along, change in (
-    (of_a, along_a, by_definition(along_a, second, 4)),
-    (of_b, along_b, by_definition(first, along_b, 4)),
+    (of_a, along_a, by_definition(along_a, second, radius)),
+    (of_b, along_b, by_definition(first, along_b, radius)),
   ):
     np.testing.assert_allclose(
       np.sum(of * along), np.sum(cotangent * change), rtol=1e-4

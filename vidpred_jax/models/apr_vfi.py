@@ -296,10 +296,10 @@ class Synthesis(nn.Module):
   def _routed(self, i, x, rest, context, gate):
     """Block i on those patches [N, P, P, C] whose gate [N] is not 0.
 
-    Also keeps what is missing in the sum of what all blocks pass on if it is
-    taken for as many times what the last one does: what block i adds is not in
-    the i outputs before it. So a patch that is skipped is not touched at all,
-    and on a CPU no context is made for it.
+    Also keeps what the sum of the blocks' outputs x_0, ... x_i is short of
+    i + 1 times the last, `rest = (i + 1) x_i - sum_k x_k = sum_k k (x_k -
+    x_(k-1))`. A patch that is skipped changes neither, so it is not touched at
+    all, and on a CPU no context is made for it.
     """
     gate = jnp.ones(len(x)) if gate is None else gate
     block = self._block(i, parent=None)

@@ -178,9 +178,13 @@ def process(
     with jax.named_scope(f'at_most_{-(-total // chunk)}_times'):
       return jax.lax.fori_loop(0, -(-count // chunk), body, patches)
 
-  few = functools.partial(loop, chunk=chunk or 8, put=_put_in_turn)
-  many = functools.partial(loop, chunk=chunk or 64, put=_put_at_once)
-  return jax.lax.platform_dependent(patches, others, cpu=few, default=many)
+  few, many = (8, 64) if chunk is None else (chunk, chunk)
+  return jax.lax.platform_dependent(
+    patches,
+    others,
+    cpu=functools.partial(loop, chunk=few, put=_put_in_turn),
+    default=functools.partial(loop, chunk=many, put=_put_at_once),
+  )
 
 
 def _put_in_turn(x, new, at):

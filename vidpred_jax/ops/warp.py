@@ -191,10 +191,10 @@ def _add_in_turn(values, index, wx, wy):
 def _by_groups(add, size, values):
   """Adds values [..., C] of N pixels by `add`, 16 channels after others.
 
-  2026-11: XLA compiles a loop as a whole if an iteration touches at most a KiB,
-  here of 19 channels; 20 take more than twice as long. And LLVM unrolls a loop
-  over the last axis, if it is short, before it would vectorise it; so the last
-  axis is another one where there are whole vectors (16 channels: x 0.5).
+  2026-11: XLA compiles a loop as a whole if an iteration touches little, here
+  some 18 channels; with more it takes several times as long. And LLVM unrolls a
+  loop over the last axis, if it is short, before it would vectorise it; so the
+  last axis is another one where there are whole vectors (16 channels: x 0.5).
 
   Args:
     add: a function of sums [size, c, 1] or [size, 1, c], at first 0, and of
@@ -203,12 +203,12 @@ def _by_groups(add, size, values):
     values: [..., C].
 
   Returns:
-    All sums, [size, c] of each group. If they are concatenated when margins
-    have been cut off, XLA sees through it.
+    All sums, [size, c] of each group. With more groups than one their values
+    are copies, unless `values` is concatenated from these very groups.
   """
   out = []
   for start in range(0, values.shape[-1], 16):
-    # Before the axes are merged: else what concatenated them was not undone.
+    # Cut before the axes are merged, so that XLA can drop a concatenation.
     part = values[..., start : start + 16]
     count = part.shape[-1]
     shape = (size, count, 1) if count % 4 == 0 else (size, 1, count)
@@ -218,8 +218,17 @@ def _by_groups(add, size, values):
 
 
 def _slice(x, start, shape):
-  """`dynamic_slice` whose start is not negative, so that none is looked for."""
+  """`dynamic_slice` at a start that is not negative, without a check of it."""
+  start = [jnp.asarray(i, jnp.int32) for i in start]
   return jax.lax.dynamic_slice(x, start, shape, allow_negative_indices=False)
+
+
+def _update(x, value, start):
+  """`dynamic_update_slice`, see `_slice`."""
+  start = [jnp.asarray(i, jnp.int32) for i in start]
+  return jax.lax.dynamic_update_slice(
+    x, value, start, allow_negative_indices=False
+  )
 
 
 def _read(x, i):
@@ -239,24 +248,24 @@ def _write(x, value, i):
 def _add_one(sums, values, i, index, wx, wy, steps):
   """Adds `values[i]`, of [N, c], to pixel `index` of sums and three after it.
 
-  Sums are [M, c, 1], added to a vector of 8 after another, or [M, 1, c]. The
-  three are `steps` further on, one row below and one column to the right.
+  Sums are [M, c, 1], added to in vectors of 8, the last of 4 if need be, or
+  [M, 1, c]. The three are `steps` further on, one row below and one column to
+  the right.
   """
   row, column = steps
   count = values.shape[1]
-  most = 8 if sums.shape[2] == 1 else count
+  upright = sums.shape[2] == 1
+  most = 8 if upright else count
   for below, share_y in ((0, 1 - wy), (row, wy)):
     for right, share_x in ((0, 1 - wx), (column, wx)):
       at = index + (below + right)
       for start in range(0, count, most):
         size = min(most, count - start)
-        shape = (1, size, 1) if sums.shape[2] == 1 else (1, 1, size)
+        shape = (1, size, 1) if upright else (1, 1, size)
         value = _slice(values, (i, start), (1, size)).reshape(shape)
         total = _slice(sums, (at, start, 0), shape)
         total += value * (share_y * share_x)
-        sums = jax.lax.dynamic_update_slice(
-          sums, total, (at, start, 0), allow_negative_indices=False
-        )
+        sums = _update(sums, total, (at, start, 0))
   return sums
 
 
