@@ -248,9 +248,9 @@ class Predictor:
           self.variables, memories[i], key, np.int32(n)
         )
         if patch is not None:
-          total = jax.block_until_ready(
-            tiling.add(total, part, patch, tiles, size)
-          )
+          total = tiling.add(total, part, patch, tiles, size)
+          jax.block_until_ready(total)
+          runtime.trim()
       if tiles.single:
         total = part[..., : size[0], : size[1], :]
       yield np.asarray(_shown(total, self._scale))
@@ -501,9 +501,8 @@ class Predictor:
       ):
         for name, part in {'state': shot.state, **shot.details}.items():
           total[name] = tiling.add(total.get(name), part, patch, tiles, size)
-      # 2026-11: not waited for, two to four tiles have memory at once on a CPU,
-      # 3 GB each for 2048x1080 of APR-VFI.
       jax.block_until_ready(sums)
+      runtime.trim()
     shots = []
     for details in sums:
       state = details.pop('state')
