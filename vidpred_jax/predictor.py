@@ -249,8 +249,7 @@ class Predictor:
         )
         if patch is not None:
           total = tiling.add(total, part, patch, tiles, size)
-          jax.block_until_ready(total)
-          runtime.trim()
+          runtime.trim(after=total)
       if tiles.single:
         total = part[..., : size[0], : size[1], :]
       yield np.asarray(_shown(total, self._scale))
@@ -501,8 +500,7 @@ class Predictor:
       ):
         for name, part in {'state': shot.state, **shot.details}.items():
           total[name] = tiling.add(total.get(name), part, patch, tiles, size)
-      jax.block_until_ready(sums)
-      runtime.trim()
+      runtime.trim(after=sums)
     shots = []
     for details in sums:
       state = details.pop('state')

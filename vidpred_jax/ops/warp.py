@@ -166,9 +166,9 @@ def _add_in_turn(values, index, wx, wy):
 
   Which are counted through all images with their margins; see `_targets`.
 
-  2026-11: the scatter of `_add_at_once` takes two to four times as long on a
-  CPU, where it is a loop as well, over four times as many weighted values that
-  have been written to memory before.
+  2026-11: the scatter of `_add_at_once` takes about twice as long on a CPU,
+  where it is a loop as well, over four times as many weighted values that have
+  been written to memory before.
 
   Returns:
     [B, H, W, C].
