@@ -381,6 +381,7 @@ def _film2(config):
     'test_fraction': 0.0,
     'size': (256, 448),
     'step': (1, 2, 3),
+    'teacher': 'dis',  # needs OpenCV; empty for none
     'cache_mb': 5000,
   }
   config.data = ConfigDict({'source': 'mix'})

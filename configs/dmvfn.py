@@ -320,6 +320,7 @@ def _film2(config):
     'test_fraction': 0.0,
     'size': (256, 448),
     'step': (1, 2),
+    'teacher': 'dis',  # needs OpenCV; empty for none
     'cache_mb': 5000,
   }
   config.data = ConfigDict({'source': 'mix'})
@@ -353,7 +354,7 @@ def _film3(config):
   config.model.inference_beta = 0.7
   config.model.rollout = 2
   config.model.flow_weight = 0.01
-  config.data.parts.films.step = 1
+  config.data.parts.films.step = (1,)
   config.batch_size = 2
   config.schedule.peak = 1e-4
 

@@ -19,7 +19,7 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ import numpy as np
 from absl import logging
 
 from vidpred_jax import video_io
+from vidpred_jax.data.teacher import dis
 
 _THUMBNAIL = (36, 64)
 _CACHE_FORMAT = 1
@@ -79,6 +80,8 @@ class VideoClips:
     cache_mb: int = 512,
     scan_cache: bool = True,
     stream: int | None = None,
+    teacher: str = '',
+    flow_pairs: Sequence[tuple[int, int]] = (),
   ):
     """Finds the files of a split and looks through them.
 
@@ -109,6 +112,9 @@ class VideoClips:
       scan_cache: whether to keep what was found about each file in the user's
         cache folder (`$VIDPRED_JAX_CACHE`, else `~/.cache/vidpred_jax`).
       stream: which of a file's video streams; None for the best.
+      teacher: 'dis' gives items an estimated `flow`, see `data/teacher.py`;
+        empty for none.
+      flow_pairs: pairs (of, into) of frames whose flow is wanted.
 
     Raises:
       ValueError: if a setting is wrong, no clip is long enough or no file
@@ -122,6 +128,9 @@ class VideoClips:
         f"fit must be 'cover' or 'stretch' and on_error 'skip' or 'raise', got "
         f'{fit!r} and {on_error!r}.'
       )
+    if teacher not in ('', 'dis'):
+      raise ValueError(f"teacher must be 'dis' or empty, got {teacher!r}.")
+    self._pairs = tuple(flow_pairs) if teacher else ()
     if size is not None and short_side is not None:
       raise ValueError('Give size or short_side, not both.')
     steps = (step,) if isinstance(step, int) else tuple(step)
@@ -202,10 +211,11 @@ class VideoClips:
     before = int(self._ends[row - 1]) if row else 0
     f, begin, step, hop = (int(v) for v in self._rows[row])
     start = begin + (i - before) * hop
-    return {
-      'video': self._clip(f, start, step),
-      'name': f'{self.files[f]}@{start}',
-    }
+    video = self._clip(f, start, step)
+    item = {'video': video, 'name': f'{self.files[f]}@{start}'}
+    if self._pairs:
+      item['flow'] = dis(video, self._pairs)
+    return item
 
   def _clip(self, f: int, start: int, step: int) -> np.ndarray:
     scan = self._scans[f]
