@@ -16,13 +16,14 @@ ALLOWED = {
   'picture': (),
   'runtime': (),
   'torch_file': (),
+  'zoo': (),
   'data': ('video_io',),
   'models': ('ops',),
   'losses': ('ops',),
   'metrics': ('ops', 'models.features'),
   'systems': ('ops', 'models', 'losses'),
   'optim': ('params',),
-  'checkpoint': ('params', 'systems'),
+  'checkpoint': ('params', 'systems', 'zoo'),
   'convert': (
     'ops',
     'params',
@@ -73,7 +74,7 @@ ALLOWED = {
   'cost': ('checkpoint', 'runtime', 'systems', 'video_io'),
   'simulation': ('data', 'ops', 'runtime'),
   'main': ('train', 'evaluate', 'runtime'),
-  '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
+  '__init__': ('zoo', 'convert', 'checkpoint', 'predictor', 'systems'),
 }
 
 
