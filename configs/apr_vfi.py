@@ -87,6 +87,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
   config.model.levels = placeholder(int)  # of the flow; None: by the width
+  config.model.standardised = False  # features are, before they are compared
   config.model.train_flow = False  # whether eq. (4) has a gradient to the flow
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
@@ -326,6 +327,7 @@ def _film1(config):
   _from_scratch(config)
   config.model.synthesis = 'warp'
   config.model.levels = 3
+  config.model.standardised = True
   config.model.patch = 32
   config.model.widths = (64, 48, 32)
   config.model.depths = (2, 2, 1)
@@ -334,19 +336,20 @@ def _film1(config):
   config.model.context_channels = 8
   config.model.context_hidden = 16
   config.model.flow_weight = 0.05
-  config.model.warp_weight = 0.5
+  config.model.warp_weight = 1.0
   config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
   config.eval.data = ConfigDict({'num_clips': 64})
   config.augment = ConfigDict(
     {'flip': True, 'rotate': True, 'reverse_channels': True}
   )
   config.batch_size = 4
-  config.steps = 8000
+  config.steps = 4000
   config.workers = 0
-  config.schedule.peak = 1e-3
+  config.schedule.peak = 1.5e-3
   config.schedule.final = 1e-5
   config.schedule.warmup = 200
   config.optim.clip_norm = 1.0
+  config.optim.b2 = 0.99  # early gradients are large
   config.ema.update({'decay': 0.999, 'start': 1000})
   config.export_dtype = 'float16'
   config.checkpoint_every = 250

@@ -279,7 +279,7 @@ def _film1(config):
     {'flip': True, 'rotate': True, 'reverse_channels': True}
   )
   config.batch_size = 4
-  config.steps = 8000
+  config.steps = 4000
   config.workers = 0
   config.schedule.peak = 1e-3
   config.schedule.final = 1e-5

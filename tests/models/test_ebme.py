@@ -144,3 +144,19 @@ def test_swapped_frames_swap_the_flows_nearly(shared):
   swapped = back[..., [2, 3, 0, 1]]
   error = np.median(np.abs(there - swapped))
   assert error < 0.5 < np.mean(np.abs(there))
+
+
+def test_standardised_features_are_compared_whatever_their_scale():
+  rng = np.random.default_rng(0)
+  features = rng.normal(3, 2, (2, 2, 6, 7, 5)).astype(np.float32)
+  out = np.asarray(ebme.standardise(features))
+  np.testing.assert_allclose(out.mean((1, 2, 3)), 0, atol=1e-5)
+  np.testing.assert_allclose(out.var((1, 2, 3)), 1, rtol=1e-4)
+  np.testing.assert_allclose(
+    out, ebme.standardise(features * 50 + 8), atol=1e-4
+  )
+  pair = rng.uniform(size=(1, 2, 32, 32, 3)).astype(np.float32)
+  plain, other = ebme.BiFlowNet(), ebme.BiFlowNet(standardised=True)
+  weights = plain.init(jax.random.key(0, impl='rbg'), pair, 1)
+  flows = [net.apply(weights, pair, 1).flow for net in (plain, other)]
+  assert np.abs(flows[0] - flows[1]).max() > 1e-3

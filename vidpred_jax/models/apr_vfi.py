@@ -385,6 +385,7 @@ class APRVFI(nn.Module):
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
     fusion: 'add', 'concat' or 'none' (table 5).
+    standardised: of the flow network, see `models.ebme.BiFlowNet`.
     dtype: of the convolutions; flow, warping and routing are float32.
   """
 
@@ -397,11 +398,12 @@ class APRVFI(nn.Module):
   context_channels: int = 16
   context_hidden: int = 48
   fusion: str = 'add'
+  standardised: bool = False
   dtype: Any = jnp.float32
 
   def setup(self):
     """Declares the parameters."""
-    self.flow = ebme.BiFlowNet(self.dtype)
+    self.flow = ebme.BiFlowNet(self.dtype, self.standardised)
     if self.synthesised:
       self.context = Context(
         len(self.widths), self.context_channels, self.context_hidden, self.dtype

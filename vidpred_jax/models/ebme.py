@@ -142,9 +142,16 @@ class BiFlowNet(nn.Module):
 
   Attributes:
     dtype: of the convolutions; flow and warping are float32.
+    standardised: whether each channel of the features has mean 0 and variance 1
+      over both frames before they are compared (published: no). The cost volume
+      is then a correlation coefficient. From random weights a flow is learnt
+      much sooner: otherwise the first steps shrink all features, since no flow
+      is better than a random one, and little is left to compare (Jonschkowski
+      et al., "What Matters in Unsupervised Optical Flow", ECCV 2020).
   """
 
   dtype: Any = jnp.float32
+  standardised: bool = False
 
   def setup(self):
     """Declares the parameters."""
@@ -203,10 +210,20 @@ class BiFlowNet(nn.Module):
       images, _ = warp.forward(images, to_each(half))
     features = self.encoder(images.astype(self.dtype))
     features = features.reshape(-1, 2, *features.shape[1:])
+    if self.standardised:
+      features = standardise(features)
     first, second = features[:, 0], features[:, 1]
     with jax.named_scope('correlation'):
       cost = correlation.local(first, second)
     return self.estimator(cost, first, second, feature, flow)
+
+
+def standardise(features: jax.Array) -> jax.Array:
+  """Features [B, 2, h, w, C], each channel with mean 0 and variance 1."""
+  x = features.astype(jnp.float32)
+  x = x - jnp.mean(x, (1, 2, 3), keepdims=True)
+  variance = jnp.mean(jnp.square(x), (1, 2, 3), keepdims=True)
+  return (x * jax.lax.rsqrt(variance + 1e-6)).astype(features.dtype)
 
 
 def to_each(flow: jax.Array) -> jax.Array:

@@ -64,6 +64,7 @@ def make(
   context_channels: int = 16,
   context_hidden: int = 48,
   levels: int | None = None,
+  standardised: bool = False,
   train_flow: bool = True,
   temperature: float = 1.0,
   census_weight: float = 0.1,
@@ -100,6 +101,8 @@ def make(
     context_hidden: channels of the convolutions that make them.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
+    standardised: whether the flow network compares standardised features, see
+      `models.ebme.BiFlowNet`. Weights are of one or the other.
     train_flow: whether equation 4 has a gradient to the flow's parameters. (To
       freeze them also needs the optimiser's `frozen`.)
     temperature: of the Gumbel-softmax.
@@ -141,6 +144,7 @@ def make(
     context_channels=context_channels,
     context_hidden=context_hidden,
     fusion=fusion,
+    standardised=standardised,
     dtype=jnp.dtype(dtype),
   )
   start, end = frames.context
@@ -351,8 +355,8 @@ def _check_settings(settings):
     expect(name, whole(settings[name]), 'a positive whole number')
   levels = settings['levels']
   expect('levels', levels is None or whole(levels), 'a positive number or None')
-  fine = isinstance(settings['train_flow'], bool)
-  expect('train_flow', fine, 'True or False')
+  for name in ('train_flow', 'standardised'):
+    expect(name, isinstance(settings[name], bool), 'True or False')
   temperature = settings['temperature']
   fine = number(temperature, 0) and temperature > 0
   expect('temperature', fine, 'a positive number')
