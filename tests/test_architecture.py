@@ -14,6 +14,7 @@ ALLOWED = {
   'ops': (),
   'video_io': (),
   'picture': (),
+  'command': (),
   'runtime': (),
   'torch_file': (),
   'data': ('video_io',),
@@ -24,6 +25,7 @@ ALLOWED = {
   'optim': ('params',),
   'checkpoint': ('params', 'systems'),
   'convert': (
+    'command',
     'ops',
     'params',
     'runtime',
@@ -62,6 +64,7 @@ ALLOWED = {
   'predictor': ('frame_rate', 'runtime', 'systems', 'tiles'),
   'predict': (
     'checkpoint',
+    'command',
     'data.files',
     'picture',
     'predictor',
@@ -70,9 +73,9 @@ ALLOWED = {
     'tiles',
     'video_io',
   ),
-  'cost': ('checkpoint', 'runtime', 'systems', 'video_io'),
-  'simulation': ('data', 'ops', 'runtime'),
-  'main': ('train', 'evaluate', 'runtime'),
+  'cost': ('checkpoint', 'command', 'runtime', 'systems', 'video_io'),
+  'simulation': ('command', 'data', 'ops', 'runtime'),
+  'main': ('command', 'train', 'evaluate', 'runtime'),
   '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
 }
 

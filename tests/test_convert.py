@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vidpred_jax import checkpoint, convert, params, runtime
+from vidpred_jax import checkpoint, command, convert, params
 from vidpred_jax.models import dmvfn, features, simvp
 
 FILES = pathlib.Path(__file__).parent / 'torch_files'
@@ -688,18 +688,18 @@ def test_command_line_for_simvp(tmp_path):
 @pytest.mark.parametrize('text', ['beta', '=3', 'a b=3'])
 def test_settings_on_the_command_line(text):
   with pytest.raises(ValueError, match='name=value'):
-    runtime.parse_settings([text])
+    command.parse_settings([text])
   with pytest.raises(ValueError, match='twice'):
-    runtime.parse_settings(['beta=1', 'beta=2'])
+    command.parse_settings(['beta=1', 'beta=2'])
   with pytest.raises(ValueError, match='neither'):
-    runtime.parse_settings(['scales=(4,2'])
+    command.parse_settings(['scales=(4,2'])
 
 
 def test_frames_belong_to_the_weights(published):
-  settings = runtime.parse_settings(['frames=((0, 1), (2, 3))'])
+  settings = command.parse_settings(['frames=((0, 1), (2, 3))'])
   with pytest.raises(ValueError, match='frames is no setting.*trained for'):
     convert.from_torch('dmvfn', published, **settings)
-  assert runtime.parse_settings(
+  assert command.parse_settings(
     ['beta=0.25', 'scales=(4, 2)', 'routing=none', 'widths=None', "a='1'"]
   ) == {
     'beta': 0.25,

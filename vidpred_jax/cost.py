@@ -40,7 +40,7 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 from ml_collections import config_flags
 
-from vidpred_jax import runtime
+from vidpred_jax import command, runtime
 
 COUNTED_SCOPES = frozenset({'bilinear', 'depthwise'})
 
@@ -566,4 +566,4 @@ def _clip(options, config, system) -> np.ndarray:
 
 
 if __name__ == '__main__':
-  runtime.run(main, define_flags)
+  command.run(main, define_flags)

@@ -6,7 +6,7 @@ python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
 from absl import flags
 from ml_collections import config_flags
 
-from vidpred_jax import runtime
+from vidpred_jax import command, runtime
 
 
 def define_flags() -> None:
@@ -52,4 +52,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  runtime.run(main, define_flags)
+  command.run(main, define_flags)

@@ -51,7 +51,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vidpred_jax import picture, runtime, tiles, video_io
+from vidpred_jax import command, picture, runtime, tiles, video_io
 from vidpred_jax.predictor import Predictor
 from vidpred_jax.systems.base import Frames
 
@@ -459,7 +459,7 @@ def main(argv) -> None:
   from vidpred_jax import checkpoint
 
   load = functools.partial(
-    checkpoint.load, options.checkpoint, **runtime.parse_settings(options.set)
+    checkpoint.load, options.checkpoint, **command.parse_settings(options.set)
   )
   settings = {
     'num_frames': options.num_frames,
@@ -499,4 +499,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  runtime.run(main, define_flags)
+  command.run(main, define_flags)

@@ -28,7 +28,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vidpred_jax import runtime
+from vidpred_jax import command, runtime
 from vidpred_jax.data import vortices
 from vidpred_jax.ops import lattice
 
@@ -281,4 +281,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  runtime.run(main, define_flags)
+  command.run(main, define_flags)
