@@ -37,7 +37,7 @@ import optax
 
 from vidpred_jax import cost, runtime, systems, train
 from vidpred_jax.models import apr_vfi, dmvfn, ebme, rvd
-from vidpred_jax.ops import correlation, diffusion, resize, routing, warp
+from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
 
 SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
 
@@ -309,7 +309,7 @@ def flow_estimation(repeats, size=(512, 960), levels=3):
   apply = runtime.jit(functools.partial(model.apply, levels=levels))
   coarse = jax.random.uniform(keys[1], (1, 8, 15, 2), minval=-16, maxval=16)
   flow = resize.bilinear(coarse, scale=64)
-  move, compare = runtime.jit(warp.forward), runtime.jit(correlation.local)
+  move, compare = runtime.jit(splat.forward), runtime.jit(correlation.local)
   features = jax.random.uniform(keys[2], (2, 1, 64, 120, 48))
   calls = {
     f'flow, {levels} levels': lambda: apply(variables, pair).flow,
@@ -360,7 +360,7 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   route = compiled(apr_vfi.APRVFI.route)
   moved = move(prepared, 0.5)
   features = runtime.jit(
-    lambda contexts, to: [warp.splat(flat(x), flat(to)) for x in contexts]
+    lambda contexts, to: [splat.splat(flat(x), flat(to)) for x in contexts]
   )
   whole = compiled(apr_vfi.APRVFI.synthesise, dense)
   patches = compiled(apr_vfi.APRVFI.synthesise, routed=True)

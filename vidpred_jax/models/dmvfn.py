@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.ops import conv, resize, warp
+from vidpred_jax.ops import conv, layout, resize, warp
 
 _SLOPE = 0.25  # of a PReLU at the start, as in PyTorch
 
@@ -242,7 +242,7 @@ class Block(nn.Module):
       kernels = [k[:, :, :6] + k[:, :, 6:12] for k in kernels]
     else:
       stack = [frames, state.older, state.newer, mask, flow]
-      x = conv.concatenate([part.astype(self.dtype) for part in stack])
+      x = layout.concatenate([part.astype(self.dtype) for part in stack])
     if self.scale == 1:
       both = conv.conv(x, jnp.concatenate(kernels, -1), stride=2, padding=1)
       motion, *spatial = jnp.split(both, [self.width // 2], -1)
@@ -262,7 +262,7 @@ class Block(nn.Module):
         out += conv.folded_transposed_conv(
           spatial, self.head.kernel[:, :, split:]
         )
-    return conv.unfold(self.head.finish(out.astype(jnp.float32)))
+    return layout.unfold(self.head.finish(out.astype(jnp.float32)))
 
   def _motion(self, x):
     """The motion path from its second convolution to its last."""

@@ -3,7 +3,7 @@
 The motion estimator of EBME, which APR-VFI takes as it is, with published
 weights. From coarse to fine, one small network with the same weights at every
 level: both frames are moved to the middle of the flow known so far (forward
-warping, `ops/warp.py`), their features compared in a cost volume, and a new
+warping, `ops/splat.py`), their features compared in a cost volume, and a new
 flow is estimated from all that. Any number of levels works: more for larger
 motion.
 
@@ -32,7 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.ops import conv, correlation, resize, warp
+from vidpred_jax.ops import conv, correlation, resize, splat
 
 _ENCODER = ((24, 2), (24, 1), (24, 1), (48, 2)) + ((48, 1),) * 5
 _ESTIMATOR = ((160, 1), (128, 3), (112, 3), (96, 3), (64, 3))
@@ -200,7 +200,7 @@ class BiFlowNet(nn.Module):
       feature = resize.bilinear(feature, scale=2)
       # Each frame goes half the way, to the middle.
       half = 0.5 * resize.bilinear(flow, scale=4)
-      images, _ = warp.forward(images, to_each(half))
+      images, _ = splat.forward(images, to_each(half))
     features = self.encoder(images.astype(self.dtype))
     features = features.reshape(-1, 2, *features.shape[1:])
     first, second = features[:, 0], features[:, 1]

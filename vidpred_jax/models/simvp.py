@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax.models import layers, translators
-from vidpred_jax.ops import conv
+from vidpred_jax.ops import conv, layout
 
 TRANSLATORS = (*translators.BLOCKS, 'incepu')
 
@@ -65,7 +65,7 @@ class Unit(nn.Module):
     x = conv.bias_add(x, bias)
     if self.change == 'up':
       x = x.reshape(*x.shape[:3], 4, features)
-      x = conv.apart(x, conv.unfold)
+      x = layout.apart(x, layout.unfold)
     return jax.nn.silu(layers.GroupNorm(2, name='norm')(x))
 
 
