@@ -74,7 +74,7 @@ ALLOWED = {
     'video_io',
   ),
   'cost': ('checkpoint', 'command', 'runtime', 'systems', 'video_io'),
-  'simulation': ('command', 'data', 'ops', 'runtime'),
+  'simulation': ('command', 'data', 'runtime'),
   'main': ('command', 'train', 'evaluate', 'runtime'),
   '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
 }

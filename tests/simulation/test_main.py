@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vidpred_jax import simulation
 from vidpred_jax.data import vortices
+from vidpred_jax.simulation import __main__ as simulation
 
 SETTINGS = vortices.Settings(
   size=(20, 32),
@@ -83,7 +83,7 @@ def test_trajectories_do_not_see_each_other(films):
 
 def test_a_frame_is_the_vorticity_by_its_scale(films):
   """By hand: tick by tick, from the velocity, means of 2x2 nodes."""
-  from vidpred_jax.ops import lattice
+  from vidpred_jax.simulation import lattice
 
   room = simulation.channel(SETTINGS)
   rng = np.random.default_rng([SETTINGS.seed, False, 1])

@@ -2,11 +2,10 @@
 
 python -m vidpred_jax.simulation --root=data/vortices [--reynolds=150 ...]
 
-The solver, `ops.lattice`, is functions of arrays without parameters, so it lies
-with the operations; `data` is NumPy and must load in worker processes without
-JAX. What needs both, compiles and writes files is this program. Its flags are
-the fields of `data.vortices.Settings`; the source starts it where its films are
-absent.
+`data` is NumPy and must load in worker processes without JAX. What needs that
+and the solver, `lattice`, compiles and writes files is this program. Its flags
+are the fields of `data.vortices.Settings`; the source starts it where its films
+are absent.
 
 The lattice is a quarter longer than the picture. There the viscosity grows, so
 that vortices leave without an echo. All trajectories of a split advance at once
@@ -30,7 +29,7 @@ from absl import flags
 
 from vidpred_jax import command, runtime
 from vidpred_jax.data import vortices
-from vidpred_jax.ops import lattice
+from vidpred_jax.simulation import lattice
 
 # Length of the lattice in front of and behind the right edge of the picture,
 # relative to the picture, and the viscosity added at its end.

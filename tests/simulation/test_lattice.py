@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax.ops import lattice
+from vidpred_jax.simulation import lattice
 
 
 @jax.jit
