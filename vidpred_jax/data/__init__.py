@@ -27,13 +27,13 @@ from vidpred_jax.data import (
   digits,
   episodes,
   fields,
-  folders,
   photos,
   traffic,
   transforms,
   videos,
   vortices,
 )
+from vidpred_jax.data.published import folders
 
 SOURCES = {
   'photos': photos.PhotosInMotion,

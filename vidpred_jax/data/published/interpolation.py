@@ -1,8 +1,8 @@
-"""The published data sets of frame interpolation; part of `protocols`.
+"""The published data sets of frame interpolation; part of `prediction`.
 
 Numbers of clips and layouts are those of the data sets' own lists and of the
 published evaluations: EBME for Vimeo90K, UCF101, SNU-FILM and X4K1000FPS,
-SoftSplat for Xiph. The triplets of Vimeo90K stand in `protocols`, for they
+SoftSplat for Xiph. The triplets of Vimeo90K stand in `prediction`, for they
 serve prediction, too.
 
 Differences from the reference:
@@ -13,7 +13,7 @@ Differences from the reference:
     random start; XVFI draws the distance of the outer frames.
 """
 
-from vidpred_jax.data.records import Count, Protocol
+from vidpred_jax.data.published.protocol import Count, Protocol
 
 XIPH_CLIPS = {
   'BoxingPractice': 'ElFuente',

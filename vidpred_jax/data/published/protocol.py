@@ -1,4 +1,4 @@
-"""What is written down of a published data set, see `protocols`."""
+"""What is written down of a published data set, see `prediction`."""
 
 from typing import NamedTuple
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidpred_jax.data import norpix
+from vidpred_jax.data.published import norpix
 
 
 def picture(k):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
-from vidpred_jax.data import folders, interpolation, layouts, resize
-from vidpred_jax.data.protocols import (
+from vidpred_jax.data.published import folders, interpolation, layouts, resize
+from vidpred_jax.data.published.prediction import (
   KITTI_DRIVES,
   PREDNET_DRIVES,
   PROTOCOLS,

@@ -1,6 +1,6 @@
 """Clips from the published data sets, as folders of frames on disk.
 
-`protocols` says what each data set is, `layouts` finds its files, `sequences`
+`prediction` says what each data set is, `layouts` finds its files, `sequences`
 reads them; here they are cut into clips. Nothing is downloaded and nothing on
 disk is changed: frames are resized when they are read.
 
@@ -15,9 +15,9 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from vidpred_jax.data import layouts
-from vidpred_jax.data.protocols import PROTOCOLS, absent
-from vidpred_jax.data.sequences import Sequence, length, read
+from vidpred_jax.data.published import layouts
+from vidpred_jax.data.published.prediction import PROTOCOLS, absent
+from vidpred_jax.data.published.sequences import Sequence, length, read
 
 # Clips with a random start: so many of each video before the order repeats.
 _DRAWS = 100

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax import video_io
-from vidpred_jax.data import norpix, resize, y4m
 from vidpred_jax.data.files import reading
+from vidpred_jax.data.published import norpix, resize, y4m
 
 
 class Sequence(NamedTuple):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vidpred_jax.data import resize
+from vidpred_jax.data.published import resize
 
 SIZES = [
   ((37, 124), (25, 83)),

@@ -19,8 +19,8 @@ Differences from the reference:
     out those of its list for testing.
 """
 
-from vidpred_jax.data import interpolation
-from vidpred_jax.data.records import Count, Protocol
+from vidpred_jax.data.published import interpolation
+from vidpred_jax.data.published.protocol import Count, Protocol
 
 _PREPARED = 'or prepared: {train,test}/<clip>/<frame>.png'
 _CV2 = 'cv2.resize, INTER_LINEAR'

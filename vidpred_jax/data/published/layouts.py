@@ -2,7 +2,7 @@
 
 One function per data set, `(root, split) -> list of Sequence`, empty if it is
 not there; `FINDERS` names them. Only names are looked at, and the lists and
-headers that say what is where. `protocols` describes the layouts in words.
+headers that say what is where. `prediction` describes the layouts in words.
 """
 
 import functools
@@ -13,18 +13,18 @@ import pathlib
 import re
 
 from vidpred_jax import video_io
-from vidpred_jax.data.interpolation import (
+from vidpred_jax.data.published.interpolation import (
   SNUFILM_LEVELS,
   XIPH_CLIPS,
   XIPH_FRAMES,
 )
-from vidpred_jax.data.protocols import (
+from vidpred_jax.data.published.prediction import (
   KITTI_DRIVES,
   KTH_PERSONS,
   PREDNET_DRIVES,
   PROTOCOLS,
 )
-from vidpred_jax.data.sequences import Sequence, length
+from vidpred_jax.data.published.sequences import Sequence, length
 
 # Actions in which the person leaves the picture: short runs, many windows.
 _FAST = ('jogging', 'running')

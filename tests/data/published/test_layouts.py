@@ -12,8 +12,8 @@ from PIL import Image
 
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
-from vidpred_jax.data import folders, layouts, resize
-from vidpred_jax.data.protocols import PREDNET_DRIVES, PROTOCOLS
+from vidpred_jax.data.published import folders, layouts, resize
+from vidpred_jax.data.published.prediction import PREDNET_DRIVES, PROTOCOLS
 
 
 def save(path, level, size=(8, 12)):

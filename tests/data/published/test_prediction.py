@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidpred_jax.data import folders, resize
+from vidpred_jax.data.published import folders, resize
 
 
 def save(path, level, size=(8, 12)):

@@ -7,7 +7,13 @@ from PIL import Image
 
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
-from vidpred_jax.data import folders, interpolation, resize, sequences, y4m
+from vidpred_jax.data.published import (
+  folders,
+  interpolation,
+  resize,
+  sequences,
+  y4m,
+)
 
 
 def save(path, level, size=(8, 12)):
