@@ -20,6 +20,7 @@ from vidpred_jax import (
   train,
   workdirs,
 )
+from vidpred_jax.data import pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SETTINGS = {'scales': (2, 1), 'widths': (8, 8)}
@@ -415,7 +416,8 @@ def test_fields_are_read_once_and_described_in_the_export(
     made.append((settings['split'], settings['num_frames']))
     return make_source(name, **settings)
 
-  monkeypatch.setattr(data, 'make_source', counted)
+  for room in (data, pipeline):
+    monkeypatch.setattr(room, 'make_source', counted)
   protocol = evaluate.check(config)
   assert train.run(config, tmp_path / 'a', protocol)
   report = evaluate.run(config, tmp_path / 'a', protocol)
