@@ -214,29 +214,3 @@ def to_each(flow: jax.Array) -> jax.Array:
   batch, height, width, _ = flow.shape
   flow = flow.reshape(batch, height, width, 2, 2).transpose(0, 3, 1, 2, 4)
   return flow.reshape(2 * batch, height, width, 2)
-
-
-def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
-  """The published checkpoint's names and where they go.
-
-  Returns:
-    `{torch name: (path, kind, images)}`: `path` is '/'-joined below the
-    parameters of `BiFlowNet`; `kind` says how the array is laid out there,
-    'conv' (OIHW -> HWIO) or 'vector'; `images` are the first input channels of
-    the three-channel images that the layer sees. The published weights expect
-    BGR there, so for RGB variables input channels [i, i + 3) of each i in
-    `images` are reversed.
-  """
-  places = {}
-  for i in range(3):
-    places[f'feat_pyramid.conv_stage1.{2 * i}'] = f'encoder/conv_{i}'
-  for i in range(6):
-    places[f'feat_pyramid.conv_stage2.{2 * i}'] = f'encoder/conv_{3 + i}'
-  for i in range(6):
-    places[f'flow_estimator.conv_layer{i + 1}.0'] = f'estimator/conv_{i}'
-  names = {}
-  for name, path in places.items():
-    images = (0,) if path == 'encoder/conv_0' else ()
-    names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)
-    names[f'{name}.bias'] = (f'{path}/bias', 'vector', ())
-  return names

@@ -18,13 +18,15 @@ import pytest
 import safetensors.numpy
 
 from vidpred_jax import checkpoint, command, convert, params
+from vidpred_jax.convert.dmvfn import torch_names as dmvfn_names
+from vidpred_jax.convert.simvp import torch_names as simvp_names
 from vidpred_jax.models import dmvfn, features, simvp
 
 FILES = pathlib.Path(__file__).parent / 'torch_files'
 
 
 def contents():
-  """What tests/torch_files/make.py saved, in NumPy."""
+  """What tests/convert/torch_files/make.py saved, in NumPy."""
   base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
   shared = np.arange(10, dtype=np.float32)
   return {
@@ -354,7 +356,7 @@ def published():
   flat = params.flatten(shapes['params'])
   rng = np.random.default_rng(0)
   state = {}
-  for name, (path, kind, _) in dmvfn.torch_names().items():
+  for name, (path, kind, _) in dmvfn_names().items():
     shape = flat[path].shape
     array = 0.3 * rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))
     array = array.astype(np.float32)
@@ -458,7 +460,7 @@ def openstl(translator, size=(16, 16)):
     for path, leaf in params.flatten(shapes).items()
   }
   state = {}
-  for name, (path, layout) in simvp.torch_names(flat, translator).items():
+  for name, (path, layout) in simvp_names(flat, translator).items():
     x = flat[path]
     if layout == 'depthwise':
       x = x[:, :, None]
@@ -631,7 +633,7 @@ def run(*arguments):
     [sys.executable, '-m', 'vidpred_jax.convert', *map(str, arguments)],
     capture_output=True,
     text=True,
-    cwd=pathlib.Path(__file__).resolve().parents[1],
+    cwd=pathlib.Path(__file__).resolve().parents[2],
     env=os.environ | {'JAX_PLATFORMS': 'cpu'},
   )
 

@@ -12,6 +12,7 @@ import pytest
 
 from vidpred_jax import checkpoint, convert, params, systems
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.rvd import torch_names, torch_widths
 from vidpred_jax.models import rvd
 from vidpred_jax.ops import diffusion
 
@@ -55,7 +56,7 @@ def published(variables):
   """A `state_dict` in PyTorch's layouts."""
   flat = params.flatten(variables)
   state = buffers()
-  for name, (path, layout) in rvd.torch_names(flat).items():
+  for name, (path, layout) in torch_names(flat).items():
     axes, x = weights.AXES[layout], flat[path]
     if layout == 'plane':
       state[name] = x.reshape(1, -1, 1, 1)
@@ -122,7 +123,7 @@ def test_the_file_tells_its_settings(mode):
     )
     for i, width in enumerate(widths)
   }
-  assert rvd.torch_widths(shapes) == {'channels': 3, **rvd.WIDTHS_64}
+  assert torch_widths(shapes) == {'channels': 3, **rvd.WIDTHS_64}
   assert convert.trained_settings('rvd', {'conv.weight': np.ones(3)}) == {}
   assert convert.trained_settings('dmvfn', state) == {}
 
@@ -179,7 +180,7 @@ def test_the_command_exports_a_system_that_loads(tmp_path):
       '--set', 'sigma=1.0',
     ],
     check=True,
-    cwd=pathlib.Path(__file__).parents[1],
+    cwd=pathlib.Path(__file__).parents[2],
     capture_output=True,
   )  # fmt: skip
   record, got = checkpoint.read(tmp_path / 'out')

@@ -10,7 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from vidpred_jax import convert, torch_file
+from vidpred_jax import convert
+from vidpred_jax.convert import torch_file
 
 FILES = pathlib.Path(__file__).parent / 'torch_files'
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import checkpoint, convert, params, systems
+from vidpred_jax.convert.ebme import torch_names
 from vidpred_jax.models import ebme
 
 SHAPES = jax.eval_shape(
@@ -16,7 +17,7 @@ def random_weights():
   """As published, of random numbers."""
   rng = np.random.default_rng(0)
   flat, weights = params.flatten(SHAPES), {}
-  for name, (path, kind, _) in ebme.torch_names().items():
+  for name, (path, kind, _) in torch_names().items():
     shape = flat[path].shape
     if kind == 'conv':
       height, width, inputs, outputs = shape

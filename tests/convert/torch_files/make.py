@@ -1,6 +1,6 @@
 """Writes the small files that tests/test_convert.py reads; needs PyTorch.
 
-  python tests/torch_files/make.py
+  python tests/convert/torch_files/make.py
 
 They were written once with PyTorch 2.13. `contents` says what is in them.
 """
