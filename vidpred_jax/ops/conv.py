@@ -284,7 +284,7 @@ def depthwise(
   """
   chex.assert_rank([x, kernel], [4, 3])
   chex.assert_shape(kernel, (kernel.shape[0], kernel.shape[0], x.shape[-1]))
-  # The scope's name is known to cost.py, which counts its multiplications.
+  # The scope's name is known to `cost`, which counts its multiplications.
   with jax.named_scope('depthwise'):
     return _depthwise(x, kernel, dilation)
 

@@ -1,8 +1,3 @@
-import json
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +5,7 @@ import pytest
 from jax import lax
 
 from vidpred_jax import cost, runtime, systems
+from vidpred_jax.cost import macs
 from vidpred_jax.ops import conv as ops
 
 
@@ -263,7 +259,7 @@ def test_a_loop_that_is_different_for_each_sample_is_not_run():
 
 def test_of_what_is_for_one_platform_that_of_this_one_counts():
   def fn(x):
-    here = {cost._platform(): lambda y: y @ y}
+    here = {macs._platform(): lambda y: y @ y}
     return lax.platform_dependent(x, **here, default=lambda y: y @ y @ y)
 
   def other(x):
@@ -341,7 +337,7 @@ def test_a_depthwise_convolution_counts_the_same_in_every_form(dilation):
     assert total(written, x, kernel, run=run) == 25 * x.size
   # Neither is the dearest of several, nor that of this platform only.
   equations = jax.make_jaxpr(written)(x, kernel).eqns
-  assert not any(cost._depends(eqn, '') for eqn in equations)
+  assert not any(macs._depends(eqn, '') for eqn in equations)
 
 
 def test_what_cannot_be_seen_is_refused():
@@ -455,44 +451,6 @@ def test_dmvfn_has_the_published_number_of_parameters(published):
   assert sizes['router'] == 11_008 + 297
 
 
-def test_a_measurement_counts_the_route_that_was_taken():
-  frames = systems.Frames((0, 1), (2, 3))
-  settings = dict(
-    frames=frames, scales=(2, 1, 1), widths=(8, 8, 8), router_scale=2
-  )
-  system = systems.make('dmvfn', **settings)
-  video = np.random.default_rng(0).integers(
-    0, 256, (2, 4, 32, 48, 3), dtype=np.uint8
-  )
-  variables = jax.jit(system.init)(runtime.key(0), video)
-  report = cost.measure(
-    system,
-    variables,
-    video,
-    architecture=systems.make('dmvfn', formulation='published', **settings),
-    repeats=2,
-  )
-  json.dumps(report)
-  context = video[:, :2] / np.float32(255)
-  _, details = system.explain(variables, context, jax.random.key(0))
-  used = np.asarray(details['blocks']).sum((0, 1))
-  macs = report['macs']
-  assert 0 < used.sum() < 12
-  for i in range(3):
-    # Two clips and two frames of each, in which the block ran `used` times.
-    name = f'block_{i}'
-    taken = macs['taken']['parts'].get(name, 0)
-    assert taken == macs['full']['parts'][name] * used[i] / 4
-    assert (macs['executed']['parts'].get(name, 0) > 0) == (used[i] > 0)
-  assert macs['taken']['parts']['router'] == macs['full']['parts']['router'] > 0
-  assert macs['taken']['per_frame'] == round(macs['taken']['total'] / 4)
-  assert report['memory']['peak'] >= report['memory']['temporaries'] > 0
-  assert 0 < report['latency']['min_ms'] <= report['latency']['median_ms']
-  assert report['parameters']['total'] == sum(
-    x.size for x in jax.tree.leaves(variables['params'])
-  )
-
-
 # -------------------------------------------------------------------- APR-VFI
 
 
@@ -540,66 +498,3 @@ def test_patches_are_counted_where_they_are_processed():
   )
   for name in ('block_0', 'block_1', 'block_2', 'other'):
     assert full[name] == dense[name] * (24 / 20 if name in names[1:3] else 1)
-
-
-# -------------------------------------------------------------------- command
-
-
-def command(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'vidpred_jax.cost', *arguments],
-    cwd=pathlib.Path(__file__).parents[1],
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-
-
-def test_the_command_prints_json():
-  got = command(
-    '--config=configs/dmvfn.py:smoke',
-    '--config.model.scales=(1,)',
-    '--config.model.widths=(8,)',
-    '--size=32x48',
-    '--route=all',
-    '--repeats=2',
-  )
-  assert got.returncode == 0, got.stderr
-  report = json.loads(got.stdout)
-  assert report['size'] == [32, 48] and report['system'] == 'dmvfn'
-  assert report['machine']['device'] and report['latency']['repeats'] == 2
-  macs = report['macs']
-  assert set(macs['full']['parts']) == {'block_0'}
-  assert macs['taken'] == macs['full']  # --route=all
-  assert macs['executed']['total'] > 0
-
-
-def test_the_command_measures_interpolation():
-  got = command('--config=configs/apr_vfi.py:smoke', '--repeats=2')
-  assert got.returncode == 0, got.stderr
-  macs = json.loads(got.stdout)['macs']
-  assert macs['taken']['total'] <= macs['full']['total']
-  assert macs['full']['parts'].keys() >= {'flow', 'router', 'synthesis'}
-
-
-def test_the_command_measures_grey_clips():
-  got = command('--config=configs/simvp.py:smoke', '--repeats=2')
-  assert got.returncode == 0, got.stderr
-  report = json.loads(got.stdout)
-  assert report['size'] == [32, 32] and report['system'] == 'simvp'
-  assert 'translation' in report['macs']['full']['parts']
-
-
-@pytest.mark.parametrize(
-  'arguments, message',
-  [
-    (['--size=30x48'], 'divisible'),
-    (['--size=large'], 'expected height x width'),
-    (['--route=sometimes'], 'inference_routing'),
-  ],
-)
-def test_the_command_refuses_in_one_line(arguments, message):
-  got = command('--config=configs/dmvfn.py:smoke', *arguments)
-  assert got.returncode == 2
-  assert message in got.stderr.splitlines()[-1]
-  assert 'Traceback' not in got.stderr

@@ -1,4 +1,4 @@
-"""What a prediction costs: parameters, multiply-adds, memory, time.
+"""Counts multiply-adds.
 
 Multiply-adds (MACs, what papers mostly mean by FLOPs) are counted on the
 program itself, the jaxpr, with its dead code removed:
@@ -14,33 +14,18 @@ program itself, the jaxpr, with its dead code removed:
   says, 'at_most_N_times'; with `run=True`, which evaluates the program on the
   arguments given, the branch taken and the rounds made.
 - Of what is written once for each platform, what is for this one.
-
-The command `python -m vidpred_jax.cost --config=FILE.py:variants` measures what
-a configuration describes and prints JSON.
 """
 
 import collections
-import inspect
 import itertools
-import json
-import os
-import pathlib
-import platform
 import re
-import statistics
-import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.extend import core
 from jax.interpreters import partial_eval
-from ml_collections import config_flags
-
-from vidpred_jax import command, runtime
 
 COUNTED_SCOPES = frozenset({'bilinear', 'depthwise'})
 
@@ -106,14 +91,6 @@ def by_part(
     found = [name for name in re.findall(r'\w+', path) if name in sums]
     sums[found[0] if found else 'other'] += macs
   return {part: macs for part, macs in sums.items() if macs}
-
-
-def parameters(variables: Any) -> dict[str, int]:
-  """Number of parameters of each part, of the collection 'params'."""
-  return {
-    name: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(part))
-    for name, part in variables['params'].items()
-  }
 
 
 # ------------------------------------------------------------------ the count
@@ -354,216 +331,3 @@ def _product(sizes) -> int:
   for size in sizes:
     result *= int(size)
   return result
-
-
-# -------------------------------------------------------------------- measure
-
-
-def measure(
-  system,
-  variables: Any,
-  video: np.ndarray,
-  *,
-  key: jax.Array | None = None,
-  architecture=None,
-  repeats: int = 20,
-) -> dict[str, Any]:
-  """Measures `system.predict` on a clip.
-
-  Args:
-    system: what to measure.
-    variables: its variables.
-    video: `[B, T, H, W, C]`, uint8 or float [0, 1]; the context frames are
-      taken from it. Routes depend on what it shows.
-    key: for stochastic systems; `jax.random.key(0)` by default.
-    architecture: the same system in the formulation of its paper, where it
-      has another one.
-    repeats: timed calls, after two to warm up.
-
-  Returns:
-    A dict for JSON. `'macs'` of the whole batch and all target frames are
-    those of the paper's layers: `'full'` with every branch at its dearest and
-    every loop at its longest, `'taken'` on the route taken for this clip, a
-    router included (where patches are taken in chunks, the last chunk counts
-    as a whole one); and `'executed'`, what the program that runs here
-    multiplies on that route, which may be less or, for speed, more. Bytes are
-    the compiled program's.
-  """
-  key = jax.random.key(0) if key is None else key
-  context = jnp.asarray(video)[:, np.array(system.frames.context)]
-  if context.dtype == jnp.uint8:
-    context = context.astype(jnp.float32) / 255
-  variables = jax.device_put(variables)
-  args = (variables, context, key)
-  size = parameters(variables)
-  report = {
-    'batch': context.shape[0],
-    'context_frames': len(system.frames.context),
-    'target_frames': len(system.frames.target),
-    'size': list(context.shape[2:4]),
-    'parameters': {'total': sum(size.values()), 'parts': size},
-    'macs': {},
-  }
-  drawn = system if architecture is None else architecture
-  counts = {
-    'full': count_macs(drawn.predict, *args),
-    'taken': count_macs(drawn.predict, *args, run=True),
-  }
-  counts['executed'] = counts['taken']
-  if architecture is not None:
-    counts['executed'] = count_macs(system.predict, *args, run=True)
-  for name, count in counts.items():
-    report['macs'][name] = {
-      'total': count.total(),
-      'per_frame': round(
-        count.total() / (len(system.frames.target) * len(context))
-      ),
-      'parts': by_part(count, size),
-    }
-  predict = runtime.jit(system.predict, system.cpu_options)
-  compiled = predict.lower(*args).compile()
-  report['memory'] = _memory(compiled)
-  report['latency'] = _latency(compiled, args, repeats)
-  report['machine'] = machine()
-  return report
-
-
-def _memory(compiled) -> dict[str, int]:
-  stats = compiled.memory_analysis()
-  if stats is None:
-    return {}
-  sizes = {
-    'arguments': stats.argument_size_in_bytes,
-    'outputs': stats.output_size_in_bytes,
-    'temporaries': stats.temp_size_in_bytes,
-  }
-  peak = sum(sizes.values()) - stats.alias_size_in_bytes
-  return {'peak': peak, **sizes}
-
-
-def _latency(compiled, args, repeats: int) -> dict[str, Any]:
-  times = []
-  for i in range(repeats + 2):
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*args))
-    if i >= 2:
-      times.append(1e3 * (time.perf_counter() - start))
-  return {
-    'median_ms': round(statistics.median(times), 3),
-    'min_ms': round(min(times), 3),
-    'repeats': repeats,
-  }
-
-
-def machine() -> dict[str, Any]:
-  """The machine that times were taken on."""
-  processor = platform.processor()
-  info = pathlib.Path('/proc/cpuinfo')
-  if info.exists():
-    found = re.search(r'model name\s*:\s*(.+)', info.read_text())
-    processor = found.group(1) if found else processor
-  device = jax.devices()[0]
-  return {
-    'device': device.device_kind,
-    'platform': device.platform,
-    'processor': processor,
-    'cores': os.cpu_count(),
-    'jax': jax.__version__,
-  }
-
-
-# -------------------------------------------------------------------- command
-
-
-def define_flags() -> None:
-  """Defines the flags of this command."""
-  config_flags.DEFINE_config_file(
-    'config', None, 'Configuration file, with variants: FILE.py:a,b'
-  )
-  flags.DEFINE_string('checkpoint', None, 'Weights; random ones without.')
-  flags.DEFINE_string('input', None, 'A video to predict; a made one without.')
-  flags.DEFINE_string('size', None, 'HxW; by default that of the data.')
-  flags.DEFINE_string(
-    'route', None, "Value of the system's setting inference_routing."
-  )
-  flags.DEFINE_integer('batch', 1, 'Clips at once.', lower_bound=1)
-  flags.DEFINE_integer('repeats', 20, 'Timed calls.', lower_bound=1)
-  flags.mark_flags_as_required(['config'])
-
-
-def main(argv) -> None:
-  """Prints what a configuration costs, as JSON."""
-  del argv
-  options = flags.FLAGS
-  runtime.setup()
-  from vidpred_jax import systems
-
-  config = options.config
-  settings = config.model.to_dict()
-  accepted = inspect.signature(systems.SYSTEMS[config.system]).parameters
-  if options.route is not None:
-    if 'inference_routing' not in accepted:
-      raise ValueError(f'{config.system} has no routes, got --route.')
-    settings['inference_routing'] = options.route
-  frames = systems.Frames(
-    tuple(config.eval.frames.context), tuple(config.eval.frames.target)
-  )
-  system = systems.make(config.system, frames=frames, **settings)
-  architecture = None
-  if 'formulation' in accepted:
-    architecture = systems.make(
-      config.system, frames=frames, **settings | {'formulation': 'published'}
-    )
-  video = _clip(options, config, system)
-  if options.checkpoint:
-    from vidpred_jax import checkpoint
-
-    _, variables = checkpoint.load(
-      options.checkpoint, **settings | {'frames': frames}
-    )
-  else:
-    variables = jax.jit(system.init)(runtime.key(0), video)
-  report = {'system': config.system, 'weights': options.checkpoint or 'random'}
-  report |= measure(
-    system,
-    variables,
-    np.repeat(video, options.batch, axis=0),
-    architecture=architecture,
-    repeats=options.repeats,
-  )
-  print(json.dumps(report, indent=2))
-
-
-def _clip(options, config, system) -> np.ndarray:
-  """The clip [1, T, H, W, C] to measure on."""
-  size = options.size or config.data.get('size')
-  if isinstance(size, str):
-    size = re.fullmatch(r'(\d+)x(\d+)', size) and size.split('x')
-  if not size:
-    raise ValueError(
-      f'Got --size={options.size}, and the configuration names none; expected '
-      'height x width such as 256x832.'
-    )
-  height, width = map(int, size)
-  multiple = system.multiple
-  if height % multiple or width % multiple or not height or not width:
-    raise ValueError(
-      f'Got a size of {height}x{width}; this system needs sides divisible by '
-      f'{multiple}.'
-    )
-  length = system.frames.length
-  if options.input:
-    from vidpred_jax import video_io
-
-    size = height, width
-    clip = video_io.read(options.input, count=length, size=size)
-    return clip[None, ..., : system.channels]
-  # Smooth colours that move.
-  t, y, x = np.mgrid[:length, :height, :width].astype(np.float32)
-  waves = [np.sin((x + 2 * t) / 9), np.cos((y - t) / 7), np.sin((x + y) / 17)]
-  waves = [waves[c % 3] for c in range(system.channels)]
-  return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)[None]
-
-
-if __name__ == '__main__':
-  command.run(main, define_flags)
