@@ -56,24 +56,19 @@ ALLOWED = {
     'systems',
     'workdirs',
   ),
-  'tiles': (),
-  'frame_rate': (),
-  'predictor': ('frame_rate', 'runtime', 'systems', 'tiles'),
   'predict': (
     'checkpoint',
     'command',
     'data.files',
     'picture',
-    'predictor',
     'runtime',
     'systems',
-    'tiles',
     'video_io',
   ),
   'cost': ('checkpoint', 'command', 'runtime', 'systems', 'video_io'),
   'simulation': ('command', 'data', 'runtime'),
   'main': ('command', 'train', 'evaluate', 'runtime'),
-  '__init__': ('convert', 'checkpoint', 'predictor', 'systems'),
+  '__init__': ('convert', 'checkpoint', 'predict', 'systems'),
 }
 
 

@@ -51,8 +51,9 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vidpred_jax import command, picture, runtime, tiles, video_io
-from vidpred_jax.predictor import Predictor
+from vidpred_jax import command, picture, runtime, video_io
+from vidpred_jax.predict import tiling
+from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import Frames
 
 __all__ = [
@@ -434,9 +435,9 @@ def define_flags() -> None:
     'set', [], 'A setting of the system, name=value; repeatable.'
   )
   flags.DEFINE_integer(
-    'max_pixels', tiles.MAX_PIXELS, 'Larger frames are cut into tiles.'
+    'max_pixels', tiling.MAX_PIXELS, 'Larger frames are cut into tiles.'
   )
-  flags.DEFINE_integer('tile_overlap', tiles.OVERLAP, 'Of tiles, in pixels.')
+  flags.DEFINE_integer('tile_overlap', tiling.OVERLAP, 'Of tiles, in pixels.')
   flags.DEFINE_float(
     'cut',
     0.5,

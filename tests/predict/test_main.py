@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import checkpoint, predict, runtime, systems, video_io
-from vidpred_jax.predictor import Predictor
+from vidpred_jax import checkpoint, runtime, systems, video_io
+from vidpred_jax.predict import __main__ as predict
+from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems import base
 
 HALF = base.Frames((0, 2), (1,))
@@ -448,7 +449,7 @@ def exported(tmp_path_factory):
 def command(*arguments):
   return subprocess.run(
     [sys.executable, '-m', 'vidpred_jax.predict', *map(str, arguments)],
-    cwd=pathlib.Path(__file__).parents[1],
+    cwd=pathlib.Path(__file__).parents[2],
     capture_output=True,
     text=True,
     timeout=300,

@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vidpred_jax import frame_rate
+from vidpred_jax.predict import frame_rate
 
 
 def image(value, shape=(2, 3, 3)):

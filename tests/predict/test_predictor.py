@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import predictor
+from vidpred_jax.predict import predictor
 from vidpred_jax.systems import base
 
 F = base.Frames

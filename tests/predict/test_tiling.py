@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vidpred_jax import tiles as tiling
+from vidpred_jax.predict import tiling
 
 
 @pytest.mark.parametrize('size', [(1080, 1920), (2160, 3840), (999, 401)])

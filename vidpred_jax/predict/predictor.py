@@ -20,9 +20,9 @@ each equals, up to rounding, a prediction by itself with its own key.
 
 *Size.* H and W are padded at the bottom and right to `system.multiple` with the
 frame's last row and column, and predictions cropped back. Frames of more than
-`max_pixels` are cut into overlapping tiles that are blended (`tiles`). A system
-that decides from the whole picture (a route, a random draw) then decides in
-every tile.
+`max_pixels` are cut into overlapping tiles that are blended (`tiling`). A
+system that decides from the whole picture (a route, a random draw) then decides
+in every tile.
 """
 
 import collections
@@ -35,8 +35,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax import frame_rate, runtime
-from vidpred_jax import tiles as tiling
+from vidpred_jax import runtime
+from vidpred_jax.predict import frame_rate, tiling
 from vidpred_jax.systems import base
 
 
