@@ -32,19 +32,19 @@ ALLOWED = {
     'checkpoint',
   ),
   'workdirs': ('checkpoint',),
-  'report': ('picture', 'video_io'),
-  'scores': ('metrics', 'runtime', 'systems'),
+  'build': ('convert', 'data', 'metrics', 'systems'),
   'evaluate': (
+    'build',
     'checkpoint',
-    'convert',
     'data',
     'metrics',
-    'report',
+    'picture',
     'runtime',
-    'scores',
     'systems',
+    'video_io',
   ),
   'train': (
+    'build',
     'checkpoint',
     'convert',
     'data',
@@ -67,7 +67,7 @@ ALLOWED = {
   ),
   'cost': ('checkpoint', 'command', 'runtime', 'systems', 'video_io'),
   'simulation': ('command', 'data', 'runtime'),
-  'main': ('command', 'train', 'evaluate', 'runtime'),
+  'main': ('build', 'command', 'train', 'evaluate', 'runtime'),
   '__init__': ('convert', 'checkpoint', 'predict', 'systems'),
 }
 

@@ -10,9 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from vidpred_jax import (
+  build,
   checkpoint,
   data,
-  evaluate,
   optim,
   params,
   runtime,
@@ -21,6 +21,7 @@ from vidpred_jax import (
   workdirs,
 )
 from vidpred_jax.data import pipeline
+from vidpred_jax.evaluate import run as evaluation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SETTINGS = {'scales': (2, 1), 'widths': (8, 8)}
@@ -418,9 +419,9 @@ def test_fields_are_read_once_and_described_in_the_export(
 
   for room in (data, pipeline):
     monkeypatch.setattr(room, 'make_source', counted)
-  protocol = evaluate.check(config)
+  protocol = build.check(config)
   assert train.run(config, tmp_path / 'a', protocol)
-  report = evaluate.run(config, tmp_path / 'a', protocol)
+  report = evaluation.run(config, tmp_path / 'a', protocol)
   assert report['clips'] == len(protocol.source)
   assert made == [('test', 6), ('train', 6)]
   described = checkpoint.read_data(tmp_path / 'a' / 'export')

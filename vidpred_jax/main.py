@@ -40,15 +40,16 @@ def main(argv) -> None:
       options.coordinator, options.num_processes, options.process_id
     )
   # After the runtime is set up: importing the rooms allocates.
-  from vidpred_jax import evaluate, train
+  from vidpred_jax import build, train
+  from vidpred_jax.evaluate import run as evaluation
 
   config, workdir, protocol = options.config, options.workdir, None
   if 'eval' in options.mode:
-    protocol = evaluate.check(config)  # not only after hours of training
+    protocol = build.check(config)  # not only after hours of training
   if 'train' in options.mode and not train.run(config, workdir, protocol):
     return  # stopped by a signal, saved
   if 'eval' in options.mode:
-    evaluate.run(config, workdir, protocol)
+    evaluation.run(config, workdir, protocol)
 
 
 if __name__ == '__main__':

@@ -21,10 +21,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
+  build,
   checkpoint,
   convert,
   data,
-  evaluate,
   metrics,
   optim,
   params,
@@ -32,6 +32,7 @@ from vidpred_jax import (
   systems,
   workdirs,
 )
+from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.systems import base
 
 # If one of these is not finite, the run stops and nothing more is saved.
@@ -131,15 +132,13 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
   return jax.tree.map(place, state)
 
 
-def run(
-  config, workdir: str, protocol: evaluate.Protocol | None = None
-) -> bool:
+def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
   """Trains what `config` describes in `workdir`, or goes on where it stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
-    protocol: what `evaluate.check(config)` gave, if it was called.
+    protocol: what `build.check(config)` gave, if it was called.
 
   Returns:
     Whether the run has ended; False after SIGTERM, with its state saved.
@@ -156,7 +155,7 @@ def run(
       f'batch_size is {config.batch_size}, which {mesh.size} devices times '
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
-  system = evaluate.make_system(config, config.frames)
+  system = build.make_system(config, config.frames)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
   best = None
   if config.eval.every and config.eval.best:
@@ -168,7 +167,7 @@ def run(
     name = config.eval.best
     best = name, metrics.METRICS[name].higher_is_better
   if config.eval.every:
-    protocol = protocol or evaluate.check(config)
+    protocol = protocol or build.check(config)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   with saved, workdirs.Sigterm() as stop, workdirs.Log(workdir) as log:
     start = saved.latest_step() or 0
@@ -185,7 +184,7 @@ def run(
       workers=config.workers,
       **settings,
     )
-    described = evaluate.describe(batches.source)
+    described = build.describe(batches.source)
     if jax.process_index() == 0:
       text = json.dumps(described, indent=2) + '\n'
       checkpoint.write_text(workdir / checkpoint.DATA, text)
@@ -235,7 +234,7 @@ def run(
         result = None
         if evaluating:
           weights = {'params': state.ema or state.params, **state.collections}
-          result = evaluate.quick(config, weights, mesh, protocol)
+          result = evaluation.quick(config, weights, mesh, protocol)
           if best and best[0] not in result:
             raise ValueError(
               f'eval.best is {best[0]!r}, which is not defined on frames of '

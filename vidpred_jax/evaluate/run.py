@@ -1,162 +1,23 @@
 """Evaluation as a configuration says: a split, its scores, one file.
 
 `config.eval` names the data, the frames, the metrics and how many samples are
-drawn; `scores` predicts and measures; `report` tells it.
+drawn; `scoring` predicts and measures; `report` tells it.
 """
 
-import functools
 import hashlib
 import importlib.metadata
 import pathlib
 import platform
-from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from vidpred_jax import (
-  checkpoint,
-  convert,
-  data,
-  metrics,
-  report,
-  runtime,
-  scores,
-  systems,
-)
-
-
-def make_system(config, frames) -> systems.System:
-  """The system of a configuration, for other frames if need be."""
-  return systems.make(
-    config.system,
-    frames=systems.Frames(tuple(frames.context), tuple(frames.target)),
-    **config.model.to_dict(),
-  )
-
-
-def protocol_data(config) -> dict:
-  """The data that is evaluated on: `data` with the fields of `eval.data`.
-
-  With a source of its own `eval.data` stands for itself.
-  """
-  own = config.eval.data.to_dict()
-  return own if 'source' in own else config.data.to_dict() | own
-
-
-def describe(source) -> dict:
-  """What the clips of a source are, as `checkpoint.save_system` stores it."""
-  if source.kind != 'field':
-    return {'kind': source.kind}
-  return {
-    'kind': source.kind,
-    'mean': np.asarray(source.mean).tolist(),
-    'std': np.asarray(source.std).tolist(),
-    'units': source.units,
-    'variables': list(source.variables),
-  }
-
-
-def make_measures(config, source) -> dict:
-  """The metrics of `config.eval`; raises ValueError if one cannot be.
-
-  Of fields of several variables there is one for each: `rmse/mean[z500]`.
-  """
-  files = config.eval.lpips
-  measures = {}
-  for name in config.eval.metrics:
-    extra = {}
-    if name.startswith('lpips') and files.backbone and files.heads:
-      extra['variables'] = convert.lpips(files.backbone, files.heads)
-    if name.startswith('fvd') and config.eval.i3d:
-      extra['variables'] = convert.i3d(config.eval.i3d)
-    if name.endswith('/latitude'):
-      if source.kind != 'field' or source.latitudes is None:
-        raise ValueError(
-          f'{name} needs physical fields with latitudes; {source!r} has none.'
-        )
-      extra['latitudes'] = source.latitudes
-    measures[name] = metrics.make(name, **extra)
-  scores.check_kind(_field(source), measures)
-  if source.kind == 'field' and len(source.variables) > 1:
-    # Their units differ: each by itself.
-    measures = {
-      f'{name}[{variable}]': measure._replace(
-        values=functools.partial(_of_channel, measure.values, c)
-      )
-      for name, measure in measures.items()
-      for c, variable in enumerate(source.variables)
-    }
-  return measures
-
-
-def _of_channel(values, channel: int, pred, target):
-  part = slice(channel, channel + 1)
-  return values(pred[..., part], target[..., part])
-
-
-def make_source(config, system, split: str = 'test'):
-  """The split that is evaluated on, or another of the same data."""
-  settings = protocol_data(config)
-  return data.make_source(
-    settings.pop('source'),
-    split=split,
-    num_frames=system.frames.length,
-    **settings,
-  )
-
-
-def mean_frame(source, count: int) -> np.ndarray:
-  """The mean [H, W, C] of all frames of `count` clips, as systems see them.
-
-  Float32 in [0, 1], or normalised as the source's fields are. The clips are
-  spread evenly over the source.
-  """
-  total, clips = 0.0, 0
-  for batch in data.eval_batches(source, batch_size=1, limit=count):
-    video = batch['video'][0]
-    frame = video.mean(0, dtype=np.float64)
-    total = total + (frame / 255 if video.dtype == np.uint8 else frame)
-    clips += 1
-  return np.float32(total / clips)
-
-
-def _field(source):
-  return (source.mean, source.std) if source.kind == 'field' else None
-
-
-class Protocol(NamedTuple):
-  """What `config.eval` describes: made once in a run, for it may read for long.
-
-  Attributes:
-    system: what is evaluated, for the frames of the evaluation.
-    source: the split that is evaluated on.
-    measures: `{name: metrics.Metric or metrics.SetMetric}`.
-    mean_frame: [H, W, C], the mean of some of the training split, or None.
-  """
-
-  system: systems.System
-  source: Any
-  measures: dict[str, Any]
-  mean_frame: np.ndarray | None = None
-
-
-def check(config) -> Protocol:
-  """The protocol of a configuration; raises what would keep it from being."""
-  system = make_system(config, config.eval.frames)
-  source = make_source(config, system)
-  measures = make_measures(config, source)
-  scores.check_samples(system, config.eval.samples, measures)
-  frame = None
-  if config.eval.mean_frame:
-    training = make_source(config, system, 'train')
-    frame = mean_frame(training, config.eval.mean_frame)
-  return Protocol(system, source, measures, frame)
+from vidpred_jax import build, checkpoint, data, runtime, systems
+from vidpred_jax.evaluate import report, scoring
 
 
 def measure(
-  config, variables, mesh, protocol: Protocol, *, limit=None, show=0
-) -> scores.Result:
+  config, variables, mesh, protocol: build.Protocol, *, limit=None, show=0
+) -> scoring.Result:
   """Evaluates variables by `protocol`, which is that of `config`."""
   system, source, measures, mean_frame = protocol
   processes = jax.process_count()
@@ -167,7 +28,7 @@ def measure(
     process_count=processes,
     limit=limit or config.eval.limit or None,
   )
-  result = scores.evaluate(
+  result = scoring.evaluate(
     system,
     variables,
     batches,
@@ -175,7 +36,7 @@ def measure(
     key=jax.random.key(config.eval.seed),
     mesh=mesh,
     show=show,
-    field=_field(source),
+    field=build.field(source),
     samples=config.eval.samples,
     at_once=config.eval.samples_at_once or None,
     mean_frame=mean_frame,
@@ -183,14 +44,16 @@ def measure(
   return result._replace(data=repr(source))
 
 
-def quick(config, variables, mesh, protocol: Protocol) -> dict[str, float]:
+def quick(
+  config, variables, mesh, protocol: build.Protocol
+) -> dict[str, float]:
   """Mean of each metric on some clips of the split, while training."""
   limit = config.eval.quick_limit
   result = measure(config, variables, mesh, protocol, limit=limit)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
-def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
+def run(config, workdir: str, protocol: build.Protocol | None = None) -> dict:
   """Evaluates the weights in `workdir`; writes `results.json` and pictures.
 
   Where `workdir` holds no weights, those of `config.init_from` are taken.
@@ -198,7 +61,7 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
   Args:
     config: the configuration.
     workdir: the run's folder.
-    protocol: what `check(config)` gave, if it was called.
+    protocol: what `build.check(config)` gave, if it was called.
 
   Returns:
     What was written to `results.json`.
@@ -218,13 +81,13 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
     )
   frames = config.eval.frames
   variables = checkpoint.fitted(
-    source, record, make_system(config, frames), variables
+    source, record, build.make_system(config, frames), variables
   )
   mesh = runtime.mesh()
   variables = jax.device_put(variables, runtime.replicated(mesh))
-  protocol = protocol or check(config)
+  protocol = protocol or build.check(config)
   result = measure(config, variables, mesh, protocol, show=config.eval.show)
-  settings = protocol_data(config)
+  settings = build.protocol_data(config)
   told = {
     'system': config.system,
     'checkpoint': record['sha256'],
@@ -260,7 +123,7 @@ def run(config, workdir: str, protocol: Protocol | None = None) -> dict:
   return told
 
 
-def table(result: scores.Result, frames: systems.Frames) -> str:
+def table(result: scoring.Result, frames: systems.Frames) -> str:
   """The result as text: values, use of blocks, what could not be measured."""
   lines = [report.table(result.values, frames.context, frames.target)]
   if result.blocks:
@@ -300,7 +163,7 @@ def _versions() -> dict[str, str]:
   return {'python': platform.python_version(), 'device': device, **found}
 
 
-def _show(result: scores.Result, config, workdir: pathlib.Path) -> list[str]:
+def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:
   """Writes the kept clips as one picture and one film, and rank histograms."""
   frames, shown = config.eval.frames, result.shown
   clips = []

@@ -1,6 +1,6 @@
 """What an evaluation is told as: JSON, a table, pictures and a film.
 
-`values` is what `scores.Result.values` holds: `{source: {metric: {'per_frame':
+`values` is what `scoring.Result.values` holds: `{source: {metric: {'per_frame':
 [N], 'cumulative': [N], 'mean': x, ...}}}`; a metric of sets of videos has no
 frames. Clips are dicts of NumPy arrays without a batch axis.
 """

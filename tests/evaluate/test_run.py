@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vidpred_jax import data, evaluate, runtime, systems
+from vidpred_jax import build, data, runtime, systems
+from vidpred_jax.evaluate import run as evaluation
 
 FRAMES = systems.Frames((0, 1), (2, 3, 4))
 
@@ -32,7 +33,7 @@ VARIABLES = {'params': {'size': jnp.float32(0.1)}}
 def config(monkeypatch):
   """A small protocol of photographs in motion, for `drawing`."""
   monkeypatch.setattr(
-    evaluate, 'make_system', lambda config, frames: drawing(FRAMES)
+    build, 'make_system', lambda config, frames: drawing(FRAMES)
   )
   return ConfigDict(
     {
@@ -66,15 +67,15 @@ def workdir(monkeypatch, tmp_path):
   """The folder of a run of `drawing`."""
   record = {'system': 'drawing', 'sha256': 'abc'}
   monkeypatch.setattr(
-    evaluate.checkpoint, 'read', lambda path: (record, VARIABLES)
+    evaluation.checkpoint, 'read', lambda path: (record, VARIABLES)
   )
-  monkeypatch.setattr(evaluate.checkpoint, 'fitted', lambda *args: VARIABLES)
+  monkeypatch.setattr(evaluation.checkpoint, 'fitted', lambda *args: VARIABLES)
   (tmp_path / 'export').mkdir()
   return tmp_path
 
 
 def test_a_forecast_by_samples_is_written_and_shown(config, workdir):
-  told = evaluate.run(config, workdir)
+  told = evaluation.run(config, workdir)
   found = json.loads((workdir / 'results.json').read_text())
   assert found['protocol']['samples'] == 4 and found['clips'] == 5
   assert found['protocol']['mean_frame_of_clips'] == 3
@@ -88,7 +89,7 @@ def test_a_forecast_by_samples_is_written_and_shown(config, workdir):
 
 
 def test_weights_of_metrics_are_told_by_their_content(config, workdir):
-  protocol = evaluate.check(config)._replace(measures={})
+  protocol = build.check(config)._replace(measures={})
   for name in ('i3d', 'alex', 'heads'):
     (workdir / f'{name}.pt').write_text(name)
   config.eval.i3d = str(workdir / 'i3d.pt')
@@ -108,13 +109,13 @@ def test_weights_of_metrics_are_told_by_their_content(config, workdir):
     (('lpips/alex_best', 'fvd/i3d400'), {'lpips': lpips, 'fvd': fvd}),
   ):
     config.eval.metrics = names
-    evaluate.run(config, workdir, protocol)
+    evaluation.run(config, workdir, protocol)
     found = json.loads((workdir / 'results.json').read_text())
     assert found['protocol']['metric_weights'] == expected
 
 
 def test_the_mean_frame_is_that_of_training_clips(config):
-  protocol = evaluate.check(config)
+  protocol = build.check(config)
   training = data.make_source(
     'photos', split='train', num_frames=5, size=(16, 16)
   )
@@ -124,15 +125,15 @@ def test_the_mean_frame_is_that_of_training_clips(config):
   assert protocol.mean_frame.shape == (16, 16, 3)
   np.testing.assert_allclose(protocol.mean_frame, expected, rtol=1e-5)
   config.eval.mean_frame = 0
-  assert evaluate.check(config).mean_frame is None
+  assert build.check(config).mean_frame is None
 
 
 def test_metrics_that_need_more_samples_are_refused_before_training(config):
   config.eval.samples = 1
-  evaluate.check(config)
+  build.check(config)
   config.eval.metrics = ('crps/fair',)
   with pytest.raises(ValueError, match='crps/fair needs 2 samples'):
-    evaluate.check(config)
+    build.check(config)
 
 
 def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
@@ -140,18 +141,18 @@ def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
   with pytest.raises(
     ValueError, match='fvd/i3d400 needs variables=convert.i3d'
   ):
-    evaluate.check(config)
+    build.check(config)
   config.eval.i3d = 'i3d.pt'
   monkeypatch.setattr(
-    evaluate.convert, 'i3d', lambda path: {'Conv3d_1a_7x7': path}
+    build.convert, 'i3d', lambda path: {'Conv3d_1a_7x7': path}
   )
   with pytest.raises(ValueError, match='9 frames or more, these have 3'):
-    evaluate.check(config)
+    build.check(config)
 
 
 def test_quick_evaluation_gives_means(config):
-  protocol = evaluate.check(config)
-  found = evaluate.quick(config, VARIABLES, runtime.mesh(), protocol)
+  protocol = build.check(config)
+  found = evaluation.quick(config, VARIABLES, runtime.mesh(), protocol)
   assert list(found) == list(config.eval.metrics)
   assert all(np.isfinite(list(found.values())))
 
@@ -163,7 +164,7 @@ def test_variables_of_a_field_are_measured_one_by_one():
 
   protocol = {'metrics': ('mae/mean',), 'lpips': {'backbone': '', 'heads': ''}}
   config = ConfigDict({'eval': protocol})
-  measures = evaluate.make_measures(config, Source())
+  measures = build.make_measures(config, Source())
   assert list(measures) == ['mae/mean[t2m]', 'mae/mean[z500]']
   pred = jnp.zeros((1, 2, 4, 4, 2))
   target = pred + jnp.array([1.0, 50.0]).reshape(1, 1, 1, 1, 2)
@@ -171,4 +172,4 @@ def test_variables_of_a_field_are_measured_one_by_one():
     np.testing.assert_allclose(measure.values(pred, target), expected)
   config.eval.metrics = ('rmse/latitude',)
   with pytest.raises(ValueError, match='needs physical fields with latitudes'):
-    evaluate.make_measures(config, Source())
+    build.make_measures(config, Source())

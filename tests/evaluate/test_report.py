@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from vidpred_jax import picture, report, video_io
+from vidpred_jax import picture, video_io
+from vidpred_jax.evaluate import report
 
 
 def of_one(name, numbers, mean):

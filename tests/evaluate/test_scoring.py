@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import data, metrics, runtime, scores, systems
+from vidpred_jax import data, metrics, runtime, systems
+from vidpred_jax.evaluate import scoring
 from vidpred_jax.systems import base
 
 FRAMES = systems.Frames((0, 1), (2, 3, 4))
@@ -49,7 +50,7 @@ def measured(*names):
 
 def run(video, size, mesh=None, names=('psnr/float', 'rmse/mean'), **kwargs):
   system = toy()
-  return scores.evaluate(
+  return scoring.evaluate(
     system,
     {'params': {'fade': jnp.float32(2)}},
     batches(video, size),
@@ -118,7 +119,7 @@ def test_batch_norm_and_fields_on_any_number_of_devices(tmp_path):
   def values(size, devices):
     found = list(data.eval_batches(source, batch_size=size))
     assert not found[-1]['valid'].all()
-    result = scores.evaluate(
+    result = scoring.evaluate(
       system,
       variables,
       found,
@@ -166,11 +167,11 @@ def test_shown_clips_are_the_first_ones():
 def test_between_frames_the_average_is_a_baseline_too():
   frames = systems.Frames((0, 4), (1, 2, 3))
   context = jnp.stack([jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1))], axis=1)
-  found = scores.baselines(frames, context)
+  found = scoring.baselines(frames, context)
   np.testing.assert_allclose(
     found['average'][0, :, 0, 0, 0], [0.25, 0.5, 0.75], rtol=1e-6
   )
-  assert set(scores.baselines(FRAMES, context)) == {'copy_last'}
+  assert set(scoring.baselines(FRAMES, context)) == {'copy_last'}
 
 
 def test_frames_are_taken_by_index():
@@ -199,7 +200,7 @@ def test_image_metrics_refuse_physical_fields():
 def test_field_metrics_refuse_images():
   measure = metrics.METRICS['mae/mean']._replace(kind='field')
   with pytest.raises(ValueError, match='some/field.*these clips are images'):
-    scores.evaluate(
+    scoring.evaluate(
       toy(), {}, [], {'some/field': measure}, key=jax.random.key(0)
     )
 
@@ -243,7 +244,7 @@ ENSEMBLE = (
 
 
 def drawn(video, size=4, devices=1, names=ENSEMBLE, system=None, **kwargs):
-  return scores.evaluate(
+  return scoring.evaluate(
     system or drawing(),
     DRAWN,
     batches(video, size),
@@ -418,7 +419,7 @@ def of_colours(context):
 @pytest.mark.parametrize('context', [False, True])
 def test_sets_are_those_of_all_clips_and_samples(context):
   video = clips(7, side=12, seed=4)
-  result = scores.evaluate(
+  result = scoring.evaluate(
     drawing(),
     DRAWN,
     batches(video, 3),
@@ -452,6 +453,6 @@ def test_sets_are_those_of_all_clips_and_samples(context):
 def test_videos_too_short_for_a_set_are_refused():
   long = of_colours(True)._replace(minimum_frames=6)
   with pytest.raises(ValueError, match='colours needs.*6 frames.*have 5'):
-    scores.evaluate(
+    scoring.evaluate(
       drawing(), DRAWN, [], {'colours': long}, key=jax.random.key(0)
     )
