@@ -35,9 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vidpred_jax import cost, runtime, systems, train
+from vidpred_jax import cost, runtime, systems
 from vidpred_jax.models import apr_vfi, dmvfn, ebme, rvd
 from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
+from vidpred_jax.train import loop
 
 SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
 
@@ -188,8 +189,8 @@ def training(repeats, crop=224, batch=2):
     )
     params = runtime.jit(system.init)(runtime.key(0), video)['params']
     rule = optax.adamw(1e-4)
-    state = train.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
-    step = runtime.jit(train.make_train_step(system, rule))
+    state = loop.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
+    step = runtime.jit(loop.make_train_step(system, rule))
     calls[formulation] = lambda step=step, state=state: step(
       state, video, jax.random.key(0)
     )[1]
@@ -221,10 +222,10 @@ def simvp(repeats, train_too):
   if train_too:
     params = variables.pop('params')
     rule = optax.adam(1e-3)
-    state = train.TrainState(
+    state = loop.TrainState(
       jnp.int32(0), params, variables, rule.init(params), {}
     )
-    step = jit(train.make_train_step(system, rule))
+    step = jit(loop.make_train_step(system, rule))
     calls = {
       ('training step', b): functools.partial(step, state, video[:b], key)
       for b in (4, 16)

@@ -21,7 +21,6 @@ ALLOWED = {
   'losses': ('ops',),
   'metrics': ('ops', 'models.features'),
   'systems': ('ops', 'models', 'losses'),
-  'optim': ('params',),
   'checkpoint': ('params', 'systems'),
   'convert': (
     'command',
@@ -31,7 +30,6 @@ ALLOWED = {
     'models',
     'checkpoint',
   ),
-  'workdirs': ('checkpoint',),
   'build': ('convert', 'data', 'metrics', 'systems'),
   'evaluate': (
     'build',
@@ -50,11 +48,9 @@ ALLOWED = {
     'data',
     'evaluate',
     'metrics',
-    'optim',
     'params',
     'runtime',
     'systems',
-    'workdirs',
   ),
   'predict': (
     'checkpoint',

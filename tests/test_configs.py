@@ -4,8 +4,9 @@ import pathlib
 
 import pytest
 
-from vidpred_jax import build, data, metrics, optim
+from vidpred_jax import build, data, metrics
 from vidpred_jax.data import vortices
+from vidpred_jax.train import optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.py'))

@@ -40,13 +40,14 @@ def main(argv) -> None:
       options.coordinator, options.num_processes, options.process_id
     )
   # After the runtime is set up: importing the rooms allocates.
-  from vidpred_jax import build, train
+  from vidpred_jax import build
   from vidpred_jax.evaluate import run as evaluation
+  from vidpred_jax.train import loop
 
   config, workdir, protocol = options.config, options.workdir, None
   if 'eval' in options.mode:
     protocol = build.check(config)  # not only after hours of training
-  if 'train' in options.mode and not train.run(config, workdir, protocol):
+  if 'train' in options.mode and not loop.run(config, workdir, protocol):
     return  # stopped by a signal, saved
   if 'eval' in options.mode:
     evaluation.run(config, workdir, protocol)

@@ -13,17 +13,16 @@ from vidpred_jax import (
   build,
   checkpoint,
   data,
-  optim,
   params,
   runtime,
   systems,
-  train,
-  workdirs,
 )
 from vidpred_jax.data import pipeline
 from vidpred_jax.evaluate import run as evaluation
+from vidpred_jax.train import loop, optim
+from vidpred_jax.train import workdir as folder
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SETTINGS = {'scales': (2, 1), 'widths': (8, 8)}
 FRAMES = systems.Frames((0, 1), (2,))
 
@@ -50,7 +49,7 @@ def setup(rule, ema=None):
   system = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
   video = jax.random.uniform(jax.random.key(5), (8, 3, 32, 32, 3))
   variables = jax.jit(system.init)(runtime.key(0), video)
-  state = train.TrainState(
+  state = loop.TrainState(
     jnp.int32(0),
     variables['params'],
     {},
@@ -80,10 +79,10 @@ def test_accumulated_micro_batches_are_one_batch():
   state = state._replace(
     params={k: v for k, v in state.params.items() if k != 'router'}
   )
-  whole, values = jax.jit(train.make_train_step(system, rule))(
+  whole, values = jax.jit(loop.make_train_step(system, rule))(
     state, video, jax.random.key(0)
   )
-  parts, others = jax.jit(train.make_train_step(system, rule, accumulate=4))(
+  parts, others = jax.jit(loop.make_train_step(system, rule, accumulate=4))(
     state, video, jax.random.key(0)
   )
   close(whole.params, parts.params, atol=1e-6)
@@ -95,7 +94,7 @@ def test_images_may_be_uint8():
   rule = optax.sgd(0.1)
   system, state, video = setup(rule)
   video = jnp.round(video * 255).astype(jnp.uint8)
-  step = jax.jit(train.make_train_step(system, rule))
+  step = jax.jit(loop.make_train_step(system, rule))
   _, a = step(state, video, jax.random.key(0))
   _, b = step(state, video.astype(jnp.float32) / 255, jax.random.key(0))
   close(a['loss'], b['loss'], rtol=1e-6)
@@ -105,7 +104,7 @@ def test_ema_follows_the_parameters():
   rule = optax.sgd(0.1)
   system, state, video = setup(rule, ema=True)
   ema = {'decay': 0.75, 'every': 1, 'start': 0}
-  step = jax.jit(train.make_train_step(system, rule, ema=ema))
+  step = jax.jit(loop.make_train_step(system, rule, ema=ema))
   new, _ = step(state, video, jax.random.key(0))
   expected = jax.tree.map(
     lambda old, new: 0.75 * old + 0.25 * new, state.params, new.params
@@ -116,7 +115,7 @@ def test_ema_follows_the_parameters():
 def test_the_key_of_a_step_is_a_function_of_the_step():
   rule = optax.sgd(0.0)
   system, state, video = setup(rule)
-  step = jax.jit(train.make_train_step(system, rule))
+  step = jax.jit(loop.make_train_step(system, rule))
   later = state._replace(step=jnp.int32(11))
   losses = [
     float(step(s, video, jax.random.key(0))[1]['loss'])
@@ -132,11 +131,11 @@ def test_eight_devices_train_like_one(shard_params):
   # Adam's first step is the sign of the gradient: compare after SGD instead.
   rule = optax.sgd(0.1)
   state = state._replace(opt_state=rule.init(state.params))
-  step = train.make_train_step(system, rule)
+  step = loop.make_train_step(system, rule)
   results = []
   for devices in (jax.devices()[:1], jax.devices()):
     mesh = runtime.mesh(devices)
-    places = train.shardings(state, mesh, shard_params=shard_params)
+    places = loop.shardings(state, mesh, shard_params=shard_params)
     placed = jax.device_put(state, places)
     clip = jax.device_put(video, runtime.batch_sharding(mesh))
     new, values = jax.jit(step)(placed, clip, jax.random.key(0))
@@ -146,16 +145,14 @@ def test_eight_devices_train_like_one(shard_params):
 
 def test_shard_params_really_splits_the_large_arrays():
   mesh = runtime.mesh()
-  state = train.TrainState(
+  state = loop.TrainState(
     jnp.int32(0),
     {'kernel': jnp.zeros((3, 3, 64, 24)), 'bias': jnp.zeros((24,))},
     {},
     (),
     {},
   )
-  placed = jax.device_put(
-    state, train.shardings(state, mesh, shard_params=True)
-  )
+  placed = jax.device_put(state, loop.shardings(state, mesh, shard_params=True))
   kernel = placed.params['kernel'].addressable_shards[0].data
   assert kernel.shape == (3, 3, 8, 24)
   assert placed.params['bias'].addressable_shards[0].data.shape == (24,)
@@ -168,7 +165,7 @@ def test_shard_params_really_splits_the_large_arrays():
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run') / 'a'
   config = tiny_config(steps=4, checkpoint_every=2, log_every=1)
-  assert train.run(config, workdir)
+  assert loop.run(config, workdir)
   return config, workdir
 
 
@@ -199,7 +196,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
   finished, tmp_path, monkeypatch
 ):
   config, workdir = finished
-  original = train.checkpoint.save
+  original = loop.checkpoint.save
 
   def save_then_die(saved, step, *args, **kwargs):
     original(saved, step, *args, **kwargs)
@@ -207,13 +204,13 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
       raise RuntimeError('the plug was pulled')
 
   with monkeypatch.context() as patch:
-    patch.setattr(train.checkpoint, 'save', save_then_die)
+    patch.setattr(loop.checkpoint, 'save', save_then_die)
     with pytest.raises(RuntimeError, match='pulled'):
-      train.run(config, tmp_path / 'b')
+      loop.run(config, tmp_path / 'b')
   assert not (tmp_path / 'b' / 'export').exists()
   before, _ = checkpoint.load(tmp_path / 'b')  # an unfinished run loads too
   assert before.frames == ((0, 1), (2, 3))
-  assert train.run(config, tmp_path / 'b')
+  assert loop.run(config, tmp_path / 'b')
   _, a = checkpoint.read(workdir)
   _, b = checkpoint.read(tmp_path / 'b')
   jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -227,7 +224,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 def test_a_finished_run_does_not_train_again(finished):
   config, workdir = finished
   before = (workdir / 'metrics.jsonl').read_text()
-  assert train.run(config, workdir)
+  assert loop.run(config, workdir)
   assert (workdir / 'metrics.jsonl').read_text() == before
 
 
@@ -235,7 +232,7 @@ def test_the_workdir_of_another_run_is_refused_and_untouched(finished):
   _, workdir = finished
   before = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob('*'))
   with pytest.raises(ValueError, match='another run.*seed: 0 there, 1 asked'):
-    train.run(tiny_config(steps=4, seed=1), workdir)
+    loop.run(tiny_config(steps=4, seed=1), workdir)
   after = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob('*'))
   assert before == after
 
@@ -243,7 +240,7 @@ def test_the_workdir_of_another_run_is_refused_and_untouched(finished):
 def test_a_workdir_full_of_other_things_is_refused(tmp_path):
   (tmp_path / 'thesis.txt').write_text('dear')
   with pytest.raises(ValueError, match='not empty'):
-    train.run(tiny_config(), tmp_path)
+    loop.run(tiny_config(), tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
@@ -266,9 +263,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
       lambda p: (jnp.int32(0), rule.init(p)), poisoned
     )
 
-  monkeypatch.setattr(train.optim, 'make', exploding)
+  monkeypatch.setattr(loop.optim, 'make', exploding)
   with pytest.raises(ValueError, match='Step 5: update_norm is nan'):
-    train.run(config, tmp_path / 'a')
+    loop.run(config, tmp_path / 'a')
   with checkpoint.manager(tmp_path / 'a', read_only=True) as saved:
     assert saved.latest_step() == 4
   _, variables = checkpoint.read(tmp_path / 'a')
@@ -278,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
   with pytest.raises(ValueError, match='batch_size is 12, which 8 devices'):
-    train.run(tiny_config(batch_size=12), tmp_path / 'a')
+    loop.run(tiny_config(batch_size=12), tmp_path / 'a')
 
 
 def test_frozen_parts_and_init_from(finished, tmp_path):
@@ -293,7 +290,7 @@ def test_frozen_parts_and_init_from(finished, tmp_path):
       'optim.frozen': ('block_0/.*',),
     }
   )
-  assert train.run(config, tmp_path / 'a')
+  assert loop.run(config, tmp_path / 'a')
   _, first = checkpoint.read(workdir)
   _, second = checkpoint.read(tmp_path / 'a')
   a, b = params.flatten(first['params']), params.flatten(second['params'])
@@ -306,9 +303,9 @@ def test_batch_statistics_come_along_with_init_from(tmp_path):
   config.update_from_flattened_dict(
     {'steps': 1, 'schedule.name': 'constant', 'schedule.peak': 1e-9}
   )
-  assert train.run(config, tmp_path / 'a')
+  assert loop.run(config, tmp_path / 'a')
   config.init_from = str(tmp_path / 'a')
-  assert train.run(config, tmp_path / 'b')
+  assert loop.run(config, tmp_path / 'b')
   first, second = (
     params.flatten(checkpoint.read(tmp_path / x)[1]['batch_stats'])
     for x in 'ab'
@@ -334,7 +331,7 @@ def test_the_best_checkpoint_is_exported(tmp_path):
       'schedule.peak': 0.05,
     }
   )
-  assert train.run(config, tmp_path / 'a')
+  assert loop.run(config, tmp_path / 'a')
   lines = (tmp_path / 'a' / 'metrics.jsonl').read_text().splitlines()
   found = {
     x['step']: x['psnr/float']
@@ -356,14 +353,14 @@ def test_the_best_checkpoint_is_exported(tmp_path):
 
 def test_a_failed_first_try_does_not_own_the_workdir(tmp_path):
   with pytest.raises(ValueError, match='batch_size'):
-    train.run(tiny_config(batch_size=12), tmp_path / 'a')
-  assert train.run(
+    loop.run(tiny_config(batch_size=12), tmp_path / 'a')
+  assert loop.run(
     tiny_config(steps=2, **{'schedule.warmup': 0}), tmp_path / 'a'
   )
 
 
 def test_a_log_line_cut_by_a_crash_does_not_stop_the_next_try(tmp_path):
-  log = workdirs.Log(tmp_path)
+  log = folder.Log(tmp_path)
   (tmp_path / 'metrics.jsonl').write_text(
     '{"step": 1, "loss": 2.0}\n{"step": 2, "lo'
   )
@@ -376,12 +373,12 @@ def test_a_log_line_cut_by_a_crash_does_not_stop_the_next_try(tmp_path):
 
 def test_frozen_nets_of_the_loss_are_not_exported(tmp_path, monkeypatch):
   monkeypatch.setitem(
-    train.convert.FEATURES, 'vgg', lambda path: {'w': np.ones(3, np.float32)}
+    loop.convert.FEATURES, 'vgg', lambda path: {'w': np.ones(3, np.float32)}
   )
   config = tiny_config(
     **{'steps': 2, 'schedule.warmup': 0, 'features.vgg': 'vgg19.pth'}
   )
-  assert train.run(config, tmp_path / 'a')
+  assert loop.run(config, tmp_path / 'a')
   _, variables = checkpoint.load(tmp_path / 'a')
   assert set(variables) == {'params'}
   (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
@@ -420,7 +417,7 @@ def test_fields_are_read_once_and_described_in_the_export(
   for room in (data, pipeline):
     monkeypatch.setattr(room, 'make_source', counted)
   protocol = build.check(config)
-  assert train.run(config, tmp_path / 'a', protocol)
+  assert loop.run(config, tmp_path / 'a', protocol)
   report = evaluation.run(config, tmp_path / 'a', protocol)
   assert report['clips'] == len(protocol.source)
   assert made == [('test', 6), ('train', 6)]

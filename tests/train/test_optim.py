@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from vidpred_jax import optim
+from vidpred_jax.train import optim
 
 PARAMS = {
   'a': {'kernel': jnp.ones((3,)), 'bias': jnp.ones(())},

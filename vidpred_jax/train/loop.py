@@ -26,14 +26,14 @@ from vidpred_jax import (
   convert,
   data,
   metrics,
-  optim,
   params,
   runtime,
   systems,
-  workdirs,
 )
 from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.systems import base
+from vidpred_jax.train import optim
+from vidpred_jax.train import workdir as folder
 
 # If one of these is not finite, the run stops and nothing more is saved.
 _WATCHED = ('loss', 'grad_norm', 'update_norm')
@@ -148,7 +148,7 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
       another run, or if the loss is no longer finite.
   """
   workdir = pathlib.Path(workdir)
-  workdirs.claim(workdir, config)
+  folder.claim(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
     raise ValueError(
@@ -169,7 +169,7 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
   if config.eval.every:
     protocol = protocol or build.check(config)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
-  with saved, workdirs.Sigterm() as stop, workdirs.Log(workdir) as log:
+  with saved, folder.Sigterm() as stop, folder.Log(workdir) as log:
     start = saved.latest_step() or 0
     log.start(start)
     settings = config.data.to_dict() | config.augment.to_dict()
