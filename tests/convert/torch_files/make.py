@@ -1,4 +1,4 @@
-"""Writes the small files that tests/test_convert.py reads; needs PyTorch.
+"""Writes the small files that test_convert.py reads; needs PyTorch.
 
   python tests/convert/torch_files/make.py
 
