@@ -493,8 +493,8 @@ def _flow(
     float32 [P, H, W, 2], NaN where there is none.
   """
   _, num_layers, height, width = alphas.shape
-  x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-  here = np.stack([x, y, np.ones_like(x)], -1)
+  x = np.arange(width, dtype=np.float32)[None, :, None] + 0.5
+  y = np.arange(height, dtype=np.float32)[:, None, None] + 0.5
   order = np.arange(num_layers)[:, None, None]
   # The layer on top at each pixel, and -1 where two layers mix.
   tops = np.where(alphas > 0.5, order, 0).max(1)
@@ -504,18 +504,18 @@ def _flow(
   flow = np.full((len(pairs), height, width, 2), np.nan, np.float32)
   for p, (of, into) in enumerate(pairs):
     for k, layer in enumerate(layers):
-      there, here_map = layer.maps[into], layer.maps[of]
-      back = np.linalg.solve(
-        there[:, :2], here_map - [[0, 0, 1]] * there[:, 2:]
-      )
-      place = here @ back.T
+      there, here = layer.maps[into], layer.maps[of]
+      back = np.linalg.solve(there[:, :2], here - [[0, 0, 1]] * there[:, 2:])
+      across, down, shift = back.T.astype(np.float32)
+      place = across * x + down * y + shift
       # All four pixels that bilinear sampling reads must show this layer.
-      corner = np.floor(place - 0.5).astype(int)
+      corner = np.floor(place - 0.5).astype(np.int32)
       seen = ((corner >= 0) & (corner < (width - 1, height - 1))).all(-1)
       seen &= pure[of] == k
       i = np.clip(corner[..., 1], 0, height - 2)
       j = np.clip(corner[..., 0], 0, width - 2)
       for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
         seen &= pure[into, i + di, j + dj] == k
-      flow[p][seen] = (place - here[..., :2])[seen]
+      away = (across - [1, 0]) * x + (down - [0, 1]) * y + shift
+      flow[p][seen] = away[seen]
   return flow
