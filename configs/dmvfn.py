@@ -103,6 +103,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.log_every = 100  # steps
   config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
+  config.export_dtype = 'float32'  # of the weights in export/; or float16
 
   # Evaluation.
   config.eval = ConfigDict()  # the protocol
@@ -285,6 +286,7 @@ def _film1(config):
   config.schedule.warmup = 200
   config.optim.clip_norm = 1.0
   config.ema.update({'decay': 0.999, 'start': 1000})
+  config.export_dtype = 'float16'
   config.log_every = 100
   config.checkpoint_every = 250
   config.eval.frames.context = (0, 1)

@@ -19,6 +19,7 @@ FLOORS = (
     'picture': (),
     'command': (),
     'runtime': (),
+    'zoo': (),
   },
   {'models': ('ops',), 'data': ('video_io',)},
   {
@@ -28,7 +29,7 @@ FLOORS = (
   },
   {'systems': ('ops', 'models', 'losses')},
   {
-    'checkpoint': ('params', 'systems'),
+    'checkpoint': ('params', 'systems', 'zoo'),
     'convert': ('ops', 'params', 'models', 'systems'),
     'cost': ('runtime',),
   },
@@ -79,7 +80,7 @@ FLOORS = (
       'systems',
       'video_io',
     ),
-    '__init__': ('checkpoint', 'predict', 'systems'),
+    '__init__': ('checkpoint', 'predict', 'systems', 'zoo'),
   },
   {'main': ('build', 'command', 'evaluate', 'runtime', 'train')},
 )

@@ -345,6 +345,7 @@ def _export(config, workdir, saved, state, best, described) -> None:
       frames=systems.Frames(**config.eval.frames.to_dict()),
       variables=variables,
       data=described,
+      dtype=config.export_dtype,
       overwrite=True,
     )
   if jax.process_count() > 1:
