@@ -100,7 +100,7 @@ def get_config(variants: str = '') -> ConfigDict:
   # Data. `data` goes to the source in training and evaluation.
   config.data = ConfigDict()  # arguments of the source
   config.data.source = 'frames'  # one of data.SOURCES
-  config.data.dataset = 'vimeo90k'  # one of data/protocols.py
+  config.data.dataset = 'vimeo90k'  # one of data/published
   config.data.root = 'data/vimeo90k'  # where it lies
   config.data.size = (256, 448)  # H, W; None: as on disk
   config.augment = ConfigDict()  # in training only
@@ -238,7 +238,7 @@ def _between(factor):
 
 
 def _published(name, size):
-  """The fields of `data` for one of data/protocols.py."""
+  """The fields of `data` for one of data/published."""
   return ConfigDict(
     {
       'source': 'frames',
@@ -269,7 +269,7 @@ def _x4k(config):
 
 
 def _on(name, size=None, root=None, last=2, metrics=None):
-  """Evaluates on one of data/protocols.py, frames 0 and `last` being seen."""
+  """Evaluates on one of data/published, frames 0 and `last` being seen."""
 
   def apply(config):
     config.eval.data = _published(name, size)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax import convert, losses, runtime
+from vidpred_jax.convert.dmvfn import torch_names
 from vidpred_jax.models import dmvfn
 from vidpred_jax.ops import routing
 
@@ -110,7 +111,7 @@ def gradient_errors(path, variables, formulation):
     'linear': (1, 0),
     'vector': (0,),
   }
-  for name, (place, kind, _) in dmvfn.torch_names().items():
+  for name, (place, kind, _) in torch_names().items():
     if f'grad/{name}' not in case:
       continue
     ours = gradients['params']

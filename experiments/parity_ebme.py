@@ -18,7 +18,7 @@ import numpy as np
 
 from vidpred_jax import convert, runtime
 from vidpred_jax.models import ebme
-from vidpred_jax.ops import correlation, warp
+from vidpred_jax.ops import correlation, splat
 
 
 def to_nhwc(x):
@@ -38,11 +38,11 @@ def ops_errors(path):
   image, flow, cotangent = (
     jnp.asarray(to_nhwc(case[f'splat_{k}'])) for k in ('in', 'flow', 'cot')
   )
-  average, pull = jax.vjp(lambda x: warp.forward(x, flow)[0], image)
+  average, pull = jax.vjp(lambda x: splat.forward(x, flow)[0], image)
   compare('splat_avg', average, 1e-5)
   compare('splat_avg_grad_in', pull(cotangent)[0], 1e-5)
-  compare('splat_sum_ones', warp.forward(image, flow)[1], 1e-5)
-  total, pull = jax.vjp(warp.splat, image, flow)
+  compare('splat_sum_ones', splat.forward(image, flow)[1], 1e-5)
+  total, pull = jax.vjp(splat.splat, image, flow)
   of_image, of_flow = pull(cotangent)
   compare('splat_sum_out', total, 1e-5)
   compare('splat_sum_grad_in', of_image, 1e-5)

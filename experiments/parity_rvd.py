@@ -23,6 +23,7 @@ import numpy as np
 
 from vidpred_jax import convert, cost, params, runtime
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.rvd import torch_names
 from vidpred_jax.models import denoiser
 from vidpred_jax.models import rvd as networks
 from vidpred_jax.ops import diffusion
@@ -196,7 +197,7 @@ def training_errors(case, model, variables, depth):
     for name in kinds
   }
   flat = params.flatten(gradient)
-  names = networks.torch_names(flat)
+  names = torch_names(flat)
   for key, theirs in case.items():
     what, _, name = key.partition('/')
     if what == 'grad':
@@ -306,9 +307,7 @@ def block_errors(path):
     expected = params.flatten(jax.eval_shape(init, *args)['params'])
     flat = {f'params/{place}/{k}': x for k, x in expected.items()}
     state = {before + k[2:]: x for k, x in case.items() if k.startswith('w/')}
-    tree = weights.rearrange(
-      networks.torch_names(flat), state, params.unflatten(flat)
-    )
+    tree = weights.rearrange(torch_names(flat), state, params.unflatten(flat))
     own = functools.reduce(dict.get, place.split('/'), tree['params'])
     out = runtime.jit(
       lambda v, *args, module=module, options=options: module.apply(

@@ -24,6 +24,7 @@ import numpy as np
 
 from vidpred_jax import convert, cost, params, runtime
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.simvp import torch_names
 from vidpred_jax.models import layers, simvp, translators
 from vidpred_jax.systems.simvp import CPU_OPTIONS
 
@@ -137,7 +138,7 @@ def training_errors(model, variables, case):
     'train_loss': (abs(float(total) / float(case['train_loss64']) - 1), 1e-6),
   }
   ours = params.flatten({'params': gradient, **updated})
-  names = simvp.torch_names(ours, model.translator)
+  names = torch_names(ours, model.translator)
   for key, theirs in case.items():
     what, _, name = key.partition('/')
     if what in ('grad', 'newstat'):
@@ -195,7 +196,7 @@ def block_errors(path):
       for collection, tree in expected.items()
       for path, leaf in params.flatten(tree).items()
     }
-    names = simvp.torch_names(flat, entry.split('_')[0].lower())
+    names = torch_names(flat, entry.split('_')[0].lower())
     state = {before + k: x for k, x in weights_of(case).items()}
     tree = weights.rearrange(names, state, params.unflatten(flat))
     variables = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import params
+from vidpred_jax.convert.ebme import torch_names
 from vidpred_jax.models import ebme
 
 
@@ -14,7 +15,7 @@ def published(folder):
   """The published weights, for RGB."""
   flat = {}
   with np.load(folder / 'weights_ebme.npz') as arrays:
-    for name, (path, kind, images) in ebme.torch_names().items():
+    for name, (path, kind, images) in torch_names().items():
       array = arrays[name]
       if kind == 'conv':
         array = array.transpose(2, 3, 1, 0)
@@ -41,7 +42,7 @@ def test_has_the_published_number_of_parameters():
     for name, part in tree.items()
   }
   assert count == {'encoder': 125_424, 'estimator': 507_476}
-  paths = {path for path, _, _ in ebme.torch_names().values()}
+  paths = {path for path, _, _ in torch_names().values()}
   assert paths == set(params.flatten(tree))
 
 

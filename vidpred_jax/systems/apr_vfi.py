@@ -15,8 +15,8 @@ Gumbel-softmax at temperature 1, but what the loss compares with the reference
 route map are the router's probabilities (with the binary gates in their place
 it learns less well); the census transform is `losses.census`;
 differences are means over colours of absolute values; the hole region around a
-warped image's edge is `losses.edge_holes`; predictions are cut off at 0 and 1,
-but not in the loss.
+warped image's edge is `ops.routing.edge_holes`; predictions are cut off at 0
+and 1, but not in the loss.
 """
 
 import functools
@@ -166,9 +166,9 @@ def make(
     magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
     if moved is not None:
       for i in range(2):
-        magnitude *= 1 - losses.edge_holes(moved.weight[:, i])
-    differences = losses.patch_difference(magnitude, patch)
-    return losses.reference_routes(differences, keep_ratios)
+        magnitude *= 1 - gating.edge_holes(moved.weight[:, i])
+    differences = gating.patch_difference(magnitude, patch)
+    return gating.reference_routes(differences, keep_ratios)
 
   def of_warped(moved):
     return reference(moved.frames[:, 0] - moved.frames[:, 1], moved)
