@@ -18,6 +18,7 @@ FLOORS = (
     'video_io': (),
     'picture': (),
     'command': (),
+    'config': (),
     'runtime': (),
     'zoo': (),
   },
@@ -171,8 +172,19 @@ def test_data_is_numpy_and_grain_only():
 
 
 @pytest.mark.parametrize('path', modules(ROOT / 'configs'), ids=str)
-def test_configs_import_ml_collections_only(path):
-  assert {n.split('.')[0] for n in imports(path)} == {'ml_collections'}
+def test_configs_import_ml_collections_and_the_base_only(path):
+  for name in imports(path):
+    assert lies_in(name, 'ml_collections') or lies_in(
+      name, 'vidpred_jax.config'
+    ), name
+
+
+def test_the_base_configuration_imports_ml_collections_only():
+  names = imports(PACKAGE / 'config.py')
+  assert {name.split('.')[0] for name in names} <= {
+    'collections',
+    'ml_collections',
+  }
 
 
 def test_torch_and_tensorflow_are_never_imported():

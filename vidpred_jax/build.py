@@ -20,10 +20,14 @@ def make_system(config, frames) -> systems.System:
 def protocol_data(config) -> dict:
   """The data that is evaluated on: `data` with the fields of `eval.data`.
 
-  With a source of its own `eval.data` stands for itself.
+  A field of `eval.data` that is None is that of `data`. With a source of its
+  own `eval.data` stands for itself.
   """
   own = config.eval.data.to_dict()
-  return own if 'source' in own else config.data.to_dict() | own
+  if 'source' in own:
+    return own
+  changed = {name: value for name, value in own.items() if value is not None}
+  return config.data.to_dict() | changed
 
 
 def describe(source) -> dict:
