@@ -37,14 +37,6 @@ FLOORS = (
   {
     'build': ('convert', 'data', 'metrics', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
-    'cost.__main__': (
-      'checkpoint',
-      'command',
-      'cost',
-      'runtime',
-      'systems',
-      'video_io',
-    ),
   },
   {
     'evaluate': (
@@ -57,7 +49,15 @@ FLOORS = (
       'systems',
       'video_io',
     ),
-    'predict': ('data', 'runtime', 'systems', 'video_io'),
+    'predict': ('checkpoint', 'data', 'runtime', 'systems', 'video_io'),
+    'cost.__main__': (
+      'build',
+      'checkpoint',
+      'command',
+      'cost',
+      'runtime',
+      'video_io',
+    ),
   },
   {
     'train': (

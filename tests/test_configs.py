@@ -47,7 +47,7 @@ def ids(value):
 def test_every_variant_makes_its_system_and_optimiser(path, variant):
   config = load(path).get_config(variant)
   for frames in (config.frames, config.eval.frames):
-    system = build.make_system(config, frames)
+    system = build.system(config, frames)
     assert system.frames.context == tuple(frames.context)
   for size in (config.augment.crop, config.data.get('size')):
     if size:
@@ -64,7 +64,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
 @pytest.mark.parametrize('path, variant', CASES, ids=ids)
 def test_every_field_of_the_data_is_known_to_its_source(path, variant):
   config = load(path).get_config(variant)
-  settings = build.protocol_data(config)
+  settings = build.evaluated_data(config)
   try:
     data.make_source(
       settings.pop('source'), split='test', num_frames=3, **settings
@@ -107,7 +107,7 @@ def test_two_variants_make_a_system_in_any_order_or_are_refused(path):
       continue
     assert one.to_dict() == other.to_dict(), pair
     for frames in (one.frames, one.eval.frames):
-      build.make_system(one, frames)
+      build.system(one, frames)
   little = ('small', 'demo', 'smoke', 'film1', 'film2', 'film3')
   keeps = [v for v in module.VARIANTS if v.startswith('keep_')]
   assert refused == set(itertools.product(little, keeps))
@@ -122,21 +122,21 @@ def test_every_combination_that_is_documented_makes_its_systems(path):
   for variants in {'smoke', *named}:
     config = module.get_config(variants)
     for frames in (config.frames, config.eval.frames):
-      build.make_system(config, frames)
+      build.system(config, frames)
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)
 def test_the_data_of_an_evaluation_can_be_changed_by_the_field(path):
   config = load(path).get_config('smoke')
-  assert build.protocol_data(config) == config.data.to_dict()
+  assert build.evaluated_data(config) == config.data.to_dict()
   config.eval.data.size = (48, 48)
   changed = config.data.to_dict() | {'size': (48, 48)}
-  assert build.protocol_data(config) == changed
+  assert build.evaluated_data(config) == changed
 
 
 def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
   config = load(ROOT / 'configs' / 'apr_vfi.py').get_config('demo,on_x4k')
-  assert build.protocol_data(config) == {
+  assert build.evaluated_data(config) == {
     'source': 'frames',
     'dataset': 'x4k1000fps',
     'root': 'data/x4k1000fps',

@@ -244,11 +244,11 @@ def make(name: str, **settings) -> Metric | SetMetric:
   return metric._replace(values=function)
 
 
-def check_kind(field, measures) -> None:
-  """Raises ValueError for metrics that do not fit what is measured."""
-  wrong = 'field' if field is None else 'image'
+def check_kind(kind: str, measures) -> None:
+  """Raises ValueError for metrics that do not fit clips 'image' or 'field'."""
+  wrong = 'field' if kind == 'image' else 'image'
   refused = ', '.join(k for k, m in measures.items() if m.kind == wrong)
-  if refused and field is None:
+  if refused and kind == 'image':
     raise ValueError(
       f'{refused} measure physical fields on a grid of latitudes; these clips '
       'are images, use psnr, ssim, mse or mae.'

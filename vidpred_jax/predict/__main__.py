@@ -45,7 +45,7 @@ import contextlib
 import functools
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -342,7 +342,6 @@ _ARRAYS = ('.npy', '.npz')
 
 def predict_field(
   load: Callable[..., tuple[Any, Any]],
-  described: Mapping[str, Any],
   source: str | pathlib.Path,
   output: str | pathlib.Path,
   *,
@@ -355,7 +354,7 @@ def predict_field(
 
   Args:
     load: `() -> (system, variables)`, as `checkpoint.load` of a path.
-    described: what the system learned from, as `checkpoint.read_data` gives it.
+      `system.data` says which fields.
     source: npz file with an array [T, H, W] per variable, or npy file
       [T, H, W, C]; [T, H, W] of one variable.
     output: the same, to write, float32; npy has the axes that `source` has.
@@ -371,20 +370,19 @@ def predict_field(
     ValueError: if `source` holds no such fields, or either is no such file.
     OSError: if a file is not there or cannot be written.
   """
-  output, names = pathlib.Path(output), described['variables']
+  system, variables = load()
+  output, names = pathlib.Path(output), system.data.variables
   for path in map(pathlib.Path, (source, output)):
     if path.suffix not in _ARRAYS:
       raise ValueError(
         f'{path}: this system learned from physical fields '
-        f'({", ".join(names)} in {described["units"]}), not from pictures; '
+        f'({", ".join(names)} in {system.data.units}), not from pictures; '
         'expected an npz or npy file with arrays in these units.'
       )
   if output.exists() and not overwrite:
     raise FileExistsError(f'{output} exists already; nothing was written.')
   clip, flat = _read_field(pathlib.Path(source), names)
-  system, variables = load()
-  field = described['mean'], described['std']
-  serve = Predictor(system, variables, field=field, **settings)
+  serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   frames = serve.predict(clip, num_frames, key)
   partial = output.with_name(f'.{output.stem}.partial{output.suffix}')
@@ -489,14 +487,12 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  described = checkpoint.read_data(chosen) or {}
-  if described.get('kind') == 'field':
+  data = checkpoint.read_data(chosen)
+  if data is not None and data.is_field:
     for name in ('factor', 'fps', 'samples', 'with_input', 'overlay'):
       if options[name].present:
         raise ValueError(f'Physical fields cannot be served --{name}.')
-    count = predict_field(
-      load, described, options.input, options.output, **settings
-    )
+    count = predict_field(load, options.input, options.output, **settings)
   else:
     count = predict_video(
       load,

@@ -3,8 +3,8 @@
 It serves prediction and interpolation, deterministic and stochastic systems
 alike; which of them it holds it learns from the facts a `System` states about
 itself. Frames come in and go out as uint8 `[H, W, C]`, those of physical fields
-(`field`) as float32 `[H, W, C]` in units of their own: wherever uint8 is said
-below, this is meant too.
+(`system.data`) as float32 `[H, W, C]` in units of their own: wherever uint8 is
+said below, this is meant too.
 
 *Length.* More frames than `system.frames.target` are predicted by feeding
 predictions back, as floats, not rounded. Long videos stream: no more than the
@@ -28,6 +28,7 @@ in every tile.
 import collections
 import fractions
 import functools
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax import runtime
+from vidpred_jax import checkpoint, runtime
 from vidpred_jax.predict import frame_rate, tiling
 from vidpred_jax.systems import base
 
@@ -74,12 +75,11 @@ class Predictor:
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
     cut: float = 0.5,
-    field: tuple[Any, Any] | None = None,
   ):
     """Puts the variables on the device; nothing is compiled yet.
 
     Args:
-      system: any system.
+      system: any system; frames are what its `data` says.
       variables: its variables.
       max_pixels: frames with more pixels than this (after padding) are cut into
         tiles of at most so many; so many pixels of several futures are drawn
@@ -89,8 +89,6 @@ class Predictor:
         motion.
       cut: successive frames whose `frame_rate.likeness` is below this are of
         two scenes, and nothing is interpolated between them; -1: never.
-      field: None for images; for a system of physical fields the (mean, std) of
-        what it learned from (`checkpoint.read_data`), each [C] or a number.
     """
     if overlap < 0 or max_pixels < 1:
       raise ValueError(
@@ -111,14 +109,54 @@ class Predictor:
     self._max_pixels = max_pixels
     self._overlap = overlap
     self._cut = cut
-    self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
     jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
     self._step = jit(
-      functools.partial(_step, system, self._scale),
+      functools.partial(_step, system),
       static_argnames=('wanted', 'explain'),
     )
     self._watch = jit(functools.partial(_watch, system))
     self._draw = jit(functools.partial(_draw, system))
+
+  @classmethod
+  def load(
+    cls,
+    path: str | os.PathLike,
+    *,
+    max_pixels: int = tiling.MAX_PIXELS,
+    tile: tuple[int, int] | None = None,
+    overlap: int = tiling.OVERLAP,
+    cut: float = 0.5,
+    **overrides,
+  ) -> 'Predictor':
+    """A predictor of an exported system, a run or a model of the package.
+
+    One of physical fields takes and gives frames in their units.
+
+    Args:
+      path: as for `checkpoint.load`.
+      max_pixels: as for `Predictor`, as are `tile`, `overlap` and `cut`.
+      tile: see there.
+      overlap: see there.
+      cut: see there.
+      **overrides: settings of the system that replace the stored ones, `frames`
+        among them.
+
+    Returns:
+      The predictor.
+
+    Raises:
+      FileNotFoundError: if there are no such weights.
+      ValueError: if they are damaged or do not suit the settings.
+    """
+    system, variables = checkpoint.load(path, **overrides)
+    return cls(
+      system,
+      variables,
+      max_pixels=max_pixels,
+      tile=tile,
+      overlap=overlap,
+      cut=cut,
+    )
 
   # ------------------------------------------------------------- prediction
 
@@ -252,7 +290,7 @@ class Predictor:
           runtime.trim(after=total)
       if tiles.single:
         total = part[..., : size[0], : size[1], :]
-      yield np.asarray(_shown(total, self._scale))
+      yield np.asarray(self.system.data.denormalise(total))
 
   def samples(
     self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
@@ -434,12 +472,14 @@ class Predictor:
 
   def _alike(self, before: np.ndarray, after: np.ndarray) -> bool:
     """Whether two frames are of one scene; fields always are."""
-    images = self._scale is None
-    return not images or frame_rate.likeness(before, after) >= self._cut
+    return (
+      self.system.data.is_field
+      or frame_rate.likeness(before, after) >= self._cut
+    )
 
   def _check_clip(self, clip) -> None:
     """Refuses arrays that are no clip; iterables: each frame in its turn."""
-    kind = np.uint8 if self._scale is None else np.floating
+    kind = np.floating if self.system.data.is_field else np.uint8
     if hasattr(clip, 'shape') and (
       len(clip.shape) != 4 or not np.issubdtype(clip.dtype, kind)
     ):
@@ -450,7 +490,7 @@ class Predictor:
 
   def _check_frame(self, frame) -> np.ndarray:
     frame = np.asarray(frame)
-    kind = np.uint8 if self._scale is None else np.floating
+    kind = np.floating if self.system.data.is_field else np.uint8
     if (
       not np.issubdtype(frame.dtype, kind) or frame.ndim != 3 or not frame.size
     ):
@@ -458,14 +498,13 @@ class Predictor:
         f'A frame is {kind.__name__} [H, W, C], got {frame.dtype} of shape '
         f'{frame.shape}.'
       )
-    if self._scale is not None and not np.isfinite(frame).all():
+    if self.system.data.is_field and not np.isfinite(frame).all():
       raise ValueError('A frame has values that are missing or not finite.')
     return frame
 
   def _enter(self, frame: np.ndarray, tiles: tiling.Tiles):
     """A frame as what `_advance` takes: padded on the device, or whole."""
-    mean, std = (0, 255) if self._scale is None else self._scale
-    state = (frame.astype(np.float32) - mean) / std
+    state = self.system.data.normalise(frame)
     return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
 
   def _must(self, *, interpolates: bool, explain: bool) -> None:
@@ -504,7 +543,8 @@ class Predictor:
     shots = []
     for details in sums:
       state = details.pop('state')
-      shots.append(_Shot(state, _shown(state, self._scale), details))
+      frame = self.system.data.denormalise(state)
+      shots.append(_Shot(state, frame, details))
     return shots
 
   def _check_channels(self, states) -> None:
@@ -535,12 +575,11 @@ class _Shot(NamedTuple):
   details: dict[str, Any]
 
 
-def _step(system, scale, variables, context, size, key, *, wanted, explain):
+def _step(system, variables, context, size, key, *, wanted, explain):
   """A call of the system on one padded frame or tile, to be compiled.
 
   Args:
     system: the system.
-    scale: (mean, std) of fields, None for images.
     variables: its variables.
     context: tuple of frames `[H', W', C]`, float [0, 1] (fields: normalised),
       of which only the first `size` rows and columns are read.
@@ -555,9 +594,7 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
     A `_Shot` for each one wanted, padded.
   """
   if key.ndim:
-    one = functools.partial(
-      _step, system, scale, wanted=wanted, explain=explain
-    )
+    one = functools.partial(_step, system, wanted=wanted, explain=explain)
     axes = tuple(0 if frame.ndim == 4 else None for frame in context)
     return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
   context = _filled(context, size)
@@ -569,7 +606,7 @@ def _step(system, scale, variables, context, size, key, *, wanted, explain):
   for n in wanted:
     state = frames[0, n].astype(jnp.float32)
     shown = {k: v[0, n] for k, v in details.items()}
-    shots.append(_Shot(state, _shown(state, scale), shown))
+    shots.append(_Shot(state, system.data.denormalise(state), shown))
   return shots
 
 
@@ -595,14 +632,6 @@ def _draw(system, variables, memory, key, n):
     return jax.vmap(draw, (None, 0, 0, None))(variables, memory, key, n)
   memory, frame = system.recurrence.advance(variables, memory, key, n)
   return memory, frame[0].astype(jnp.float32)
-
-
-def _shown(state, scale):
-  """What `_advance` gives, NumPy's or JAX's, as the frame that is returned."""
-  if scale is None:
-    return (255 * state.clip(0, 1)).round().astype(np.uint8)
-  mean, std = (x.reshape(1, 1, -1) for x in scale)
-  return state * std + mean
 
 
 def _crop(array, tiles: tiling.Tiles, size):

@@ -3,7 +3,9 @@
 import inspect
 
 from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
-from vidpred_jax.systems.base import Frames, System
+from vidpred_jax.systems.base import DataSpec, Frames, System
+
+__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
 
 SYSTEMS = {
   'apr_vfi': apr_vfi.make,

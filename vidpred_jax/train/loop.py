@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -137,13 +138,13 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
   return jax.tree.map(place, state)
 
 
-def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
+def run(config, workdir: str, measure: Callable | None = None) -> bool:
   """Trains what `config` describes in `workdir`, or goes on where it stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
-    protocol: what `build.check(config)` gave, if it was called.
+    measure: what `evaluate.run.make_measure` gave, if it was called.
 
   Returns:
     Whether the run has ended; False after SIGTERM, with its state saved.
@@ -160,7 +161,7 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
       f'batch_size is {config.batch_size}, which {mesh.size} devices times '
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
-  system = build.make_system(config, config.frames)
+  system = build.system(config, config.frames)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
   best = None
   if config.eval.every and config.eval.best:
@@ -172,7 +173,9 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
     name = config.eval.best
     best = name, metrics.METRICS[name].higher_is_better
   if config.eval.every:
-    protocol = protocol or build.check(config)
+    measure = measure or evaluation.make_measure(
+      config, build.evaluation(config)
+    )
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   with saved, folder.Sigterm() as stop, folder.Log(workdir) as log:
     start = saved.latest_step() or 0
@@ -196,9 +199,10 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
       arrays = next(batches)
       return {name: arrays[name] for name in wanted}
 
-    described = build.describe(batches.source)
+    described = build.data_spec(batches.source)
     if jax.process_index() == 0:
-      text = json.dumps(described, indent=2) + '\n'
+      stored = checkpoint.spec_to_json(described)
+      text = json.dumps(stored, indent=2) + '\n'
       checkpoint.write_text(workdir / checkpoint.DATA, text)
     bar = tqdm.tqdm(
       total=config.steps,
@@ -250,7 +254,7 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
         result = None
         if evaluating:
           weights = {'params': state.ema or state.params, **state.collections}
-          result = evaluation.quick(config, weights, mesh, protocol)
+          result = evaluation.quick(config, weights, measure)
           if best and best[0] not in result:
             raise ValueError(
               f'eval.best is {best[0]!r}, which is not defined on frames of '
