@@ -36,17 +36,14 @@ def parts_of(folder):
 
 def test_the_command(accelerator, environment, tmp_path, capsys):
   """Everything but the reference arrays, with small shapes."""
-  failed = accelerator.main(['--tiny', '--workers=0', f'--output={tmp_path}'])
+  # As much time as a busy machine may want.
+  failed = accelerator.main(['--tiny', '--minutes=60', f'--output={tmp_path}'])
   parts = parts_of(tmp_path)
   errors = [r for rows in parts.values() for r in rows if 'error' in r]
   assert not failed and not errors
   assert parts['parity'] == [{'skipped': 'no --shared'}]
-  timed = {(r['system'], r['precision']) for r in parts['times'] if r['ms'] > 0}
-  assert timed == {
-    (system, precision)
-    for system in ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
-    for precision in ('float32', 'bfloat16')
-  }
+  timed = [row['system'] for row in parts['times'] if row['ms'] > 0]
+  assert set(timed) == {'dmvfn', 'simvp', 'rvd', 'apr_vfi'}
   names = {r['name'] for r in parts['times'] if r['system'] == 'rvd'}
   assert '2 frames of 2 clips, 2 steps' in names
   tried = [row for row in parts['training'] if 'clips_per_s' in row]
@@ -76,6 +73,35 @@ def test_a_run_that_would_take_too_long_is_exported(
   assert signal.getsignal(signal.SIGTERM) == listens
   system, _ = vp.load(tmp_path / 'weights')
   assert system.frames == vp.Frames(**config.eval.frames.to_dict())
+
+
+@pytest.mark.parametrize(
+  'rates, taken, tried',
+  [
+    ((10, 20, 40, 43, 99), 32, 4),  # no more from here on
+    ((10, 20, None, 99), 16, 3),  # no memory
+    ((10, 9), 8, 2),
+  ],
+)
+def test_batches_double_while_that_pays(
+  accelerator, tmp_path, monkeypatch, rates, taken, tried
+):
+  options = accelerator.parse([f'--output={tmp_path}', '--workers=0'])
+  config = accelerator.configuration(options, f'{CONFIG}:smoke', '')
+  monkeypatch.setattr(
+    accelerator, '_step_compiled', lambda config, clip, n: (n, len(clip), 1.0)
+  )
+
+  def step_ms(program, args):
+    rate = dict(zip((8, 16, 32, 64, 128), rates))[program]
+    if rate is None:
+      raise RuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    return 1e3 * program / rate
+
+  monkeypatch.setattr(accelerator, '_step_ms', step_ms)
+  (program, _), rows = accelerator.fitting(config, options, lambda: 60.0)
+  assert config.batch_size == program == taken and len(rows) == tried
+  assert [row['batch'] for row in rows if row['taken']] == [taken]
 
 
 def test_settings_and_weights_to_begin_with(accelerator, tmp_path):
