@@ -704,8 +704,12 @@ def torch_cases(shapes, layout):
   model = placed(pytorch.BiFlowNet())
   frames = rand(1, 3, *shapes.apr_vfi_flow), rand(1, 3, *shapes.apr_vfi_flow)
   levels = shapes.apr_vfi.get('levels', 3)
-  call = functools.partial(model, *frames, levels)
-  yield 'apr_vfi', _flow_name(shapes), False, call
+
+  def flow():  # in float32, as ours: bfloat16 has no place for 2048 columns
+    with torch.autocast(frames[0].device.type, enabled=False):
+      return model(*frames, levels)
+
+  yield 'apr_vfi', _flow_name(shapes), False, flow
 
 
 def ratios(parts: dict) -> list[dict]:
@@ -1052,9 +1056,11 @@ def main(arguments=None) -> int:
   for part in PARTS:
     if part in options.parts:
       run_part(report, part, options)
-      report.content['ratios'] = ratios(report.content['parts'])
+      # Where ours are tiny, PyTorch's are not.
+      if not options.tiny:
+        report.content['ratios'] = ratios(report.content['parts'])
       report.save()
-  for row in report.content['ratios']:
+  for row in report.content.get('ratios', []):
     print(_line(row))
   print(f'{report.seconds():.0f} s; {"failed" if report.failed else "fine"}')
   return int(report.failed)
