@@ -22,7 +22,8 @@ spread, none across a cut. With a size frames are resized until they cover it
 and the rest is cut off. Films and scenes that are too short are left out and
 named. So are windows that hold a frame twice in a row, as films have them where
 the camera repeats itself: there a copy is right and nothing is foretold.
-`--keep-repeated` keeps them.
+`--keep-repeated` keeps them. Which windows there are depends on their length,
+so on the horizons and the longest context: compare tables of the same.
 
 *Numbers.* PSNR of 8 bits (`psnr/round8`, 60 dB at most, which equal frames
 have) and SSIM (`ssim/pmss`), mean over the windows of a film, then over films,
