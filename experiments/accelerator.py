@@ -175,8 +175,14 @@ def _line(row: dict) -> str:
   return ', '.join(f'{key} {text(value)}' for key, value in row.items())
 
 
+class Late(Exception):
+  """Something was not begun, for lack of time."""
+
+
 def failure(error: BaseException) -> dict:
-  """How an error is recorded."""
+  """How an error is recorded; being late is none."""
+  if isinstance(error, Late):
+    return {'skipped': str(error)}
   return {
     'error': f'{type(error).__name__}: {error}'[:500],
     'traceback': ''.join(traceback.format_exception(error))[-4000:],
@@ -250,9 +256,7 @@ def parity(options, left) -> Iterator[dict]:
     tables, failures = _parity_tables(options)
     yield from failures
     for (system, title), errors in concurrently(tables, left):
-      yield {'system': system, 'case': title} | (
-        failure(errors) if isinstance(errors, Exception) else _verdict(errors)
-      )
+      yield {'system': system, 'case': title} | _verdict(errors)
   finally:
     jax.config.update('jax_default_matmul_precision', before)
 
@@ -272,8 +276,10 @@ def _parity_tables(options):
   return tables, failures
 
 
-def _verdict(errors: dict) -> dict:
-  """Of {array: (error, tolerance)}."""
+def _verdict(errors: dict | Exception) -> dict:
+  """Of {array: (error, tolerance)}, or of what kept us from it."""
+  if isinstance(errors, Exception):
+    return failure(errors)
   shares = {name: error / limit for name, (error, limit) in errors.items()}
   return {
     'arrays': len(errors),
@@ -286,21 +292,22 @@ def _verdict(errors: dict) -> dict:
 def concurrently(calls: dict, left: Callable[[], float]):
   """Yields (name, result or Exception) of functions, most of which compile.
 
-  After the time those that have begun are waited for; the others are not begun.
+  The first to end comes first. After the time those that have begun are waited
+  for; the others are not begun.
   """
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
     def attempt(function):
       if left() <= 0:
-        return TimeoutError('no time was left')
+        return Late('no time was left')
       try:
         return function()
       except Exception as error:
         return error
 
-    futures = {name: pool.submit(attempt, f) for name, f in calls.items()}
-    for name, future in futures.items():
-      yield name, future.result()
+    futures = {pool.submit(attempt, f): name for name, f in calls.items()}
+    for future in concurrent.futures.as_completed(futures):
+      yield futures[future], future.result()
 
 
 # ----------------------------------------------------------------------- times
@@ -336,10 +343,11 @@ def times(options, left) -> Iterator[dict]:
       key: functools.partial(_compiled, case, PRECISIONS[key[0]][0])
       for key, case in cases.items()
     }
-    for key, program in list(concurrently(programs, left)):
+    made = dict(concurrently(programs, left))  # none while we measure
+    for key, case in cases.items():
       facts = {'system': system, 'precision': key[0]}
-      for name, args in cases[key].calls.items():
-        yield facts | {'name': name} | _timed(program, args, options)
+      for name, args in case.calls.items():
+        yield facts | {'name': name} | _timed(made[key], args, options)
 
 
 def precisions(options) -> list[str]:
@@ -348,8 +356,6 @@ def precisions(options) -> list[str]:
 
 
 def _timed(program, args, options) -> dict:
-  if isinstance(program, TimeoutError):
-    return {'skipped': str(program)}
   if isinstance(program, Exception):
     return failure(program)
   import jax
@@ -855,13 +861,14 @@ def fitting(config, options, left):
     for batch in batches
   }
   rows, best = [], None
-  for batch, made in list(concurrently(compiled, lambda: left() - half)):
+  made = dict(concurrently(compiled, lambda: left() - half))
+  for batch in batches:
     row = {'batch': batch, 'taken': False}
     rows.append(row)
     try:
-      if isinstance(made, Exception):
-        raise made
-      program, args, row['compile_s'] = made
+      if isinstance(made[batch], Exception):
+        raise made[batch]
+      program, args, row['compile_s'] = made[batch]
       row['step_ms'] = _step_ms(program, args)
     except Exception as error:
       if best is None:

@@ -151,7 +151,8 @@ def test_missing_arrays_and_arrays_too_far_off(
 def test_nothing_begins_after_the_time(accelerator):
   done = dict(accelerator.concurrently({'a': lambda: 1}, lambda: 1.0))
   late = dict(accelerator.concurrently({'a': lambda: 1}, lambda: 0.0))
-  assert done == {'a': 1} and isinstance(late['a'], TimeoutError)
+  assert done == {'a': 1} and isinstance(late['a'], accelerator.Late)
+  assert accelerator.failure(late['a']) == {'skipped': 'no time was left'}
 
 
 def test_missing_dependencies(accelerator, monkeypatch):
