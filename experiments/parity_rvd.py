@@ -368,19 +368,29 @@ def print_costs():
   print(f'\n{"":8} {"":16} {"G":>8} {"published":>9}', *lines, sep='\n')
 
 
+def tables(shared):
+  """[(title, function that gives {array: (error, tolerance)})]."""
+  folder = pathlib.Path(shared) / 'parity' / 'rvd'
+  paths = sorted(folder.glob('*.npz'))
+  if not paths:
+    raise FileNotFoundError(f'There are no arrays in {folder}.')
+  kinds = {'blocks': block_errors, 'schedule': schedule_errors}
+  return [
+    (path.stem, functools.partial(kinds.get(path.stem, case_errors), path))
+    for path in paths
+  ]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--shared', default='../shared')
-  folder = pathlib.Path(parser.parse_args().shared) / 'parity' / 'rvd'
+  shared = parser.parse_args().shared
   runtime.setup()
   jax.config.update('jax_default_matmul_precision', 'highest')
-  kinds = {'blocks': block_errors, 'schedule': schedule_errors}
   wrong = 0
-  for path in sorted(folder.glob('*.npz')):
-    print(f'\n{path.stem}')
-    for name, (error, tolerance) in kinds.get(path.stem, case_errors)(
-      path
-    ).items():
+  for title, errors in tables(shared):
+    print(f'\n{title}')
+    for name, (error, tolerance) in errors().items():
       fine = error <= tolerance
       wrong += not fine
       verdict = 'ok' if fine else 'TOO FAR'

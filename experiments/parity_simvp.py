@@ -252,17 +252,29 @@ def print_costs():
     )
 
 
+def tables(shared):
+  """[(title, function that gives {array: (error, tolerance)})]."""
+  folder = pathlib.Path(shared) / 'parity' / 'simvp'
+  paths = sorted(folder.glob('*.npz'))
+  if not paths:
+    raise FileNotFoundError(f'There are no arrays in {folder}.')
+  kinds = {'blocks': block_errors}
+  return [
+    (path.stem, functools.partial(kinds.get(path.stem, case_errors), path))
+    for path in paths
+  ]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--shared', default='../shared')
-  folder = pathlib.Path(parser.parse_args().shared) / 'parity' / 'simvp'
+  shared = parser.parse_args().shared
   runtime.setup()
   jax.config.update('jax_default_matmul_precision', 'highest')
   wrong = 0
-  for path in sorted(folder.glob('*.npz')):
-    errors = (block_errors if path.stem == 'blocks' else case_errors)(path)
-    print(f'\n{path.stem}')
-    for name, (error, tolerance) in errors.items():
+  for title, errors in tables(shared):
+    print(f'\n{title}')
+    for name, (error, tolerance) in errors().items():
       fine = error <= tolerance
       wrong += not fine
       verdict = 'ok' if fine else 'TOO FAR'
