@@ -1,18 +1,12 @@
 """The systems by name, and the one way to make them."""
 
-import inspect
-
 from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
 __all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
 
-SYSTEMS = {
-  'apr_vfi': apr_vfi.make,
-  'dmvfn': dmvfn.make,
-  'rvd': rvd.make,
-  'simvp': simvp.make,
-}
+# Each has `Settings`, a NamedTuple with the paper's defaults, and `make`.
+SYSTEMS = {'apr_vfi': apr_vfi, 'dmvfn': dmvfn, 'rvd': rvd, 'simvp': simvp}
 
 
 def make(name: str, *, frames: Frames, **settings) -> System:
@@ -21,8 +15,8 @@ def make(name: str, *, frames: Frames, **settings) -> System:
   Args:
     name: one of `SYSTEMS`.
     frames: which frames are seen and which are asked for.
-    **settings: the keyword arguments of `systems/<name>.py:make`; their
-      defaults are the paper's.
+    **settings: fields of `Settings` of systems/<name>.py; their defaults are
+      the paper's.
 
   Returns:
     The system.
@@ -35,12 +29,12 @@ def make(name: str, *, frames: Frames, **settings) -> System:
     raise ValueError(
       f'There is no system {name!r}; there are {", ".join(sorted(SYSTEMS))}.'
     )
-  frames = Frames(tuple(frames[0]), tuple(frames[1]))
-  accepted = inspect.signature(SYSTEMS[name]).parameters
-  unknown = sorted(set(settings) - set(accepted))
+  system = SYSTEMS[name]
+  unknown = sorted(set(settings) - set(system.Settings._fields))
   if unknown:
     raise ValueError(
       f'{name} has no setting {", ".join(unknown)}; it has '
-      f'{", ".join(k for k in accepted if k != "frames")}.'
+      f'{", ".join(system.Settings._fields)}.'
     )
-  return SYSTEMS[name](frames=frames, **settings)
+  frames = Frames(tuple(frames[0]), tuple(frames[1]))
+  return system.make(frames=frames, **settings)

@@ -203,15 +203,34 @@ def check_context(
   check_clip(context, count, channels, multiple)
 
 
-def check_frames(frames: Frames, name: str, example: str) -> None:
-  """Raises ValueError unless prediction goes on in even steps."""
+def check_frames(
+  frames: Frames, name: str, example: str, *, context: int | None = None
+) -> None:
+  """Raises ValueError unless prediction goes on in even steps.
+
+  Args:
+    frames: what a system is to see and to give.
+    name: of the system.
+    example: frames that it can serve.
+    context: how many frames it sees; None: any number.
+  """
   indices = tuple(frames.context) + tuple(frames.target)
   even = len(frames.context) >= 1 and len(frames.target) >= 1
+  if context is not None:
+    even = even and len(frames.context) == context
   if even:
     step = indices[1] - indices[0]
     even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
   if not even:
+    count = '' if context is None else f'{context} context frames and '
     raise ValueError(
-      f'Got frames {tuple(frames)}; {name} needs targets that go on at the '
-      f'step of the context, such as {example}.'
+      f'Got frames {tuple(frames)}; {name} needs {count}targets that go on at '
+      f'the step of the context, such as {example}.'
     )
+
+
+def check_flow(flow: jax.Array | None, weight: float) -> None:
+  """Raises ValueError unless a flow is given where its error has a weight."""
+  if (flow is not None) != bool(weight):
+    given = 'no flow' if flow is None else 'a flow'
+    raise ValueError(f'flow_weight is {weight}: got {given}.')
