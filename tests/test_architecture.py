@@ -13,24 +13,29 @@ PACKAGE = ROOT / 'vidpred_jax'
 # command, `x.__main__`, stands on a floor of its own choice above its room.
 FLOORS = (
   {
+    'atomic': (),
+    'names': (),
     'params': (),
     'ops': (),
     'video_io': (),
-    'picture': (),
     'command': (),
     'config': (),
     'runtime': (),
     'zoo': (),
   },
-  {'models': ('ops',), 'data': ('video_io',)},
+  {
+    'models': ('ops',),
+    'data': ('names', 'video_io'),
+    'picture': ('atomic',),
+  },
   {
     'losses': (),
-    'metrics': ('ops', 'models.features'),
+    'metrics': ('models.features', 'names', 'ops'),
     'simulation': ('command', 'data', 'runtime'),
   },
-  {'systems': ('ops', 'models', 'losses')},
+  {'systems': ('losses', 'models', 'names', 'ops')},
   {
-    'checkpoint': ('params', 'systems', 'zoo'),
+    'checkpoint': ('atomic', 'params', 'systems', 'zoo'),
     'convert': ('ops', 'params', 'models', 'systems'),
     'cost': ('runtime',),
   },
@@ -40,6 +45,7 @@ FLOORS = (
   },
   {
     'evaluate': (
+      'atomic',
       'build',
       'checkpoint',
       'data',
@@ -61,17 +67,20 @@ FLOORS = (
   },
   {
     'train': (
+      'atomic',
       'build',
       'checkpoint',
       'convert',
       'data',
       'evaluate',
       'metrics',
+      'names',
       'params',
       'runtime',
       'systems',
     ),
     'predict.__main__': (
+      'atomic',
       'checkpoint',
       'command',
       'data.files',

@@ -15,7 +15,6 @@ of physical fields `{'kind': 'field', 'mean': [C], 'std': [C], 'units': text,
 import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +26,8 @@ import safetensors.numpy
 from jax import lax
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vidpred_jax import atomic, systems, zoo
 from vidpred_jax import params as params_lib
-from vidpred_jax import systems, zoo
 
 WEIGHTS = 'weights.safetensors'
 RECORD = 'system.json'
@@ -95,21 +94,11 @@ def save_system(
   if data is not None:
     record['data'] = spec_to_json(data)
   record['sha256'] = _digest(record, weights)
-  partial = path.with_name(path.name + '.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    partial.mkdir(parents=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.replacing(path) as partial:
+    partial.mkdir()
     (partial / WEIGHTS).write_bytes(weights)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
-    old = path.with_name(path.name + '.old')
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-      path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-  except OSError:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
@@ -295,17 +284,6 @@ def _read_json(path: pathlib.Path) -> dict:
     return json.loads(path.read_text())
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise ValueError(f'{path} is damaged: {error}') from None
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file, or leaves the one that is there as it was."""
-  partial = path.with_name(path.name + '.partial')
-  try:
-    partial.write_text(text)
-    partial.replace(path)
-  except OSError:
-    partial.unlink(missing_ok=True)
-    raise
 
 
 def _tuples(value):

@@ -362,13 +362,11 @@ def test_a_failed_first_try_does_not_own_the_workdir(tmp_path):
 
 
 def test_a_log_line_cut_by_a_crash_does_not_stop_the_next_try(tmp_path):
-  log = folder.Log(tmp_path)
   (tmp_path / 'metrics.jsonl').write_text(
     '{"step": 1, "loss": 2.0}\n{"step": 2, "lo'
   )
-  with log:
-    log.start(5)
-    log.write(6, {'loss': 1.0})
+  with folder.log(tmp_path, 5) as write:
+    write(6, {'loss': 1.0})
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == [1, 6]
 

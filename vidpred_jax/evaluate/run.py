@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 
-from vidpred_jax import build, checkpoint, data, runtime, systems
+from vidpred_jax import atomic, build, checkpoint, data, runtime, systems
 from vidpred_jax.evaluate import report, scoring
 
 
@@ -84,7 +84,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
   written = _results(config, record, result)
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(workdir / 'results.json', report.as_json(written))
+    atomic.write_text(workdir / 'results.json', report.as_json(written))
     each = f' {result.samples} times each' if result.samples > 1 else ''
     print(f'\n{result.clips} clips{each} of {result.data}')
     print(table(result, systems.Frames(**config.eval.frames)))

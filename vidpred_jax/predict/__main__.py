@@ -54,7 +54,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vidpred_jax import command, picture, runtime, video_io
+from vidpred_jax import atomic, command, picture, runtime, video_io
 from vidpred_jax.predict import sample, tiling
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import Frames
@@ -385,15 +385,11 @@ def predict_field(
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   frames = serve.predict(clip, num_frames, key)
-  partial = output.with_name(f'.{output.stem}.partial{output.suffix}')
-  try:
+  with atomic.replacing(output) as partial:
     if output.suffix == '.npz':
       np.savez(partial, **dict(zip(names, np.moveaxis(frames, -1, 0))))
     else:
       np.save(partial, frames[..., 0] if flat else frames)
-    partial.replace(output)
-  finally:
-    partial.unlink(missing_ok=True)
   return num_frames
 
 

@@ -1,5 +1,6 @@
 """The systems by name, and the one way to make them."""
 
+from vidpred_jax import names
 from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
@@ -25,16 +26,7 @@ def make(name: str, *, frames: Frames, **settings) -> System:
     ValueError: if there is no such system or setting, or it cannot serve
       `frames`.
   """
-  if name not in SYSTEMS:
-    raise ValueError(
-      f'There is no system {name!r}; there are {", ".join(sorted(SYSTEMS))}.'
-    )
-  system = SYSTEMS[name]
-  unknown = sorted(set(settings) - set(system.Settings._fields))
-  if unknown:
-    raise ValueError(
-      f'{name} has no setting {", ".join(unknown)}; it has '
-      f'{", ".join(system.Settings._fields)}.'
-    )
+  system = names.choose('system', name, SYSTEMS)
+  names.check_settings(name, settings, system.Settings._fields)
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
   return system.make(frames=frames, **settings)

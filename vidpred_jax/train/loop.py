@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
+  atomic,
   build,
   checkpoint,
   convert,
@@ -177,9 +178,8 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       config, build.evaluation(config)
     )
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
-  with saved, folder.Sigterm() as stop, folder.Log(workdir) as log:
-    start = saved.latest_step() or 0
-    log.start(start)
+  start = saved.latest_step() or 0
+  with saved, folder.Sigterm() as stop, folder.log(workdir, start) as log:
     settings = config.data.to_dict() | config.augment.to_dict()
     batches = data.train_iterator(
       settings.pop('source'),
@@ -203,7 +203,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     if jax.process_index() == 0:
       stored = checkpoint.spec_to_json(described)
       text = json.dumps(stored, indent=2) + '\n'
-      checkpoint.write_text(workdir / checkpoint.DATA, text)
+      atomic.write_text(workdir / checkpoint.DATA, text)
     bar = tqdm.tqdm(
       total=config.steps,
       initial=start,
@@ -249,7 +249,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
         if step % config.log_every == 0 or step == 1 or last:
           values = _check_finite(values, step)
           values['learning_rate'] = float(schedule(step - 1))
-          log.write(step, values)
+          log(step, values)
           bar.set_postfix(loss=f'{values["loss"]:.4g}')
         result = None
         if evaluating:
@@ -260,7 +260,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
               f'eval.best is {best[0]!r}, which is not defined on frames of '
               'this size.'
             )
-          log.write(step, result)
+          log(step, result)
         if (
           result is not None
           or stopped
