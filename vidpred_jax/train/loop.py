@@ -6,6 +6,7 @@ ended. Data and random keys are functions of
 (seed, step), so a run that was killed goes on to bit-identical weights.
 """
 
+import functools
 import json
 import math
 import pathlib
@@ -164,15 +165,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     )
   system = build.system(config, config.frames)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
-  best = None
-  if config.eval.every and config.eval.best:
-    if config.eval.best not in config.eval.metrics:
-      raise ValueError(
-        f'eval.best is {config.eval.best!r}, expected one of eval.metrics: '
-        f'{", ".join(config.eval.metrics)}.'
-      )
-    name = config.eval.best
-    best = name, metrics.METRICS[name].higher_is_better
+  best = _best(config)
   if config.eval.every:
     measure = measure or evaluation.make_measure(
       config, build.evaluation(config)
@@ -180,104 +173,172 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
   with saved, folder.Sigterm() as stop, folder.log(workdir, start) as log:
-    settings = config.data.to_dict() | config.augment.to_dict()
-    batches = data.train_iterator(
-      settings.pop('source'),
-      num_frames=system.frames.length,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      start_step=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      workers=config.workers,
-      flow_pairs=system.flow_pairs,
-      **settings,
-    )
-    wanted = ('video', 'flow') if system.flow_pairs else ('video',)
-
-    def load():
-      arrays = next(batches)
-      return {name: arrays[name] for name in wanted}
-
-    described = build.data_spec(batches.source)
-    if jax.process_index() == 0:
-      stored = checkpoint.spec_to_json(described)
-      text = json.dumps(stored, indent=2) + '\n'
-      atomic.write_text(workdir / checkpoint.DATA, text)
-    bar = tqdm.tqdm(
-      total=config.steps,
-      initial=start,
-      desc='train',
-      disable=jax.process_index() > 0,
-      mininterval=1,
-    )
+    batches = _batches(config, system, start)
     try:
+      spec = build.data_spec(batches.source)
+      if jax.process_index() == 0:
+        text = json.dumps(checkpoint.spec_to_json(spec), indent=2) + '\n'
+        atomic.write_text(workdir / checkpoint.DATA, text)
+      load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
       state, rule = _initial_state(config, system, schedule, mesh, shape)
       if start:
         state = checkpoint.restore(saved, start, state)
-      step_fn = runtime.jit(
-        make_train_step(
-          system,
-          rule,
-          accumulate=config.accumulate,
-          ema=config.ema.to_dict() if config.ema.decay else None,
-        ),
-        cpu_options=system.cpu_options,
-        donate_argnums=0,
+      step_fn = _placed(make_step(config, system, rule), mesh)
+      evaluate = functools.partial(_evaluate, config, measure, best)
+      state, ended = _steps(
+        config,
+        step_fn,
+        state,
+        start,
+        batch,
+        load,
+        schedule,
+        saved=saved,
+        log=log,
+        stop=stop,
+        evaluate=evaluate,
       )
-      key = jax.random.key(config.seed)
-      sharding = runtime.batch_sharding(mesh)
-      previous, ended = None, start >= config.steps
-      for step in range(start + 1, config.steps + 1):
-        placed = {
-          name: jax.make_array_from_process_local_data(sharding, array)
-          for name, array in batch.items()
-        }
-        state, values = step_fn(state, placed, key)
-        if step < config.steps:
-          batch = load()
-        # A step behind, so that the device never waits.
-        if previous is not None:
-          _check_finite(previous, step - 1)
-        previous = values
-        bar.update()
-        last = step == config.steps
-        stopped = stop(step)
-        evaluating = config.eval.every and step % config.eval.every == 0
-        if step % config.log_every == 0 or step == 1 or last:
-          values = _check_finite(values, step)
-          values['learning_rate'] = float(schedule(step - 1))
-          log(step, values)
-          bar.set_postfix(loss=f'{values["loss"]:.4g}')
-        result = None
-        if evaluating:
-          weights = {'params': state.ema or state.params, **state.collections}
-          result = evaluation.quick(config, weights, measure)
-          if best and best[0] not in result:
-            raise ValueError(
-              f'eval.best is {best[0]!r}, which is not defined on frames of '
-              'this size.'
-            )
-          log(step, result)
-        if (
-          result is not None
-          or stopped
-          or last
-          or step % config.checkpoint_every == 0
-        ):
-          _check_finite(values, step)
-          checkpoint.save(saved, step, state, result)
-        ended = last
-        if stopped:
-          break
     finally:
-      bar.close()
-      getattr(batches, 'close', lambda: None)()
+      batches.close()
     if ended:
-      _export(config, workdir, saved, state, best, described)
-    return ended
+      _export(config, workdir, saved, state, best, spec)
+  return ended
+
+
+def make_step(config, system: systems.System, rule):
+  """The compiled training step of a configuration."""
+  return runtime.jit(
+    make_train_step(
+      system,
+      rule,
+      accumulate=config.accumulate,
+      ema=config.ema.to_dict() if config.ema.decay else None,
+    ),
+    cpu_options=system.cpu_options,
+    donate_argnums=0,
+  )
+
+
+def _placed(step_fn, mesh):
+  """The step for a batch on the host, whose clips go to all devices."""
+  place = functools.partial(
+    jax.make_array_from_process_local_data, runtime.batch_sharding(mesh)
+  )
+  return lambda state, batch, key: step_fn(
+    state, jax.tree.map(place, batch), key
+  )
+
+
+def _steps(
+  config,
+  step_fn,
+  state,
+  start,
+  batch,
+  load,
+  schedule,
+  *,
+  saved,
+  log,
+  stop,
+  evaluate,
+):
+  """Trains to the end, or until `stop(step)`.
+
+  Returns:
+    The last state, which is saved, and whether it is the end.
+  """
+  key = jax.random.key(config.seed)
+  previous, last = None, start >= config.steps
+  bar = tqdm.tqdm(
+    total=config.steps,
+    initial=start,
+    desc='train',
+    disable=jax.process_index() > 0,
+    mininterval=1,
+  )
+  with bar:
+    for step in range(start + 1, config.steps + 1):
+      state, values = step_fn(state, batch, key)
+      last = step == config.steps
+      if not last:
+        batch = load()
+      # A step behind, so that the device never waits.
+      if previous is not None:
+        _check_finite(previous, step - 1)
+      previous = values
+      bar.update()
+      stopped = stop(step)
+      if step % config.log_every == 0 or step == 1 or last:
+        values = _check_finite(values, step)
+        values['learning_rate'] = float(schedule(step - 1))
+        log(step, values)
+        bar.set_postfix(loss=f'{values["loss"]:.4g}')
+      result = None
+      if config.eval.every and step % config.eval.every == 0:
+        result = evaluate(state)
+        log(step, result)
+      due = step % config.checkpoint_every == 0
+      if result is not None or stopped or last or due:
+        _check_finite(values, step)
+        checkpoint.save(saved, step, state, result)
+      if stopped:
+        break
+  return state, last
+
+
+def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
+  """The means of an evaluation in training."""
+  weights = {'params': state.ema or state.params, **state.collections}
+  result = evaluation.quick(config, weights, measure)
+  if best and best[0] not in result:
+    raise ValueError(
+      f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
+    )
+  return result
+
+
+def _best(config) -> tuple[str, bool] | None:
+  """The metric whose best checkpoint is kept, and whether higher is better."""
+  name = config.eval.best
+  if not (config.eval.every and name):
+    return None
+  if name not in config.eval.metrics:
+    raise ValueError(
+      f'eval.best is {name!r}, expected one of eval.metrics: '
+      f'{", ".join(config.eval.metrics)}.'
+    )
+  return name, metrics.METRICS[name].higher_is_better
+
+
+def _batches(config, system: systems.System, start: int) -> data.Batches:
+  """The batches of this process from step `start` on."""
+  settings = config.data.to_dict() | config.augment.to_dict()
+  return data.train_iterator(
+    settings.pop('source'),
+    num_frames=system.frames.length,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    workers=config.workers,
+    flow_pairs=system.flow_pairs,
+    **settings,
+  )
+
+
+def _loader(batches, system: systems.System):
+  """A function that gives the next batch, of what the loss takes."""
+  wanted = ('video', 'flow') if system.flow_pairs else ('video',)
+
+  def load():
+    arrays = next(batches)
+    return {name: arrays[name] for name in wanted}
+
+  return load
 
 
 def _initial_state(config, system, schedule, mesh, shape):
@@ -332,7 +393,7 @@ def _check_finite(values, step: int) -> dict[str, float]:
   return values
 
 
-def _export(config, workdir, saved, state, best, described) -> None:
+def _export(config, workdir, saved, state, best, spec) -> None:
   """Writes `export/`: the best checkpoint if asked for, else the last."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
@@ -348,7 +409,7 @@ def _export(config, workdir, saved, state, best, described) -> None:
       settings=config.model.to_dict(),
       frames=systems.Frames(**config.eval.frames.to_dict()),
       variables=variables,
-      data=described,
+      data=spec,
       dtype=config.export_dtype,
       overwrite=True,
     )
