@@ -302,6 +302,50 @@ def process_of(settings: Settings) -> Process:
   )
 
 
+def clip_loss(
+  model: rvd.RVD,
+  settings: Settings,
+  process: Process,
+  frames: Frames,
+  variables,
+  video: jax.Array,
+  key: jax.Array,
+):
+  """The loss of a clip; arguments and result are those of `System.loss`."""
+  seen, asked = len(frames.context), len(frames.target)
+  video = 2 * take(video, frames.context + frames.target) - 1
+  of_steps, of_noise = jax.random.split(key)
+  batch, _, *shape = video.shape
+  steps = 1 if settings.shared_step else asked
+  n = jax.random.randint(of_steps, (batch, steps), 0, settings.depth)
+  noise = jax.random.normal(of_noise, (batch, asked, *shape))
+  n = jnp.broadcast_to(n, (batch, asked))
+  total, y = denoising_loss(model, variables, video, seen, n, noise, process)
+  metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
+  return total, ({}, metrics)
+
+
+def noise_of_rows(key: jax.Array, shape: tuple[int, ...]) -> Callable:
+  """What `forecast` takes as noise for frames of `shape` [B, H, W, C].
+
+  Args:
+    key: one, of which each row gets its own by its number, or keys [B].
+    shape: of a batch of frames.
+  """
+  keys = diffusion.row_keys(key, shape[0])
+
+  def of_frame(t):
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    return diffusion.drawn(own, shape[1:])
+
+  return of_frame
+
+
+def as_image(frame: jax.Array) -> jax.Array:
+  """A drawn frame in [0, 1]."""
+  return jnp.clip((frame + 1) / 2, 0, 1)
+
+
 def make(*, frames: Frames, **settings) -> System:
   """Makes the system.
 
@@ -341,50 +385,22 @@ def make(*, frames: Frames, **settings) -> System:
 
   def loss(variables, video, key):
     check_clip(video, frames.length, channels, multiple)
-    video = 2 * take(video, frames.context + frames.target) - 1
-    of_steps, of_noise = jax.random.split(key)
-    batch, _, *shape = video.shape
-    n = jax.random.randint(
-      of_steps, (batch, 1 if chosen.shared_step else asked), 0, chosen.depth
-    )
-    noise = jax.random.normal(of_noise, (batch, asked, *shape))
-    total, y = denoising_loss(
-      model,
-      variables,
-      video,
-      seen,
-      jnp.broadcast_to(n, (batch, asked)),
-      noise,
-      process,
-    )
-    metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
-    return total, ({}, metrics)
+    return clip_loss(model, chosen, process, frames, variables, video, key)
 
   def watched(context):
     check_context(context, seen, channels, multiple)
     return 2 * context - 1
 
-  def noise(key, shape):
-    keys = diffusion.row_keys(key, shape[0])
-
-    def of_frame(t):
-      own = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-      return diffusion.drawn(own, shape[1:])
-
-    return of_frame
-
-  def shown(drawn):
-    return jnp.clip((drawn + 1) / 2, 0, 1)
-
   def predict(variables, context, key):
     context = watched(context)
-    drawn = noise(key, (len(context), *context.shape[2:]))
-    return shown(forecast(model, variables, context, asked, drawn, process))
+    noise = noise_of_rows(key, (len(context), *context.shape[2:]))
+    drawn = forecast(model, variables, context, asked, noise, process)
+    return as_image(drawn)
 
   def following(variables, memory, key, n):
-    drawn = noise(key, memory[1].shape)(n)
-    memory, frame = advance(model, variables, memory, drawn, process)
-    return memory, shown(frame)
+    noise = noise_of_rows(key, memory[1].shape)(n)
+    memory, frame = advance(model, variables, memory, noise, process)
+    return memory, as_image(frame)
 
   return System(
     init=init,

@@ -96,6 +96,61 @@ _RULES = {
 }
 
 
+def forecast(
+  model: simvp.SimVP, variables, context: jax.Array, count: int
+) -> jax.Array:
+  """The `count` frames after a context [B, T, H, W, C], T at a time."""
+  seen, parts = context.shape[1], []
+  for _ in range(0, count, seen):
+    context = model.apply(variables, context, train=False)
+    parts.append(context)
+  return jnp.concatenate(parts, 1)[:, :count]
+
+
+def training_forecast(
+  model: simvp.SimVP, variables, context: jax.Array, count: int, key: jax.Array
+):
+  """As `forecast`, with dropped blocks and statistics of the batch.
+
+  Returns:
+    The frames, and the variables with new running statistics.
+  """
+  seen, parts = context.shape[1], []
+  for i in range(0, count, seen):
+    context, updated = model.apply(
+      variables,
+      context,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.fold_in(key, i)},
+    )
+    variables = {**variables, **updated}
+    parts.append(context)
+  return jnp.concatenate(parts, 1)[:, :count], variables
+
+
+def clip_loss(
+  model: simvp.SimVP,
+  frames: Frames,
+  divergence_weight: float,
+  variables,
+  video: jax.Array,
+  key: jax.Array,
+):
+  """The loss of a clip; arguments and result are those of `System.loss`."""
+  context, target = take(video, frames.context), take(video, frames.target)
+  prediction, variables = training_forecast(
+    model, variables, context, len(frames.target), key
+  )
+  total = jnp.mean((prediction - target) ** 2)
+  metrics = {'mse': total}
+  if divergence_weight:
+    metrics['divergence'] = losses.differential_divergence(prediction, target)
+    total += divergence_weight * metrics['divergence']
+  collections = {k: v for k, v in variables.items() if k != 'params'}
+  return total, (collections, metrics)
+
+
 def make(*, frames: Frames, **settings) -> System:
   """Makes a SimVP.
 
@@ -114,7 +169,7 @@ def make(*, frames: Frames, **settings) -> System:
   channels, divergence_weight = chosen.channels, chosen.divergence_weight
   if divergence_weight is None:
     divergence_weight = 0.1 if chosen.translator == 'tau' else 0.0
-  seen, asked = len(frames.context), len(frames.target)
+  seen = len(frames.context)
   model = simvp.SimVP(
     frames=seen,
     channels=channels,
@@ -138,37 +193,14 @@ def make(*, frames: Frames, **settings) -> System:
     size = simvp.feature_size(variables['params'])
     return size and (size[0] * multiple, size[1] * multiple)
 
+  def loss(variables, video, key):
+    check_clip(video, frames.length, channels, multiple)
+    return clip_loss(model, frames, divergence_weight, variables, video, key)
+
   def predict(variables, context, key):
     del key
     check_context(context, seen, channels, multiple)
-    parts = []
-    for _ in range(0, asked, seen):
-      context = model.apply(variables, context, train=False)
-      parts.append(context)
-    return jnp.concatenate(parts, 1)[:, :asked]
-
-  def loss(variables, video, key):
-    check_clip(video, frames.length, channels, multiple)
-    context, target = take(video, frames.context), take(video, frames.target)
-    parts = []
-    for i in range(0, asked, seen):
-      context, updated = model.apply(
-        variables,
-        context,
-        train=True,
-        mutable=['batch_stats'],
-        rngs={'dropout': jax.random.fold_in(key, i)},
-      )
-      variables = {**variables, **updated}
-      parts.append(context)
-    prediction = jnp.concatenate(parts, 1)[:, :asked]
-    total = jnp.mean((prediction - target) ** 2)
-    metrics = {'mse': total}
-    if divergence_weight:
-      metrics['divergence'] = losses.differential_divergence(prediction, target)
-      total += divergence_weight * metrics['divergence']
-    collections = {k: v for k, v in variables.items() if k != 'params'}
-    return total, (collections, metrics)
+    return forecast(model, variables, context, len(frames.target))
 
   return System(
     init=init,
