@@ -5,9 +5,9 @@ from vidpred_jax.train import optim
 
 
 def test_a_name_is_chosen_or_answered_with_those_there_are():
-  assert names.choose('fruit', 'fig', {'fig': 3, 'pear': 4}) == 3
+  assert names.choose('fruit', 'fig', {'pear': 4, 'fig': 3}) == 3
   with pytest.raises(ValueError, match='no fruit .nut.; there are fig, pear.'):
-    names.choose('fruit', 'nut', {'fig': 3, 'pear': 4})
+    names.choose('fruit', 'nut', {'pear': 4, 'fig': 3})
 
 
 def test_settings_are_those_of_their_owner():

@@ -25,7 +25,7 @@ def check(kind: str, name: str, known: Collection[str]) -> None:
   """Raises ValueError unless `name` is known; `kind` as for `choose`."""
   if name not in known:
     raise ValueError(
-      f'There is no {kind} {name!r}; there are {", ".join(known)}.'
+      f'There is no {kind} {name!r}; there are {", ".join(sorted(known))}.'
     )
 
 

@@ -192,5 +192,5 @@ def missing(sequences: list[Sequence]) -> list[str]:
 
 
 def _protocol(dataset: str):
-  names.check('data set', dataset, sorted(layouts.FINDERS))
+  names.check('data set', dataset, layouts.FINDERS)
   return PROTOCOLS[dataset]
