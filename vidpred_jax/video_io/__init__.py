@@ -22,6 +22,7 @@ from vidpred_jax.video_io.pictures import (
   IMAGE_SUFFIXES,
   VIDEO_SUFFIXES,
   find_videos,
+  in_order,
   natural_key,
 )
 from vidpred_jax.video_io.reading import (
@@ -31,7 +32,9 @@ from vidpred_jax.video_io.reading import (
   frames,
   index,
   probe,
+  indexed,
   read,
+  read_last,
 )
 from vidpred_jax.video_io.writing import Writer
 
@@ -44,8 +47,11 @@ __all__ = [
   'Writer',
   'find_videos',
   'frames',
+  'in_order',
   'index',
+  'indexed',
   'natural_key',
   'probe',
   'read',
+  'read_last',
 ]

@@ -12,7 +12,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from vidpred_jax.video_io.reading import ACCURATE, naming, open_video
+from vidpred_jax.video_io.opening import naming, open_video
+from vidpred_jax.video_io.showing import ACCURATE
 
 
 class _Coding(NamedTuple):
