@@ -77,6 +77,7 @@ def fill(
   make: Callable[[int, np.ndarray, np.ndarray, tuple[int, ...]], Iterable],
   *,
   hold: bool = False,
+  last: fractions.Fraction | None = None,
 ) -> Iterator[tuple[np.ndarray, dict]]:
   """Yields frames at the phases of each interval, then the last one.
 
@@ -88,7 +89,8 @@ def fill(
     make: of the number of the later frame (of the video's first one it is 1),
       the two frames, and phases in 1..K - 1, increasing, gives a (frame,
       details) for each of them.
-    hold: whether the last frame lasts as long as the interval before it.
+    hold: whether the last frame is shown for a while, not just once.
+    last: for how many seconds; None for as long as the interval before it.
 
   Yields:
     (frame, details); frames that are not made have no details.
@@ -116,7 +118,9 @@ def fill(
       f'The video has {number} frame{"s" * (number != 1)}, expected at least 2 '
       'to interpolate between.'
     )
-  held = phases(interval[1], 2 * interval[1] - interval[0]) if hold else [0]
+  held = [0]
+  if hold:
+    held = phases(interval[1], interval[1] + (last or interval[1] - interval[0]))
   for _ in held:
     yield before[1], {}
 

@@ -324,7 +324,7 @@ class Predictor:
     """Puts `factor - 1` frames between each two of a video.
 
     Args:
-      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; two are
+      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; five are
         held at a time.
       factor: how many times as many frames per second. A system of
         `Frames((0, K), (1, ..., K - 1))` serves K, the default, and whatever
@@ -358,6 +358,7 @@ class Predictor:
     key=None,
     *,
     explain: bool = False,
+    last: fractions.Fraction | None = None,
   ) -> Iterator:
     """A video at another, constant, frame rate, by the times of its frames.
 
@@ -365,13 +366,15 @@ class Predictor:
     1/K of the interval it falls into for a system of
     `Frames((0, K), (1, ..., K - 1))`: exact if `fps` is p/K times the rate of a
     constant-rate input. Within an interval only the frames needed are asked
-    for. The last frame is held for as long as the interval before it.
+    for.
 
     Args:
       timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
       fps: frames per second of the result.
       key: for stochastic systems; `jax.random.key(0)` by default.
       explain: yield `(frame, details)`; frames of the input have no details.
+      last: for how many seconds the last frame is shown; None for as long as
+        the one before it.
 
     Returns:
       An iterator over frames.
@@ -385,7 +388,7 @@ class Predictor:
       (fractions.Fraction(time).limit_denominator(1 << 30), frame)
       for time, frame in timed_frames
     )
-    return self._fill(timed, phases, parts, key, explain, hold=True)
+    return self._fill(timed, phases, parts, key, explain, True, last)
 
   def _parts(self, explain: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
@@ -401,7 +404,9 @@ class Predictor:
       )
     return last - first
 
-  def _fill(self, timed_frames, phases, parts, key, explain, hold=False):
+  def _fill(
+    self, timed_frames, phases, parts, key, explain, hold=False, last=None
+  ):
     """An iterator over what `frame_rate.fill` yields, made by the system."""
     key, tiles = _default(key), None
     entered = {}  # the later frame of the pair before, by its number
@@ -428,7 +433,9 @@ class Predictor:
       )
       return [(shot.frame, shot.details) for shot in shots]
 
-    filled = frame_rate.fill(checked(), phases, parts, make, hold=hold)
+    filled = frame_rate.fill(
+      checked(), phases, parts, make, hold=hold, last=last
+    )
     return filled if explain else (frame for frame, _ in filled)
 
   # ------------------------------------------------------------- one step

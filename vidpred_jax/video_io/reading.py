@@ -72,6 +72,7 @@ class Index(NamedTuple):
     times: int64 [num_frames] after the first frame; None: `unit` apart.
     marks: uint32 [num_frames], by which a frame found by seeking is checked.
     last: for how many seconds the last frame is shown; None if unknown.
+    crop: rows and columns that are no part of the picture, see `cropping`.
   """
 
   num_frames: int
@@ -80,6 +81,7 @@ class Index(NamedTuple):
   times: np.ndarray | None = None
   marks: np.ndarray | None = None
   last: Fraction | None = None
+  crop: cropping.Crop = (0, 0, 0, 0)
 
   def time(self, i: int) -> Fraction:
     """Seconds from the first frame to frame `i`."""
@@ -259,7 +261,8 @@ def indexed(
   unit = tick / 2520
   times = np.array([round(t / unit) for t in moments], np.int64)
   marks = np.array(marks, np.uint32)
-  return Index(len(times), pts, unit, times, marks, last or None), shape
+  last = last or None
+  return Index(len(times), pts, unit, times, marks, last, crop), shape
 
 
 def _crop(path, stream):
@@ -426,8 +429,7 @@ def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
   wanted = [i for i in wanted if i < found.num_frames]
   if not wanted:
     return []
-  shown, (crop, _) = None, _crop(path, stream)
-  missing, images = collections.deque(wanted), []
+  shown, missing, images = None, collections.deque(wanted), []
   for back in (0, 1, 5, None):
     target = int(found.pts[missing[0]])
     for shot in decoding.decoded_from(path, stream, target, back):
@@ -439,7 +441,7 @@ def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
       checked = back is None or found.marks is None
       if not checked and decoding.mark(shot.frame) != found.marks[i]:
         break
-      shown = shown or showing.view(shot.frame, crop)
+      shown = shown or showing.view(shot.frame, found.crop)
       images.append(showing.image(shot.frame, shown, size))
       missing.popleft()
       if not missing:

@@ -60,6 +60,44 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
   return _compared(thumbnail(a), thumbnail(b))[0]
 
 
+class Finder:
+  """Finds the frames that begin a scene, shown one thumbnail after the other.
+
+  Three thumbnails are behind the frame that is decided, two before it.
+
+  Attributes:
+    cuts: the numbers of the frames found so far; the first is none of them.
+  """
+
+  def __init__(self, least: float = LEAST):
+    """`least`: the likeness from which on two frames are of one scene."""
+    self._least = least
+    self._window = collections.deque(maxlen=4 + _AHEAD)
+    self._decided = 0  # frames
+    self._seen = 0
+    self.cuts: list[int] = []
+
+  def see(self, small: np.ndarray) -> None:
+    """Takes the next thumbnail."""
+    self._window.append(small)
+    self._seen += 1
+    if self._seen > _AHEAD:
+      self._decide()
+
+  def end(self) -> None:
+    """Decides on the frames that waited for what follows."""
+    while self._decided < self._seen:
+      self._decide()
+
+  def _decide(self) -> None:
+    n, self._decided = self._decided, self._decided + 1
+    first = self._seen - len(self._window)
+    small = list(self._window)[max(n - 3 - first, 0) :]
+    at = n - max(n - 3, first)
+    if n and _begins(small, at, self._least):
+      self.cuts.append(n)
+
+
 def mark(
   items: Iterable[Any],
   least: float = LEAST,
@@ -75,32 +113,17 @@ def mark(
   Yields:
     (item, whether it begins a scene).
   """
-  past, ahead = collections.deque(maxlen=3), collections.deque()
-
-  def first():
-    item, small = ahead[0]
-    begins = bool(past) and _begins(
-      [*past, *(s for _, s in ahead)], len(past), least
-    )
-    ahead.popleft()
-    past.append(small)
-    return item, begins
-
+  finder, waiting, n = Finder(least), collections.deque(), 0
   for item in items:
-    ahead.append((item, shrink(item)))
-    if len(ahead) > _AHEAD:
-      yield first()
-  while ahead:
-    yield first()
-
-
-def find(thumbnails: Iterable[np.ndarray]) -> tuple[int, tuple[int, ...]]:
-  """How many frames there are, and the numbers of those that begin a scene."""
-  count, cuts = 0, []
-  for count, (_, begins) in enumerate(mark(thumbnails, shrink=np.asarray), 1):
-    if begins:
-      cuts.append(count - 1)
-  return count, tuple(cuts)
+    finder.see(shrink(item))
+    waiting.append(item)
+    if len(waiting) > _AHEAD:
+      yield waiting.popleft(), n in finder.cuts[-3:]
+      n += 1
+  finder.end()
+  for item in waiting:
+    yield item, n in finder.cuts[-3:]
+    n += 1
 
 
 def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
