@@ -120,7 +120,9 @@ def fill(
     )
   held = [0]
   if hold:
-    held = phases(interval[1], interval[1] + (last or interval[1] - interval[0]))
+    held = phases(
+      interval[1], interval[1] + (last or interval[1] - interval[0])
+    )
   for _ in held:
     yield before[1], {}
 

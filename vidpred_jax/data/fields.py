@@ -53,6 +53,11 @@ VARIABLES = {
   'vo': ('vorticity', '1/s'),
   'pv': ('potential_vorticity', 'K m^2/(kg s)'),
 }
+# Names of the axes in files of different years.
+_TIMES = ('time', 'valid_time')
+_MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
+_OURS = ('standard', 'gregorian', 'proleptic_gregorian')
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
 
 
@@ -339,15 +344,13 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
       raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
   else:
     with _netcdf(path) as file, reading(path, 'file with time and its units'):
-      import cftime  # comes with netCDF4
-
-      time = file.variables['time']
-      calendar = getattr(time, 'calendar', 'standard')
-      # Two known days give the line from the file's numbers to hours.
-      days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
-      first, second = cftime.date2num(days, time.units, calendar)
-      times = np.asarray(time[:], np.float64)
-    hours = np.rint((times - first) * 24 / (second - first))
+      time = file.variables[_named(file, _TIMES)]
+      calendar = getattr(time, 'calendar', 'standard').lower()
+      times, units = (
+        np.ma.filled(time[:].astype(np.float64), np.nan),
+        time.units,
+      )
+    hours = _since_1970(path, times, units, calendar)
   good = np.abs(hours) < 2**53  # not of NaN
   if hours.ndim != 1 or not good.all():
     raise ValueError(
@@ -355,6 +358,42 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
       'one axis of hours.'
     )
   return hours.astype(np.int64)
+
+
+def _since_1970(path, times, units: str, calendar: str) -> np.ndarray:
+  """Numbers in a file's units as hours since 1970 of our own calendar.
+
+  Raises:
+    ValueError: if one is a date that there is not, such as 30 February.
+  """
+  import cftime  # comes with netCDF4
+
+  with reading(path, 'file with units of time'):
+    if calendar in _OURS:
+      # Two known days give the line from the file's numbers to hours.
+      days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
+      first, second = cftime.date2num(days, units, calendar)
+      return np.rint((times - first) * 24 / (second - first))
+    dates = cftime.num2date(times, units, calendar)
+  hours = []
+  for d in np.atleast_1d(dates):
+    try:
+      day = datetime.date(d.year, d.month, d.day).toordinal()
+    except ValueError:
+      raise ValueError(
+        f'{path} has the date {d} of the calendar {calendar}, which there is '
+        'not in ours; expected standard, noleap or the like.'
+      ) from None
+    hours.append((day - _EPOCH) * 24 + d.hour + d.minute / 60 + d.second / 3600)
+  return np.rint(np.array(hours, np.float64))
+
+
+def _named(file, names) -> str:
+  """The one of these variables that a NetCDF file has."""
+  found = next((n for n in names if n in file.variables), None)
+  if found is None:
+    raise ValueError(f'it has none of {", ".join(names)}')
+  return found
 
 
 def _latitudes(variable: _Variable, region) -> np.ndarray | None:
@@ -388,7 +427,7 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
     first, last = np.searchsorted(hours, span)
     if first == last:
       continue
-    with _opened(variable, path) as (array, level):
+    with _opened(variable, path) as (array, take):
       height, width = array.shape[-2:]
       if len(array) != len(hours):
         raise ValueError(
@@ -402,8 +441,9 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
       for begin in range(first, last, 1000):
         part = slice(begin, min(begin + 1000, last))
         with reading(path, f'file with values of {variable.name}'):
-          block = array[part] if level is None else array[part, level]
-          block = np.ma.filled(block, np.nan)
+          block = (
+            np.ma.filled(array[part], np.nan) if take is None else take(part)
+          )
           block = np.asarray(block[:, rows, columns], np.float32)
         if not np.isfinite(block).all():
           raise ValueError(f'{path} lacks values of {variable.name}.')
@@ -412,29 +452,63 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _opened(variable: _Variable, path: pathlib.Path):
-  """The array, and the index of its level if it has levels."""
+  """The array (time, ..., lat, lon); how to take a part, or None: as it is."""
   name = variable.name
   if path.suffix == '.npz':
     yield _array(variable, path), None
     return
   with _netcdf(path) as file:
-    if name not in file.variables or file.variables[name].ndim not in (3, 4):
+    if name not in file.variables or file.variables[name].ndim < 3:
       raise ValueError(
         f'{path} has the variables {", ".join(file.variables)}; expected '
         f'{name} of (time, [level,] lat, lon).'
       )
     array = file.variables[name]
-    if array.ndim == 3:
+    between = array.dimensions[1:-2]
+    if not between:
       yield array, None
       return
+    chosen = [
+      _place(variable, path, file, axis, array.shape[n])
+      for n, axis in enumerate(between, 1)
+    ]
+
+    def take(part):
+      block = np.ma.filled(array[(part, *chosen)], np.nan)
+      # Of two versions of the data each hour is in one.
+      while block.ndim > 3:
+        first = block[:, :1]
+        for k in range(1, block.shape[1]):
+          first = np.where(np.isnan(first), block[:, k : k + 1], first)
+        block = first[:, 0]
+      return block
+
+    yield array, take
+
+
+def _place(variable: _Variable, path, file, axis: str, length: int):
+  """Where on an axis between time and latitude the values are."""
+  if axis == 'expver':
+    return slice(None)
+  values = [None]
+  if axis in file.variables:
     with reading(path, 'file with levels'):
-      levels = np.asarray(file.variables[array.dimensions[1]][:]).tolist()
-    if variable.level not in levels:
-      raise ValueError(
-        f'{path} has the levels {levels}; got {name}{variable.level or ""}, '
-        f'expected for example {name}{levels[0]:g}.'
-      )
-    yield array, levels.index(variable.level)
+      values = np.atleast_1d(file.variables[axis][:]).tolist()
+  if variable.level in values and variable.level is not None:
+    return values.index(variable.level)
+  levelled = variable.name in _LEVELS and axis not in _MEMBERS
+  if length == 1 and not levelled:
+    return 0
+  if values[0] is None:
+    raise ValueError(
+      f'{path} has an axis {axis} of {length} between time and latitude; '
+      'expected a level, expver or a length of 1.'
+    )
+  raise ValueError(
+    f'{path} has the levels {values}; got {variable.name}'
+    f'{variable.level or ""}, expected for example {variable.name}'
+    f'{values[0]:g}.'
+  )
 
 
 def _array(variable: _Variable, path: pathlib.Path) -> np.ndarray:

@@ -36,8 +36,8 @@ from vidpred_jax.video_io.reading import (
   Info,
   frames,
   index,
-  probe,
   indexed,
+  probe,
   read,
   read_last,
 )

@@ -57,8 +57,9 @@ class Companions:
     source, video = stack.enter_context(open_video(path, None))
     self._begin = decoding.first_stamp(path, None) + start
     self._from_start = not start
-    self._output, self._resets = output, (
-      source.format.name in decoding.RESETTING
+    self._output, self._resets = (
+      output,
+      (source.format.name in decoding.RESETTING),
     )
     self._streams = {}
     dropped = []
@@ -68,7 +69,9 @@ class Companions:
     best = source.streams.best('audio') if known else None
     best = best if best in known else (known or [None])[0]
     if best is not None and not _holds(kind, best):
-      others = [x for k, x in _SUFFIXES.items() if k != kind and _holds(k, best)]
+      others = [
+        x for k, x in _SUFFIXES.items() if k != kind and _holds(k, best)
+      ]
       advice = f'write to {" or ".join(others)}, or ' if others else ''
       raise ValueError(
         f'{target}: {kind} cannot hold the sound of {path} '

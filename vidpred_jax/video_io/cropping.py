@@ -57,9 +57,7 @@ def _matroska(file) -> list[Crop]:
 
 
 def _child(file, at: int, end: int, wanted: int):
-  found = (
-    (a, b) for kind, a, b in _children(file, at, end) if kind == wanted
-  )
+  found = ((a, b) for kind, a, b in _children(file, at, end) if kind == wanted)
   return next(found, None)
 
 
@@ -120,9 +118,7 @@ def _track(data: bytes) -> Crop:
     return _NONE
   width, height = struct.unpack('>HH', entry[32:36])
   numbers = struct.unpack('>IIIIiIiI', found[0][8:40])
-  inner_w, inner_h, x, y = (
-    n / d for n, d in zip(numbers[::2], numbers[1::2])
-  )
+  inner_w, inner_h, x, y = (n / d for n, d in zip(numbers[::2], numbers[1::2]))
   left, top = (width - inner_w) / 2 + x, (height - inner_h) / 2 + y
   right, bottom = width - inner_w - left, height - inner_h - top
   crop = tuple(round(v) for v in (top, bottom, left, right))

@@ -37,9 +37,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
   """A frame uint8 [H, W, C] shrunk to uint8 [36, 64, 3], or 1 unless C is 3."""
   if frame.shape[-1] != 3:
     frame = np.rint(frame.mean(-1)).astype(np.uint8)
-  small = Image.fromarray(frame).resize(
-    THUMBNAIL[::-1], Image.Resampling.BOX
-  )
+  small = Image.fromarray(frame).resize(THUMBNAIL[::-1], Image.Resampling.BOX)
   return np.asarray(small).reshape(*THUMBNAIL, -1)
 
 
