@@ -41,6 +41,10 @@ Others, separated by commas and applied in the order given:
   videos     your own video files: --config.data.root=FOLDER
   x2, x4, x8 one, three or seven frames between two: `videos,x4`
   small      a small model and a run of minutes: `videos,small` for a CPU
+  film1      the first of three runs that make a model for any film: the flow
+             alone, from photographs whose exact flow is known, hours on a CPU
+  film2      photographs and films, with the synthesis network, from runs/film1
+  film3      the same by patches and with the router, from film2
   ebme       the flow network has EBME's weights, which are converted to
              weights/ebme, and keeps them; the rest is trained from scratch
   warp       no synthesis network, the mean of both frames warped: `ebme,warp`
@@ -88,6 +92,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
   config.model.apr_weight = 0.01  # lambda_2, eq. (4)
   config.model.warp_weight = 0.0  # of the warped frames' own differences
+  config.model.flow_weight = 0.0  # of the end-point error, where it is known
   config.model.dtype = 'float32'  # of the computation; or bfloat16
   config.features = ConfigDict()  # weight files of frozen nets: none
 
@@ -130,6 +135,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.log_every = 100  # steps
   config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
+  config.export_dtype = 'float32'  # of the weights in export/; or float16
 
   # Evaluation.
   config.eval = ConfigDict()  # the protocol
@@ -316,6 +322,99 @@ def _small(config):
   config.augment.crop = (64, 64)
 
 
+def _film1(config):
+  _from_scratch(config)
+  config.model.synthesis = 'warp'
+  config.model.levels = 3
+  config.model.patch = 32
+  config.model.widths = (64, 48, 32)
+  config.model.depths = (2, 2, 1)
+  config.model.keep_ratios = (0.3, 0.7)
+  config.model.features = 16
+  config.model.context_channels = 8
+  config.model.context_hidden = 16
+  config.model.flow_weight = 0.05
+  config.model.warp_weight = 0.5
+  config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
+  config.eval.data = ConfigDict({'num_clips': 64})
+  config.augment = ConfigDict(
+    {'flip': True, 'rotate': True, 'reverse_channels': True}
+  )
+  config.batch_size = 4
+  config.steps = 8000
+  config.workers = 0
+  config.schedule.peak = 1e-3
+  config.schedule.final = 1e-5
+  config.schedule.warmup = 200
+  config.optim.clip_norm = 1.0
+  config.ema.update({'decay': 0.999, 'start': 1000})
+  config.export_dtype = 'float16'
+  config.checkpoint_every = 250
+  config.eval.batch_size = 4
+
+
+def _photographs(side):
+  """Photographs in motion as cameras see it."""
+  return {
+    'size': (side, side),
+    'max_speed': side / 10,
+    'min_speed': 0.25,
+    'still': 0.15,
+    'rotation': 0.05,
+    'zoom': 0.04,
+    'cutouts': 2,
+    'shutter': 0.5,
+    'light': 0.05,
+    'noise': 4.0,
+    'coding': 0.3,
+    'folder': '',  # more photographs
+  }
+
+
+def _film2(config):
+  _film1(config)
+  config.model.synthesis = 'whole'
+  config.init_from = 'runs/film1'
+  config.init_match = 'flow/.*'
+  config.model.flow_weight = 0.02
+  films = {
+    'source': 'videos',
+    'root': 'data/films/train',
+    'test_fraction': 0.0,
+    'size': (256, 448),
+    'step': (1, 2, 3),
+    'teacher': 'dis',  # needs OpenCV; empty for none
+    'cache_mb': 5000,
+  }
+  config.data = ConfigDict({'source': 'mix'})
+  config.data.parts = ConfigDict(
+    {
+      'films': films | {'weight': 3.0},
+      'photos': _photographs(192) | {'source': 'photos', 'weight': 1.0},
+    }
+  )
+  config.augment.crop = (192, 192)
+  config.augment.reverse_time = True
+  config.eval.data = ConfigDict(
+    {
+      'source': 'videos',
+      'root': 'data/films/test',
+      'test_fraction': 1.0,
+      'size': (256, 448),
+      'hop': 20,
+    }
+  )
+  config.schedule.peak = 4e-4
+
+
+def _film3(config):
+  _film2(config)
+  config.model.synthesis = 'routed'
+  config.init_from = 'runs/film2'
+  config.init_match = '(flow|context|synthesis)/.*'
+  config.schedule.peak = 2e-4
+
+
 def _demo(config):
   config.eval.data = ConfigDict()
   config.data = ConfigDict({'source': 'photos', 'size': (64, 64)})
@@ -360,6 +459,9 @@ VARIANTS = {
   'x4': _between(4),
   'x8': _between(8),
   'small': _small,
+  'film1': _film1,
+  'film2': _film2,
+  'film3': _film3,
   'ebme': _ebme,
   'warp': _model(synthesis='warp'),
   'vimeo': _vimeo,

@@ -18,6 +18,10 @@ Variants are separated by commas and applied in the order given:
   smoke      the same in seconds, to see that everything runs
   videos     your own video files: --config.data.root=FOLDER
   small      a small model and a run of minutes: `videos,small` for a CPU
+  film1      the first of three runs that make a model for any film: motion from
+             photographs whose exact flow is known, hours on a CPU
+  film2      photographs and films, from runs/film1
+  film3      the same by forecasts of five frames, and the router, from film2
   kitti      KITTI raw
   ucf101     trained on UCF101, evaluated on DAVIS 2017
   vimeo      Vimeo90K triplets
@@ -56,6 +60,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
   config.model.vgg_weight = 0.0  # 0.5 in the published code
+  config.model.flow_weight = 0.0  # of the end-point error, where it is known
+  config.model.rollout = 0  # predictions that the gradient goes back through
   config.model.dtype = 'float32'  # of the computation; or bfloat16
   config.features = ConfigDict({'vgg': ''})  # weight files of frozen nets
 
@@ -97,6 +103,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.log_every = 100  # steps
   config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
+  config.export_dtype = 'float32'  # of the weights in export/; or float16
 
   # Evaluation.
   config.eval = ConfigDict()  # the protocol
@@ -260,6 +267,100 @@ def _smoke(config):
   config.eval.show = 2
 
 
+def _film1(config):
+  config.model.scales = (8, 8, 4, 4, 2, 2, 1)
+  config.model.widths = (144, 144, 112, 112, 72, 64, 32)
+  config.model.router_scale = 8
+  config.model.routing = 'none'
+  config.model.flow_weight = 0.05
+  config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
+  config.eval.data = ConfigDict({'num_clips': 64})
+  config.augment = ConfigDict(
+    {'flip': True, 'rotate': True, 'reverse_channels': True}
+  )
+  config.batch_size = 4
+  config.steps = 8000
+  config.workers = 0
+  config.schedule.peak = 1e-3
+  config.schedule.final = 1e-5
+  config.schedule.warmup = 200
+  config.optim.clip_norm = 1.0
+  config.ema.update({'decay': 0.999, 'start': 1000})
+  config.export_dtype = 'float16'
+  config.log_every = 100
+  config.checkpoint_every = 250
+  config.eval.frames.context = (0, 1)
+  config.eval.frames.target = (2, 3, 4)
+  config.eval.batch_size = 4
+
+
+def _photographs(side):
+  """Photographs in motion as cameras see it, up to 1/8 of the width a frame."""
+  return {
+    'size': (side, side),
+    'max_speed': side / 8,
+    'min_speed': 0.25,
+    'still': 0.15,
+    'rotation': 0.05,
+    'zoom': 0.04,
+    'cutouts': 2,
+    'shutter': 0.5,
+    'light': 0.05,
+    'noise': 4.0,
+    'coding': 0.3,
+    'folder': '',  # more photographs
+  }
+
+
+def _film2(config):
+  _film1(config)
+  config.init_from = 'runs/film1'
+  config.model.flow_weight = 0.02
+  films = {
+    'source': 'videos',
+    'root': 'data/films/train',
+    'test_fraction': 0.0,
+    'size': (256, 448),
+    'step': (1, 2),
+    'teacher': 'dis',  # needs OpenCV; empty for none
+    'cache_mb': 5000,
+  }
+  config.data = ConfigDict({'source': 'mix'})
+  config.data.parts = ConfigDict(
+    {
+      'films': films | {'weight': 3.0},
+      'photos': _photographs(192) | {'source': 'photos', 'weight': 1.0},
+    }
+  )
+  config.augment.crop = (192, 192)
+  config.augment.reverse_time = True
+  config.eval.data = ConfigDict(
+    {
+      'source': 'videos',
+      'root': 'data/films/test',
+      'test_fraction': 1.0,
+      'size': (256, 448),
+      'hop': 20,
+    }
+  )
+  config.schedule.peak = 3e-4
+
+
+def _film3(config):
+  _film2(config)
+  config.init_from = 'runs/film2'
+  config.init_match = 'block_.*'
+  config.frames.target = (2, 3, 4, 5, 6)
+  config.model.routing = 'stebs'
+  config.model.beta = 0.7
+  config.model.inference_beta = 0.7
+  config.model.rollout = 2
+  config.model.flow_weight = 0.01
+  config.data.parts.films.step = (1,)
+  config.batch_size = 2
+  config.schedule.peak = 1e-4
+
+
 def _code(config):
   config.optim.weight_decay = 1e-3
   config.schedule.warmup = 2000
@@ -276,6 +377,9 @@ VARIANTS = {
   'smoke': _smoke,
   'videos': _videos,
   'small': _small,
+  'film1': _film1,
+  'film2': _film2,
+  'film3': _film3,
   'kitti': _kitti,
   'ucf101': _ucf101,
   'vimeo': _vimeo,

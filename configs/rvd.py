@@ -115,6 +115,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.log_every = 100  # steps
   config.checkpoint_every = 5000  # steps
   config.keep = 2  # newest checkpoints kept
+  config.export_dtype = 'float32'  # of the weights in export/; or float16
 
   # Evaluation.
   config.eval = ConfigDict()  # the protocol

@@ -123,6 +123,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.log_every = 100  # steps
   config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
+  config.export_dtype = 'float32'  # of the weights in export/; or float16
 
   # Evaluation.
   config.eval = ConfigDict()  # the protocol

@@ -191,7 +191,7 @@ def training(repeats, crop=224, batch=2):
     state = train.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
     step = runtime.jit(train.make_train_step(system, rule))
     calls[formulation] = lambda step=step, state=state: step(
-      state, video, jax.random.key(0)
+      state, {'video': video}, jax.random.key(0)
     )[1]
   return best_ms(rounds(calls, repeats))
 
@@ -226,7 +226,9 @@ def simvp(repeats, train_too):
     )
     step = jit(train.make_train_step(system, rule))
     calls = {
-      ('training step', b): functools.partial(step, state, video[:b], key)
+      ('training step', b): functools.partial(
+        step, state, {'video': video[:b]}, key
+      )
       for b in (4, 16)
     }
     calls['matmul'] = product

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -245,3 +247,21 @@ def test_route_distance_teaches_the_routes_only():
   np.testing.assert_allclose(value, 0.5)
   np.testing.assert_allclose(of_routes[1:3], [-0.25, 0.25])
   np.testing.assert_array_equal(of_reference, 0)
+
+
+def test_end_point_error_is_the_mean_distance_of_what_is_known():
+  truth = np.zeros((2, 4, 5, 2), np.float32)
+  flow = truth + np.float32([3, 4])
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+  close(losses.end_point_error(flow, truth), 5)
+  truth[0] = np.nan
+  flow[1] *= 2
+  close(losses.end_point_error(flow, truth), 10)
+  gradient = jax.grad(losses.end_point_error)(jnp.asarray(flow), truth)
+  assert np.isfinite(gradient).all()
+  assert not gradient[0].any() and gradient[1].all()
+  # Where it is exact, and where nothing is known.
+  exact = jax.grad(losses.end_point_error)(jnp.ones((3, 2)), jnp.ones((3, 2)))
+  assert np.isfinite(exact).all()
+  truth[:] = np.nan
+  assert losses.end_point_error(flow, truth) == 0

@@ -1,17 +1,16 @@
+"""Objects beside the weights of a file; for the rest see test_convert.py."""
+
 import argparse
+import collections
 import datetime
 import decimal
 import fractions
-import types
-
-"""NumPy's objects in a training file; for the rest see test_convert.py."""
-
-import collections
 import io
 import ipaddress
 import os
 import pathlib
 import pickle
+import types
 import zipfile
 
 import numpy as np

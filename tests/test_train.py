@@ -79,10 +79,10 @@ def test_accumulated_micro_batches_are_one_batch():
     params={k: v for k, v in state.params.items() if k != 'router'}
   )
   whole, values = jax.jit(train.make_train_step(system, rule))(
-    state, video, jax.random.key(0)
+    state, {'video': video}, jax.random.key(0)
   )
   parts, others = jax.jit(train.make_train_step(system, rule, accumulate=4))(
-    state, video, jax.random.key(0)
+    state, {'video': video}, jax.random.key(0)
   )
   close(whole.params, parts.params, atol=1e-6)
   close(values['loss'], others['loss'], rtol=1e-5)
@@ -94,8 +94,10 @@ def test_images_may_be_uint8():
   system, state, video = setup(rule)
   video = jnp.round(video * 255).astype(jnp.uint8)
   step = jax.jit(train.make_train_step(system, rule))
-  _, a = step(state, video, jax.random.key(0))
-  _, b = step(state, video.astype(jnp.float32) / 255, jax.random.key(0))
+  _, a = step(state, {'video': video}, jax.random.key(0))
+  _, b = step(
+    state, {'video': video.astype(jnp.float32) / 255}, jax.random.key(0)
+  )
   close(a['loss'], b['loss'], rtol=1e-6)
 
 
@@ -104,7 +106,7 @@ def test_ema_follows_the_parameters():
   system, state, video = setup(rule, ema=True)
   ema = {'decay': 0.75, 'every': 1, 'start': 0}
   step = jax.jit(train.make_train_step(system, rule, ema=ema))
-  new, _ = step(state, video, jax.random.key(0))
+  new, _ = step(state, {'video': video}, jax.random.key(0))
   expected = jax.tree.map(
     lambda old, new: 0.75 * old + 0.25 * new, state.params, new.params
   )
@@ -117,7 +119,7 @@ def test_the_key_of_a_step_is_a_function_of_the_step():
   step = jax.jit(train.make_train_step(system, rule))
   later = state._replace(step=jnp.int32(11))
   losses = [
-    float(step(s, video, jax.random.key(0))[1]['loss'])
+    float(step(s, {'video': video}, jax.random.key(0))[1]['loss'])
     for s in (state, state, later)
   ]
   assert losses[0] == losses[1] != losses[2]
@@ -137,7 +139,7 @@ def test_eight_devices_train_like_one(shard_params):
     places = train.shardings(state, mesh, shard_params=shard_params)
     placed = jax.device_put(state, places)
     clip = jax.device_put(video, runtime.batch_sharding(mesh))
-    new, values = jax.jit(step)(placed, clip, jax.random.key(0))
+    new, values = jax.jit(step)(placed, {'video': clip}, jax.random.key(0))
     results.append(jax.device_get((new.params, values)))
   close(results[0], results[1], atol=2e-6, rtol=2e-5)
 

@@ -12,8 +12,17 @@ import importlib
 from vidpred_jax.checkpoint import load
 from vidpred_jax.predictor import Predictor
 from vidpred_jax.systems import Frames, System, make
+from vidpred_jax.zoo import models
 
-__all__ = ['Frames', 'Predictor', 'System', 'convert', 'load', 'make']
+__all__ = [
+  'Frames',
+  'Predictor',
+  'System',
+  'convert',
+  'load',
+  'make',
+  'models',
+]
 
 
 def __getattr__(name):

@@ -28,7 +28,7 @@ from jax import lax
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vidpred_jax import params as params_lib
-from vidpred_jax import systems
+from vidpred_jax import systems, zoo
 
 WEIGHTS = 'weights.safetensors'
 RECORD = 'system.json'
@@ -47,6 +47,7 @@ def save_system(
   frames: systems.Frames,
   variables: Mapping[str, Any],
   data: Mapping[str, Any] | None = None,
+  dtype: str = 'float32',
   overwrite: bool = False,
 ) -> None:
   """Writes a system and its weights to the folder `path`.
@@ -60,11 +61,14 @@ def save_system(
     frames: those it is to be used with; a run's are those of its evaluation.
     variables: Flax variables, any nesting of dicts of arrays.
     data: what the clips were, see above; None if that is not known.
+    dtype: 'float32' keeps arrays as they are; 'float16' stores float32 arrays
+      in half the space. They are read as float32 again.
     overwrite: whether an existing export at `path` may be replaced.
 
   Raises:
     FileExistsError: if `path` exists and is not to be overwritten, or is
       something else than an export.
+    ValueError: if there is no such dtype, or a weight is too large for it.
     OSError: if the disk does not take it; nothing existing is changed.
   """
   path = pathlib.Path(path)
@@ -74,6 +78,10 @@ def save_system(
     name: np.ascontiguousarray(leaf)
     for name, leaf in params_lib.flatten(variables).items()
   }
+  if dtype == 'float16':
+    leaves = {name: _halved(name, leaf) for name, leaf in leaves.items()}
+  elif dtype != 'float32':
+    raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}.")
   weights = safetensors.numpy.save(leaves)
   record = {
     'format': 1,
@@ -104,6 +112,14 @@ def save_system(
     raise
 
 
+def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
+  if leaf.dtype != np.float32:
+    return leaf
+  if np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
+    raise ValueError(f'{name} is too large for float16.')
+  return leaf.astype(np.float16)
+
+
 def load(path: str, **overrides):
   """Loads an exported system, or the weights of a training run.
 
@@ -111,7 +127,8 @@ def load(path: str, **overrides):
   newest checkpoint (the averaged weights where there are some).
 
   Args:
-    path: an exported folder or the `--workdir` of a run.
+    path: an exported folder, the `--workdir` of a run, or the name of a model
+      that comes with the package (see `zoo`).
     **overrides: settings that replace the stored ones, `frames` among them.
 
   Returns:
@@ -146,7 +163,7 @@ def fitted(path, record, system: systems.System, variables):
 
 def read(path: str) -> tuple[dict, dict]:
   """The record and the variables in an export or a run; see `load`."""
-  path = pathlib.Path(path)
+  path = zoo.find(path)
   if (path / RECORD).exists():
     return _read_export(path)
   if (path / 'export' / RECORD).exists():
@@ -168,7 +185,7 @@ def read_data(path: str) -> dict | None:
   Raises:
     ValueError: if the file that says it is damaged.
   """
-  path = pathlib.Path(path)
+  path = zoo.find(path)
   for folder in (path, path / 'export'):
     if (folder / RECORD).exists():
       return _read_json(folder / RECORD).get('data')
@@ -199,7 +216,11 @@ def _read_export(path: pathlib.Path) -> tuple[dict, dict]:
       f'{got[:12]}..., it was {expected[:12]}... when they were written.'
     )
   arrays = params_lib.read_safetensors(data, str(path / WEIGHTS))
-  return record, params_lib.unflatten(arrays)
+  whole = {
+    name: leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf
+    for name, leaf in arrays.items()
+  }
+  return record, params_lib.unflatten(whole)
 
 
 def _digest(record: Mapping[str, Any], data: bytes) -> str:

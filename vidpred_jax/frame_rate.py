@@ -120,9 +120,8 @@ def fill(
     )
   held = [0]
   if hold:
-    held = phases(
-      interval[1], interval[1] + (last or interval[1] - interval[0])
-    )
+    before_last, begin = interval
+    held = phases(begin, begin + (last or begin - before_last))
   for _ in held:
     yield before[1], {}
 

@@ -126,6 +126,24 @@ def laplacian(a: jax.Array, b: jax.Array, *, levels: int = 5) -> jax.Array:
   )
 
 
+def end_point_error(flow: jax.Array, truth: jax.Array) -> jax.Array:
+  """Mean distance of a flow's end points from the true ones, in pixels.
+
+  Args:
+    flow: [..., 2], (dx, dy).
+    truth: the same shape; NaN where it is not known, which is left out.
+
+  Returns:
+    A scalar, over all that is known; 0 if nothing is.
+  """
+  chex.assert_equal_shape([flow, truth])
+  known = jnp.isfinite(truth).all(-1)
+  # The root has no gradient at 0, and NaN times 0 is NaN.
+  off = jnp.where(known[..., None], flow - truth, 1.0)
+  distance = jnp.where(known, jnp.sqrt(jnp.sum(off**2, -1) + 1e-6), 0.0)
+  return jnp.sum(distance) / jnp.maximum(jnp.sum(known), 1)
+
+
 def deep_supervision(losses: jax.Array, gamma: float) -> jax.Array:
   """`sum_i gamma^(n - i) losses_i`, i = 1..n (DMVFN's equation 13).
 

@@ -282,7 +282,7 @@ class NumPy:
 
 
 class Other:
-  """Stands for an object of a known kind that is no weight; it holds nothing."""
+  """Stands for an object of a known kind, no weight; it holds nothing."""
 
   def __repr__(self) -> str:
     return 'Other()'

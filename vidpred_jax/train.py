@@ -49,7 +49,7 @@ class TrainState(NamedTuple):
 
 
 def make_train_step(system, rule, *, accumulate=1, ema=None):
-  """A function `(state, video, key) -> (state, metrics)`; not yet compiled.
+  """A function `(state, batch, key) -> (state, metrics)`; not yet compiled.
 
   Args:
     system: what to train.
@@ -58,33 +58,38 @@ def make_train_step(system, rule, *, accumulate=1, ema=None):
     ema: keyword arguments of `optim.ema_update`, or None for no average.
 
   Returns:
-    The step. `video` is [B, T, H, W, C]; `key` is the run's, the step's own is
-    `fold_in(key, state.step)`.
+    The step. `batch` is a dict with `video` [B, T, H, W, C] and, for systems
+    with `flow_pairs`, `flow` [B, P, H, W, 2]; `key` is the run's, the step's
+    own is `fold_in(key, state.step)`.
   """
 
-  def loss(parameters, collections, video, key):
+  def loss(parameters, collections, batch, key):
     variables = {'params': parameters, **collections}
-    value, (updates, values) = system.loss(variables, video, key)
+    flow = {'flow': batch['flow']} if system.flow_pairs else {}
+    video = base.as_float(batch['video'])
+    value, (updates, values) = system.loss(variables, video, key, **flow)
     return value, ({**collections, **updates}, {'loss': value, **values})
 
   gradient = jax.grad(loss, has_aux=True)
 
-  def train_step(state, video, key):
+  def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
-    video = base.as_float(video)
     if accumulate == 1:
       grads, (collections, values) = gradient(
-        state.params, state.collections, video, key
+        state.params, state.collections, batch, key
       )
     else:
       # Split the inner axis, so that every micro-batch spans all devices.
-      split = video.reshape(-1, accumulate, *video.shape[1:])
+      parts = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0),
+        batch,
+      )
 
       def body(carry, item):
         collections, total = carry
-        video, key = item
+        part, key = item
         grads, (collections, values) = gradient(
-          state.params, collections, video, key
+          state.params, collections, part, key
         )
         return (collections, jax.tree.map(jnp.add, total, grads)), values
 
@@ -92,7 +97,7 @@ def make_train_step(system, rule, *, accumulate=1, ema=None):
       (collections, grads), values = jax.lax.scan(
         body,
         (state.collections, zeros),
-        (jnp.moveaxis(split, 1, 0), jax.random.split(key, accumulate)),
+        (parts, jax.random.split(key, accumulate)),
       )
       grads = jax.tree.map(lambda g: g / accumulate, grads)
       values = jax.tree.map(lambda v: v.mean(0), values)
@@ -183,8 +188,15 @@ def run(
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       workers=config.workers,
+      flow_pairs=system.flow_pairs,
       **settings,
     )
+    wanted = ('video', 'flow') if system.flow_pairs else ('video',)
+
+    def load():
+      arrays = next(batches)
+      return {name: arrays[name] for name in wanted}
+
     described = evaluate.describe(batches.source)
     if jax.process_index() == 0:
       text = json.dumps(described, indent=2) + '\n'
@@ -197,8 +209,9 @@ def run(
       mininterval=1,
     )
     try:
-      batch = next(batches)['video']
-      state, rule = _initial_state(config, system, schedule, mesh, batch.shape)
+      batch = load()
+      shape = batch['video'].shape
+      state, rule = _initial_state(config, system, schedule, mesh, shape)
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = runtime.jit(
@@ -215,10 +228,13 @@ def run(
       sharding = runtime.batch_sharding(mesh)
       previous, ended = None, start >= config.steps
       for step in range(start + 1, config.steps + 1):
-        video = jax.make_array_from_process_local_data(sharding, batch)
-        state, values = step_fn(state, video, key)
+        placed = {
+          name: jax.make_array_from_process_local_data(sharding, array)
+          for name, array in batch.items()
+        }
+        state, values = step_fn(state, placed, key)
         if step < config.steps:
-          batch = next(batches)['video']
+          batch = load()
         # A step behind, so that the device never waits.
         if previous is not None:
           _check_finite(previous, step - 1)
@@ -330,6 +346,7 @@ def _export(config, workdir, saved, state, best, described) -> None:
       frames=systems.Frames(**config.eval.frames.to_dict()),
       variables=variables,
       data=described,
+      dtype=config.export_dtype,
       overwrite=True,
     )
   if jax.process_count() > 1:

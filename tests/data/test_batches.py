@@ -77,13 +77,21 @@ class TestTraining:
       assert found == {plain.tobytes(), np.flip(plain, axis).tobytes()}
 
   def test_flow_comes_along(self):
-    settings = PHOTOS | {'batch_size': 4, 'seed': 0, 'with_flow': True}
-    with data.train_iterator('photos', **settings) as batches:
+    settings = PHOTOS | {'batch_size': 4, 'seed': 0}
+    pairs = ((2, 1), (2, 0))
+    with data.train_iterator('photos', flow_pairs=pairs, **settings) as batches:
       batch = next(batches)
     assert batch['flow'].shape == (4, 2, 24, 32, 2)
-    assert batch['visible'].shape == (4, 2, 24, 32)
-    with pytest.raises(ValueError, match='no augmentation'):
-      data.train_iterator('photos', **settings, flip=True)
+    assert np.isfinite(batch['flow']).mean() > 0.4
+    with data.train_iterator('photos', **settings) as batches:
+      assert set(next(batches)) == {'video'}
+
+  def test_a_source_without_flow_has_an_unknown_one(self):
+    with data.train_iterator(
+      'moving_digits', num_frames=3, batch_size=2, seed=0, flow_pairs=((2, 1),)
+    ) as batches:
+      flow = next(batches)['flow']
+    assert flow.shape[:2] == (2, 1) and np.isnan(flow).all()
 
 
 def evaluation(**settings):

@@ -9,6 +9,14 @@ def source(split='train', num_frames=4, **settings):
   return photos.PhotosInMotion(split, num_frames, **settings)
 
 
+def backward(num_frames):
+  return [(t + 1, t) for t in range(num_frames - 1)]
+
+
+def visible(item):
+  return ~np.isnan(item['flow'][..., 0])
+
+
 def warp(image, flow):
   """Bilinear backward warp, independent of the library."""
   y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(float)
@@ -43,24 +51,23 @@ def test_train_and_test_photographs_are_disjoint():
   train, test = photos.PHOTOS['train'], photos.PHOTOS['test']
   assert not set(train) & set(test)
   for name in train + test:
-    photo = np.asarray(photos._photo(name))
+    photo = np.asarray(photos._photo(photos._path(name)))
     assert photo.ndim == 3 and photo.std() > 10
     assert min(photo.shape[:2]) >= 300
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_warping_by_the_flow_gives_the_next_frame(split):
-  clips = source(split, size=96, with_flow=True, max_speed=6.0)
+  clips = source(split, size=96, flow_pairs=backward(4), max_speed=6.0)
   errors, nothing = [], []
   for i in range(8):
     item = clips[i]
     video = item['video'].astype(float)
     assert item['flow'].shape == (3, 96, 96, 2)
     assert item['flow'].dtype == np.float32
-    assert item['visible'].shape == (3, 96, 96)
-    assert item['visible'].mean() > 0.6
+    assert visible(item).mean() > 0.6
     for t in range(3):
-      seen = item['visible'][t]
+      seen = visible(item)[t]
       warped = warp(video[t], item['flow'][t])
       errors.append(np.square(warped - video[t + 1])[seen].mean())
       nothing.append(np.square(video[t] - video[t + 1])[seen].mean())
@@ -75,11 +82,11 @@ def test_smooth_photograph_makes_the_flow_exact(monkeypatch):
   ramp = np.repeat(ramp * 255 / ramp.max(), 3, axis=2).astype(np.uint8)
   image = photos.Image.fromarray(ramp)
   monkeypatch.setattr(photos, '_photo', lambda name: image)
-  clips = source(size=64, with_flow=True, cutouts=0, num_frames=6)
+  clips = source(size=64, flow_pairs=backward(6), cutouts=0, num_frames=6)
   for i in range(4):
     item = clips[i]
     for t in range(5):
-      seen = item['visible'][t]
+      seen = visible(item)[t]
       warped = warp(item['video'][t], item['flow'][t])
       assert np.abs(warped - item['video'][t + 1])[seen].max() <= 2
       # Only what comes in over the border is not visible.
@@ -88,28 +95,29 @@ def test_smooth_photograph_makes_the_flow_exact(monkeypatch):
 
 
 def test_cutouts_hide_and_uncover():
-  clips = source(size=96, with_flow=True)
+  clips = source(size=96, flow_pairs=backward(4))
   hidden = 0
   for i in range(10):
     item = clips[i]
-    inner = ~item['visible'][:, 15:-15, 15:-15]
+    inner = ~visible(item)[:, 15:-15, 15:-15]
     hidden += inner.mean() > 0.01
   assert hidden >= 5
-  none = source(size=96, with_flow=True, cutouts=0)
-  assert all(none[i]['visible'][:, 15:-15, 15:-15].all() for i in range(5))
+  none = source(size=96, flow_pairs=backward(4), cutouts=0)
+  assert all(visible(none[i])[:, 15:-15, 15:-15].all() for i in range(5))
 
 
 def test_motion_is_smooth_and_within_its_bounds():
   clips = source(
-    num_frames=12, size=96, with_flow=True, cutouts=0, rotation=0.0, zoom=0.0,
-    max_speed=4.0,
+    num_frames=12, size=96, flow_pairs=backward(12), cutouts=0,
+    rotation=0.0, zoom=0.0, max_speed=4.0,
   )  # fmt: skip
   speeds = []
   for i in range(20):
     flow = clips[i]['flow']
     # Pure translation: one vector per frame.
-    np.testing.assert_allclose(np.ptp(flow, axis=(1, 2)), 0, atol=1e-4)
-    vectors = flow[:, 0, 0]
+    spread = np.nanmax(flow, (1, 2)) - np.nanmin(flow, (1, 2))
+    np.testing.assert_allclose(spread, 0, atol=1e-4)
+    vectors = flow[:, 48, 48]
     speed = np.hypot(*vectors.T)
     assert speed.max() <= 4.0 + 1e-3
     assert np.abs(np.diff(vectors, axis=0)).max() < 0.9
@@ -141,8 +149,114 @@ def test_a_long_clip_and_a_large_one():
     ({'num_frames': 0}, 'num_frames'),
     ({'max_speed': -1.0}, 'max_speed'),
     ({'num_clips': 0}, 'num_clips'),
+    ({'min_speed': 9.0}, 'min_speed'),
+    ({'noise': -1.0}, 'noise'),
+    ({'still': 1.5}, 'still'),
+    ({'shutter': -0.1}, 'shutter'),
+    ({'flow_pairs': ((4, 0),)}, 'numbers of the 4 frames'),
   ],
 )
 def test_wrong_settings(settings, message):
   with pytest.raises(ValueError, match=message):
     source(**settings)
+
+
+def test_flow_between_frames_further_apart_in_either_direction():
+  pairs = ((2, 0), (0, 2), (2, 1))
+  clips = source(
+    size=96, num_frames=3, flow_pairs=pairs, cutouts=2, max_speed=6.0
+  )
+  for i in range(6):
+    item = clips[i]
+    for p, (of, into) in enumerate(pairs):
+      seen = visible(item)[p]
+      warped = warp(item['video'][into], np.nan_to_num(item['flow'][p]))
+      error = np.square(warped - item['video'][of])
+      still = np.square(1.0 * item['video'][into] - item['video'][of])
+      assert error[seen].mean() < still[seen].mean() / 4
+  # Twice as far in twice the time, nearly.
+  twice, once = (np.nanmedian(item['flow'][p], (0, 1)) for p in (0, 2))
+  np.testing.assert_allclose(twice, 2 * once, atol=1.5)
+
+
+def test_slow_motion_is_as_frequent_as_fast_and_some_things_stand_still():
+  settings = {'size': 48, 'cutouts': 0, 'num_frames': 2, 'rotation': 0.0}
+  settings |= {'zoom': 0.0, 'flow_pairs': ((1, 0),), 'max_speed': 8.0}
+  clips = source(min_speed=0.25, still=0.3, **settings)
+  speeds = [
+    np.hypot(*np.nanmedian(clips[i]['flow'][0], (0, 1))) for i in range(60)
+  ]
+  still = np.isclose(speeds, 0, atol=1e-4)
+  assert 8 <= still.sum() <= 30
+  moving = np.array(speeds)[~still]
+  assert 0.1 < moving.min() and moving.max() <= 8.0
+  # The middle of a logarithmic range, not of the range.
+  assert np.median(moving) < 2.5
+
+
+def test_shutter_blurs_what_moves_and_only_that():
+  settings = {'size': 64, 'num_frames': 3, 'cutouts': 0, 'max_speed': 12.0}
+  sharp, soft = source(**settings), source(shutter=1.0, **settings)
+
+  def detail(clips):
+    videos = np.stack([clips[i]['video'] for i in range(12)]).astype(float)
+    return np.abs(np.diff(videos, axis=-2)).mean()
+
+  assert detail(soft) < 0.9 * detail(sharp)
+  # Nothing black comes in from outside of the picture.
+  item = soft[0]['video'].astype(float)
+  edge = item[:, :, :2].mean() - item[:, :, 2:6].mean()
+  assert abs(edge) < 20
+  still = source(shutter=1.0, still=1.0, **settings)[3]['video']
+  assert np.ptp(still.astype(int), axis=0).max() == 0
+  assert detail(source(shutter=1.0, still=1.0, **settings)) == pytest.approx(
+    detail(source(still=1.0, **settings)), rel=0.15
+  )
+
+
+@pytest.mark.parametrize(
+  'settings, low, high',
+  [({'noise': 8.0}, 0.5, 8.0), ({'coding': 1.0}, 0.2, 15.0)],
+)
+def test_the_camera_adds_noise_and_coding(settings, low, high):
+  still = {'size': 64, 'num_frames': 2, 'still': 1.0}
+  plain, noisy = source(**still), source(**still, **settings)
+  errors = []
+  for i in range(8):
+    a, b = (s[i]['video'].astype(float) for s in (plain, noisy))
+    errors.append(np.sqrt(np.square(a - b).mean()))
+  assert low < np.mean(errors) < high
+
+
+def test_light_changes_evenly_over_a_clip():
+  still = {'size': 64, 'num_frames': 5, 'still': 1.0, 'cutouts': 0}
+  video = source(light=0.1, **still)[4]['video'].astype(float)
+  means = video.mean((1, 2, 3))
+  assert np.ptp(means) > 3
+  np.testing.assert_allclose(np.diff(means), np.diff(means).mean(), atol=1.5)
+
+
+def test_a_folder_adds_photographs_to_training_only(tmp_path):
+  (tmp_path / 'more').mkdir()
+  rng = np.random.default_rng(0)
+  for name in ('more/blue.png', 'sky.JPG'):
+    noise = rng.integers(0, 60, (80, 90, 3), np.uint8)
+    picture = photos.Image.fromarray(noise + np.uint8([0, 0, 190]))
+    picture.save(tmp_path / name)
+  (tmp_path / 'words.txt').write_text('no photograph')
+  names = {source(size=16, folder=tmp_path)[i]['name'] for i in range(80)}
+  stems = {name.split('-', 1)[1] for name in names}
+  assert {'blue', 'sky'} < stems and 'words' not in stems
+  stems = {
+    source('test', size=16, folder=tmp_path)[i]['name'] for i in range(20)
+  }
+  assert not any('blue' in stem or 'sky' in stem for stem in stems)
+
+
+def test_a_folder_without_photographs_and_a_damaged_one(tmp_path):
+  with pytest.raises(FileNotFoundError, match='no photographs'):
+    source(folder=tmp_path)
+  (tmp_path / 'cut.png').write_bytes(b'not a picture')
+  clips = source(size=16, folder=tmp_path, cutouts=20)
+  with pytest.raises(ValueError, match='cut.png'):
+    clips[0]

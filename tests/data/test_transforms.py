@@ -88,3 +88,38 @@ def test_all_frames_change_alike(clip):
     out = item['video']
     assert item['label'] == 3 and out.shape == (4, 8, 8, 3)
     np.testing.assert_array_equal(out, np.repeat(out[:1], 4, axis=0))
+
+
+@pytest.mark.parametrize('size', [None, (8, 6), (8, 8)])
+def test_a_flow_is_carried_along(size):
+  """Frame 1 is made from frame 0 by a flow; so it is after any change."""
+  rng = np.random.default_rng(0)
+  y, x = np.mgrid[:12, :12]
+  flow = np.stack([np.where(x > 5, -2, -1), np.where(y > 5, 1, 2)], -1).astype(
+    np.float32
+  )
+  flow[:2] = np.nan
+  places = np.nan_to_num(flow).astype(int) + np.stack([x, y], -1)
+  first = rng.integers(0, 256, (12, 12, 3), np.uint8)
+  inside = ((places >= 0) & (places < 12)).all(-1)
+  flow[~inside] = np.nan
+  places = np.clip(places, 0, 11)
+  second = first[places[..., 1], places[..., 0]]
+  item = {'video': np.stack([first, second]), 'flow': flow[None]}
+  seen = 0
+  for seed in range(60):
+    out = transforms.augment(
+      item, np.random.default_rng(seed), size=size, steps=STEPS
+    )
+    clip, carried = out['video'], out['flow'][0]
+    assert carried.shape == (*clip.shape[1:3], 2)
+    rows, columns = np.nonzero(np.isfinite(carried[..., 0]))
+    to = carried[rows, columns].astype(int) + np.stack([columns, rows], -1)
+    height, width = carried.shape[:2]
+    there = ((to >= 0) & (to < (width, height))).all(-1)
+    rows, columns, to = rows[there], columns[there], to[there]
+    np.testing.assert_array_equal(
+      clip[1][rows, columns], clip[0][to[:, 1], to[:, 0]]
+    )
+    seen += len(rows)
+  assert seen > 60 * 20

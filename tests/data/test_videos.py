@@ -55,6 +55,21 @@ def test_windows_are_the_frames_of_the_file(folder):
   assert len(names) == len(clips)
 
 
+def test_windows_of_several_steps(folder):
+  settings = {'root': folder, 'test_fraction': 0}
+  counts = [
+    len(videos.VideoClips('train', 3, step=step, **settings)) for step in (1, 3)
+  ]
+  both = videos.VideoClips('train', 3, step=(1, 3), **settings)
+  assert len(both) == sum(counts)
+  first, last = (
+    videos.VideoClips('train', 3, step=step, **settings)[-1] for step in (1, 3)
+  )
+  for i, item in ((counts[0] - 1, first), (-1, last)):
+    assert both[i]['name'] == item['name']
+    np.testing.assert_array_equal(both[i]['video'], item['video'])
+
+
 def test_decoding_windows_and_whole_files_is_the_same(folder):
   settings = {'root': folder, 'size': (32, 40), 'test_fraction': 0}
   whole = videos.VideoClips('train', 4, **settings)
@@ -305,6 +320,9 @@ def test_can_be_sent_to_a_worker(folder):
     ({'on_error': 'ignore'}, 'on_error'),
     ({'size': (8, 8), 'short_side': 8}, 'not both'),
     ({'step': 0}, 'at least 1'),
+    ({'step': ()}, 'at least 1'),
+    ({'teacher': 'raft'}, "'dis' or empty"),
+    ({'hop': 0}, 'at least 1'),
     ({'test_fraction': 2.0}, 'test_fraction'),
   ],
 )

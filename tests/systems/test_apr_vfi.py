@@ -278,3 +278,35 @@ def test_half_precision_stays_close():
   assert got.dtype == jnp.float32
   want, _ = explained(weights, pair, synthesis='patches')
   np.testing.assert_allclose(np.abs(got - want).mean(), 0, atol=0.02)
+
+
+def test_flow_loss_is_of_every_level_where_the_flow_is_known():
+  extra = {'synthesis': 'warp', 'levels': 2}
+  system = made(flow_weight=0.5, **extra)
+  assert system.flow_pairs == ((0, 2), (2, 0))
+  assert made().flow_pairs == ()
+  weights, video, key = variables(**extra), clip(), jax.random.key(0)
+  flow = np.zeros((2, 2, 24, 37, 2), np.float32)
+  flow[:, 0] += [4, 2]
+  flow[:, 1] -= [4, 2]
+  flow[:, :, 10:] = np.nan
+  total, (_, metrics) = system.loss(weights, video, key, flow=flow)
+  without, _ = made(**extra).loss(weights, video, key)
+  model = apr_vfi.APRVFI(synthesised=False, routed=False, patch=None)
+  finest = model.apply(weights, video[:, ::2], 2, method='prepare').flow
+  off = np.asarray(finest)[:, :10] - [4, 2, -4, -2]
+  error = np.hypot(off[..., ::2], off[..., 1::2]).mean()
+  np.testing.assert_allclose(metrics['end_point_error'], error, rtol=1e-3)
+  assert total - without > 0.5 * error  # and the coarser level
+  with pytest.raises(ValueError, match='got no flow'):
+    system.loss(weights, video, key)
+
+
+def test_flow_loss_teaches_a_flow_that_is_not_trained_otherwise():
+  extra = {'synthesis': 'whole', 'train_flow': False, 'flow_weight': 1.0}
+  system, weights = made(**extra), variables(synthesis='whole')
+  flow = jnp.ones((2, 2, 24, 37, 2))
+  grads = jax.grad(
+    lambda v: system.loss(v, clip(), jax.random.key(0), flow=flow)[0]
+  )(weights)['params']['flow']
+  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))

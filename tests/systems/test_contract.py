@@ -147,7 +147,7 @@ def test_every_parameter_gets_a_gradient(name):
   state, step = trained(name)
   total = None
   for seed in range(6):  # routing may leave a block out of one draw
-    after, values = step(state, video, jax.random.key(seed))
+    after, values = step(state, {'video': video}, jax.random.key(seed))
     assert np.isfinite(values['loss'])
     # Adam's first moment after one step is a tenth of the gradient.
     grads = optax.tree.get(after.opt_state, 'mu')
@@ -177,7 +177,7 @@ def test_loss_falls_on_one_batch(name):
   state, step = trained(name)
   losses = []
   for _ in range(40):
-    state, values = step(state, video, jax.random.key(0))
+    state, values = step(state, {'video': video}, jax.random.key(0))
     losses.append(float(values['loss']))
   assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 

@@ -324,3 +324,107 @@ def test_published_gradients(shared):
       assert error < {'l1': 1e-3, 'routing': 2e-3}.get(part, 1e-2), name
       compared += 1
   assert compared == 15
+
+
+# ------------------------------------------------------- flow and forecasts
+
+
+def shifted(count, by=2):
+  """A clip whose pattern moves by (by, 0) a frame, and its flow."""
+  scene = jax.random.uniform(jax.random.key(3), (2, 16, 24 + by * count, 3))
+  video = jnp.stack(
+    [scene[:, :, by * (count - t) :][:, :, :24] for t in range(count)], 1
+  )
+  return video
+
+
+def known_flow(pairs, by=2, batch=2):
+  """(dx, dy) from frame `of` into frame `into`, unknown on the right half."""
+  flow = np.zeros((batch, len(pairs), 16, 24, 2), np.float32)
+  for p, (of, into) in enumerate(pairs):
+    flow[:, p, :, :, 0] = (into - of) * by
+  flow[:, :, :, 12:] = np.nan
+  return jnp.asarray(flow)
+
+
+def test_flow_pairs_are_into_the_older_and_the_newer_frame():
+  assert small()[0].flow_pairs == ()
+  system = small(flow_weight=0.1)[0]
+  assert system.flow_pairs == ((2, 0), (2, 1))
+  system = dmvfn.make(frames=Frames((0, 2), (4, 6)), flow_weight=0.1)
+  assert system.flow_pairs == ((4, 0), (4, 2), (6, 2), (6, 4))
+
+
+def test_flow_loss_is_of_every_output_where_the_flow_is_known():
+  system, variables, _ = small(routing='none', flow_weight=0.5)
+  plain = small(routing='none')[0]
+  video = shifted(3)
+  flow = known_flow(system.flow_pairs)
+  total, (_, metrics) = system.loss(
+    variables, video, jax.random.key(0), flow=flow
+  )
+  without, _ = plain.loss(variables, video, jax.random.key(0))
+  model = model_room.DMVFN(scales=(2, 1), widths=(12, 8))
+  flows = model.apply(variables, video[:, :2]).flows
+  errors = []
+  for found in flows:
+    off = np.asarray(found[:, :, :12]) - np.repeat(
+      np.array([[-4.0, 0, -2, 0]]), 12, 0
+    )
+    errors.append(np.hypot(off[..., ::2], off[..., 1::2]).mean())
+  expected = 0.5 * (0.8 * errors[0] + errors[1])
+  np.testing.assert_allclose(total - without, expected, rtol=1e-4)
+  np.testing.assert_allclose(metrics['end_point_error'], errors[1], rtol=1e-4)
+
+
+def test_a_flow_is_demanded_with_its_weight_and_refused_without():
+  system, variables, _ = small(flow_weight=0.5)
+  video = shifted(3)
+  with pytest.raises(ValueError, match='got no flow'):
+    system.loss(variables, video, jax.random.key(0))
+  system, variables, _ = small()
+  with pytest.raises(ValueError, match='got a flow'):
+    flow = known_flow(((2, 0), (2, 1)))
+    system.loss(variables, video, jax.random.key(0), flow=flow)
+
+
+def test_a_forecast_is_trained_on_its_own_predictions():
+  frames = Frames((0, 1), (2, 3, 4))
+  settings = {'routing': 'none', 'flow_weight': 0.5}
+  system, variables, _ = small(frames, rollout=1, **settings)
+  video, key = shifted(5), jax.random.key(0)
+  flow = known_flow(system.flow_pairs)
+  total, (_, metrics) = system.loss(variables, video, key, flow=flow)
+  # By hand: each frame from those before it, true or predicted.
+  one = small(routing='none', flow_weight=0.5)[0]
+  pair, totals, psnr = video[:, :2], [], []
+  for n in range(3):
+    clip = jnp.concatenate([pair, video[:, n + 2 : n + 3]], 1)
+    part = flow[:, 2 * n : 2 * n + 2]
+    value, (_, seen) = one.loss(variables, clip, key, flow=part)
+    totals.append(value)
+    psnr.append(seen['psnr'])
+    frame = one.predict(variables, pair, key)
+    pair = jnp.concatenate([pair[:, 1:], frame], 1)
+  np.testing.assert_allclose(total, np.mean(totals), rtol=1e-5)
+  np.testing.assert_allclose(metrics['psnr'], np.mean(psnr), rtol=1e-5)
+
+
+def test_rollout_says_how_far_the_gradient_goes_back():
+  frames = Frames((0, 1), (2, 3, 4))
+  video, key = shifted(5), jax.random.key(0)
+
+  def gradient(rollout):
+    system, variables, _ = small(frames, rollout=rollout, routing='none')
+    grads = jax.grad(lambda v: system.loss(v, video, key)[0])(variables)
+    return grads['params']['block_0']['head']['kernel']
+
+  one, two, three = (gradient(n) for n in (1, 2, 3))
+  assert np.abs(one - two).max() > 1e-6
+  assert np.abs(two - three).max() > 1e-6
+
+
+@pytest.mark.parametrize('settings', [{'rollout': -1}, {'flow_weight': -0.1}])
+def test_refuses_flow_settings(settings):
+  with pytest.raises(ValueError, match='0 or more'):
+    dmvfn.make(frames=NEXT, **settings)

@@ -121,7 +121,7 @@ def unwrapped(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Names as the model had them before PyTorch wrapped it.
 
   `torch.compile` puts `_orig_mod.` in front of what it compiles, a part or the
-  whole; data parallelism and averaging put `module.` in front of all, the latter
+  whole; data parallelism and averaging put `module.` in front of all, averaging
   with a count `n_averaged` beside.
   """
   inner = {}

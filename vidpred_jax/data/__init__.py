@@ -18,6 +18,7 @@ import functools
 import inspect
 import math
 import weakref
+from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
@@ -28,6 +29,7 @@ from vidpred_jax.data import (
   episodes,
   fields,
   folders,
+  mixture,
   photos,
   traffic,
   transforms,
@@ -35,8 +37,52 @@ from vidpred_jax.data import (
   vortices,
 )
 
+
+def mix(
+  split: str,
+  num_frames: int,
+  *,
+  parts: Mapping[str, Mapping],
+  num_clips: int | None = None,
+  seed: int = 0,
+  flow_pairs: Sequence[tuple[int, int]] = (),
+) -> mixture.Mixture:
+  """The source 'mix': clips from several sources.
+
+  Args:
+    split: of all of them.
+    num_frames: frames per clip, T.
+    parts: `{name: {'weight': w, 'source': one of SOURCES, **settings}}`; a
+      part is drawn as often as its weight says.
+    num_clips: length of the mixture; None is that of all parts together.
+    seed: other seeds draw other clips.
+    flow_pairs: for the parts that know their flow, see `photos`.
+
+  Raises:
+    ValueError: if a part has no weight or source, or a setting is wrong.
+  """
+  sources, weights = {}, {}
+  for name, part in parts.items():
+    settings = dict(part)
+    missing = {'weight', 'source'} - set(settings)
+    if missing:
+      raise ValueError(
+        f'The part {name!r} of a mixture has no {", ".join(sorted(missing))}; '
+        f'it has {", ".join(settings)}.'
+      )
+    weights[name] = settings.pop('weight')
+    source = settings.pop('source')
+    if flow_pairs and 'flow_pairs' in _settings(source):
+      settings['flow_pairs'] = flow_pairs
+    sources[name] = make_source(
+      source, split=split, num_frames=num_frames, **settings
+    )
+  return mixture.Mixture(sources, weights, num_clips=num_clips, seed=seed)
+
+
 SOURCES = {
   'photos': photos.PhotosInMotion,
+  'mix': mix,
   'moving_digits': digits.MovingDigits,
   'videos': videos.VideoClips,
   'frames': folders.FrameClips,
@@ -104,11 +150,6 @@ def make_source(name: str, *, split: str, num_frames: int, **settings):
     ValueError: if there is no such source, setting or split.
     FileNotFoundError: if its data is not there.
   """
-  if name not in SOURCES:
-    raise ValueError(
-      f'There is no data source {name!r}; there are '
-      f'{", ".join(sorted(SOURCES))}.'
-    )
   accepted = _settings(name)
   unknown = sorted(set(settings) - set(accepted))
   if unknown:
@@ -135,6 +176,7 @@ def train_iterator(
   flip: bool | str = False,
   reverse_time: bool = False,
   reverse_channels: bool = False,
+  flow_pairs: Sequence[tuple[int, int]] = (),
   **settings,
 ) -> 'Batches':
   """Random batches without end; batch `step` is a function of (seed, step).
@@ -156,20 +198,26 @@ def train_iterator(
     crop: (H, W) of a random part, or one number for both; None for all.
     rotate: whether to turn by random multiples of 90 degrees.
     flip: whether to mirror at random; 'horizontal' or 'vertical' for one only.
-    reverse_time: whether to play half of the clips backwards.
+    reverse_time: whether to play half of the clips backwards, but for those
+      with a flow.
     reverse_channels: whether to exchange red and blue in half of the clips; not
       for fields.
+    flow_pairs: P pairs (of, into) of frames whose exact flow is wanted.
     **settings: of the source.
 
   Returns:
     An iterator of dicts with `video` [B, T, H, W, C] of the source's type,
-    where B is `batch_size / process_count`, and the source's other arrays. Call
-    its `close()` when done.
+    where B is `batch_size / process_count`, and the source's other arrays. With
+    `flow_pairs` there is `flow` float32 [B, P, H, W, 2] (see `photos`), NaN
+    where it is not known and in clips of sources that know none. Call its
+    `close()` when done.
 
   Raises:
     ValueError: if a setting is wrong or `batch_size` does not divide.
   """
   local = _local_batch_size(batch_size, process_index, process_count)
+  if flow_pairs and 'flow_pairs' in _settings(name):
+    settings['flow_pairs'] = flow_pairs
   source = make_source(name, split=split, num_frames=num_frames, **settings)
   augment = _augmentation(
     crop=crop,
@@ -178,11 +226,6 @@ def train_iterator(
     reverse_time=reverse_time,
     reverse_channels=reverse_channels,
   )
-  if augment and settings.get('with_flow'):
-    raise ValueError(
-      'The exact flow is that of clips as they are: with_flow '
-      'goes with no augmentation.'
-    )
   if reverse_channels and source.kind != 'image':
     raise ValueError(
       f'reverse_channels exchanges red and blue; the channels of {source!r} '
@@ -193,6 +236,10 @@ def train_iterator(
   dataset = dataset.repeat(2**50 // len(source) + 1).map(_arrays_only)
   if augment:
     dataset = dataset.random_map(augment)
+  if flow_pairs:
+    dataset = dataset.map(
+      functools.partial(_with_flow, num_pairs=len(flow_pairs))
+    )
   dataset = dataset.batch(local, batch_fn=_stack)
   dataset = dataset[process_index::process_count][start_step:]
   if not workers:
@@ -264,7 +311,12 @@ def eval_batches(
 
 
 def _settings(name: str) -> list[str]:
-  """The keyword arguments of a source."""
+  """The keyword arguments of a source; ValueError if there is none."""
+  if name not in SOURCES:
+    raise ValueError(
+      f'There is no data source {name!r}; there are '
+      f'{", ".join(sorted(SOURCES))}.'
+    )
   parameters = inspect.signature(SOURCES[name]).parameters
   return [k for k in parameters if k not in ('split', 'num_frames')]
 
@@ -311,6 +363,13 @@ def _stack(items) -> dict:
       '(T, H, W, C); give the source a size, or crop.'
     )
   return {k: np.stack([item[k] for item in items]) for k in items[0]}
+
+
+def _with_flow(item: dict, num_pairs: int) -> dict:
+  """The item with a flow: NaN where it has none."""
+  unknown = np.float32(np.nan)
+  size = item['video'].shape[1:3]
+  return {'flow': np.full((num_pairs, *size, 2), unknown)} | item
 
 
 def _arrays_only(item: dict) -> dict:

@@ -441,9 +441,7 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
       for begin in range(first, last, 1000):
         part = slice(begin, min(begin + 1000, last))
         with reading(path, f'file with values of {variable.name}'):
-          block = (
-            np.ma.filled(array[part], np.nan) if take is None else take(part)
-          )
+          block = take(part)
           block = np.asarray(block[:, rows, columns], np.float32)
         if not np.isfinite(block).all():
           raise ValueError(f'{path} lacks values of {variable.name}.')
@@ -452,10 +450,11 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _opened(variable: _Variable, path: pathlib.Path):
-  """The array (time, ..., lat, lon); how to take a part, or None: as it is."""
+  """The array (time, ..., lat, lon), and how to take [t, H, W] of it."""
   name = variable.name
   if path.suffix == '.npz':
-    yield _array(variable, path), None
+    values = _array(variable, path)
+    yield values, lambda part: values[part]
     return
   with _netcdf(path) as file:
     if name not in file.variables or file.variables[name].ndim < 3:
@@ -465,9 +464,6 @@ def _opened(variable: _Variable, path: pathlib.Path):
       )
     array = file.variables[name]
     between = array.dimensions[1:-2]
-    if not between:
-      yield array, None
-      return
     chosen = [
       _place(variable, path, file, axis, array.shape[n])
       for n, axis in enumerate(between, 1)

@@ -3,11 +3,17 @@
 Real photographs from the scikit-image wheel (nothing is downloaded) are moved
 by smooth random motion: translation, rotation and zoom, each with its own
 slowly changing speed. In front of the photograph move cut-outs of other
-photographs, which cover and uncover what is behind them.
+photographs, which cover and uncover what is behind them. A folder of more
+photographs can be added to those of training.
 
 A clip is uint8 `[T, H, W, 3]`, RGB; grey photographs have three equal channels.
-Flow is `[T-1, H, W, 2]`, (dx, dy) in pixels: `flow[t]` says for each pixel of
-frame `t + 1` where in frame `t` the same point lies (backward flow).
+Flow is `[P, H, W, 2]`, (dx, dy) in pixels, one for each pair (of, into) of
+frames that is asked for: it says for each pixel of frame `of` where in frame
+`into` the same point lies. It is NaN where that point is not seen in frame
+`into`, or where the soft edge of a cut-out mixes two layers.
+
+What cameras do to motion can be added: blur while the shutter is open, changes
+of light, noise, and JPEG coding. All of it is off by default.
 
 Every layer is cut out of its photograph once per clip, low-passed to the
 clip's resolution and stored at twice its pixel density; all frames sample this
@@ -23,12 +29,15 @@ The photographs of the two splits are disjoint:
 
 import functools
 import importlib.util
+import io
 import math
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 PHOTOS = {
   'train': (
@@ -57,10 +66,9 @@ class PhotosInMotion:
   """A grain random access source; item `i` is a function of (seed, split, i).
 
   Items are dicts with `video` uint8 [T, H, W, 3] and `name`, and with
-  `with_flow` also `flow` float32 [T-1, H, W, 2] and `visible` bool
-  [T-1, H, W]: whether the point seen at a pixel of frame `t + 1` is seen in
-  frame `t`, inside the image and away from the soft edge of a cut-out. There
-  `video[t]` sampled at `(x, y) + flow[t]` is `video[t + 1]` up to resampling.
+  `flow_pairs` also `flow` float32 [P, H, W, 2]: where it is not NaN,
+  `video[into]` sampled at `(x, y) + flow[p]` is `video[of]` up to resampling
+  and what the camera adds.
   """
 
   kind = 'image'
@@ -72,12 +80,19 @@ class PhotosInMotion:
     *,
     size: tuple[int, int] | int = (96, 96),
     max_speed: float = 5.0,
+    min_speed: float = 0.0,
+    still: float = 0.0,
     rotation: float = 0.03,
     zoom: float = 0.02,
     cutouts: int = 1,
+    shutter: float = 0.0,
+    light: float = 0.0,
+    noise: float = 0.0,
+    coding: float = 0.0,
+    folder: str | os.PathLike = '',
     num_clips: int | None = None,
     seed: int = 0,
-    with_flow: bool = False,
+    flow_pairs: Sequence[tuple[int, int]] = (),
   ):
     """Makes the source.
 
@@ -87,16 +102,31 @@ class PhotosInMotion:
       size: (H, W) of a clip, or one number for both.
       max_speed: greatest speed of a layer's centre, pixels per frame. Each
         layer draws its own peak speed, at least a quarter of this.
+      min_speed: if above 0, peak speeds are drawn between this and `max_speed`
+        instead, evenly in their logarithm, so that slow motion is as frequent
+        as fast.
+      still: probability of a layer to stand still.
       rotation: greatest turning speed of a layer, radians per frame.
       zoom: greatest relative change of a layer's scale per frame.
       cutouts: number of cut-outs that move in front, 0 or more.
+      shutter: longest exposure, as a share of the time between frames, in
+        [0, 1]. Each clip draws its own, and moving things blur.
+      light: greatest change of contrast and, as a share of white, of
+        brightness over a clip, in [0, 1]; both change evenly in time.
+      noise: greatest standard deviation of the noise, in levels of 255; each
+        clip draws its own.
+      coding: probability of a clip to be coded as JPEG, at a quality drawn
+        from 40 to 95.
+      folder: more photographs (JPEG, PNG or WebP, searched with subfolders) for
+        the split 'train'; the split 'test' stays as it is.
       num_clips: length of the source; None is 100 000 for train, 64 for test.
       seed: other seeds make other clips of the same photographs.
-      with_flow: whether items have `flow` and `visible`.
+      flow_pairs: pairs (of, into) of frames whose flow items have.
 
     Raises:
       ValueError: on an unknown split or a setting out of range.
-      FileNotFoundError: if scikit-image's photographs are not installed.
+      FileNotFoundError: if scikit-image's photographs are not installed, or
+        the folder has no photograph.
     """
     if split not in PHOTOS:
       raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
@@ -111,15 +141,35 @@ class PhotosInMotion:
         f'lie in [0, 0.2), got max_speed={max_speed}, rotation={rotation}, '
         f'zoom={zoom}, cutouts={cutouts}.'
       )
+    if not 0 <= min_speed <= max(max_speed, 0) or noise < 0:
+      raise ValueError(
+        'min_speed must lie in [0, max_speed] and noise must not be negative, '
+        f'got min_speed={min_speed}, max_speed={max_speed}, noise={noise}.'
+      )
+    shares = {
+      'still': still, 'shutter': shutter, 'light': light, 'coding': coding
+    }  # fmt: skip
+    for name, share in shares.items():
+      if not 0 <= share <= 1:
+        raise ValueError(f'{name} must lie in [0, 1], got {share}.')
+    flow_pairs = tuple((int(of), int(into)) for of, into in flow_pairs)
+    if any(not 0 <= t < num_frames for pair in flow_pairs for t in pair):
+      raise ValueError(
+        f'flow_pairs must be numbers of the {num_frames} frames, got '
+        f'{flow_pairs}.'
+      )
     self._length = _NUM_CLIPS[split] if num_clips is None else num_clips
     if self._length < 1:
       raise ValueError(f'num_clips must be at least 1, got {num_clips}.')
     self._split, self._num_frames, self._size = split, num_frames, size
-    self._speed = max_speed
+    self._speeds, self._still = (min_speed, max_speed), still
     self._rotation, self._zoom, self._cutouts = rotation, zoom, cutouts
-    self._seed, self._with_flow = seed, with_flow
-    for name in PHOTOS[split]:
-      _path(name)
+    self._shutter, self._light = shutter, light
+    self._noise, self._coding = noise, coding
+    self._seed, self._flow_pairs = seed, flow_pairs
+    self._photos = tuple(_path(name) for name in PHOTOS[split])
+    if folder and split == 'train':
+      self._photos += _photographs(folder)
 
   def __len__(self) -> int:
     return self._length
@@ -134,41 +184,61 @@ class PhotosInMotion:
     rng = np.random.default_rng(
       [self._seed, sorted(PHOTOS).index(self._split), index]
     )
-    names = PHOTOS[self._split]
     # The background's photograph is not shown again in front of itself.
-    back, *front = rng.permutation(len(names))
-    layers = [self._background(rng, names[back])]
+    back, *front = rng.permutation(len(self._photos))
+    layers = [self._background(rng, self._photos[back])]
     for k in range(self._cutouts):
-      name = names[front[k % len(front)]]
-      layers.append(self._cutout(rng, name))
+      layers.append(self._cutout(rng, self._photos[front[k % len(front)]]))
+    exposure = rng.uniform(0, self._shutter) if self._shutter else 0.0
     frames, alphas = zip(
-      *(self._frame(layers, t) for t in range(self._num_frames))
+      *(self._frame(layers, t, exposure) for t in range(self._num_frames))
     )
     item = {
-      'video': np.stack(frames),
-      'name': f'{self._split}/{index:06d}-{names[back].split(".")[0]}',
+      'video': self._camera(rng, np.stack(frames)),
+      'name': f'{self._split}/{index:06d}-{self._photos[back].stem}',
     }
-    if self._with_flow:
-      item['flow'], item['visible'] = _flow(layers, np.stack(alphas))
+    if self._flow_pairs:
+      item['flow'] = _flow(layers, np.stack(alphas), self._flow_pairs)
     return item
 
-  def _background(self, rng, name: str) -> '_Layer':
+  def _camera(self, rng, video: np.ndarray) -> np.ndarray:
+    """Light, noise and coding for float32 [T, H, W, 3] in [0, 255]; uint8."""
+    if self._light:
+      time = np.linspace(-0.5, 0.5, len(video), dtype=np.float32)
+      gain, shift = rng.uniform(-self._light, self._light, 2)
+      time = time[:, None, None, None]
+      video = 128 + (video - 128) * (1 + np.float32(gain) * time)
+      video += np.float32(255 * shift) * time
+    if self._noise:
+      level = np.float32(rng.uniform(0, self._noise))
+      video = video + level * rng.standard_normal(video.shape, np.float32)
+    video = np.rint(np.clip(video, 0, 255)).astype(np.uint8)
+    if self._coding and rng.uniform() < self._coding:
+      quality = int(rng.integers(40, 96))
+      video = np.stack([_coded(frame, quality) for frame in video])
+    return video
+
+  def _background(self, rng, photo: pathlib.Path) -> '_Layer':
     """A layer that covers the whole frame at all times."""
     height, width = self._size
     maps = self._motion(rng, place=(width / 2, height / 2))
     corners = np.array([[0, width, 0, width], [0, 0, height, height]])
-    places = maps[:, :, :2] @ corners + maps[:, :, 2:]
+    covered = maps
+    if self._shutter and len(maps) > 1:  # also half an exposure further
+      ends = 1.5 * maps[[0, -1]] - 0.5 * maps[[1, -2]]
+      covered = np.concatenate([maps, ends])
+    places = covered[:, :, :2] @ corners + covered[:, :, 2:]
     low, high = places.min((0, 2)) - 1, places.max((0, 2)) + 1
-    texture = _cut(rng, _photo(name), high - low)
+    texture = _cut(rng, _photo(photo), high - low)
     return _Layer(texture, _to_texture(maps, low), None)
 
-  def _cutout(self, rng, name: str) -> '_Layer':
+  def _cutout(self, rng, photo: pathlib.Path) -> '_Layer':
     """A smooth random shape cut out of a photograph."""
     height, width = self._size
     radius = min(height, width) * rng.uniform(0.15, 0.35)
     maps = self._motion(rng, place=rng.uniform(0.1, 0.9, 2) * (width, height))
     extent = np.full(2, 2 * radius)
-    texture = _cut(rng, _photo(name), extent)
+    texture = _cut(rng, _photo(photo), extent)
     mask = _shape(rng, texture.size, edge=1.5 * _DENSITY)
     return _Layer(texture, _to_texture(maps, -extent / 2), mask)
 
@@ -191,31 +261,68 @@ class PhotosInMotion:
       phase = rng.uniform(-np.pi / 3, np.pi / 3)
       return speed / omega * (np.sin(omega * time + phase) - np.sin(phase))
 
-    speed = self._speed * rng.uniform(0.25, 1.0)
+    slow, fast = self._speeds
+    if slow:
+      speed = math.exp(rng.uniform(math.log(slow), math.log(fast)))
+    else:
+      speed = fast * rng.uniform(0.25, 1.0)
+    moves = not (self._still and rng.uniform() < self._still)
+    speed *= moves
     heading = rng.uniform(0, 2 * np.pi)
     x = swing(speed * np.cos(heading))
     y = swing(speed * np.sin(heading))
-    angle = swing(self._rotation * rng.uniform(-1, 1))
-    scale = np.exp(swing(self._zoom * rng.uniform(-1, 1)))
+    angle = swing(moves * self._rotation * rng.uniform(-1, 1))
+    scale = np.exp(swing(moves * self._zoom * rng.uniform(-1, 1)))
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
     origin = np.stack([x + place[0], y + place[1]], -1)
     return np.concatenate([linear, -linear @ origin[:, :, None]], -1)
 
-  def _frame(self, layers, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frame `t` uint8 [H, W, 3], and the opacity of each layer [L, H, W]."""
+  def _frame(
+    self, layers, t: int, exposure: float
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Frame `t` as it is seen while the shutter is open.
+
+    Returns:
+      float32 [H, W, 3] in [0, 255], and the opacity of each layer [L, H, W] in
+      the middle of the exposure.
+    """
+    sharp, alphas = self._moment(layers, t, 0.0)
+    if not exposure or self._num_frames < 2:
+      return sharp, alphas
+    # About one picture for every two pixels that the middle of the frame moves.
+    height, width = self._size
+    middle = np.array([width / 2, height / 2, 1])
+    near = [t - 1, t] if t else [t, t + 1]
+    moved = [np.diff(layer.maps[near] @ middle, axis=0) for layer in layers]
+    reach = exposure * np.abs(moved).max() / _DENSITY
+    pairs = min(4, math.ceil(reach / 4))
+    pictures = [sharp]
+    for k in range(pairs):
+      after = exposure / 2 * (k + 1) / pairs
+      pictures += [self._moment(layers, t, s * after)[0] for s in (-1, 1)]
+    return sum(pictures) / np.float32(len(pictures)), alphas
+
+  def _moment(
+    self, layers, t: int, after: float
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What is seen `after` frame t, in frames, and the layers' opacity."""
     height, width = self._size
     picture, alphas = None, []
     for layer in layers:
-      image = _sample(layer.texture, layer.maps[t], self._size)
+      place = layer.maps[t]
+      if after:
+        other = t + 1 if t + 1 < len(layer.maps) else t - 1
+        place = place + after * (other - t) * (layer.maps[other] - place)
+      image = _sample(layer.texture, place, self._size)
       if layer.mask is None:
         picture = image.astype(np.float32)
         alphas.append(np.ones((height, width), np.float32))
         continue
-      alpha = _sample(layer.mask, layer.maps[t], self._size) / np.float32(255)
+      alpha = _sample(layer.mask, place, self._size) / np.float32(255)
       picture += alpha[:, :, None] * (image - picture)
       alphas.append(alpha)
-    return np.rint(picture).astype(np.uint8), np.stack(alphas)
+    return picture, np.stack(alphas)
 
 
 class _Layer(NamedTuple):
@@ -248,11 +355,34 @@ def _path(name: str) -> pathlib.Path:
   return path
 
 
-@functools.lru_cache(maxsize=32)
-def _photo(name: str) -> Image.Image:
-  with Image.open(_path(name)) as image:
-    photo = image.convert('RGB')
-  if name == 'retina.jpg':  # black outside of a disc
+def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
+  """The photographs in a folder and its subfolders, by name."""
+  endings = ('.jpg', '.jpeg', '.png', '.webp')
+  root = pathlib.Path(folder).expanduser()
+  found = [p for p in root.rglob('*') if p.suffix.lower() in endings]
+  if not found:
+    raise FileNotFoundError(
+      f'There are no photographs ({", ".join(endings)}) in {root}.'
+    )
+  return tuple(sorted(found))
+
+
+def _coded(frame: np.ndarray, quality: int) -> np.ndarray:
+  """A frame [H, W, 3] as it comes back from JPEG."""
+  buffer = io.BytesIO()
+  Image.fromarray(frame).save(buffer, 'jpeg', quality=quality)
+  with Image.open(buffer) as image:
+    return np.asarray(image)
+
+
+@functools.lru_cache(maxsize=128)
+def _photo(path: pathlib.Path) -> Image.Image:
+  try:
+    with Image.open(path) as image:
+      photo = ImageOps.exif_transpose(image).convert('RGB')
+  except (OSError, Image.DecompressionBombError) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from None
+  if path.name == 'retina.jpg':  # black outside of a disc
     margin = 0.15
     width, height = photo.size
     photo = photo.crop(
@@ -349,41 +479,43 @@ def _sample(image: Image.Image, place: np.ndarray, size) -> np.ndarray:
   )
 
 
-def _flow(layers, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Exact backward flow and visibility from the layers' maps.
+def _flow(
+  layers, alphas: np.ndarray, pairs: Sequence[tuple[int, int]]
+) -> np.ndarray:
+  """Exact flow from the layers' maps.
 
   Args:
     layers: back to front.
     alphas: [T, L, H, W], their opacities.
+    pairs: P pairs (of, into) of frames.
 
   Returns:
-    flow float32 [T-1, H, W, 2] and visible bool [T-1, H, W].
+    float32 [P, H, W, 2], NaN where there is none.
   """
-  num_frames, num_layers, height, width = alphas.shape
-  x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-  here = np.stack([x, y, np.ones_like(x)], -1)
+  _, num_layers, height, width = alphas.shape
+  x = np.arange(width, dtype=np.float32)[None, :, None] + 0.5
+  y = np.arange(height, dtype=np.float32)[:, None, None] + 0.5
   order = np.arange(num_layers)[:, None, None]
   # The layer on top at each pixel, and -1 where two layers mix.
   tops = np.where(alphas > 0.5, order, 0).max(1)
   mixed = ((alphas > 0) & (alphas < 1) & (order >= tops[:, None])).any(1)
   pure = np.where(mixed, -1, tops)
 
-  flow = np.zeros((num_frames - 1, height, width, 2), np.float32)
-  visible = np.zeros((num_frames - 1, height, width), bool)
-  for t in range(num_frames - 1):
+  flow = np.full((len(pairs), height, width, 2), np.nan, np.float32)
+  for p, (of, into) in enumerate(pairs):
     for k, layer in enumerate(layers):
-      old, new = layer.maps[t], layer.maps[t + 1]
-      back = np.linalg.solve(old[:, :2], new - [[0, 0, 1]] * old[:, 2:])
-      there = here @ back.T
-      top = tops[t + 1] == k
-      flow[t][top] = (there - here[..., :2])[top]
+      there, here = layer.maps[into], layer.maps[of]
+      back = np.linalg.solve(there[:, :2], here - [[0, 0, 1]] * there[:, 2:])
+      across, down, shift = back.T.astype(np.float32)
+      place = across * x + down * y + shift
       # All four pixels that bilinear sampling reads must show this layer.
-      corner = np.floor(there - 0.5).astype(int)
-      inside = ((corner >= 0) & (corner < (width - 1, height - 1))).all(-1)
+      corner = np.floor(place - 0.5).astype(np.int32)
+      seen = ((corner >= 0) & (corner < (width - 1, height - 1))).all(-1)
+      seen &= pure[of] == k
       i = np.clip(corner[..., 1], 0, height - 2)
       j = np.clip(corner[..., 0], 0, width - 2)
-      same = np.ones_like(top)
       for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        same &= pure[t, i + di, j + dj] == k
-      visible[t] |= (pure[t + 1] == k) & inside & same
-  return flow, visible
+        seen &= pure[into, i + di, j + dj] == k
+      away = (across - [1, 0]) * x + (down - [0, 1]) * y + shift
+      flow[p][seen] = away[seen]
+  return flow

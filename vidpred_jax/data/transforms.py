@@ -4,9 +4,14 @@ Each function takes a clip `[T, H, W, C]` and a numpy generator and returns a
 clip; `augment` chains them in a fixed order. `train_iterator` gives `augment` a
 generator that depends on (seed, number of the clip in the stream) alone.
 
+A flow that belongs to a clip is changed with it: `augment` passes the flow's
+own pixels through the same functions, then turns its vectors.
+
 The odds are those of DMVFN's published training code, which has no reversal of
 time; here it has the odds of the other reversals.
 """
+
+import functools
 
 import numpy as np
 
@@ -77,10 +82,51 @@ def augment(
   size: tuple[int, int] | None,
   steps: tuple,
 ) -> dict:
-  """Crops to `size` (unless None) and applies `steps` to `item['video']`."""
-  clip = item['video']
+  """Crops to `size` (unless None) and applies `steps` to `item['video']`.
+
+  `item['flow']` [P, H, W, 2], if there is one, is changed in the same way. The
+  frames it belongs to have numbers, and the truth has a direction in time: a
+  clip with a flow is never reversed in time.
+  """
+  clip, flow = item['video'], item.get('flow')
+  places = None if flow is None else _places(clip.shape[1:3])
   if size is not None:
-    clip = crop(clip, rng, size)
+    steps = (functools.partial(crop, size=size), *steps)
   for step in steps:
-    clip = step(clip, rng)
-  return item | {'video': np.ascontiguousarray(clip)}
+    if flow is None:
+      clip = step(clip, rng)
+    elif step in (reverse_time, reverse_channels):
+      clip = step(clip, rng) if step is reverse_channels else clip
+    else:
+      # The same draws for both: where each pixel came from tells how.
+      state = rng.bit_generator.state
+      places = step(places, rng)
+      rng.bit_generator.state = state
+      clip = step(clip, rng)
+  item = item | {'video': np.ascontiguousarray(clip)}
+  if flow is not None:
+    item['flow'] = _carried(flow, places[0])
+  return item
+
+
+def _places(size: tuple[int, int]) -> np.ndarray:
+  """(x, y) of each pixel, int [1, H, W, 2]."""
+  y, x = np.mgrid[: size[0], : size[1]]
+  return np.stack([x, y], -1)[None]
+
+
+def _carried(flow: np.ndarray, places: np.ndarray) -> np.ndarray:
+  """A flow where its pixels have been moved.
+
+  Args:
+    flow: [P, H, W, 2], (dx, dy).
+    places: int [h, w, 2], from which (x, y) each pixel was taken, by quarter
+      turns, reflections and cropping; h and w at least 2.
+
+  Returns:
+    [P, h, w, 2], vectors in the new directions.
+  """
+  # How the old coordinates change along the new axes: +-1 or 0.
+  right, down = places[0, 1] - places[0, 0], places[1, 0] - places[0, 0]
+  moved = flow[:, places[..., 1], places[..., 0]]
+  return moved @ np.stack([right, down], -1).astype(flow.dtype)

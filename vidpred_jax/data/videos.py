@@ -18,12 +18,14 @@ import logging
 import os
 import pathlib
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 from vidpred_jax import video_io
+from vidpred_jax.data.teacher import dis
 from vidpred_jax.video_io import scenes
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class VideoClips:
     size: tuple[int, int] | int | None = None,
     fit: str = 'cover',
     short_side: int | None = None,
-    step: int = 1,
+    step: int | tuple[int, ...] = 1,
     hop: int | None = None,
     test_fraction: float = 0.2,
     test_files: str | tuple | None = None,
@@ -79,6 +81,8 @@ class VideoClips:
     cache_mb: int = 512,
     scan_cache: bool = True,
     stream: int | None = None,
+    teacher: str = '',
+    flow_pairs: Sequence[tuple[int, int]] = (),
   ):
     """Finds the files of a split and looks through them.
 
@@ -93,7 +97,8 @@ class VideoClips:
         until the picture covers the size and cuts off the rest evenly;
         'stretch' resizes to it exactly.
       short_side: instead of `size`: resizes so that the shorter side is this.
-      step: distance of a clip's frames in the video.
+      step: distance of a clip's frames in the video; of several, there are
+        clips of each.
       hop: distance of successive clips; None is 1 for train, and for test the
         length of a clip, so that clips do not overlap.
       test_fraction: share of the files, evenly spread over their sorted names,
@@ -108,6 +113,9 @@ class VideoClips:
       scan_cache: whether to keep what was found about each file in the user's
         cache folder (`$VIDPRED_JAX_CACHE`, else `~/.cache/vidpred_jax`).
       stream: which of a file's video streams; None for the best.
+      teacher: 'dis' gives items an estimated `flow`, see `data/teacher.py`;
+        empty for none.
+      flow_pairs: pairs (of, into) of frames whose flow is wanted.
 
     Raises:
       ValueError: if a setting is wrong, no clip is long enough or no file
@@ -121,9 +129,14 @@ class VideoClips:
         f"fit must be 'cover' or 'stretch' and on_error 'skip' or 'raise', got "
         f'{fit!r} and {on_error!r}.'
       )
+    if teacher not in ('', 'dis'):
+      raise ValueError(f"teacher must be 'dis' or empty, got {teacher!r}.")
+    self._pairs = tuple(flow_pairs) if teacher else ()
     if size is not None and short_side is not None:
       raise ValueError('Give size or short_side, not both.')
-    if num_frames < 1 or step < 1 or (hop is not None and hop < 1):
+    steps = (step,) if isinstance(step, int) else tuple(step)
+    least = min(num_frames, *steps, 1 if hop is None else hop)
+    if not steps or least < 1:
       raise ValueError(
         'num_frames, step and hop must be at least 1, got '
         f'{num_frames}, {step}, {hop}.'
@@ -132,12 +145,10 @@ class VideoClips:
       raise ValueError(
         f'test_fraction must lie in [0, 1], got {test_fraction}.'
       )
-    self._num_frames, self._step, self._stream = num_frames, step, stream
+    self._num_frames, self._stream = num_frames, stream
     self._size = (size, size) if isinstance(size, int) else size
     self._fit, self._short_side = fit, short_side
     self._root = root
-    length = (num_frames - 1) * step + 1
-    hop = hop or (1 if split == 'train' else length)
 
     files = _split(split, find(root), test_fraction, test_files)
     self.files, self._scans, self.unreadable = [], [], []
@@ -151,33 +162,38 @@ class VideoClips:
         _LOG.warning('Left out: %s', scan)
         self.unreadable.append((path, str(scan)))
 
-    # One row per scene with room for a clip: file, first frame; and the number
-    # of clips before it.
-    rows, counts, short = [], [], []
-    for f, scan in enumerate(self._scans):
-      borders = (0, *scan.cuts, scan.index.num_frames)
-      if max(np.diff(borders)) < length:
-        short.append(str(self.files[f]))
-      for begin, end in zip(borders, borders[1:]):
-        if end - begin >= length:
-          rows.append((f, begin))
-          counts.append((end - begin - length) // hop + 1)
+    # One row per scene with room for a clip: file, first frame, step, hop; and
+    # the number of clips before it.
+    rows, counts = [], []
+    for step in steps:
+      length = (num_frames - 1) * step + 1
+      apart = hop or (1 if split == 'train' else length)
+      for f, scan in enumerate(self._scans):
+        borders = (0, *scan.cuts, scan.index.num_frames)
+        for begin, end in zip(borders, borders[1:]):
+          if end - begin >= length:
+            rows.append((f, begin, step, apart))
+            counts.append((end - begin - length) // apart + 1)
     if not rows:
       reasons = ''.join(f'\n  {why}' for _, why in self.unreadable[:5])
       raise ValueError(
-        f'No scene in the {len(files)} {split} files of {root} has {length} '
-        f'frames; {len(self.unreadable)} files cannot be read.{reasons}'
+        f'No scene in the {len(files)} {split} files of {root} has '
+        f'{(num_frames - 1) * min(steps) + 1} frames; '
+        f'{len(self.unreadable)} files cannot be read.{reasons}'
       )
+    used = {row[0] for row in rows}
+    short = [str(p) for f, p in enumerate(self.files) if f not in used]
     if short:
       _LOG.warning(
-        'Left out, no scene of %d frames: %s', length, ', '.join(short)
-      )
+        'Left out, no scene of %d frames: %s',
+        (num_frames - 1) * min(steps) + 1, ', '.join(short),
+      )  # fmt: skip
     if self.unreadable or short:
       _LOG.warning(
         'Of %d files for %s %d are left out.',
         len(files), split, len(self.unreadable) + len(short),
       )  # fmt: skip
-    self._rows, self._hop = np.array(rows), hop
+    self._rows = np.array(rows)
     self._ends = np.cumsum(counts)
     # In the order of the files, each that still fits whole.
     kept, room = [], cache_mb * 2**20
@@ -206,14 +222,15 @@ class VideoClips:
     i = range(len(self))[i]
     row = int(np.searchsorted(self._ends, i, side='right'))
     before = int(self._ends[row - 1]) if row else 0
-    f, begin = (int(v) for v in self._rows[row])
-    start = begin + (i - before) * self._hop
-    return {
-      'video': self._clip(f, start),
-      'name': f'{self.files[f]}@{start}',
-    }
+    f, begin, step, hop = (int(v) for v in self._rows[row])
+    start = begin + (i - before) * hop
+    video = self._clip(f, start, step)
+    item = {'video': video, 'name': f'{self.files[f]}@{start}'}
+    if self._pairs:
+      item['flow'] = dis(video, self._pairs)
+    return item
 
-  def _clip(self, f: int, start: int) -> np.ndarray:
+  def _clip(self, f: int, start: int, step: int) -> np.ndarray:
     scan = self._scans[f]
     settings = {'size': self._resized(scan), 'stream': self._stream}
     if not self._kept[f]:
@@ -221,7 +238,7 @@ class VideoClips:
         self.files[f],
         start=start,
         count=self._num_frames,
-        step=self._step,
+        step=step,
         index=scan.index,
         **settings,
       )
@@ -232,8 +249,8 @@ class VideoClips:
           self.files[f], count=scan.index.num_frames, **settings
         )
         self._cache[f] = np.ascontiguousarray(self._cut(frames))
-    stop = start + (self._num_frames - 1) * self._step + 1
-    return self._cache[f][start : stop : self._step].copy()
+    stop = start + (self._num_frames - 1) * step + 1
+    return self._cache[f][start:stop:step].copy()
 
   def _resized(self, scan: Scan) -> tuple[int, int]:
     """(H, W) to which a file's frames are resized, before the rest is cut."""

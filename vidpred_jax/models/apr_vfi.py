@@ -84,11 +84,13 @@ class Prepared(NamedTuple):
     pair: [B, 2, H, W, 3], the frames.
     flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
     contexts: features [B, 2, H, W, c] of both frames, one for each block.
+    pyramid: what the flow was refined from, see `models.ebme.Estimate`.
   """
 
   pair: jax.Array
   flow: jax.Array
   contexts: tuple[jax.Array, ...]
+  pyramid: tuple[jax.Array, ...] = ()
 
 
 class Moved(NamedTuple):
@@ -445,14 +447,14 @@ class APRVFI(nn.Module):
     """
     chex.assert_shape(pair, (None, 2, None, None, 3))
     pair = pair.astype(jnp.float32)
-    flow = self.flow(pair, levels).flow
+    flow, pyramid = self.flow(pair, levels)
     contexts = ()
     if self.synthesised:
       images = pair.reshape(-1, *pair.shape[2:])
       contexts = tuple(
         x.reshape(-1, 2, *x.shape[1:]) for x in self.context(images)
       )
-    return Prepared(pair, flow, contexts)
+    return Prepared(pair, flow, contexts, pyramid)
 
   def move(self, prepared, time):
     """Moves both frames to a time (equation 1).

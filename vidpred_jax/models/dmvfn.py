@@ -53,11 +53,13 @@ class Output(NamedTuple):
     flow: [B, H, W, 4], the final flow, (dx, dy) into the older, then into the
       newer frame.
     mask: [B, H, W, 1], the final logit of the older frame's weight.
+    flows: [B, H, W, 4], the flow that each of `frames` was made with.
   """
 
   frames: tuple[jax.Array, ...]
   flow: jax.Array
   mask: jax.Array
+  flows: tuple[jax.Array, ...]
 
 
 def _bound(shape: Sequence[int], transposed: bool = False) -> float:
@@ -354,7 +356,7 @@ class DMVFN(nn.Module):
     """
     frames = side_by_side(pair)
     state = start(frames)
-    outputs = []
+    outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
       step = block(frames, state, first=i == 0)
@@ -363,11 +365,14 @@ class DMVFN(nn.Module):
         gate = gates[:, i, None, None, None]
         gated = moved(frames, state.voxel + gate * step)
       last = i == len(self.scales) - 1
-      outputs.append(blend(gated if last else ungated))
+      shown = gated if last else ungated
+      outputs.append(blend(shown))
+      flows.append(shown.voxel[..., :4])
       state = gated
     if self.is_initializing() and self.router_outputs:
       self.route(pair)
-    return Output(tuple(outputs), state.voxel[..., :4], state.voxel[..., 4:])
+    flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
+    return Output(tuple(outputs), flow, mask, tuple(flows))
 
   def follow(self, pair, gates):
     """Runs only the blocks whose gates are not 0, for each sample its own.
@@ -398,8 +403,8 @@ class DMVFN(nn.Module):
             return moved(frames, state.voxel + step)
 
         state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
-      voxel = state.voxel[0]
-      return Output((blend(state)[0],), voxel[..., :4], voxel[..., 4:])
+      flow, mask = state.voxel[0, ..., :4], state.voxel[0, ..., 4:]
+      return Output((blend(state)[0],), flow, mask, (flow,))
 
     if len(pair) == 1:
       return jax.tree.map(lambda x: x[None], one((pair[0], gates[0])))

@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax import losses
-from vidpred_jax.models import apr_vfi
+from vidpred_jax.models import apr_vfi, ebme
+from vidpred_jax.ops import resize
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems.base import (
   Frames,
@@ -68,6 +69,8 @@ def make(
   census_weight: float = 0.1,
   apr_weight: float = 0.01,
   warp_weight: float = 0.0,
+  flow_weight: float = 0.0,
+  flow_gamma: float = 0.8,
   dtype: str = 'float32',
 ) -> System:
   """Makes the system.
@@ -106,15 +109,20 @@ def make(
       frame from the truth by Laplacian pyramids, which has a gradient to the
       flow in any case. From random weights a flow follows from it alone in some
       hundred steps; equation 4 is met by blending before, and holds it back.
+    flow_weight: of what the paper does not have either, the end-point error of
+      both flows in pixels, at every level of the pyramid, where the exact flow
+      is known. It has a gradient to the flow in any case.
+    flow_gamma: how much less a level counts there than the next finer one.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
 
   Returns:
     The system. Metrics of its loss: 'charbonnier', 'census', 'warp', 'psnr'
-    (dB), and for 'routed' 'apr' and 'blocks', how many of the blocks patches
-    went through on average. What it explains: 'flow' (of the first frame to the
-    wanted time), 'mask'; and where it works on patches 'blocks', the share of
-    patches that went through each, and 'routes' [B, N, H, W, 1], the share of
-    the blocks after the first that each pixel went through.
+    (dB), 'end_point_error' (pixels, of the finest level), and for 'routed'
+    'apr' and 'blocks', how many of the blocks patches went through on average.
+    What it explains: 'flow' (of the first frame to the wanted time), 'mask';
+    and where it works on patches 'blocks', the share of patches that went
+    through each, and 'routes' [B, N, H, W, 1], the share of the blocks after
+    the first that each pixel went through.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.
@@ -161,8 +169,13 @@ def make(
   def of_warped(moved):
     return reference(moved.frames[:, 0] - moved.frames[:, 1], moved)
 
-  def loss(variables, video, key):
+  def loss(variables, video, key, flow=None):
     check_clip(video, frames.length, 3, 1)
+    if (flow is not None) != bool(flow_weight):
+      raise ValueError(
+        f'flow_weight is {flow_weight}: got '
+        f'{"no flow" if flow is None else "a flow"}.'
+      )
     pair = take(video, frames.context)
     prepared = estimated = bind('prepare', variables)(pair, levels)
     if not train_flow:
@@ -218,7 +231,22 @@ def make(
         lambda item: one(*item), (jnp.asarray(times), truth, keys)
       )
     total, metrics = jax.tree.map(jnp.mean, (total, metrics))
+    if flow_weight:
+      errors = flow_errors(estimated.pyramid, flow)
+      metrics['end_point_error'] = errors[-1]
+      total += flow_weight * losses.deep_supervision(errors, flow_gamma)
     return total, ({}, metrics)
+
+  def flow_errors(pyramid, flow):
+    """[L], of each level from coarse to fine, in pixels of the frames."""
+    height, width = flow.shape[2:4]
+    errors = []
+    for level, small in zip(reversed(range(len(pyramid))), pyramid):
+      scale = 2**level
+      whole = scale * resize.bilinear(small, scale=4 * scale)
+      both = ebme.to_each(whole[:, :height, :width]).reshape(flow.shape)
+      errors.append(losses.end_point_error(both, flow))
+    return jnp.stack(errors)
 
   def chosen(variables, moved):
     """[B, nh, nw, d], 0 or 1: which blocks patches go through."""
@@ -271,6 +299,7 @@ def make(
     multiple=1,
     stochastic=False,
     explain=explain,
+    flow_pairs=((start, end), (end, start)) if flow_weight else (),
   )
 
 
@@ -327,7 +356,8 @@ def _check_settings(settings):
   temperature = settings['temperature']
   fine = number(temperature, 0) and temperature > 0
   expect('temperature', fine, 'a positive number')
-  for name in ('census_weight', 'apr_weight', 'warp_weight'):
+  weights = ('census_weight', 'apr_weight', 'warp_weight', 'flow_weight')
+  for name in (*weights, 'flow_gamma'):
     expect(name, number(settings[name], 0), 'a number, 0 or more')
 
 

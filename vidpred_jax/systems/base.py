@@ -57,7 +57,8 @@ class System(NamedTuple):
       any type; only its shape matters.
     loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
       is the whole clip, float [0, 1]; `collections` are the updated
-      non-parameter collections, `metrics` a flat dict of scalars.
+      non-parameter collections, `metrics` a flat dict of scalars. With
+      `flow_pairs` there is also `flow`, a keyword: [B, P, H, W, 2].
     predict: `(variables, context, key) -> frames`. `context` is `[B,
       len(frames.context), H, W, C]`, float like the clip, the result `[B, N, H,
       W, C]` with N = `len(frames.target)`.
@@ -75,6 +76,9 @@ class System(NamedTuple):
     recurrence: for systems that remember more of a video than they are shown:
       the same forecast a frame a call, of any length. None: calls of `predict`
       go on from what was predicted as well as one that is longer.
+    flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes where
+      it is known: (dx, dy) from each pixel of frame `of` to the same point in
+      frame `into`, NaN where that is not known. Empty: it takes none.
     cpu_options: compiler options, (name, value), with which this model is
       faster on a CPU than with those of `runtime.jit`.
   """
@@ -89,6 +93,7 @@ class System(NamedTuple):
   explain: Callable | None = None
   clip_size: Callable | None = None
   recurrence: Recurrence | None = None
+  flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
 
 

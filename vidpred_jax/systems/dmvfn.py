@@ -27,7 +27,7 @@ from vidpred_jax.systems.base import (
   check_context,
   check_shape,
 )
-from vidpred_jax.systems.rollout import rollout
+from vidpred_jax.systems.rollout import rollout as feed_back
 
 _CHOICES = {
   'routing': ('stebs', 'gumbel', 'random', 'none'),
@@ -55,6 +55,8 @@ def make(
   supervision: str = 'deep',
   gamma: float = 0.8,
   vgg_weight: float = 0.0,
+  flow_weight: float = 0.0,
+  rollout: int = 0,
   formulation: str = 'fast',
   dtype: str = 'float32',
 ) -> System:
@@ -91,13 +93,21 @@ def make(
     vgg_weight: weight of the VGG19 feature distance of the last output (the
       published code: 0.5). Needs `variables['vgg']`, the parameters of
       `models.features.VGG19`.
+    flow_weight: weight of what the paper does not have, the end-point error of
+      both flows in pixels where the exact flow is known, of the same outputs as
+      the rest of the loss. A flow is learnt from it in a fraction of the steps.
+    rollout: 0: each target is predicted from the true frames before it, as
+      published. n >= 1: the targets are predicted one after the other from
+      predictions, as at inference, and the gradient goes back through the last
+      n of these.
     formulation: 'fast' or 'published', see `models.dmvfn.DMVFN`.
     dtype: of the blocks' convolutions, 'float32' or 'bfloat16'.
 
   Returns:
     The system. Metrics of its loss: 'laplacian' (of the last output), 'psnr'
-    (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg'
-    and 'gate_penalty' where they are part of the loss.
+    (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg',
+    'end_point_error' (of the last output, pixels) and 'gate_penalty' where they
+    are part of the loss; all of them means over the targets.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.
@@ -158,21 +168,68 @@ def make(
       return (chances >= 0.5).astype(jnp.float32)
     return gating.most_probable(chances)
 
-  def loss(variables, video, key):
+  def loss(variables, video, key, flow=None):
     check_clip(video, frames.length, 3, multiple)
-    # One example per target, with the pair of true frames before it. The batch
-    # stays the outer axis, so that each device keeps its clips.
-    steps = (-2 * stride, -stride, 0)
-    triplets = jnp.stack(
-      [video[:, np.array([t + s for s in steps])] for t in frames.target], 1
+    if (flow is not None) != bool(flow_weight):
+      raise ValueError(
+        f'flow_weight is {flow_weight}: got '
+        f'{"no flow" if flow is None else "a flow"}.'
+      )
+    truth = jnp.stack([video[:, t] for t in frames.target], 1)
+    count = len(frames.target)
+    if flow_weight:
+      # [B, N, H, W, 4], into the older and into the newer frame.
+      flow = flow.reshape(len(flow), count, 2, *flow.shape[2:])
+      flow = jnp.concatenate([flow[:, :, 0], flow[:, :, 1]], -1)
+    if rollout:
+      total, metrics = forecast_loss(variables, video, truth, flow, key)
+    else:
+      # One example per target, with the pair of true frames before it. The
+      # batch stays the outer axis, so that each device keeps its clips.
+      steps = np.array([-2 * stride, -stride])
+      pairs = jnp.stack([video[:, t + steps] for t in frames.target], 1)
+      examples = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), (pairs, truth, flow)
+      )
+      total, (metrics, _) = example_loss(variables, *examples, key)
+    collections = {}
+    if routing == 'gumbel':
+      collections['routing'] = {'step': variables['routing']['step'] + 1}
+    if vgg_weight:
+      collections['vgg'] = variables['vgg']
+    return total, (collections, metrics)
+
+  def forecast_loss(variables, video, truth, flow, key):
+    """Of a whole forecast, each frame from the predictions before it."""
+    count = len(frames.target)
+
+    def step(pair, target):
+      n, key, truth, flow = target
+      total, (metrics, frame) = example_loss(variables, pair, truth, flow, key)
+      learns = n >= count - rollout
+      frame = jnp.where(learns, frame, jax.lax.stop_gradient(frame))
+      return jnp.stack([pair[:, 1], frame], 1), (total, metrics)
+
+    targets = (
+      jnp.arange(count),
+      jax.random.split(key, count),
+      *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (truth, flow)),
     )
-    triplets = triplets.reshape(-1, *triplets.shape[2:])
-    pair, truth = triplets[:, :2], triplets[:, 2]
+    pair = video[:, np.array(frames.context)]
+    _, terms = jax.lax.scan(step, pair, targets)
+    return jax.tree.map(jnp.mean, terms)
+
+  def example_loss(variables, pair, truth, flow, key):
+    """Of pairs [B, 2, H, W, 3] and the frames [B, H, W, 3] after them.
+
+    Returns:
+      `(loss, (metrics, prediction))`.
+    """
     gates = training_gates(variables, pair, key)
     output = model.apply(variables, pair, gates)
-    shown = output.frames if supervision == 'deep' else output.frames[-1:]
-    distances = jax.vmap(losses.laplacian, (0, None))(jnp.stack(shown), truth)
-    distances = distances.mean(1)
+    last = slice(None) if supervision == 'deep' else slice(-1, None)
+    shown = jnp.stack(output.frames[last])
+    distances = jax.vmap(losses.laplacian, (0, None))(shown, truth).mean(1)
     total = losses.deep_supervision(distances, gamma)
     error = jnp.mean((output.frames[-1] - truth) ** 2, (1, 2, 3))
     metrics = {
@@ -182,16 +239,23 @@ def make(
       if gates is None
       else jnp.mean(jnp.sum(gates, 1)),
     }
-    collections = {}
+    if flow_weight:
+      flows = jnp.stack(output.flows[last])
+      errors = jax.vmap(end_point_error, (0, None))(flows, flow)
+      metrics['end_point_error'] = errors[-1]
+      total += flow_weight * losses.deep_supervision(errors, gamma)
     if routing == 'gumbel':
       metrics['gate_penalty'] = jnp.mean(gates)
       total += gate_penalty * metrics['gate_penalty']
-      collections['routing'] = {'step': variables['routing']['step'] + 1}
     if vgg_weight:
       metrics['vgg'] = _feature_distance(variables, output.frames[-1], truth)
       total += vgg_weight * metrics['vgg']
-      collections['vgg'] = variables['vgg']
-    return total, (collections, metrics)
+    return total, (metrics, output.frames[-1])
+
+  def end_point_error(flow, truth):
+    """Of two flows, [B, H, W, 4]: each is known where the other may not be."""
+    apart = (*flow.shape[:-1], 2, 2)
+    return losses.end_point_error(flow.reshape(apart), truth.reshape(apart))
 
   def explain(variables, context, key):
     check_context(context, 2, 3, multiple)
@@ -206,7 +270,7 @@ def make(
       details = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
       return frame, details
 
-    return rollout(step, context, key, len(frames.target))
+    return feed_back(step, context, key, len(frames.target))
 
   def predict(variables, context, key):
     return explain(variables, context, key)[0]
@@ -223,6 +287,9 @@ def make(
       and (inference_routing == 'sample' or routing == 'random')
     ),
     explain=explain,
+    flow_pairs=tuple((t, t - k * stride) for t in frames.target for k in (2, 1))
+    if flow_weight
+    else (),
   )
 
 
@@ -258,6 +325,8 @@ def _check_settings(settings):
   fine = several(hot_cold) and len(hot_cold) == 2
   fine = fine and all(number(x) and x > 0 for x in hot_cold)
   expect('temperature', fine, 'two positive numbers')
+  fine = settings['rollout'] == 0 or whole(settings['rollout'])
+  expect('rollout', fine, 'a whole number, 0 or more')
   for name in ('router_scale', 'temperature_steps'):
     expect(name, whole(settings[name]), 'a positive whole number')
   for name in ('beta', 'inference_beta'):
@@ -265,7 +334,7 @@ def _check_settings(settings):
     if name == 'inference_beta':
       fine = fine or settings[name] is None
     expect(name, fine, 'a share in [0, 1]')
-  for name in ('gamma', 'vgg_weight', 'gate_penalty'):
+  for name in ('gamma', 'vgg_weight', 'gate_penalty', 'flow_weight'):
     expect(name, number(settings[name], 0), 'a number, 0 or more')
   expect(
     'spatial_path', isinstance(settings['spatial_path'], bool), 'True or False'

@@ -69,9 +69,7 @@ class Companions:
     best = source.streams.best('audio') if known else None
     best = best if best in known else (known or [None])[0]
     if best is not None and not _holds(kind, best):
-      others = [
-        x for k, x in _SUFFIXES.items() if k != kind and _holds(k, best)
-      ]
+      others = [x for k, x in _SUFFIXES.items() if _holds(k, best)]
       advice = f'write to {" or ".join(others)}, or ' if others else ''
       raise ValueError(
         f'{target}: {kind} cannot hold the sound of {path} '

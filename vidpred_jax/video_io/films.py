@@ -66,6 +66,7 @@ class Film:
 
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:
+    """Says which of the streamed frames begin a scene."""
     if self._listed is not None:
       return lambda n, _: self._listed(n, self._times[n])
     return (lambda n, _: n in self._found) if self.keeps else None

@@ -1,4 +1,4 @@
-"""Opening a video file, so that what is only beside the pictures cannot hurt."""
+"""Opening a video file, whatever lies beside its pictures."""
 
 import contextlib
 import pathlib

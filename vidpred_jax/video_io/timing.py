@@ -114,9 +114,8 @@ def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
   shortest = Fraction(float(steps.min()))
   number, total = len(steps), times[-1] - times[0]
   if variable:
-    return Rate(
-      Fraction(usual).limit_denominator(1 << 20) ** -1, True, shortest
-    )
+    fps = Fraction(1 / usual).limit_denominator(1001)
+    return Rate(fps, True, shortest)
   room = 2 * tick + total / 10_000
   mean = Fraction(number / total).limit_denominator(1001)
   for fps in (header, Fraction(round(number / total) or 1), *_STANDARD, mean):

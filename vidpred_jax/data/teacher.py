@@ -1,0 +1,56 @@
+"""Estimated flow between frames of films, for models to learn from.
+
+The flow of films is not known. Classical dense inverse search (Kroeger et al.,
+ECCV 2016, OpenCV's implementation) estimates it; where the estimates of both
+directions agree it is a usable teacher. Only training needs OpenCV.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def dis(video: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+  """Flow by dense inverse search.
+
+  Args:
+    video: uint8 [T, H, W, 3], RGB, H and W at least 16.
+    pairs: P pairs (of, into) of frames.
+
+  Returns:
+    float32 [P, H, W, 2], (dx, dy) from each pixel of frame `of` to the same
+    point in frame `into`; NaN where that is outside, or where the way there and
+    back ends further than 0.5 pixels plus 5 % of the way from its start.
+
+  Raises:
+    ImportError: without OpenCV.
+  """
+  cv2 = _opencv()
+  estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+  grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
+  height, width = grey[0].shape
+  here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+  here = here.astype(np.float32)
+  flows = []
+  for of, into in pairs:
+    there = estimator.calc(grey[of], grey[into], None)
+    back = estimator.calc(grey[into], grey[of], None)
+    place = here + there
+    back = cv2.remap(back, place, None, cv2.INTER_LINEAR)
+    off = np.linalg.norm(there + back, axis=-1)
+    agreed = off < 0.5 + 0.05 * np.linalg.norm(there, axis=-1)
+    agreed &= ((place >= 0) & (place <= (width - 1, height - 1))).all(-1)
+    flows.append(np.where(agreed[..., None], there, np.float32(np.nan)))
+  return np.stack(flows)
+
+
+def _opencv():
+  try:
+    import cv2
+  except ImportError:
+    raise ImportError(
+      "teacher='dis' needs OpenCV: pip install opencv-python-headless"
+    ) from None
+  # Loader threads and processes are parallel already.
+  cv2.setNumThreads(1)
+  return cv2
