@@ -59,8 +59,14 @@ ALLOWED = {
     'workdirs',
   ),
   'tiles': (),
-  'frame_rate': (),
-  'predictor': ('frame_rate', 'runtime', 'systems', 'tiles'),
+  'frame_rate': ('video_io.scenes',),
+  'predictor': (
+    'frame_rate',
+    'runtime',
+    'systems',
+    'tiles',
+    'video_io.scenes',
+  ),
   'predict': (
     'checkpoint',
     'data.files',

@@ -453,7 +453,8 @@ def test_interpolation_reads_only_as_far_as_it_must():
 
   serve = predictor.Predictor(blend(HALF), VARIABLES)
   for n, _ in enumerate(serve.interpolate(video())):
-    assert len(taken) <= n // 2 + 2
+    # Two frames more tell a change of scene from fast motion.
+    assert len(taken) <= n // 2 + 4
 
 
 def brightening(times):

@@ -14,9 +14,9 @@ Of several video streams the best is taken (FFmpeg's choice: the default one or
 the largest), unless `stream` gives its number among the file's video streams.
 
 Times are seconds after the first frame, as fractions, by the time stamps of
-what is decoded. Pictures in a folder are frames in natural order (2 before 10) at
-`FOLDER_FPS`. A packet that cannot be decoded is passed over, with a warning; a
-file whose end is missing is an error.
+what is decoded. Pictures in a folder are frames in natural order (2 before 10)
+at `FOLDER_FPS`. A packet that cannot be decoded is passed over, with a warning;
+a file whose end is missing is an error.
 
 What is changed or left out is said by warnings of `logging`. Every error about
 a file is a `ValueError` that names it, or an `OSError`

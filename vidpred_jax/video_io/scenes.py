@@ -187,7 +187,7 @@ def _compared(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
   a, b = a[moved], b[moved]
   mean_a, mean_b = a.mean(0), b.mean(0)
   a, b = a - mean_a, b - mean_b
-  noise, brightness = 0.25, (0.01 * 255) ** 2
+  noise, brightness = 0.25, a.shape[-1] * (0.01 * 255) ** 2
   alike = (np.mean(a * b) + noise) / np.sqrt(
     (np.mean(a * a) + noise) * (np.mean(b * b) + noise)
   )
