@@ -539,11 +539,10 @@ def _rate(name: str, flag) -> Fraction | None:
     return None
   with contextlib.suppress(ValueError, ZeroDivisionError):
     rate = Fraction(flag.value)
-    if rate > 0:
+    if rate > 0 or name == 'fps':
       return rate
   raise ValueError(
-    f'Got --{name}={flag.value}, expected a positive number such as 60 or '
-    '60000/1001.'
+    f'Got --{name}={flag.value}, expected a number such as 60 or 60000/1001.'
   )
 
 

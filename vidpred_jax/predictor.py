@@ -442,7 +442,10 @@ class Predictor:
 
   def _scenes(self, timed_frames) -> Iterator:
     """Yields ((time, frame), whether a scene begins); fields have but one."""
-    timed = ((time, self._check_frame(frame)) for time, frame in timed_frames)
+    # Copies, since the frames given may share two buffers.
+    timed = (
+      (time, self._check_frame(frame).copy()) for time, frame in timed_frames
+    )
     if self._scale is not None or self._cuts is not None:
       for number, (time, frame) in enumerate(timed):
         given = self._cuts is not None and self._cuts(number, time)

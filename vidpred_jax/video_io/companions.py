@@ -138,7 +138,8 @@ class Companions:
       move = offsets[epoch] - self._begin
       time = packet.pts * unit + move
       # Before the first frame lies only the run-up of the decoder.
-      if time < (-_NEAR if self._from_start else 0):
+      end = time + (packet.duration or 0) * unit
+      if end < -_NEAR or (time < 0 and not self._from_start):
         continue
       shift = round(move / unit)
       packet.pts += shift

@@ -163,7 +163,10 @@ def decoded_from(
     video.thread_type = 'NONE'  # faster for short clips
     if back is not None:
       offset = stamp - int(Fraction(back) / video.time_base)
-      container.seek(offset, stream=video, backward=True)
+      try:
+        container.seek(offset, stream=video, backward=True)
+      except av.error.FFmpegError:
+        return  # some containers cannot; then nothing is found
     yield from shots(container, video)
 
 
@@ -246,7 +249,7 @@ def packet_times(
     resets = container.format.name in RESETTING
     own = container.format.name not in _UNSTAMPED
     # The order shown, parts with a clock of their own one after the other.
-    parts, lasting, decoded_at = [[]], {}, None
+    parts, lasting, decoded_at, reordered = [[]], {}, None, False
     for packet in packets(container, video, []):
       if not packet.size or packet.is_discard:
         continue
@@ -257,13 +260,20 @@ def packet_times(
         if ahead < -1 or (resets and ahead > timing.JUMP):
           parts.append([])
       decoded_at = at if at is not None else decoded_at
+      reordered |= own and packet.dts not in (None, stamp)
       parts[-1].append(stamp)
       lasting[stamp] = packet.duration
+    end = (video.start_time or 0) + (video.duration or 0)
+    # Here a packet's duration is that until the next one in decoding order.
+    by_end = reordered and 'mov' in container.format.name.split(',')
   stamps, longest = [], None
   for part in parts:
     known = sorted(s for s in part if s is not None)
     stamps += known or part
     longest = lasting[stamps[-1]] if stamps else None
+  if by_end and len(stamps) > 1 and None not in stamps:
+    steps = [b - a for a, b in zip(stamps, stamps[1:]) if b > a]
+    longest = end - stamps[-1] if end > stamps[-1] else min(steps, default=0)
   timed = timing.mended(((s, None) for s in stamps), unit, usual, resets)
   return [t for t, _ in timed], (longest or 0) * unit or None
 

@@ -31,7 +31,8 @@ class Info(NamedTuple):
     path: the file or folder.
     width: of a frame as it is shown.
     height: of a frame as it is shown.
-    fps: usual frames per second; the header's, unless the times were looked at.
+    fps: frames per second: the header's, or if the times were looked at the
+      mean without pauses.
     num_frames: None if the header does not say and nothing was counted.
     duration: seconds, the last frame's included; None if unknown.
     has_audio: whether there is an audio stream.
@@ -250,7 +251,6 @@ def indexed(
     stamps.append(shot.stamp)
     moments.append(time)
     marks.append(decoding.mark(shot.frame))
-    last = (shot.frame.duration or 0) * tick
     if see is not None:
       see(showing.image(shot.frame, shown, size))
   del shot
@@ -261,7 +261,7 @@ def indexed(
   unit = tick / 2520
   times = np.array([round(t / unit) for t in moments], np.int64)
   marks = np.array(marks, np.uint32)
-  last = last or None
+  _, last = decoding.packet_times(path, stream, fps)
   return Index(len(times), pts, unit, times, marks, last, crop), shape
 
 

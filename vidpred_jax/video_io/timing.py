@@ -18,6 +18,7 @@ import numpy as np
 
 # Beyond this many seconds a transport stream's clock was set anew.
 JUMP = 10
+_PAUSE = 5  # usual steps
 _WAITING = 8  # frames that may wait for a stamp that grows
 _STANDARD = tuple(
   Fraction(n, d)
@@ -33,7 +34,7 @@ class Rate(NamedTuple):
   """How fast a film is.
 
   Attributes:
-    fps: usual frames per second.
+    fps: frames per second, the mean without pauses.
     variable: whether the distance of frames varies.
     shortest: the least distance in seconds; None of less than two frames.
   """
@@ -114,8 +115,8 @@ def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
   shortest = Fraction(float(steps.min()))
   number, total = len(steps), times[-1] - times[0]
   if variable:
-    fps = Fraction(1 / usual).limit_denominator(1001)
-    return Rate(fps, True, shortest)
+    usual = steps[steps < _PAUSE * usual].mean()
+    return Rate(Fraction(1 / usual).limit_denominator(1001), True, shortest)
   room = 2 * tick + total / 10_000
   mean = Fraction(number / total).limit_denominator(1001)
   for fps in (header, Fraction(round(number / total) or 1), *_STANDARD, mean):

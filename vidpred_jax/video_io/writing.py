@@ -354,16 +354,15 @@ class Writer:
   def _finish(self) -> None:
     if self._container is None:
       return
-    end = self._end
-    if self._last is not None:
-      end += self._last - 1 / self._fps
+    last = 1 / self._fps if self._last is None else self._last
+    end = self._end + last - 1 / self._fps
     with naming(f'{self._path} could not be written'):
       if self._companions is not None:
         self._companions.mux(until=end if self._trim_audio else None)
       packets = self._stream.encode(self._waiting) + self._stream.encode()
       for packet in packets:
-        if self._last is not None and packet.pts == self._stamp:
-          packet.duration = round(self._last / packet.time_base)
+        if packet.pts == self._stamp:
+          packet.duration = round(last / packet.time_base)
       self._container.mux(packets)
       self._stack.close()
     if self._left_out:
