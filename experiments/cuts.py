@@ -1,6 +1,6 @@
 """How many changes of scene does the rule of `video_io.scenes` find?
 
-  python -m experiments.cuts --videos=../shared/data [--frames=60] [--before=5]
+  python -m experiments.cuts --videos=../shared/data [--frames=48] [--before=5]
 
 Every film is cut to every other: the last `--before` frames of what is read of
 the one, then the first of the other; each of these cuts should be found. Each
@@ -10,7 +10,6 @@ are named. All this with the films as they are, with the bars of 2.39:1 and of
 """
 
 import argparse
-import collections
 
 import numpy as np
 from PIL import Image
@@ -49,17 +48,22 @@ SHOWN = {
 
 def seen(path, number):
   """Thumbnails of the first frames of a film, in each way of showing it."""
-  found = collections.defaultdict(list)
-  for _, frame in video_io.frames(path, stop=number):
+  info = video_io.probe(path)
+  scale = min(1, 360 / min(info.height, info.width))
+  size = round(info.height * scale), round(info.width * scale)
+  found = {k: np.zeros((number, *scenes.THUMBNAIL, 3), np.uint8) for k in SHOWN}
+  count = 0
+  for _, frame in video_io.frames(path, stop=number, size=size):
     for name, show in SHOWN.items():
-      found[name].append(scenes.thumbnail(show(frame)))
-  return found
+      found[name][count] = scenes.thumbnail(show(frame))
+    count += 1
+  return {name: list(small[:count]) for name, small in found.items()}
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--videos', required=True, help='a folder')
-  parser.add_argument('--frames', type=int, default=60)
+  parser.add_argument('--frames', type=int, default=48)
   parser.add_argument('--before', type=int, default=5)
   options = parser.parse_args()
   films = {}
@@ -67,6 +71,7 @@ def main():
     if path.is_dir():
       continue
     films[path.name] = seen(path, options.frames)
+
   print(f'{len(films)} films')
   print(f'{"shown":22} {"cuts":>6} {"missed":>7} {"pairs":>7} {"false":>7}')
   own = {}

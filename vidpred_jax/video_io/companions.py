@@ -117,7 +117,7 @@ class Companions:
   def _timed(self, source, video) -> Iterator[tuple[Fraction, av.Packet]]:
     """Yields (time in the output, packet); clocks set anew go on."""
     inputs = {s.index: s for s in source.streams if s.index in self._streams}
-    offsets, epochs, ends = [Fraction(0)], {}, {}
+    offsets, epochs, ends, written = [Fraction(0)], {}, {}, {}
     for packet in source.demux([video, *inputs.values()]):
       if packet.pts is None or not packet.size:
         continue
@@ -144,6 +144,10 @@ class Companions:
       shift = round(move / unit)
       packet.pts += shift
       packet.dts = packet.pts if packet.dts is None else packet.dts + shift
+      # Where parts were joined they may overlap a little.
+      if packet.dts <= written.get(number, packet.dts - 1):
+        continue
+      written[number] = packet.dts
       packet.stream = self._streams[number]
       yield time, packet
 

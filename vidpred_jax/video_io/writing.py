@@ -29,6 +29,7 @@ class _Coding(NamedTuple):
     quality: the encoder's name of its quality setting, None if it is lossless.
     timed: whether frames may have times of their own.
     audio: whether it can hold sound.
+    shape: whether it can hold the shape of pixels through PyAV.
     options: further settings of the encoder.
   """
 
@@ -37,6 +38,7 @@ class _Coding(NamedTuple):
   quality: str | None
   timed: bool = True
   audio: bool = True
+  shape: bool = True
   options: dict = {}
 
 
@@ -48,18 +50,27 @@ _CODINGS = {
   '.mov': _Coding('mov', 'libx264', 'crf', options=_H264),
   '.mkv': _Coding('matroska', 'libx264', 'crf', options=_H264),
   '.webm': _Coding(
-    'webm', 'libvpx-vp9', 'crf', options={'b:v': '0', 'cpu-used': '4'}
+    'webm',
+    'libvpx-vp9',
+    'crf',
+    shape=False,
+    options={'b:v': '0', 'cpu-used': '4'},
   ),
   '.avi': _Coding('avi', 'mpeg4', 'q', timed=False),
   '.gif': _Coding('gif', 'gif', None, audio=False),
   '.y4m': _Coding(
-    'yuv4mpegpipe', 'wrapped_avframe', None, timed=False, audio=False
+    'yuv4mpegpipe',
+    'wrapped_avframe',
+    None,
+    timed=False,
+    audio=False,
+    shape=False,
   ),
 }
 
 
 # With 10 bits: of frames of high dynamic range.
-_DEEP = {'libx264': 'libx265', 'libvpx-vp9': 'libvpx-vp9'}
+_DEEP = {'libx264': 'libx265'}
 _FASTEST_GIF = 50  # frames a second; what is faster players slow down to 10
 
 
@@ -112,10 +123,12 @@ class Writer:
       audio_start: the second of that file's video that the first frame is.
       trim_audio: whether sound after the last frame is left out.
       last: for how many seconds the last frame is shown; None for 1 / fps.
-      pixel_aspect: width over height of a pixel as it is shown.
+      pixel_aspect: width over height of a pixel as it is shown. Where the kind
+        of file cannot hold it (webm, y4m, folders) frames are widened or
+        narrowed to square pixels.
       curve: 'pq' or 'hlg' for frames of high dynamic range, which are uint16
         [H, W, 3], code values times 65535 of BT.2020 colours; they are stored
-        with 10 bits (H.265 or VP9).
+        with 10 bits (H.265).
 
     Raises:
       ValueError: if there is no such kind of file, or it cannot hold this.
@@ -144,14 +157,17 @@ class Writer:
     ):
       raise ValueError(
         f'{self._path}: this kind of file cannot keep high dynamic range; '
-        'write to .mkv, .mp4, .mov or .webm, or map it (--hdr=tonemap).'
+        'write to .mkv, .mp4 or .mov, or map it (--hdr=tonemap).'
       )
     self._curve, self._last = curve, last
     self._aspect = Fraction(pixel_aspect).limit_denominator(1 << 16)
-    if self._aspect != 1 and self._coding is None:
+    self._squares = self._aspect != 1 and not (
+      self._coding and self._coding.shape
+    )
+    if self._squares:
       _LOG.warning(
-        '%s: a folder of pictures keeps no shape of pixels; these are %s times '
-        'as wide as high.', self._path, float(self._aspect),
+        '%s cannot hold pixels %.3f times as wide as high; frames are resized.',
+        self._path, float(self._aspect),
       )  # fmt: skip
     self._overwrite, self._quality = overwrite, quality
     self._audio_path = audio if self._coding and self._coding.audio else None
@@ -203,6 +219,12 @@ class Writer:
       raise ValueError(
         f'A frame must be {kind} [H, W, 3], got {frame.dtype} {frame.shape}.'
       )
+    if self._squares:
+      width = round(frame.shape[1] * self._aspect / 2) * 2 or 1
+      image = Image.fromarray(frame).resize(
+        (width, frame.shape[0]), Image.Resampling.BICUBIC
+      )
+      frame = np.asarray(image)
     if self._shape is None:
       self._shape = frame.shape
       self._start(timed=time is not None)
@@ -290,9 +312,8 @@ class Writer:
     context.pix_fmt = self._pixel_format()
     if codec == 'libx265' and coding.container != 'matroska':
       context.codec_tag = 'hvc1'  # other players want it
-    if self._aspect != 1:
+    if not self._squares and self._aspect != 1:
       context.sample_aspect_ratio = self._aspect
-      stream.sample_aspect_ratio = self._aspect
     self._time_base = Fraction(1, 90_000) if timed else 1 / self._fps
     if coding.codec == 'gif':
       self._time_base = Fraction(1, 100)
