@@ -24,7 +24,9 @@ def inside(frame, top, left, height, width, around):
   """A frame that covers a part of a page of one grey."""
   page = np.full((*_SIZE, 3), around, np.uint8)
   scale = max(height / frame.shape[0], width / frame.shape[1])
-  size = [max(m, round(n * scale)) for m, n in zip((height, width), frame.shape)]
+  size = [
+    max(m, round(n * scale)) for m, n in zip((height, width), frame.shape)
+  ]
   image = Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR)
   i, j = (size[0] - height) // 2, (size[1] - width) // 2
   part = np.asarray(image)[i : i + height, j : j + width]
@@ -78,7 +80,7 @@ def main():
   for name in SHOWN:
     missed = cuts = pairs = wrong = 0
     for a, before in films.items():
-      _, found = scenes.find(before[name])
+      found = scenes.find(before[name])
       # What is found in the film as it is are its own changes of scene.
       own.setdefault(a, found if name == 'as it is' else ())
       pairs += len(before[name]) - 1
@@ -89,7 +91,7 @@ def main():
         n = min(options.before, len(before[name]))
         joined = before[name][-n:] + after[name][: options.before]
         cuts += 1
-        missed += n not in scenes.find(joined)[1]
+        missed += n not in scenes.find(joined)
     print(
       f'{name:22} {cuts:6} {100 * missed / cuts:6.2f}% {pairs:7} '
       f'{100 * wrong / pairs:6.2f}%'

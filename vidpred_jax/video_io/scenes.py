@@ -124,6 +124,15 @@ def mark(
     n += 1
 
 
+def find(thumbnails: Iterable[np.ndarray]) -> tuple[int, ...]:
+  """The numbers of the frames that begin a scene, of all their thumbnails."""
+  finder = Finder()
+  for small in thumbnails:
+    finder.see(small)
+  finder.end()
+  return tuple(finder.cuts)
+
+
 def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
   """Reads a list of the frames that begin a scene.
 
