@@ -4,9 +4,9 @@
 
 Every film is cut to every other: the last `--before` frames of what is read of
 the one, then the first of the other; each of these cuts should be found. Each
-film by itself, of which `--frames` are read, should have none but its own, which
-are named. All this with the films as they are, with the bars of 2.39:1 and of
-4:3, upright between bars, in a window on a white page, and at 0.15 of the light.
+film by itself, of which `--frames` are read, should have none but its own,
+which are named. All this with the films as they are, with bars of 2.39:1 and
+of 4:3, upright between bars, in a window on white, and at 0.15 of the light.
 """
 
 import argparse

@@ -183,7 +183,8 @@ def packets(container, video, problems: list[str]):
 def _decoder(video):
   """What decodes the packets of a stream: transparency included."""
   name = _ALPHA.get(video.codec_context.name)
-  if name is not None and video.metadata.get('alpha_mode') == '1':
+  tags = {key.lower(): value for key, value in video.metadata.items()}
+  if name is not None and tags.get('alpha_mode') == '1':
     with contextlib.suppress(ValueError, av.error.FFmpegError):
       context = av.CodecContext.create(name, 'r')
       return lambda packet: context.decode(packet if packet.size else None)
