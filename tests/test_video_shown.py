@@ -126,12 +126,9 @@ class TestHighDynamicRange:
 
 
 class TestShape:
-  @pytest.mark.parametrize(
-    'name', ['a.mp4', 'a.mkv', 'a.mov', 'a.avi', 'a.gif']
-  )
-  def test_of_pixels_is_kept(self, tmp_path, end):
-    shape, name = Fraction(32, 27), f'a.{end}'
-    path = tmp_path / name
+  @pytest.mark.parametrize('kind', ['mp4', 'mkv', 'mov', 'avi', 'gif'])
+  def test_of_pixels_is_kept(self, tmp_path, kind):
+    shape, path = Fraction(32, 27), tmp_path / f'a.{kind}'
     with video_io.Writer(path, fps=25, pixel_aspect=shape) as writer:
       writer.write(flat(90))
       writer.write(flat(180))

@@ -119,9 +119,11 @@ class Companions:
     inputs = {s.index: s for s in source.streams if s.index in self._streams}
     offsets, epochs, ends, written = [Fraction(0)], {}, {}, {}
     for packet in source.demux([video, *inputs.values()]):
+      number, unit = packet.stream.index, packet.stream.time_base
       if packet.pts is None or not packet.size:
         continue
-      number, unit = packet.stream.index, packet.stream.time_base
+      if packet.dts is None and number == video.index:
+        continue  # frames that are not in the order of their stamps
       at = (packet.pts if packet.dts is None else packet.dts) * unit
       epoch = epochs.setdefault(number, 0)
       ahead = at - ends.get(number, at)

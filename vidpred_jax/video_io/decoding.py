@@ -255,12 +255,11 @@ def packet_times(
       if not packet.size or packet.is_discard:
         continue
       stamp = packet.pts if own else packet.dts
-      at = packet.dts if packet.dts is not None else stamp
-      if at is not None and decoded_at is not None:
-        ahead = (at - decoded_at) * unit
+      if packet.dts is not None and decoded_at is not None:
+        ahead = (packet.dts - decoded_at) * unit
         if ahead < -1 or (resets and ahead > timing.JUMP):
           parts.append([])
-      decoded_at = at if at is not None else decoded_at
+      decoded_at = packet.dts if packet.dts is not None else decoded_at
       reordered |= own and packet.dts not in (None, stamp)
       parts[-1].append(stamp)
       lasting[stamp] = packet.duration

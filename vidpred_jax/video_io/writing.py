@@ -301,6 +301,9 @@ class Writer:
     if coding.quality == 'crf':
       default = 18 if coding.codec == 'libx264' else 28
       options['crf'] = str(default if self._quality is None else self._quality)
+    if self._last is not None and codec == 'libx264':
+      # MP4 keeps durations in the order of decoding; they must be one.
+      options['bf'] = '0'
     if self._curve is not None:
       codec = _DEEP[codec]
     if codec == 'libx265':
