@@ -1,4 +1,4 @@
-"""Films of all kinds through `predict_video`: what is kept, changed and said."""
+"""Films of all kinds through `predict_video`: what is kept and what is said."""
 
 from fractions import Fraction
 
