@@ -87,6 +87,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
   config.model.levels = placeholder(int)  # of the flow; None: by the width
+  config.model.standardised = False  # features are, before they are compared
   config.model.train_flow = False  # whether eq. (4) has a gradient to the flow
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
@@ -99,7 +100,7 @@ def get_config(variants: str = '') -> ConfigDict:
   # Data. `data` goes to the source in training and evaluation.
   config.data = ConfigDict()  # arguments of the source
   config.data.source = 'frames'  # one of data.SOURCES
-  config.data.dataset = 'vimeo90k'  # one of data/protocols.py
+  config.data.dataset = 'vimeo90k'  # one of data/published
   config.data.root = 'data/vimeo90k'  # where it lies
   config.data.size = (256, 448)  # H, W; None: as on disk
   config.augment = ConfigDict()  # in training only
@@ -237,7 +238,7 @@ def _between(factor):
 
 
 def _published(name, size):
-  """The fields of `data` for one of data/protocols.py."""
+  """The fields of `data` for one of data/published."""
   return ConfigDict(
     {
       'source': 'frames',
@@ -268,7 +269,7 @@ def _x4k(config):
 
 
 def _on(name, size=None, root=None, last=2, metrics=None):
-  """Evaluates on one of data/protocols.py, frames 0 and `last` being seen."""
+  """Evaluates on one of data/published, frames 0 and `last` being seen."""
 
   def apply(config):
     config.eval.data = _published(name, size)
@@ -326,6 +327,7 @@ def _film1(config):
   _from_scratch(config)
   config.model.synthesis = 'warp'
   config.model.levels = 3
+  config.model.standardised = True
   config.model.patch = 32
   config.model.widths = (64, 48, 32)
   config.model.depths = (2, 2, 1)
@@ -334,19 +336,20 @@ def _film1(config):
   config.model.context_channels = 8
   config.model.context_hidden = 16
   config.model.flow_weight = 0.05
-  config.model.warp_weight = 0.5
+  config.model.warp_weight = 1.0
   config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
   config.eval.data = ConfigDict({'num_clips': 64})
   config.augment = ConfigDict(
     {'flip': True, 'rotate': True, 'reverse_channels': True}
   )
   config.batch_size = 4
-  config.steps = 8000
+  config.steps = 4000
   config.workers = 0
-  config.schedule.peak = 1e-3
+  config.schedule.peak = 1.5e-3
   config.schedule.final = 1e-5
   config.schedule.warmup = 200
   config.optim.clip_norm = 1.0
+  config.optim.b2 = 0.99  # early gradients are large
   config.ema.update({'decay': 0.999, 'start': 1000})
   config.export_dtype = 'float16'
   config.checkpoint_every = 250

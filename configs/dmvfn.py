@@ -68,7 +68,7 @@ def get_config(variants: str = '') -> ConfigDict:
   # Data. `data` goes to the source in training and evaluation.
   config.data = ConfigDict()  # arguments of the source
   config.data.source = 'frames'  # one of data.SOURCES
-  config.data.dataset = 'cityscapes'  # one of data/protocols.py
+  config.data.dataset = 'cityscapes'  # one of data/published
   config.data.root = 'data/cityscapes'  # where it lies
   config.data.size = (512, 1024)  # H, W
   config.augment = ConfigDict()  # in training only
@@ -147,7 +147,7 @@ def _steps(clips, triplets):
 
 
 def _frames(name, size):
-  """The fields of `data` for one of data/protocols.py."""
+  """The fields of `data` for one of data/published."""
   return ConfigDict(
     {
       'source': 'frames',
@@ -279,7 +279,7 @@ def _film1(config):
     {'flip': True, 'rotate': True, 'reverse_channels': True}
   )
   config.batch_size = 4
-  config.steps = 8000
+  config.steps = 4000
   config.workers = 0
   config.schedule.peak = 1e-3
   config.schedule.final = 1e-5

@@ -35,9 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vidpred_jax import cost, runtime, systems, train
+from vidpred_jax import cost, runtime, systems
 from vidpred_jax.models import apr_vfi, dmvfn, ebme, rvd
-from vidpred_jax.ops import correlation, diffusion, resize, routing, warp
+from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
+from vidpred_jax.train import loop
 
 SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
 
@@ -94,9 +95,9 @@ def padded(size):
   return tuple(-(-n // 16) * 16 for n in size)
 
 
-def forward(formulation):
+def forward(formulation, **settings):
   """`(variables, pair, gates) -> frame`: router and the blocks of a route."""
-  model = dmvfn.DMVFN(formulation=formulation)
+  model = dmvfn.DMVFN(formulation=formulation, **settings)
 
   def run(variables, pair, gates):
     logits = model.apply(variables, pair, method='route')
@@ -188,8 +189,8 @@ def training(repeats, crop=224, batch=2):
     )
     params = runtime.jit(system.init)(runtime.key(0), video)['params']
     rule = optax.adamw(1e-4)
-    state = train.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
-    step = runtime.jit(train.make_train_step(system, rule))
+    state = loop.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
+    step = runtime.jit(loop.make_train_step(system, rule))
     calls[formulation] = lambda step=step, state=state: step(
       state, {'video': video}, jax.random.key(0)
     )[1]
@@ -221,10 +222,10 @@ def simvp(repeats, train_too):
   if train_too:
     params = variables.pop('params')
     rule = optax.adam(1e-3)
-    state = train.TrainState(
+    state = loop.TrainState(
       jnp.int32(0), params, variables, rule.init(params), {}
     )
-    step = jit(train.make_train_step(system, rule))
+    step = jit(loop.make_train_step(system, rule))
     calls = {
       ('training step', b): functools.partial(
         step, state, {'video': video[:b]}, key
@@ -311,7 +312,7 @@ def flow_estimation(repeats, size=(512, 960), levels=3):
   apply = runtime.jit(functools.partial(model.apply, levels=levels))
   coarse = jax.random.uniform(keys[1], (1, 8, 15, 2), minval=-16, maxval=16)
   flow = resize.bilinear(coarse, scale=64)
-  move, compare = runtime.jit(warp.forward), runtime.jit(correlation.local)
+  move, compare = runtime.jit(splat.forward), runtime.jit(correlation.local)
   features = jax.random.uniform(keys[2], (2, 1, 64, 120, 48))
   calls = {
     f'flow, {levels} levels': lambda: apply(variables, pair).flow,
@@ -362,7 +363,7 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   route = compiled(apr_vfi.APRVFI.route)
   moved = move(prepared, 0.5)
   features = runtime.jit(
-    lambda contexts, to: [warp.splat(flat(x), flat(to)) for x in contexts]
+    lambda contexts, to: [splat.splat(flat(x), flat(to)) for x in contexts]
   )
   whole = compiled(apr_vfi.APRVFI.synthesise, dense)
   patches = compiled(apr_vfi.APRVFI.synthesise, routed=True)

@@ -9,6 +9,7 @@ folder's README, and whether it holds, for both formulations.
 """
 
 import argparse
+import functools
 import pathlib
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax import convert, losses, runtime
+from vidpred_jax.convert.dmvfn import torch_names
 from vidpred_jax.models import dmvfn
 from vidpred_jax.ops import routing
 
@@ -110,7 +112,7 @@ def gradient_errors(path, variables, formulation):
     'linear': (1, 0),
     'vector': (0,),
   }
-  for name, (place, kind, _) in dmvfn.torch_names().items():
+  for name, (place, kind, _) in torch_names().items():
     if f'grad/{name}' not in case:
       continue
     ours = gradients['params']
@@ -145,28 +147,31 @@ def laplacian_errors(path):
   return errors
 
 
+def tables(shared):
+  """[(title, function that gives {array: (error, tolerance)})]."""
+  folder = pathlib.Path(shared) / 'parity' / 'dmvfn'
+  variables = load_variables(folder / 'weights_a.npz')
+  loss = folder / 'laploss_2x64x96.npz'
+  found = [(loss.stem, functools.partial(laplacian_errors, loss))]
+  cases = [(path, forward_errors) for path in sorted(folder.glob('case_*.npz'))]
+  cases.append((folder / 'grad_a_2x64x96.npz', gradient_errors))
+  for path, errors in cases:
+    for formulation in ('published', 'fast'):
+      call = functools.partial(errors, path, variables, formulation)
+      found.append((f'{path.stem} ({formulation})', call))
+  return found
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--shared', default='../shared')
-  folder = pathlib.Path(parser.parse_args().shared) / 'parity' / 'dmvfn'
+  shared = parser.parse_args().shared
   runtime.setup()
   jax.config.update('jax_default_matmul_precision', 'highest')
-  variables = load_variables(folder / 'weights_a.npz')
-  tables = []
-  for path in sorted(folder.glob('case_*.npz')):
-    for formulation in ('published', 'fast'):
-      errors = forward_errors(path, variables, formulation)
-      tables.append((f'{path.stem} ({formulation})', errors))
-  for formulation in ('published', 'fast'):
-    path = folder / 'grad_a_2x64x96.npz'
-    errors = gradient_errors(path, variables, formulation)
-    tables.append((f'{path.stem} ({formulation})', errors))
-  path = folder / 'laploss_2x64x96.npz'
-  tables.append((path.stem, laplacian_errors(path)))
   wrong = 0
-  for title, errors in tables:
+  for title, errors in tables(shared):
     print(f'\n{title}')
-    for name, (error, tolerance) in errors.items():
+    for name, (error, tolerance) in errors().items():
       fine = error <= tolerance
       wrong += not fine
       verdict = 'ok' if fine else 'TOO FAR'

@@ -18,7 +18,7 @@ import numpy as np
 
 from vidpred_jax import convert, runtime
 from vidpred_jax.models import ebme
-from vidpred_jax.ops import correlation, warp
+from vidpred_jax.ops import correlation, splat
 
 
 def to_nhwc(x):
@@ -38,11 +38,11 @@ def ops_errors(path):
   image, flow, cotangent = (
     jnp.asarray(to_nhwc(case[f'splat_{k}'])) for k in ('in', 'flow', 'cot')
   )
-  average, pull = jax.vjp(lambda x: warp.forward(x, flow)[0], image)
+  average, pull = jax.vjp(lambda x: splat.forward(x, flow)[0], image)
   compare('splat_avg', average, 1e-5)
   compare('splat_avg_grad_in', pull(cotangent)[0], 1e-5)
-  compare('splat_sum_ones', warp.forward(image, flow)[1], 1e-5)
-  total, pull = jax.vjp(warp.splat, image, flow)
+  compare('splat_sum_ones', splat.forward(image, flow)[1], 1e-5)
+  total, pull = jax.vjp(splat.splat, image, flow)
   of_image, of_flow = pull(cotangent)
   compare('splat_sum_out', total, 1e-5)
   compare('splat_sum_grad_in', of_image, 1e-5)
@@ -81,23 +81,29 @@ def flow_errors(path, variables):
   return errors
 
 
-def main():
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--shared', default='../shared')
-  folder = pathlib.Path(parser.parse_args().shared) / 'parity' / 'ebme'
-  runtime.setup()
-  jax.config.update('jax_default_matmul_precision', 'highest')
+def tables(shared):
+  """[(title, function that gives {array: (error, tolerance)})]."""
+  folder = pathlib.Path(shared) / 'parity' / 'ebme'
   with np.load(folder / 'weights_ebme.npz') as arrays:
     weights = {name: arrays[name] for name in arrays.files}
   variables = convert.from_torch('apr_vfi', weights, synthesis='warp')
   flow = {'params': variables['params']['flow']}
-  tables = [('ops', ops_errors(folder / 'ops.npz'))]
+  found = [('ops', functools.partial(ops_errors, folder / 'ops.npz'))]
   for path in sorted(folder.glob('case_*.npz')):
-    tables.append((path.stem, flow_errors(path, flow)))
+    found.append((path.stem, functools.partial(flow_errors, path, flow)))
+  return found
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--shared', default='../shared')
+  shared = parser.parse_args().shared
+  runtime.setup()
+  jax.config.update('jax_default_matmul_precision', 'highest')
   wrong = 0
-  for title, errors in tables:
+  for title, errors in tables(shared):
     print(f'\n{title}')
-    for name, (error, tolerance) in errors.items():
+    for name, (error, tolerance) in errors().items():
       fine = error <= tolerance
       wrong += not fine
       verdict = 'ok' if fine else 'TOO FAR'

@@ -23,6 +23,7 @@ import numpy as np
 
 from vidpred_jax import convert, cost, params, runtime
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.rvd import torch_names
 from vidpred_jax.models import denoiser
 from vidpred_jax.models import rvd as networks
 from vidpred_jax.ops import diffusion
@@ -196,7 +197,7 @@ def training_errors(case, model, variables, depth):
     for name in kinds
   }
   flat = params.flatten(gradient)
-  names = networks.torch_names(flat)
+  names = torch_names(flat)
   for key, theirs in case.items():
     what, _, name = key.partition('/')
     if what == 'grad':
@@ -306,9 +307,7 @@ def block_errors(path):
     expected = params.flatten(jax.eval_shape(init, *args)['params'])
     flat = {f'params/{place}/{k}': x for k, x in expected.items()}
     state = {before + k[2:]: x for k, x in case.items() if k.startswith('w/')}
-    tree = weights.rearrange(
-      networks.torch_names(flat), state, params.unflatten(flat)
-    )
+    tree = weights.rearrange(torch_names(flat), state, params.unflatten(flat))
     own = functools.reduce(dict.get, place.split('/'), tree['params'])
     out = runtime.jit(
       lambda v, *args, module=module, options=options: module.apply(
@@ -369,19 +368,29 @@ def print_costs():
   print(f'\n{"":8} {"":16} {"G":>8} {"published":>9}', *lines, sep='\n')
 
 
+def tables(shared):
+  """[(title, function that gives {array: (error, tolerance)})]."""
+  folder = pathlib.Path(shared) / 'parity' / 'rvd'
+  paths = sorted(folder.glob('*.npz'))
+  if not paths:
+    raise FileNotFoundError(f'There are no arrays in {folder}.')
+  kinds = {'blocks': block_errors, 'schedule': schedule_errors}
+  return [
+    (path.stem, functools.partial(kinds.get(path.stem, case_errors), path))
+    for path in paths
+  ]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--shared', default='../shared')
-  folder = pathlib.Path(parser.parse_args().shared) / 'parity' / 'rvd'
+  shared = parser.parse_args().shared
   runtime.setup()
   jax.config.update('jax_default_matmul_precision', 'highest')
-  kinds = {'blocks': block_errors, 'schedule': schedule_errors}
   wrong = 0
-  for path in sorted(folder.glob('*.npz')):
-    print(f'\n{path.stem}')
-    for name, (error, tolerance) in kinds.get(path.stem, case_errors)(
-      path
-    ).items():
+  for title, errors in tables(shared):
+    print(f'\n{title}')
+    for name, (error, tolerance) in errors().items():
       fine = error <= tolerance
       wrong += not fine
       verdict = 'ok' if fine else 'TOO FAR'

@@ -24,6 +24,7 @@ import numpy as np
 
 from vidpred_jax import convert, cost, params, runtime
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.simvp import torch_names
 from vidpred_jax.models import layers, simvp, translators
 from vidpred_jax.systems.simvp import CPU_OPTIONS
 
@@ -137,7 +138,7 @@ def training_errors(model, variables, case):
     'train_loss': (abs(float(total) / float(case['train_loss64']) - 1), 1e-6),
   }
   ours = params.flatten({'params': gradient, **updated})
-  names = simvp.torch_names(ours, model.translator)
+  names = torch_names(ours, model.translator)
   for key, theirs in case.items():
     what, _, name = key.partition('/')
     if what in ('grad', 'newstat'):
@@ -195,7 +196,7 @@ def block_errors(path):
       for collection, tree in expected.items()
       for path, leaf in params.flatten(tree).items()
     }
-    names = simvp.torch_names(flat, entry.split('_')[0].lower())
+    names = torch_names(flat, entry.split('_')[0].lower())
     state = {before + k: x for k, x in weights_of(case).items()}
     tree = weights.rearrange(names, state, params.unflatten(flat))
     variables = {
@@ -251,17 +252,29 @@ def print_costs():
     )
 
 
+def tables(shared):
+  """[(title, function that gives {array: (error, tolerance)})]."""
+  folder = pathlib.Path(shared) / 'parity' / 'simvp'
+  paths = sorted(folder.glob('*.npz'))
+  if not paths:
+    raise FileNotFoundError(f'There are no arrays in {folder}.')
+  kinds = {'blocks': block_errors}
+  return [
+    (path.stem, functools.partial(kinds.get(path.stem, case_errors), path))
+    for path in paths
+  ]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--shared', default='../shared')
-  folder = pathlib.Path(parser.parse_args().shared) / 'parity' / 'simvp'
+  shared = parser.parse_args().shared
   runtime.setup()
   jax.config.update('jax_default_matmul_precision', 'highest')
   wrong = 0
-  for path in sorted(folder.glob('*.npz')):
-    errors = (block_errors if path.stem == 'blocks' else case_errors)(path)
-    print(f'\n{path.stem}')
-    for name, (error, tolerance) in errors.items():
+  for title, errors in tables(shared):
+    print(f'\n{title}')
+    for name, (error, tolerance) in errors().items():
       fine = error <= tolerance
       wrong += not fine
       verdict = 'ok' if fine else 'TOO FAR'

@@ -21,9 +21,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vidpred_jax import (
+  build,
   checkpoint,
   data,
-  evaluate,
   metrics,
   runtime,
   systems,
@@ -35,7 +35,7 @@ METRICS = ('crps/ens', 'crps/fair', 'spread_skill/ratio', 'psnr/float_best')
 
 def clips_of(config, frames, count):
   """`count` clips of those the run is evaluated on, uint8 [B, ...]."""
-  settings = evaluate.protocol_data(config)
+  settings = build.protocol_data(config)
   source = data.make_source(
     settings.pop('source'), split='test', num_frames=frames.length, **settings
   )

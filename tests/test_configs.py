@@ -4,8 +4,9 @@ import pathlib
 
 import pytest
 
-from vidpred_jax import data, evaluate, metrics, optim
+from vidpred_jax import build, data, metrics
 from vidpred_jax.data import vortices
+from vidpred_jax.train import optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -44,7 +45,7 @@ def ids(value):
 def test_every_variant_makes_its_system_and_optimiser(path, variant):
   config = load(path).get_config(variant)
   for frames in (config.frames, config.eval.frames):
-    system = evaluate.make_system(config, frames)
+    system = build.make_system(config, frames)
     assert system.frames.context == tuple(frames.context)
   for size in (config.augment.get('crop'), config.data.get('size')):
     if size:
@@ -61,7 +62,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
 @pytest.mark.parametrize('path, variant', CASES, ids=ids)
 def test_every_field_of_the_data_is_known_to_its_source(path, variant):
   config = load(path).get_config(variant)
-  settings = evaluate.protocol_data(config)
+  settings = build.protocol_data(config)
   try:
     data.make_source(
       settings.pop('source'), split='test', num_frames=3, **settings
@@ -89,7 +90,7 @@ def test_variants_combine(path):
   module = load(path)
   for pair in itertools.permutations(module.VARIANTS, 2):
     config = module.get_config(','.join(pair))
-    settings = evaluate.protocol_data(config)
+    settings = build.protocol_data(config)
     try:
       data.make_source(
         settings.pop('source'), split='test', num_frames=3, **settings
@@ -104,7 +105,7 @@ def test_variants_of_rvd_may_stand_in_any_order():
     one, other = (module.get_config(','.join(x)) for x in (pair, pair[::-1]))
     assert one.to_dict() == other.to_dict(), pair
     for frames in (one.frames, one.eval.frames):
-      evaluate.make_system(one, frames)
+      build.make_system(one, frames)
   for name, asked in {'bair': 16, 'kth': 12, 'demo': 4}.items():
     config = module.get_config(f'rvd23,{name}')
     assert config.frames.target == (2, 3, 4)

@@ -194,50 +194,6 @@ def test_census_does_not_see_brightness_but_structure():
   assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
 
 
-def test_edge_holes_reach_the_border_in_a_straight_line():
-  weight = np.array(
-    [
-      [0, 1, 1, 0, 1],
-      [0, 0, 1, 1, 1],
-      [1, 1, 0, 1, 1],
-      [1, 1, 1, 1, 0],
-    ],
-    np.float32,
-  )
-  edge = losses.edge_holes(jnp.asarray(weight)[None, ..., None])[0, ..., 0]
-  expected = 1 - weight
-  expected[2, 2] = 0  # within the image
-  np.testing.assert_array_equal(edge, expected)
-
-
-def test_patch_difference_is_the_greatest_mean_of_4x4():
-  difference = np.random.default_rng(0).uniform(size=(2, 16, 24, 1))
-  ours = losses.patch_difference(jnp.float32(difference), 8)
-  assert ours.shape == (2, 2, 3)
-  for b, i, j in np.ndindex(2, 2, 3):
-    part = difference[b, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8, 0]
-    cells = [part[y : y + 4, x : x + 4].mean() for y in (0, 4) for x in (0, 4)]
-    np.testing.assert_allclose(ours[b, i, j], max(cells), rtol=1e-5)
-  odd = losses.patch_difference(jnp.float32(difference[:, :13, :17]), 8)
-  assert odd.shape == (2, 2, 3)
-
-
-def test_reference_routes_are_the_patches_that_differ_most():
-  differences = jax.random.uniform(jax.random.key(2), (2, 4, 5))
-  ratios = (0.1, 0.4, 0.6, 0.9)
-  routes = losses.reference_routes(differences, ratios)
-  assert routes.shape == (2, 4, 5, 4)
-  np.testing.assert_array_equal(
-    routes.sum((1, 2)), [[2, 8, 12, 18], [2, 8, 12, 18]]
-  )
-  for image, route in zip(np.asarray(differences), np.asarray(routes)):
-    for k in range(4):
-      chosen = route[..., k] == 1
-      assert image[chosen].min() > image[~chosen].max()
-    # The more a patch differs, the more blocks it goes through.
-    assert np.all(np.diff(route, axis=-1) >= 0)
-
-
 def test_route_distance_teaches_the_routes_only():
   routes = jnp.asarray([1.0, 0.0, 1.0, 0.0])
   reference = jnp.asarray([1.0, 1.0, 0.0, 0.0])

@@ -10,7 +10,7 @@ Example:
 import importlib
 
 from vidpred_jax.checkpoint import load
-from vidpred_jax.predictor import Predictor
+from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems import Frames, System, make
 from vidpred_jax.zoo import models
 

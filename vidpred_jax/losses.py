@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.ops import routing
-
 # Of VGG19's five feature maps, and a factor for all of them: the inverse of
 # their typical size, from the published training code of DMVFN.
 VGG_WEIGHTS = tuple(
@@ -270,67 +268,6 @@ def census(a: jax.Array, b: jax.Array, *, size: int = 7) -> jax.Array:
   rows = jnp.arange(size)
   total, _ = jax.lax.scan(add_row, jnp.zeros((), jnp.float32), rows)
   return total / size**2
-
-
-def edge_holes(weight: jax.Array) -> jax.Array:
-  """The holes of a warped image that belong to its edge.
-
-  Where content has moved away from the frame's border nothing arrives. A hole
-  belongs to the edge if it reaches the border in a straight line, to the left,
-  right, top or bottom, without anything in between.
-
-  Args:
-    weight: [B, H, W, 1], how much has arrived; 0 in holes.
-
-  Returns:
-    [B, H, W, 1], 1 there and 0 elsewhere.
-  """
-  hole = (weight == 0).astype(jnp.float32)
-  edge = jnp.zeros_like(hole)
-  for axis in (1, 2):
-    for reverse in (False, True):
-      line = jax.lax.cummin(hole, axis=axis, reverse=reverse)
-      edge = jnp.maximum(edge, line)
-  return edge
-
-
-def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
-  """How much two images differ in each patch (APR-VFI's equation 5).
-
-  The mean over 4x4 pixels, of which the greatest in the patch.
-
-  Args:
-    difference: [B, H, W, 1], magnitudes.
-    patch: side of a patch, a multiple of 4.
-
-  Returns:
-    [B, nh, nw].
-  """
-  chex.assert_is_divisible(patch, 4)
-  rows, columns = routing.patch_grid(*difference.shape[1:3], patch)
-  cells = routing.to_patches(difference, patch)
-  cells = cells.reshape(-1, patch // 4, 4, patch // 4, 4)
-  return jnp.max(jnp.mean(cells, (2, 4)), (1, 2)).reshape(-1, rows, columns)
-
-
-def reference_routes(
-  differences: jax.Array, keep_ratios: Sequence[float]
-) -> jax.Array:
-  """The routes that APR-VFI's router learns (section 3.3).
-
-  Of each image and block, the patches that differ most, as many as its keep
-  ratio says (`ops.routing.highest`), are to be processed.
-
-  Args:
-    differences: [B, nh, nw], of `patch_difference`.
-    keep_ratios: kr_1..kr_d.
-
-  Returns:
-    [B, nh, nw, d], 0 or 1.
-  """
-  scores = differences.reshape(len(differences), -1)
-  routes = [routing.highest(scores, ratio) for ratio in keep_ratios]
-  return jnp.stack(routes, -1).reshape(*differences.shape, -1)
 
 
 def route_distance(routes: jax.Array, reference: jax.Array) -> jax.Array:

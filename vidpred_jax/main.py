@@ -6,7 +6,7 @@ python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
 from absl import flags
 from ml_collections import config_flags
 
-from vidpred_jax import runtime
+from vidpred_jax import command, runtime
 
 
 def define_flags() -> None:
@@ -40,16 +40,18 @@ def main(argv) -> None:
       options.coordinator, options.num_processes, options.process_id
     )
   # After the runtime is set up: importing the rooms allocates.
-  from vidpred_jax import evaluate, train
+  from vidpred_jax import build
+  from vidpred_jax.evaluate import run as evaluation
+  from vidpred_jax.train import loop
 
   config, workdir, protocol = options.config, options.workdir, None
   if 'eval' in options.mode:
-    protocol = evaluate.check(config)  # not only after hours of training
-  if 'train' in options.mode and not train.run(config, workdir, protocol):
+    protocol = build.check(config)  # not only after hours of training
+  if 'train' in options.mode and not loop.run(config, workdir, protocol):
     return  # stopped by a signal, saved
   if 'eval' in options.mode:
-    evaluate.run(config, workdir, protocol)
+    evaluation.run(config, workdir, protocol)
 
 
 if __name__ == '__main__':
-  runtime.run(main, define_flags)
+  command.run(main, define_flags)

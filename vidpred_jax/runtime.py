@@ -7,20 +7,17 @@ evaluation step, prediction, what `cost` measures, and the solver of
 `simulation`.
 """
 
-import ast
 import ctypes
-import logging as python_logging
+import functools
 import os
 import pathlib
-import re
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # 2026-11: jaxlib 0.10 sends CPU convolutions to YNNPACK, which is up to twice
@@ -76,8 +73,27 @@ def key(seed: int) -> jax.Array:
   return jax.random.key(seed, impl='rbg')
 
 
+@functools.cache
+def accepted(option: str, value: Any) -> bool:
+  """Whether the installed XLA takes a compiler option with this value.
+
+  Options come and go with its versions. One that is refused is logged once and
+  done without: what it does is speed.
+  """
+  jitted = jax.jit(lambda x: x, compiler_options={option: value})
+  try:
+    jitted.lower(0.0).compile()
+  except jax.errors.JaxRuntimeError as error:
+    reason = str(error).splitlines()[0]
+    logging.warning(
+      'The compiler option %s=%s is left out: %s', option, value, reason
+    )
+    return False
+  return True
+
+
 def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
-  """`jax.jit` with this platform's fastest compiler options.
+  """`jax.jit` with this platform's fastest compiler options, as far as known.
 
   Args:
     function: to be compiled.
@@ -86,7 +102,8 @@ def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
     **kwargs: of `jax.jit`.
   """
   if jax.default_backend() == 'cpu':
-    options = _CPU_OPTIONS | dict(cpu_options)
+    wanted = _CPU_OPTIONS | dict(cpu_options)
+    options = {k: v for k, v in wanted.items() if accepted(k, v)}
     return jax.jit(function, compiler_options=options, **kwargs)
   return jax.jit(function, **kwargs)
 
@@ -118,96 +135,3 @@ def initialize_distributed(
     process_id: which one this is.
   """
   jax.distributed.initialize(coordinator, num_processes, process_id)
-
-
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-  """`['name=value', ...]` -> dict; values are literals or bare words."""
-  settings = {}
-  for text in texts:
-    name, equals, value = text.partition('=')
-    if not equals or not name.isidentifier():
-      raise ValueError(f'--set must be name=value, got {text!r}.')
-    if name in settings:
-      raise ValueError(f'--set {name} is given twice.')
-    try:
-      settings[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      if not re.fullmatch(r'[A-Za-z][\w+]*', value):
-        raise ValueError(
-          f'--set {name}: {value!r} is neither a Python literal nor a word.'
-        ) from None
-      settings[name] = value
-  return settings
-
-
-def run(main, define_flags) -> None:
-  """Runs a command; a user's error is one line on stderr and exit status 2.
-
-  Args:
-    main: `main(argv)`.
-    define_flags: called before the flags are parsed.
-  """
-
-  def parse(argv):
-    try:
-      return flags.FLAGS(argv)
-    except flags.Error as error:
-      # A config file's own error comes wrapped in the text of a traceback.
-      lines = [x.strip() for x in str(error).splitlines() if x.strip()]
-      _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
-    except (ValueError, OSError, AttributeError, KeyError, TypeError) as error:
-      _complain(error)  # what a config raises for unknown fields and values
-
-  def guarded(argv):
-    if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.FATAL)
-      _quieten_failed_writes()
-    _speak()
-    try:
-      if len(argv) > 1:
-        raise ValueError(
-          f'Got the argument {argv[1]!r}; options are written --name=value.'
-        )
-      return main(argv)
-    except (ValueError, OSError) as error:
-      _complain(error)
-
-  define_flags()
-  app.run(guarded, flags_parser=parse)
-
-
-def _speak() -> None:
-  """Shows our own warnings, a line each: what was left out or changed."""
-  ours = python_logging.getLogger('vidpred_jax')
-  shown = python_logging.StreamHandler(sys.stderr)
-  shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
-  ours.addHandler(shown)
-  ours.setLevel(python_logging.WARNING)
-  ours.propagate = False
-
-
-def _quieten_failed_writes() -> None:
-  """Keeps Orbax's tracebacks of a failed write off the screen.
-
-  The failure itself is raised where it is saved. It is also logged by asyncio,
-  and TensorStore's threads, which find the event loop closed by the first
-  failure, hand theirs to `sys.unraisablehook`.
-  """
-  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
-  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
-  shown = sys.unraisablehook
-
-  def hook(unraisable):
-    if str(unraisable.exc_value) != 'Event loop is closed':
-      shown(unraisable)
-
-  sys.unraisablehook = hook
-
-
-def _complain(error: Exception) -> None:
-  """Prints an error on one line, or raises it under VIDPRED_JAX_TRACEBACK."""
-  if os.environ.get('VIDPRED_JAX_TRACEBACK'):
-    raise error
-  text = ' '.join(str(error).split())
-  print(f'Error: {text}', file=sys.stderr)
-  sys.exit(2)

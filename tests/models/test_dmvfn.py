@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import convert, cost
+from vidpred_jax.convert.dmvfn import torch_names
 from vidpred_jax.models import dmvfn
 from vidpred_jax.ops import routing
 
@@ -225,7 +226,7 @@ def test_names_of_the_published_checkpoint_cover_all_parameters():
       '/'.join(entry.key for entry in path)
       for path, _ in jax.tree.leaves_with_path(params)
     }
-    names = dmvfn.torch_names(2, spatial_path, router)
+    names = torch_names(2, spatial_path, router)
     assert {place for place, _, _ in names.values()} == paths
     assert len(names) == len(paths)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import params
+from vidpred_jax.convert.ebme import torch_names
 from vidpred_jax.models import ebme
 
 
@@ -14,7 +15,7 @@ def published(folder):
   """The published weights, for RGB."""
   flat = {}
   with np.load(folder / 'weights_ebme.npz') as arrays:
-    for name, (path, kind, images) in ebme.torch_names().items():
+    for name, (path, kind, images) in torch_names().items():
       array = arrays[name]
       if kind == 'conv':
         array = array.transpose(2, 3, 1, 0)
@@ -41,7 +42,7 @@ def test_has_the_published_number_of_parameters():
     for name, part in tree.items()
   }
   assert count == {'encoder': 125_424, 'estimator': 507_476}
-  paths = {path for path, _, _ in ebme.torch_names().values()}
+  paths = {path for path, _, _ in torch_names().values()}
   assert paths == set(params.flatten(tree))
 
 
@@ -144,3 +145,19 @@ def test_swapped_frames_swap_the_flows_nearly(shared):
   swapped = back[..., [2, 3, 0, 1]]
   error = np.median(np.abs(there - swapped))
   assert error < 0.5 < np.mean(np.abs(there))
+
+
+def test_standardised_features_are_compared_whatever_their_scale():
+  rng = np.random.default_rng(0)
+  features = rng.normal(3, 2, (2, 2, 6, 7, 5)).astype(np.float32)
+  out = np.asarray(ebme.standardise(features))
+  np.testing.assert_allclose(out.mean((1, 2, 3)), 0, atol=1e-5)
+  np.testing.assert_allclose(out.var((1, 2, 3)), 1, rtol=1e-4)
+  np.testing.assert_allclose(
+    out, ebme.standardise(features * 50 + 8), atol=1e-4
+  )
+  pair = rng.uniform(size=(1, 2, 32, 32, 3)).astype(np.float32)
+  plain, other = ebme.BiFlowNet(), ebme.BiFlowNet(standardised=True)
+  weights = plain.init(jax.random.key(0, impl='rbg'), pair, 1)
+  flows = [net.apply(weights, pair, 1).flow for net in (plain, other)]
+  assert np.abs(flows[0] - flows[1]).max() > 1e-3

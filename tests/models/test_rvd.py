@@ -8,6 +8,7 @@ import pytest
 
 from vidpred_jax import params
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.rvd import torch_names
 from vidpred_jax.models import denoiser, rvd
 
 SMALL = dict(channels=2, dim=8, mults=(1, 2), mean_mults=(1, 3))
@@ -81,7 +82,7 @@ def loaded(path):
     mean_mults=tuple(cfg['tmults']),
   )
   expected = shapes(model)
-  names = rvd.torch_names(params.flatten(expected))
+  names = torch_names(params.flatten(expected))
   state = {k[2:]: x for k, x in case.items() if k.startswith('w/')}
   return case, model, weights.rearrange(names, state, expected)
 
@@ -177,7 +178,7 @@ def test_blocks_equal_the_published_ones(shared, name):
     for k, v in case.items()
     if k.startswith('w/')
   }
-  tree = weights.rearrange(rvd.torch_names(flat), state, params.unflatten(flat))
+  tree = weights.rearrange(torch_names(flat), state, params.unflatten(flat))
   for key in ('params', *place.split('/'), part):
     tree = tree[key]
   stride = {'stride': 2} if name == 'downsample' else {}
@@ -277,7 +278,7 @@ def test_means_stay_in_the_range_of_images_and_may_be_none():
 def test_names_of_the_published_checkpoint_cover_all_parameters():
   for extra in ({}, {'mean_mults': None}):
     flat = params.flatten(shapes(rvd.RVD(**SMALL | extra)))
-    names = rvd.torch_names(flat)
+    names = torch_names(flat)
     assert {path for path, _ in names.values()} == set(flat)
     assert len(names) == len(flat)
 

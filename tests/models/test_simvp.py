@@ -9,6 +9,7 @@ import pytest
 
 from vidpred_jax import convert, cost, params
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.simvp import torch_clip, torch_names
 from vidpred_jax.models import layers, simvp, translators
 
 NAMES = (
@@ -34,7 +35,7 @@ def shapes(model, size=(64, 64)):
 def test_names_of_the_published_checkpoint_cover_all_variables(translator):
   model = simvp.SimVP(**SMALL | {'n_t': 3}, translator=translator)
   flat = params.flatten(shapes(model))
-  names = simvp.torch_names(flat, translator)
+  names = torch_names(flat, translator)
   assert {path for path, _ in names.values()} == set(flat)
   assert len(names) == len(flat)
   # The published shapes tell how many frames are seen.
@@ -45,7 +46,7 @@ def test_names_of_the_published_checkpoint_cover_all_variables(translator):
     for axis, size in zip(axes, flat[path].shape):
       sizes[axis] = size
     published[name] = tuple(sizes)
-  frames, height, width = simvp.torch_clip(published)
+  frames, height, width = torch_clip(published)
   assert frames == 2
   if translator in ('mlp', 'swin'):  # and their size
     other = params.flatten(shapes(model, (4 * height, 4 * width)))
@@ -288,7 +289,7 @@ def test_published_units(shared, change, before):
       for path, leaf in params.flatten(expected).items()
     }
   )
-  names = simvp.torch_names(params.flatten(tree), 'gsta')
+  names = torch_names(params.flatten(tree), 'gsta')
   state = {
     before + k.removeprefix('w/'): x for k, x in case.items() if 'w/' in k
   }
@@ -349,7 +350,7 @@ def test_published_training_step(shared, file):
   close(out, case['train_out'], 2e-5)
   np.testing.assert_allclose(loss, case['train_loss64'], rtol=1e-6)
   ours = params.flatten({'params': gradient, **updated})
-  names = simvp.torch_names(ours, model.translator)
+  names = torch_names(ours, model.translator)
   compared = 0
   for key, expected in case.items():
     what, _, name = key.partition('/')

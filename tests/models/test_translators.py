@@ -10,7 +10,8 @@ import pytest
 
 from vidpred_jax import params
 from vidpred_jax.convert import weights
-from vidpred_jax.models import simvp, translators
+from vidpred_jax.convert.simvp import torch_names
+from vidpred_jax.models import translators
 
 
 def normal(seed, *shape):
@@ -88,7 +89,7 @@ def test_published_blocks(shared, entry):
     for collection, tree in expected.items()
     for path, leaf in params.flatten(tree).items()
   }
-  names = simvp.torch_names(flat, translator)
+  names = torch_names(flat, translator)
   tree = weights.rearrange(names, state, params.unflatten(flat))
   variables = {
     collection: functools.reduce(dict.get, place.split('/'), inner)

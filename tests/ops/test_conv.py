@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from vidpred_jax import runtime
-from vidpred_jax.ops import conv, resize
+from vidpred_jax.ops import conv, layout, resize
 
 
 def normal(seed, *shape):
@@ -61,7 +60,7 @@ def test_folded_transposed_conv():
   x, kernel = normal(0, 2, 5, 6, 3), normal(1, 4, 4, 3, 2)
 
   def folded(x, kernel):
-    return conv.unfold(conv.folded_transposed_conv(x, kernel))
+    return layout.unfold(conv.folded_transposed_conv(x, kernel))
 
   ours = gradients(folded, x, kernel)
   theirs = gradients(conv.transposed_conv, x, kernel)
@@ -75,7 +74,7 @@ def test_enlarged_transposed_conv(factor, size):
   x, kernel = normal(0, 2, *size, 3), normal(1, 4, 4, 3, 2)
 
   def ours(x, kernel):
-    return conv.unfold(conv.enlarged_transposed_conv(x, kernel, factor))
+    return layout.unfold(conv.enlarged_transposed_conv(x, kernel, factor))
 
   def theirs(x, kernel):
     return conv.transposed_conv(resize.bilinear(x, scale=factor), kernel)
@@ -101,13 +100,6 @@ def test_mean_of_convs(size):
     gradients(conv.mean_of_convs, *args), gradients(plain, *args)
   ):
     np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_concatenate():
-  parts = [normal(i, 2, 3, 4, n) for i, n in enumerate((3, 1, 5))]
-  np.testing.assert_array_equal(
-    conv.concatenate(parts), jnp.concatenate(parts, -1)
-  )
 
 
 def test_prelu_has_a_slope_per_channel():
@@ -164,13 +156,6 @@ def test_transposed_conv_inserts_zeros(size):
   ours = gradients(conv.transposed_conv, *args)
   for a, b in zip(ours, gradients(by_zeros_between, *args)):
     np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_unfold_puts_pixels_in_the_order_of_the_rows():
-  image = np.arange(2 * 6 * 4 * 3).reshape(2, 6, 4, 3)
-  corners = [image[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-  folded = jnp.asarray(np.stack(corners, 3))
-  np.testing.assert_array_equal(conv.unfold(folded), image)
 
 
 @pytest.mark.parametrize(
@@ -238,34 +223,3 @@ def test_grouped_is_a_convolution_of_each_group(platform):
   np.testing.assert_allclose(
     conv.grouped(x, kernel, 3), np.concatenate(parts, -1), atol=1e-5
   )
-
-
-def test_apart_changes_nothing(platform):
-  x = normal(0, 2, 3, 5, 4, 6)
-
-  def apart(x):
-    return conv.apart(conv.apart(2 * x), conv.unfold)
-
-  ours = gradients(apart, x)
-  theirs = gradients(lambda x: conv.unfold(2 * x), x)
-  for a, b in zip(ours, theirs):
-    np.testing.assert_array_equal(a, b)
-  np.testing.assert_array_equal(jax.vmap(apart)(x[None])[0], ours[0])
-  np.testing.assert_array_equal(jax.jvp(apart, (x,), (x,))[1], ours[0])
-
-
-@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='on CPUs only')
-def test_apart_is_left_by_the_compiler():
-  def loss(x):
-    return jnp.sum(jnp.sin(conv.apart(2 * x)))
-
-  program = jax.jit(jax.value_and_grad(loss)).lower(normal(0, 4, 5)).compile()
-  assert program.as_text().count(' conditional(') == 2
-
-
-def test_apart_on_several_devices():
-  mesh = runtime.mesh()
-  split = jax.P('data')
-  x = normal(0, 2 * mesh.size, 3)
-  apart = jax.shard_map(conv.apart, mesh=mesh, in_specs=split, out_specs=split)
-  np.testing.assert_array_equal(jax.jit(apart)(x), x)

@@ -82,3 +82,47 @@ def test_straight_through_gives_gates_with_the_gradient_of_chances():
   of_gates, of_chances = pull(cotangent)
   np.testing.assert_array_equal(of_gates, 0)
   np.testing.assert_array_equal(of_chances, cotangent)
+
+
+def test_edge_holes_reach_the_border_in_a_straight_line():
+  weight = np.array(
+    [
+      [0, 1, 1, 0, 1],
+      [0, 0, 1, 1, 1],
+      [1, 1, 0, 1, 1],
+      [1, 1, 1, 1, 0],
+    ],
+    np.float32,
+  )
+  edge = routing.edge_holes(jnp.asarray(weight)[None, ..., None])[0, ..., 0]
+  expected = 1 - weight
+  expected[2, 2] = 0  # within the image
+  np.testing.assert_array_equal(edge, expected)
+
+
+def test_patch_difference_is_the_greatest_mean_of_4x4():
+  difference = np.random.default_rng(0).uniform(size=(2, 16, 24, 1))
+  ours = routing.patch_difference(jnp.float32(difference), 8)
+  assert ours.shape == (2, 2, 3)
+  for b, i, j in np.ndindex(2, 2, 3):
+    part = difference[b, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8, 0]
+    cells = [part[y : y + 4, x : x + 4].mean() for y in (0, 4) for x in (0, 4)]
+    np.testing.assert_allclose(ours[b, i, j], max(cells), rtol=1e-5)
+  odd = routing.patch_difference(jnp.float32(difference[:, :13, :17]), 8)
+  assert odd.shape == (2, 2, 3)
+
+
+def test_reference_routes_are_the_patches_that_differ_most():
+  differences = jax.random.uniform(jax.random.key(2), (2, 4, 5))
+  ratios = (0.1, 0.4, 0.6, 0.9)
+  routes = routing.reference_routes(differences, ratios)
+  assert routes.shape == (2, 4, 5, 4)
+  np.testing.assert_array_equal(
+    routes.sum((1, 2)), [[2, 8, 12, 18], [2, 8, 12, 18]]
+  )
+  for image, route in zip(np.asarray(differences), np.asarray(routes)):
+    for k in range(4):
+      chosen = route[..., k] == 1
+      assert image[chosen].min() > image[~chosen].max()
+    # The more a patch differs, the more blocks it goes through.
+    assert np.all(np.diff(route, axis=-1) >= 0)

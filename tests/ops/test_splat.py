@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax.ops import routing, warp
+from vidpred_jax.ops import routing, splat
 
-splat = jax.jit(warp.splat)
+splatted = jax.jit(splat.splat)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def by_definition(values, flow):
 
 
 def test_no_flow_is_the_image(image):
-  np.testing.assert_array_equal(splat(image, flow_of(0, 0, image)), image)
+  np.testing.assert_array_equal(splatted(image, flow_of(0, 0, image)), image)
 
 
 @pytest.mark.parametrize('dx, dy', [(3, 0), (0, -2), (-4, 5), (100, -100)])
@@ -50,8 +50,8 @@ def test_whole_flow_is_a_shift_that_leaves_holes(image, dx, dy):
     for x in range(17):
       if 0 <= y + dy < 12 and 0 <= x + dx < 17:
         out[:, y + dy, x + dx] = image[:, y, x]
-  np.testing.assert_array_equal(splat(image, flow_of(dx, dy, image)), out)
-  moved, weight = warp.forward(image, flow_of(dx, dy, image))
+  np.testing.assert_array_equal(splatted(image, flow_of(dx, dy, image)), out)
+  moved, weight = splat.forward(image, flow_of(dx, dy, image))
   np.testing.assert_array_equal(moved, out)
   np.testing.assert_array_equal(weight[..., 0] != 0, out.any(-1))
 
@@ -59,7 +59,7 @@ def test_whole_flow_is_a_shift_that_leaves_holes(image, dx, dy):
 def test_agrees_with_its_definition(image):
   flow = random_flow(image)
   np.testing.assert_allclose(
-    splat(image, flow), by_definition(image, flow), atol=1e-5
+    splatted(image, flow), by_definition(image, flow), atol=1e-5
   )
 
 
@@ -72,8 +72,8 @@ def test_forms_for_other_platforms_agree(channels):
   index = jax.random.randint(keys[2], (12,), 0, 60 - 7)
   assert len(set(index.tolist())) < 12
   given = values, index, *shares
-  ours = warp._add_in_turn(*given)
-  np.testing.assert_allclose(ours, warp._add_at_once(*given), atol=1e-6)
+  ours = splat._add_in_turn(*given)
+  np.testing.assert_allclose(ours, splat._add_at_once(*given), atol=1e-6)
   assert ours.any()
 
 
@@ -81,9 +81,9 @@ def test_with_64_bits(image):
   flow = random_flow(image)
   with jax.enable_x64(True):
     image = np.asarray(image, np.float64)
-    out = jax.jit(warp.splat)(image, np.asarray(flow))
-    assert jax.grad(lambda x: warp.splat(x, flow).sum())(image).any()
-  np.testing.assert_allclose(out, splat(image, flow), atol=1e-6)
+    out = jax.jit(splat.splat)(image, np.asarray(flow))
+    assert jax.grad(lambda x: splat.splat(x, flow).sum())(image).any()
+  np.testing.assert_allclose(out, splatted(image, flow), atol=1e-6)
 
 
 def listed(there, patch):
@@ -112,10 +112,12 @@ def test_some_patches_are_those_of_the_whole(size, patch, channels):
     .at[0, 1, 1]
     .set(-jnp.inf)
   )
-  there = jax.jit(warp.arrivals, static_argnums=1)(flow, patch)
+  there = jax.jit(splat.arrivals, static_argnums=1)(flow, patch)
   count = len(there.shifts)
   at = jnp.asarray([count - 1, 0, count // 2, 0])
-  some = jax.jit(warp.splat_patches, static_argnums=2)(values, there, patch, at)
+  some = jax.jit(splat.splat_patches, static_argnums=2)(
+    values, there, patch, at
+  )
   assert some.shape == (4, patch, patch, 3, channels)
 
   def to_patches(x):
@@ -123,7 +125,7 @@ def test_some_patches_are_those_of_the_whole(size, patch, channels):
     return routing.to_patches(side_by_side, patch)[at].reshape(some.shape)
 
   flat = lambda x: x.reshape(6, *x.shape[2:])  # noqa: E731
-  whole = splat(flat(values), flat(flow)).reshape(values.shape)
+  whole = splatted(flat(values), flat(flow)).reshape(values.shape)
   inside = to_patches(jnp.ones_like(values))
   np.testing.assert_allclose(some * inside, to_patches(whole), atol=1e-5)
   for i in range(count):
@@ -135,7 +137,7 @@ def test_pixels_are_listed_where_they_arrive():
   """Two rows of two patches; pixel 9 to where four meet, a row out of them."""
   flow = jnp.zeros((1, 1, 8, 8, 2)).at[0, 0, 1, 1].set(2.5)
   flow = flow.at[0, 0, 0, 0].set(jnp.asarray([4.0, 0])).at[0, 0, 5].set(99)
-  there = warp.arrivals(flow, 4)
+  there = splat.arrivals(flow, 4)
   lists = [listed(there, i) for i in range(4)]
   assert [9 in x for x in lists] == [True, True, True, True]
   assert [0 in x for x in lists] == [False, True, False, False]
@@ -147,7 +149,7 @@ def test_no_colour_is_lost_or_made_within_the_image(image):
   wide = jnp.pad(image, ((0, 0), (9, 9), (9, 9), (0, 0)))
   flow = jnp.clip(random_flow(wide), -8, 8)
   np.testing.assert_allclose(
-    splat(wide, flow).sum((1, 2)), image.sum((1, 2)), rtol=1e-5
+    splatted(wide, flow).sum((1, 2)), image.sum((1, 2)), rtol=1e-5
   )
 
 
@@ -155,7 +157,7 @@ def test_gradient_is_that_of_the_definition(image):
   image = image[:1, :5, :6]
   flow = random_flow(image, 2.0)
   cotangent = jax.random.normal(jax.random.key(2), image.shape)
-  _, pull = jax.vjp(splat, image, flow)
+  _, pull = jax.vjp(splatted, image, flow)
   of_values, of_flow = pull(cotangent)
 
   def total(values, flow):
@@ -174,7 +176,7 @@ def test_gradient_is_that_of_the_definition(image):
 
 def test_what_leaves_or_has_no_flow_is_lost_without_a_gradient(image):
   flow = random_flow(image).at[0, :6].set(jnp.nan).at[0, 6:].set(1e30)
-  out, pull = jax.vjp(splat, image, flow)
+  out, pull = jax.vjp(splatted, image, flow)
   assert np.all(out[0] == 0)
   of_values, of_flow = pull(jnp.ones_like(out))
   assert np.all(of_values[0] == 0) and np.all(of_flow[0] == 0)
@@ -196,19 +198,19 @@ def test_kinds_of_splatting_where_two_pixels_meet():
   }
   for mode, value in expected.items():
     given = {} if mode in ('sum', 'average') else {'metric': metric}
-    out, weight = warp.forward(image, flow, mode=mode, **given)
+    out, weight = splat.forward(image, flow, mode=mode, **given)
     np.testing.assert_allclose(out[0, 0, :, 0], [0, 0, value, 7], rtol=1e-5)
     np.testing.assert_array_equal(weight[0, 0, :, 0] > 0, [0, 0, 1, 1])
-  far = warp.forward(image, flow, mode='softmax', metric=100 * metric)[0]
+  far = splat.forward(image, flow, mode='softmax', metric=100 * metric)[0]
   np.testing.assert_allclose(far[0, 0, 2, 0], 20, rtol=1e-5)
 
 
 def test_constant_metrics_are_the_average(image):
   flow = random_flow(image)
-  average, _ = warp.forward(image, flow)
+  average, _ = splat.forward(image, flow)
   for mode in ('linear', 'softmax'):
     metric = jnp.full((*image.shape[:3], 1), 2.5)
-    out, _ = warp.forward(image, flow, mode=mode, metric=metric)
+    out, _ = splat.forward(image, flow, mode=mode, metric=metric)
     np.testing.assert_allclose(out, average, atol=1e-5)
 
 
@@ -218,7 +220,7 @@ def test_metric_gets_a_gradient(image):
   for mode in ('linear', 'softmax'):
 
     def total(metric, mode=mode):
-      out, _ = warp.forward(image, flow, mode=mode, metric=metric)
+      out, _ = splat.forward(image, flow, mode=mode, metric=metric)
       return jnp.sum(out**2)
 
     gradient = jax.jit(jax.grad(total))(metric)
@@ -232,20 +234,20 @@ def test_metric_gets_a_gradient(image):
 
 def test_keeps_half_precision(image):
   half = image.astype(jnp.bfloat16)
-  out, weight = warp.forward(half, random_flow(image))
+  out, weight = splat.forward(half, random_flow(image))
   assert out.dtype == jnp.bfloat16 and weight.dtype == jnp.float32
-  full, _ = warp.forward(image, random_flow(image))
+  full, _ = splat.forward(image, random_flow(image))
   np.testing.assert_allclose(out.astype(jnp.float32), full, atol=0.02)
 
 
 def test_wrong_modes_are_refused(image):
   flow, metric = flow_of(0, 0, image), jnp.ones((*image.shape[:3], 1))
   with pytest.raises(ValueError, match='mean.*average'):
-    warp.forward(image, flow, mode='mean')
+    splat.forward(image, flow, mode='mean')
   with pytest.raises(ValueError, match='without a metric'):
-    warp.forward(image, flow, mode='softmax')
+    splat.forward(image, flow, mode='softmax')
   with pytest.raises(ValueError, match='with a metric'):
-    warp.forward(image, flow, mode='average', metric=metric)
+    splat.forward(image, flow, mode='average', metric=metric)
 
 
 def test_published_numbers(shared):
@@ -254,7 +256,7 @@ def test_published_numbers(shared):
     jnp.asarray(case[name], jnp.float32), 1, -1
   )
   image, flow = nhwc('splat_in'), nhwc('splat_flow')
-  average = functools.partial(warp.forward, mode='average')
+  average = functools.partial(splat.forward, mode='average')
   out, pull = jax.vjp(lambda x: average(x, flow)[0], image)
   np.testing.assert_allclose(out, nhwc('splat_avg'), atol=1e-5)
   np.testing.assert_allclose(
@@ -265,7 +267,7 @@ def test_published_numbers(shared):
   np.testing.assert_allclose(
     np.mean(weight == 0), case['holes_frac'], atol=1e-6
   )
-  out, pull = jax.vjp(splat, image, flow)
+  out, pull = jax.vjp(splatted, image, flow)
   of_image, of_flow = pull(nhwc('splat_cot'))
   np.testing.assert_allclose(out, nhwc('splat_sum_out'), atol=1e-5)
   np.testing.assert_allclose(of_image, nhwc('splat_sum_grad_in'), atol=1e-5)

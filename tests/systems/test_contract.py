@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from vidpred_jax import systems, train
+from vidpred_jax import systems
 from vidpred_jax.systems import base
+from vidpred_jax.train import loop
 
 # name -> frames, settings that make it small, (H, W)
 SMALL = {
@@ -83,14 +84,14 @@ def trained(name):
   """A state to begin with, and the compiled step of Adam."""
   system, variables, _ = small(name)
   rule = optax.adam(2e-3)
-  state = train.TrainState(
+  state = loop.TrainState(
     jnp.int32(0),
     variables['params'],
     {k: v for k, v in variables.items() if k != 'params'},
     rule.init(variables['params']),
     {},
   )
-  return state, jax.jit(train.make_train_step(system, rule))
+  return state, jax.jit(loop.make_train_step(system, rule))
 
 
 def test_every_system_is_tested():

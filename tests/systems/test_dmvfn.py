@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vidpred_jax import convert, losses, runtime
+from vidpred_jax.convert.dmvfn import torch_names
 from vidpred_jax.models import dmvfn as model_room
 from vidpred_jax.models import features
 from vidpred_jax.ops import routing, warp
@@ -314,7 +315,7 @@ def test_published_gradients(shared):
     'vector': (0,),
   }
   compared = 0
-  for name, (path, kind, _) in model_room.torch_names().items():
+  for name, (path, kind, _) in torch_names().items():
     if f'grad/{name}' in case:
       ours = functools.reduce(lambda x, key: x[key], path.split('/'), gradients)
       ours = np.asarray(ours, np.float64).transpose(layouts[kind])

@@ -9,6 +9,7 @@ import pytest
 
 from vidpred_jax import cost, params, systems
 from vidpred_jax.convert import weights
+from vidpred_jax.convert.rvd import torch_names
 from vidpred_jax.models import rvd as networks
 from vidpred_jax.ops import diffusion
 from vidpred_jax.systems import base, rvd
@@ -66,7 +67,7 @@ def published(shared):
   expected = jax.eval_shape(
     net.init, jax.random.key(0), image, image[0], jnp.int32(0)
   )
-  names = networks.torch_names(params.flatten(expected))
+  names = torch_names(params.flatten(expected))
   state = {k[2:]: x for k, x in case.items() if k.startswith('w/')}
   return case, net, weights.rearrange(names, state, expected), names
 

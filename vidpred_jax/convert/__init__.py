@@ -8,20 +8,16 @@ must get an array of its shape; otherwise ValueError names both sides.
 """
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from vidpred_jax import params, systems
-from vidpred_jax.convert import weights
-from vidpred_jax.convert.networks import FEATURES, alexnet, i3d, lpips, vgg19
+from vidpred_jax import systems
+from vidpred_jax.convert import dmvfn, ebme, rvd, simvp, weights
+from vidpred_jax.convert.features import FEATURES, alexnet, i3d, lpips, vgg19
 from vidpred_jax.convert.weights import read_torch
-from vidpred_jax.models import dmvfn, ebme, rvd, simvp
-from vidpred_jax.ops import diffusion
 
 __all__ = [
   'FEATURES',
@@ -37,153 +33,7 @@ __all__ = [
 ]
 
 
-def _rearrange_images(names, state_dict, tree, channel_order):
-  """`weights.rearrange` where some layers see images, trained on BGR.
-
-  Args:
-    names: `{torch name: (path, kind, images)}`, see `models.dmvfn.torch_names`.
-    state_dict: `{torch name: array}`.
-    tree: the expected parameters.
-    channel_order: 'bgr': what the layers see is turned to RGB; 'rgb': left.
-
-  Returns:
-    The parameters.
-  """
-  if channel_order not in ('bgr', 'rgb'):
-    raise ValueError(
-      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
-    )
-  places = {name: (path, kind) for name, (path, kind, _) in names.items()}
-  tree = weights.rearrange(places, state_dict, tree)
-  flat = params.flatten(tree)
-  for path, _, images in names.values():
-    for i in images if channel_order == 'bgr' else ():
-      kernel = flat[path]
-      kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
-  return tree
-
-
-def _dmvfn(state_dict, expected, *, channel_order: str = 'bgr'):
-  """DMVFN's published `state_dict`, trained on BGR, for RGB input."""
-  tree = expected['params']
-  names = dmvfn.torch_names(
-    num_blocks=sum(name.startswith('block_') for name in tree),
-    spatial_path='spatial_0' in tree['block_0'],
-    router='router' in tree,
-  )
-  return {'params': _rearrange_images(names, state_dict, tree, channel_order)}
-
-
-def _apr_vfi(state_dict, expected, *, channel_order: str = 'bgr'):
-  """EBME's `bi-flownet.pkl`, trained on BGR, for RGB input."""
-  if set(expected['params']) != {'flow'}:
-    raise ValueError(
-      'Published are weights of the flow alone. Set synthesis=warp; training '
-      "starts from the result by init_from and init_match='flow/.*'."
-    )
-  tree = expected['params']['flow']
-  names = ebme.torch_names()
-  flow = _rearrange_images(names, state_dict, tree, channel_order)
-  return {'params': {'flow': flow}}
-
-
-def _simvp(state_dict, expected, *, translator: str = 'gsta'):
-  """OpenSTL's `state_dict`, of any translator, also as Lightning saves it."""
-  names = simvp.torch_names(params.flatten(expected), translator)
-  return weights.rearrange(names, _weights_of_simvp(state_dict), expected)
-
-
-def _weights_of_simvp(state_dict):
-  """Without Lightning's prefix and what PyTorch computes by itself."""
-  derived = r'.*\.(num_batches_tracked|relative_position_index|attn_mask)'
-  return {
-    name: x
-    for name, x in weights.without(state_dict, 'model.').items()
-    if not re.fullmatch(derived, name)
-  }
-
-
-# What the reference computes from N and keeps among its weights.
-_SCHEDULE_OF_RVD = {
-  'betas',
-  'alphas_cumprod',
-  'alphas_cumprod_prev',
-  'sqrt_alphas_cumprod',
-  'sqrt_one_minus_alphas_cumprod',
-  'log_one_minus_alphas_cumprod',
-  'sqrt_recip_alphas_cumprod',
-  'sqrt_recipm1_alphas_cumprod',
-  'posterior_variance',
-  'posterior_log_variance_clipped',
-  'posterior_mean_coef1',
-  'posterior_mean_coef2',
-}
-
-
-def _rvd(
-  state_dict,
-  expected,
-  *,
-  depth: int = 1600,
-  sigma: float | None = None,
-  mode: str = 'residual',
-):
-  """RVD's `state_dict`, 'model' or 'ema' of the published file."""
-  has_mean = any(name.startswith('transform_fn.') for name in state_dict)
-  if has_mean and mode == 'residual' and sigma != 1:
-    raise ValueError(
-      f'They were trained with sigma=1; got sigma={sigma} (None is the 2 of '
-      'the paper). Set sigma=1.'
-    )
-  betas = diffusion.cosine(depth).betas
-  trained = np.asarray(state_dict.get('betas', betas))
-  if len(trained) != depth:
-    raise ValueError(
-      f'They were trained with depth={len(trained)}; got {depth}.'
-    )
-  if not np.allclose(trained, betas, rtol=1e-4, atol=1e-6):
-    raise ValueError(
-      'They were trained with another schedule of noise; expected the cosine.'
-    )
-  names = rvd.torch_names(params.flatten(expected))
-  own = {k: x for k, x in state_dict.items() if k not in _SCHEDULE_OF_RVD}
-  return weights.rearrange(names, own, expected)
-
-
-def _clip_of_apr_vfi(state_dict):
-  del state_dict
-  return systems.Frames((0, 2), (1,)), (32, 32)
-
-
-def _clip_of_dmvfn(state_dict):
-  del state_dict
-  return systems.Frames((0, 1), (2,)), (4, 4)
-
-
-def _clip_of_simvp(state_dict):
-  weights = _weights_of_simvp(state_dict)
-  shapes = {name: np.shape(x) for name, x in weights.items()}
-  count, *size = simvp.torch_clip(shapes)
-  context, target = range(count), range(count, 2 * count)
-  return systems.Frames(tuple(context), tuple(target)), size
-
-
-def _clip_of_rvd(state_dict):
-  del state_dict
-  # As it was evaluated; it was trained on 2 and 6.
-  return systems.Frames((0, 1, 2, 3), tuple(range(4, 20))), (1, 1)
-
-
-def _settings_of_rvd(state_dict):
-  found = rvd.torch_widths({k: np.shape(x) for k, x in state_dict.items()})
-  if found and 'mean_mults' not in found:
-    found['mode'] = 'frame'
-  if len(betas := np.shape(state_dict.get('betas', 0))) == 1:
-    found['depth'], *_ = betas
-  return found
-
-
-class _Converter(NamedTuple):
+class Converter(NamedTuple):
   """How the published weights of a system are taken over.
 
   Attributes:
@@ -199,10 +49,10 @@ class _Converter(NamedTuple):
 
 
 CONVERTERS = {
-  'apr_vfi': _Converter(_apr_vfi, _clip_of_apr_vfi),
-  'dmvfn': _Converter(_dmvfn, _clip_of_dmvfn),
-  'rvd': _Converter(_rvd, _clip_of_rvd, _settings_of_rvd),
-  'simvp': _Converter(_simvp, _clip_of_simvp),
+  'apr_vfi': Converter(ebme.convert, ebme.clip),
+  'dmvfn': Converter(dmvfn.convert, dmvfn.clip),
+  'rvd': Converter(rvd.convert, rvd.clip, rvd.settings),
+  'simvp': Converter(simvp.convert, simvp.clip),
 }
 
 

@@ -14,7 +14,7 @@ import pathlib
 import jax
 from absl import flags
 
-from vidpred_jax import checkpoint, convert, runtime
+from vidpred_jax import checkpoint, command, convert
 
 
 def _define_flags() -> None:
@@ -32,7 +32,7 @@ def main(argv) -> None:
   values = flags.FLAGS
   if pathlib.Path(values.output).exists():
     raise FileExistsError(f'{values.output} exists already; nothing was read.')
-  settings = runtime.parse_settings(values.set)
+  settings = command.parse_settings(values.set)
   state_dict = convert.read_torch(values.input, values.key)
   variables = convert.from_torch(values.system, state_dict, **settings)
   settings = convert.trained_settings(values.system, state_dict) | settings
@@ -55,4 +55,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  runtime.run(main, _define_flags)
+  command.run(main, _define_flags)

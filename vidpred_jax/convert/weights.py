@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax import params, torch_file
+from vidpred_jax import params
+from vidpred_jax.convert import torch_file
 
 # --- Reading files -----------------------------------------------------------
 
@@ -201,6 +202,32 @@ def rearrange(
     moved = array.transpose(*axes, *others).reshape(flat[path].shape)
     result[path] = np.array(moved, np.float32, order='C')
   return params.merge_or_refuse(expected, params.unflatten(result))
+
+
+def rearrange_images(names, state_dict, tree, channel_order):
+  """`rearrange` where some layers see images, trained on BGR.
+
+  Args:
+    names: `{torch name: (path, kind, images)}`, see `dmvfn.torch_names`.
+    state_dict: `{torch name: array}`.
+    tree: the expected parameters.
+    channel_order: 'bgr': what the layers see is turned to RGB; 'rgb': left.
+
+  Returns:
+    The parameters.
+  """
+  if channel_order not in ('bgr', 'rgb'):
+    raise ValueError(
+      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
+    )
+  places = {name: (path, kind) for name, (path, kind, _) in names.items()}
+  tree = rearrange(places, state_dict, tree)
+  flat = params.flatten(tree)
+  for path, _, images in names.values():
+    for i in images if channel_order == 'bgr' else ():
+      kernel = flat[path]
+      kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
+  return tree
 
 
 def _unprefixed(names, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:

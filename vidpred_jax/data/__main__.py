@@ -10,8 +10,9 @@ import sys
 
 from absl import app, flags
 
-from vidpred_jax.data import digits, fields, folders, traffic
-from vidpred_jax.data.protocols import PROTOCOLS
+from vidpred_jax.data import digits, fields, traffic
+from vidpred_jax.data.published import folders
+from vidpred_jax.data.published.prediction import PROTOCOLS
 
 # Data sets that do not lie on disk as frames.
 _COUNTERS = {

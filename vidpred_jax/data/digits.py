@@ -34,7 +34,7 @@ import numpy as np
 from PIL import Image
 
 from vidpred_jax.data.files import reading
-from vidpred_jax.data.protocols import absent
+from vidpred_jax.data.published.prediction import absent
 
 SIDE = 28
 # The share of its room that a digit crosses in one frame.

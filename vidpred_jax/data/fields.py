@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax.data.files import npz_array, npz_names, reading
-from vidpred_jax.data.protocols import absent
+from vidpred_jax.data.published.prediction import absent
 
 # Name -> folder in WeatherBench, and unit.
 VARIABLES = {

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from vidpred_jax.data.files import npz_array
-from vidpred_jax.data.protocols import absent
+from vidpred_jax.data.published.prediction import absent
 
 
 class TaxiBJ:

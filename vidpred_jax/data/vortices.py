@@ -5,7 +5,7 @@ which sheds vortices to either side in turn. Frames are grey: the vorticity,
 uint8 `[T, H, W, 1]`, where 127.5 is none and 0 and 255 are `LIMIT` times the
 speed over the diameter, counter-clockwise and clockwise (seen with y downwards,
 as pictures are shown); the cylinder is shown as no vorticity. 128 ticks of the
-solver (`ops.lattice`) pass between frames.
+solver (`simulation.lattice`) pass between frames.
 
 The films lie as two .npy files in a folder of their own below `root`, which
 the settings name, with the settings beside them. Where the folder is absent it

@@ -244,6 +244,46 @@ def make(name: str, **settings) -> Metric | SetMetric:
   return metric._replace(values=function)
 
 
+def check_kind(field, measures) -> None:
+  """Raises ValueError for metrics that do not fit what is measured."""
+  wrong = 'field' if field is None else 'image'
+  refused = ', '.join(k for k, m in measures.items() if m.kind == wrong)
+  if refused and field is None:
+    raise ValueError(
+      f'{refused} measure physical fields on a grid of latitudes; these clips '
+      'are images, use psnr, ssim, mse or mae.'
+    )
+  if refused:
+    raise ValueError(
+      f'{refused} measure images in [0, 1]; these clips are physical fields '
+      'in units of their own, use mse, mae, rmse or crps/units.'
+    )
+
+
+def check_samples(system, samples: int, measures) -> None:
+  """Raises ValueError for numbers of samples, or of frames, that do not fit."""
+  if samples < 1:
+    raise ValueError(f'Got {samples} samples, expected 1 or more.')
+  if samples > 1 and not system.stochastic:
+    raise ValueError(
+      f'This system is deterministic: a clip has one future, got {samples} '
+      'samples.'
+    )
+  for name, metric in measures.items():
+    if isinstance(metric, SetMetric):
+      length = len(system.frames.target)
+      length += len(system.frames.context) * metric.context
+      if length < metric.minimum_frames:
+        raise ValueError(
+          f'{name} needs videos of {metric.minimum_frames} frames or more, '
+          f'these have {length}: {system.frames}.'
+        )
+    elif system.stochastic and samples < metric.minimum_samples:
+      raise ValueError(
+        f'{name} needs {metric.minimum_samples} samples or more, got {samples}.'
+      )
+
+
 def of_samples(measures: dict[str, Metric], samples, target) -> dict:
   """The values of metrics for a forecast by samples; pure, can be jitted.
 

@@ -70,7 +70,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax.models import ebme, layers
-from vidpred_jax.ops import conv, routing, warp
+from vidpred_jax.ops import conv, layout, routing, splat
 
 _FLOW_UNIT = 64.0
 _DIFFERENCE_UNIT = 1 / 16
@@ -350,7 +350,7 @@ class Router(nn.Module):
     """A `Moved` to logits [B, nh, nw, d, 2], float32."""
     frames, flows = side_by_side(moved.frames), side_by_side(moved.flows)
     difference = jnp.abs(frames[..., :3] - frames[..., 3:])
-    x = conv.concatenate(
+    x = layout.concatenate(
       [difference / _DIFFERENCE_UNIT, flows / _FLOW_UNIT, frames]
     )
     x = ebme.Conv(20, name='conv_0')(x)
@@ -385,6 +385,7 @@ class APRVFI(nn.Module):
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
     fusion: 'add', 'concat' or 'none' (table 5).
+    standardised: of the flow network, see `models.ebme.BiFlowNet`.
     dtype: of the convolutions; flow, warping and routing are float32.
   """
 
@@ -397,11 +398,12 @@ class APRVFI(nn.Module):
   context_channels: int = 16
   context_hidden: int = 48
   fusion: str = 'add'
+  standardised: bool = False
   dtype: Any = jnp.float32
 
   def setup(self):
     """Declares the parameters."""
-    self.flow = ebme.BiFlowNet(self.dtype)
+    self.flow = ebme.BiFlowNet(self.dtype, self.standardised)
     if self.synthesised:
       self.context = Context(
         len(self.widths), self.context_channels, self.context_hidden, self.dtype
@@ -471,7 +473,7 @@ class APRVFI(nn.Module):
     to = to.reshape(-1, 2, *to.shape[1:])
     to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
     both = jnp.concatenate([prepared.pair, to], -1)
-    both, weight = warp.forward(flat(both), flat(to))
+    both, weight = splat.forward(flat(both), flat(to))
     both = both.reshape(*to.shape[:4], -1)
     weight = weight.reshape(*to.shape[:4], -1)
     return Moved(both[..., :3], both[..., 3:], weight, to, time)
@@ -493,7 +495,7 @@ class APRVFI(nn.Module):
       An `Output`.
     """
     arrived = jnp.minimum(moved.weight, 1)
-    first = conv.concatenate(
+    first = layout.concatenate(
       [
         side_by_side(moved.frames),
         side_by_side(moved.flows) / _FLOW_UNIT,
@@ -501,14 +503,14 @@ class APRVFI(nn.Module):
       ]
     )
 
-    # As `warp.forward`, but the weight is known.
+    # As `splat.forward`, but the weight is known.
     def moved_context(context, at=None):
       if at is None:
-        sums = warp.splat(flat(context), flat(moved.to))
+        sums = splat.splat(flat(context), flat(moved.to))
         sums = sums.reshape(context.shape)
         weight = moved.weight
         return side_by_side(sums / jnp.where(weight == 0, 1, weight))
-      sums = warp.splat_patches(context, there, self.patch, at)
+      sums = splat.splat_patches(context, there, self.patch, at)
       weight = weights[at][..., None]
       # Not 0 is the sum, but 0 the weight, beyond the image.
       sums = sums / jnp.where(weight == 0, jnp.inf, weight)
@@ -520,7 +522,7 @@ class APRVFI(nn.Module):
       # Used on a CPU only; elsewhere XLA drops it. The flow as the weights saw
       # it, and not computed anew and rounded in another way.
       to = jax.lax.optimization_barrier(moved.to)
-      there = warp.arrivals(to, self.patch)
+      there = splat.arrivals(to, self.patch)
       weights = routing.to_patches(side_by_side(moved.weight), self.patch)
     contexts = [
       functools.partial(moved_context, context) for context in prepared.contexts

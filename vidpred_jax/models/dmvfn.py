@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.ops import conv, resize, warp
+from vidpred_jax.ops import conv, layout, resize, warp
 
 _SLOPE = 0.25  # of a PReLU at the start, as in PyTorch
 
@@ -244,7 +244,7 @@ class Block(nn.Module):
       kernels = [k[:, :, :6] + k[:, :, 6:12] for k in kernels]
     else:
       stack = [frames, state.older, state.newer, mask, flow]
-      x = conv.concatenate([part.astype(self.dtype) for part in stack])
+      x = layout.concatenate([part.astype(self.dtype) for part in stack])
     if self.scale == 1:
       both = conv.conv(x, jnp.concatenate(kernels, -1), stride=2, padding=1)
       motion, *spatial = jnp.split(both, [self.width // 2], -1)
@@ -264,7 +264,7 @@ class Block(nn.Module):
         out += conv.folded_transposed_conv(
           spatial, self.head.kernel[:, :, split:]
         )
-    return conv.unfold(self.head.finish(out.astype(jnp.float32)))
+    return layout.unfold(self.head.finish(out.astype(jnp.float32)))
 
   def _motion(self, x):
     """The motion path from its second convolution to its last."""
@@ -469,67 +469,3 @@ def blend(state: State) -> jax.Array:
   """The prediction [B, H, W, 3] in [0, 1] (equation 3)."""
   weight = jax.nn.sigmoid(state.voxel[..., 4:])
   return jnp.clip(weight * state.older + (1 - weight) * state.newer, 0, 1)
-
-
-def torch_names(
-  num_blocks: int = 9, spatial_path: bool = True, router: bool = True
-) -> dict[str, tuple[str, str, tuple[int, ...]]]:
-  """The published checkpoint's names and where they go.
-
-  Args:
-    num_blocks: how many blocks.
-    spatial_path: whether they have the full-resolution path.
-    router: whether there is a router.
-
-  Returns:
-    `{torch name: (path, kind, images)}`. `path` is '/'-joined below
-    `variables['params']`. `kind` says how the array is laid out there: 'conv'
-    OIHW -> HWIO, transpose (2, 3, 1, 0); 'conv_transpose' (in, out, kh, kw) ->
-    (kh, kw, in, out), transpose (2, 3, 0, 1), no flip; 'linear' (out, in) ->
-    (in, out), transpose; 'vector' as it is. `images` are the first input
-    channels of the three-channel images that the layer sees: the published
-    weights expect BGR there, so for RGB variables input channels [i, i + 3) of
-    each i in `images` are reversed.
-  """
-  pair = (0, 3)
-  names = {}
-
-  def add(name, path, images=(), slope=''):
-    names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)
-    names[f'{name}.bias'] = (f'{path}/bias', 'vector', ())
-    if slope:
-      names[f'{slope}.weight'] = (f'{path}/slope', 'vector', ())
-
-  if router:
-    add('routing.0', 'router/conv_0', pair)
-    add('routing.2', 'router/conv_1')
-    names['l1.weight'] = ('router/linear_kernel', 'linear', ())
-    names['l1.bias'] = ('router/linear_bias', 'vector', ())
-  layers = {
-    'conv0.0': 'motion_in_0',
-    'conv0.1': 'motion_in_1',
-    'convblock.0': 'motion_mid_0',
-    'convblock.1': 'motion_mid_1',
-    'convblock.2': 'motion_mid_2',
-    'conv_sq': 'motion_out',
-  }
-  if spatial_path:
-    layers |= {'conv1.0': 'spatial_0', 'convblock1.0': 'spatial_1'}
-  for i in range(num_blocks):
-    for layer, path in layers.items():
-      first = path in ('motion_in_0', 'spatial_0')
-      name = f'block{i}.{layer}'
-      add(
-        f'{name}.0',
-        f'block_{i}/{path}',
-        (0, 3, 6, 9) if first else (),
-        slope=f'{name}.1',
-      )
-    head = f'block_{i}/head'
-    names[f'block{i}.lastconv.weight'] = (
-      f'{head}/kernel',
-      'conv_transpose',
-      (),
-    )
-    names[f'block{i}.lastconv.bias'] = (f'{head}/bias', 'vector', ())
-  return names

@@ -3,7 +3,7 @@
 The motion estimator of EBME, which APR-VFI takes as it is, with published
 weights. From coarse to fine, one small network with the same weights at every
 level: both frames are moved to the middle of the flow known so far (forward
-warping, `ops/warp.py`), their features compared in a cost volume, and a new
+warping, `ops/splat.py`), their features compared in a cost volume, and a new
 flow is estimated from all that. Any number of levels works: more for larger
 motion.
 
@@ -32,7 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.ops import conv, correlation, resize, warp
+from vidpred_jax.ops import conv, correlation, resize, splat
 
 _ENCODER = ((24, 2), (24, 1), (24, 1), (48, 2)) + ((48, 1),) * 5
 _ESTIMATOR = ((160, 1), (128, 3), (112, 3), (96, 3), (64, 3))
@@ -142,9 +142,16 @@ class BiFlowNet(nn.Module):
 
   Attributes:
     dtype: of the convolutions; flow and warping are float32.
+    standardised: whether each channel of the features has mean 0 and variance 1
+      over both frames before they are compared (published: no). The cost volume
+      is then a correlation coefficient. From random weights a flow is learnt
+      much sooner: otherwise the first steps shrink all features, since no flow
+      is better than a random one, and little is left to compare (Jonschkowski
+      et al., "What Matters in Unsupervised Optical Flow", ECCV 2020).
   """
 
   dtype: Any = jnp.float32
+  standardised: bool = False
 
   def setup(self):
     """Declares the parameters."""
@@ -200,13 +207,23 @@ class BiFlowNet(nn.Module):
       feature = resize.bilinear(feature, scale=2)
       # Each frame goes half the way, to the middle.
       half = 0.5 * resize.bilinear(flow, scale=4)
-      images, _ = warp.forward(images, to_each(half))
+      images, _ = splat.forward(images, to_each(half))
     features = self.encoder(images.astype(self.dtype))
     features = features.reshape(-1, 2, *features.shape[1:])
+    if self.standardised:
+      features = standardise(features)
     first, second = features[:, 0], features[:, 1]
     with jax.named_scope('correlation'):
       cost = correlation.local(first, second)
     return self.estimator(cost, first, second, feature, flow)
+
+
+def standardise(features: jax.Array) -> jax.Array:
+  """Features [B, 2, h, w, C], each channel with mean 0 and variance 1."""
+  x = features.astype(jnp.float32)
+  x = x - jnp.mean(x, (1, 2, 3), keepdims=True)
+  variance = jnp.mean(jnp.square(x), (1, 2, 3), keepdims=True)
+  return (x * jax.lax.rsqrt(variance + 1e-6)).astype(features.dtype)
 
 
 def to_each(flow: jax.Array) -> jax.Array:
@@ -214,29 +231,3 @@ def to_each(flow: jax.Array) -> jax.Array:
   batch, height, width, _ = flow.shape
   flow = flow.reshape(batch, height, width, 2, 2).transpose(0, 3, 1, 2, 4)
   return flow.reshape(2 * batch, height, width, 2)
-
-
-def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
-  """The published checkpoint's names and where they go.
-
-  Returns:
-    `{torch name: (path, kind, images)}`: `path` is '/'-joined below the
-    parameters of `BiFlowNet`; `kind` says how the array is laid out there,
-    'conv' (OIHW -> HWIO) or 'vector'; `images` are the first input channels of
-    the three-channel images that the layer sees. The published weights expect
-    BGR there, so for RGB variables input channels [i, i + 3) of each i in
-    `images` are reversed.
-  """
-  places = {}
-  for i in range(3):
-    places[f'feat_pyramid.conv_stage1.{2 * i}'] = f'encoder/conv_{i}'
-  for i in range(6):
-    places[f'feat_pyramid.conv_stage2.{2 * i}'] = f'encoder/conv_{3 + i}'
-  for i in range(6):
-    places[f'flow_estimator.conv_layer{i + 1}.0'] = f'estimator/conv_{i}'
-  names = {}
-  for name, path in places.items():
-    images = (0,) if path == 'encoder/conv_0' else ()
-    names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)
-    names[f'{name}.bias'] = (f'{path}/bias', 'vector', ())
-  return names

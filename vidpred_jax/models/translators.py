@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax.models import layers
-from vidpred_jax.ops import conv
+from vidpred_jax.ops import layout
 
 _HEADS = 8  # of every attention
 
@@ -56,7 +56,7 @@ def _add(x, branch, rate, train):
   """
   drop = nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim)))
   # Or every later block would add up all branches before it again.
-  return conv.apart(x + drop(branch, deterministic=not train))
+  return layout.apart(x + drop(branch, deterministic=not train))
 
 
 def _scaled(module, name, value, x):
@@ -576,7 +576,7 @@ class IncepU(nn.Module):
     kept.pop()
     for i in range(self.blocks):
       if i:
-        x = conv.concatenate([x, kept.pop()])
+        x = layout.concatenate([x, kept.pop()])
       after = outer if i == self.blocks - 1 else self.width
       x = Inception(hidden, after, name=f'decode_{i}')(x)
     return x

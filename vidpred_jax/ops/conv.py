@@ -5,12 +5,10 @@ Every function computes in the dtype of `x` and casts the kernel to it.
 Convolutions with few channels at full resolution spend most of their time on
 moving data. The functions after `transposed_conv` do the same work, up to
 rounding, in forms that move less; what they are equal to stands in their first
-line. Some give folded images, `[B, H, W, 4, C]`: the four pixels of each 2x2
-cell side by side, in the order (0, 0), (0, 1), (1, 0), (1, 1) of (row, column).
+line. Some give folded images, `[B, H, W, 4, C]`, see `layout`.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -106,69 +104,6 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   batch, height, width, _ = x.shape
   out = jnp.stack(rows, axis=2)
   return out.reshape(batch, 2 * height, 2 * width, kernel.shape[-1])
-
-
-def unfold(x: jax.Array) -> jax.Array:
-  """Puts the pixels of each cell where they belong.
-
-  Args:
-    x: [B, H, W, 4, C], folded.
-
-  Returns:
-    [B, 2 H, 2 W, C].
-  """
-  batch, height, width, _, channels = x.shape
-  x = x.reshape(batch, height, width, 2, 2, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def apart(
-  x: jax.Array,
-  function: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> jax.Array:
-  """`function(x)`, written to memory on a CPU, and `x` before; gradients too.
-
-  XLA computes what is cheap anew in every loop that uses it. Where many do, or
-  read it in another order than it is computed in, memory is faster. An
-  optimization barrier alone is gone when XLA's CPU compiler fuses (2026-11),
-  the branches of a condition on one are not.
-
-  Args:
-    x: any array.
-    function: of one array; by default `x` itself.
-
-  Returns:
-    `function(x)`.
-  """
-
-  def alone(x):
-    return jax.lax.cond(
-      jax.lax.optimization_barrier(True),
-      function,
-      lambda x: jnp.zeros_like(function(x)),
-      x,
-    )
-
-  return jax.lax.platform_dependent(x, cpu=alone, default=function)
-
-
-def concatenate(arrays: Sequence[jax.Array]) -> jax.Array:
-  """Concatenates along the last axis.
-
-  As a sum of padded arrays, which XLA fuses into one vectorised loop; its own
-  concatenation of few channels takes three times as long on a CPU (2026-11).
-  """
-  total = sum(x.shape[-1] for x in arrays)
-  out, before = None, 0
-  for x in arrays:
-    after = total - before - x.shape[-1]
-    pads = [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)]
-    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
-    out = padded if out is None else out + padded
-    before += x.shape[-1]
-  # Or XLA might write the padded arrays to memory, for several users.
-  return jax.lax.optimization_barrier(out)
 
 
 def folded_transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -349,7 +284,7 @@ def depthwise(
   """
   chex.assert_rank([x, kernel], [4, 3])
   chex.assert_shape(kernel, (kernel.shape[0], kernel.shape[0], x.shape[-1]))
-  # The scope's name is known to cost.py, which counts its multiplications.
+  # The scope's name is known to `cost`, which counts its multiplications.
   with jax.named_scope('depthwise'):
     return _depthwise(x, kernel, dilation)
 

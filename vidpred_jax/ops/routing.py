@@ -12,7 +12,7 @@ how many these are.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -220,3 +220,64 @@ def highest(scores: jax.Array, ratio: float) -> jax.Array:
   count = int(ratio * scores.shape[-1] + 0.5)
   order = jnp.argsort(-scores, axis=-1, stable=True)
   return (jnp.argsort(order, axis=-1) < count).astype(jnp.float32)
+
+
+def edge_holes(weight: jax.Array) -> jax.Array:
+  """The holes of a warped image that belong to its edge.
+
+  Where content has moved away from the frame's border nothing arrives. A hole
+  belongs to the edge if it reaches the border in a straight line, to the left,
+  right, top or bottom, without anything in between.
+
+  Args:
+    weight: [B, H, W, 1], how much has arrived; 0 in holes.
+
+  Returns:
+    [B, H, W, 1], 1 there and 0 elsewhere.
+  """
+  hole = (weight == 0).astype(jnp.float32)
+  edge = jnp.zeros_like(hole)
+  for axis in (1, 2):
+    for reverse in (False, True):
+      line = jax.lax.cummin(hole, axis=axis, reverse=reverse)
+      edge = jnp.maximum(edge, line)
+  return edge
+
+
+def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
+  """How much two images differ in each patch (APR-VFI's equation 5).
+
+  The mean over 4x4 pixels, of which the greatest in the patch.
+
+  Args:
+    difference: [B, H, W, 1], magnitudes.
+    patch: side of a patch, a multiple of 4.
+
+  Returns:
+    [B, nh, nw].
+  """
+  chex.assert_is_divisible(patch, 4)
+  rows, columns = patch_grid(*difference.shape[1:3], patch)
+  cells = to_patches(difference, patch)
+  cells = cells.reshape(-1, patch // 4, 4, patch // 4, 4)
+  return jnp.max(jnp.mean(cells, (2, 4)), (1, 2)).reshape(-1, rows, columns)
+
+
+def reference_routes(
+  differences: jax.Array, keep_ratios: Sequence[float]
+) -> jax.Array:
+  """The routes that APR-VFI's router learns (section 3.3).
+
+  Of each image and block, the patches that differ most, as many as its keep
+  ratio says (`highest`), are to be processed.
+
+  Args:
+    differences: [B, nh, nw], of `patch_difference`.
+    keep_ratios: kr_1..kr_d.
+
+  Returns:
+    [B, nh, nw, d], 0 or 1.
+  """
+  scores = differences.reshape(len(differences), -1)
+  routes = [highest(scores, ratio) for ratio in keep_ratios]
+  return jnp.stack(routes, -1).reshape(*differences.shape, -1)

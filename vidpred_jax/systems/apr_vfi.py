@@ -15,8 +15,8 @@ Gumbel-softmax at temperature 1, but what the loss compares with the reference
 route map are the router's probabilities (with the binary gates in their place
 it learns less well); the census transform is `losses.census`;
 differences are means over colours of absolute values; the hole region around a
-warped image's edge is `losses.edge_holes`; predictions are cut off at 0 and 1,
-but not in the loss.
+warped image's edge is `ops.routing.edge_holes`; predictions are cut off at 0
+and 1, but not in the loss.
 """
 
 import functools
@@ -64,6 +64,7 @@ def make(
   context_channels: int = 16,
   context_hidden: int = 48,
   levels: int | None = None,
+  standardised: bool = False,
   train_flow: bool = True,
   temperature: float = 1.0,
   census_weight: float = 0.1,
@@ -100,6 +101,8 @@ def make(
     context_hidden: channels of the convolutions that make them.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
+    standardised: whether the flow network compares standardised features, see
+      `models.ebme.BiFlowNet`. Weights are of one or the other.
     train_flow: whether equation 4 has a gradient to the flow's parameters. (To
       freeze them also needs the optimiser's `frozen`.)
     temperature: of the Gumbel-softmax.
@@ -141,6 +144,7 @@ def make(
     context_channels=context_channels,
     context_hidden=context_hidden,
     fusion=fusion,
+    standardised=standardised,
     dtype=jnp.dtype(dtype),
   )
   start, end = frames.context
@@ -162,9 +166,9 @@ def make(
     magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
     if moved is not None:
       for i in range(2):
-        magnitude *= 1 - losses.edge_holes(moved.weight[:, i])
-    differences = losses.patch_difference(magnitude, patch)
-    return losses.reference_routes(differences, keep_ratios)
+        magnitude *= 1 - gating.edge_holes(moved.weight[:, i])
+    differences = gating.patch_difference(magnitude, patch)
+    return gating.reference_routes(differences, keep_ratios)
 
   def of_warped(moved):
     return reference(moved.frames[:, 0] - moved.frames[:, 1], moved)
@@ -351,8 +355,8 @@ def _check_settings(settings):
     expect(name, whole(settings[name]), 'a positive whole number')
   levels = settings['levels']
   expect('levels', levels is None or whole(levels), 'a positive number or None')
-  fine = isinstance(settings['train_flow'], bool)
-  expect('train_flow', fine, 'True or False')
+  for name in ('train_flow', 'standardised'):
+    expect(name, isinstance(settings[name], bool), 'True or False')
   temperature = settings['temperature']
   fine = number(temperature, 0) and temperature > 0
   expect('temperature', fine, 'a positive number')

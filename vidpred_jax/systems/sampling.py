@@ -4,8 +4,8 @@ What is drawn for a clip depends on its own key alone: not on the other clips of
 the batch, on how many futures there are, how many are drawn at once or on how
 many devices. One of a hundred equals, up to rounding, a prediction by itself.
 
-`draw` knows nothing of devices: who divides its clips over them (`scores`) has
-each device draw all futures of its own.
+`draw` knows nothing of devices: who divides its clips over them
+(`evaluate.scoring`) has each device draw all futures of its own.
 """
 
 from collections.abc import Callable

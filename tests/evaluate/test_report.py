@@ -1,0 +1,116 @@
+"""What an evaluation is told as."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vidpred_jax import picture, video_io
+from vidpred_jax.evaluate import report
+
+
+def of_one(name, numbers, mean):
+  return {name: {'per_frame': numbers, 'cumulative': numbers, 'mean': mean}}
+
+
+def test_infinite_values_are_json():
+  values = of_one('psnr/float', [float('inf'), 1.5], float('nan'))
+  text = report.as_json({'a': values, 'b': (1, 2)})
+  assert json.loads(text, parse_constant=pytest.fail) == {
+    'a': of_one('psnr/float', ['inf', 1.5], 'nan'),
+    'b': [1, 2],
+  }
+
+
+def test_the_table_names_frames_relative_to_the_last_one_seen():
+  values = {
+    'prediction': of_one('psnr/float', [30.5, 20.25], 25.375)
+    | of_one('fvd/i3d400', [], 131.0),
+    'copy_last': of_one('psnr/float', [10.0, 9.0], 9.5)
+    | of_one('fvd/i3d400', [], 150.0),
+  }
+  lines = report.table(values, (2, 3), (4, 6)).splitlines()
+  assert lines[0].split() == ['t+1', 't+3', 'mean']
+  assert lines[1].split() == (
+    ['psnr/float', 'prediction', '30.5000', '20.2500', '25.3750']
+  )
+  assert lines[2].split() == ['copy_last', '10.0000', '9.0000', '9.5000']
+  # A number of a whole set stands below the means.
+  assert lines[3].split() == ['fvd/i3d400', 'prediction', '131.0000']
+  assert lines[3].index('131') > lines[1].index('20.25') + 5
+  assert len({len(line) for line in lines}) == 1
+  # Frames between two are counted from the first.
+  lines = report.table(values, (2, 8), (4, 6)).splitlines()
+  assert lines[0].split() == ['t+2', 't+4', 'mean']
+
+
+def clip(seed, dtype=np.uint8):
+  rng = np.random.default_rng(seed)
+  shape = (3, 20, 24, 3)
+  frames = rng.random((7, *shape), np.float32)
+  if dtype == np.uint8:
+    context = rng.integers(0, 256, (2, *shape[1:]), dtype=np.uint8)
+    target = rng.integers(0, 256, shape, dtype=np.uint8)
+  else:
+    frames = 280 + 20 * frames[..., :2]
+    context, target = frames[5, :2], frames[6]
+  return {
+    'context': context,
+    'target': target,
+    'prediction': frames[0],
+    'drawn': frames[:3],
+    'average': frames[3],
+    'spread': frames[4] - frames[4].min(),
+    'crps': 10 * (frames[4] - frames[4].min()),
+  }
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_samples_are_shown_beside_the_truth(tmp_path, monkeypatch, dtype):
+  seen = []
+  grid = picture.grid
+
+  def spy(rows, **settings):
+    seen.append((rows, settings))
+    return grid(rows, **settings)
+
+  monkeypatch.setattr(report.picture, 'grid', spy)
+  clips = [clip(0, dtype), clip(1, dtype)]
+  written = report.write_pictures(tmp_path, clips, fps=2, film='gif')
+  assert written == ['picture.png', 'video.gif']
+  rows, settings = seen[0]
+  titles = settings['column_titles']
+  parts = 3 if dtype == np.uint8 else 1
+  errors = [c['crps'][..., :parts].mean(-1) for c in clips]
+  largest = np.quantile(errors, 0.99)
+  assert titles[:6] == (
+    ['context t', 'truth', 'sample 1', 'sample 2', 'sample 3', 'mean']
+  )
+  assert titles[6].startswith('spread, white ')
+  assert titles[7] == f'crps, white {largest:.3g}'
+  assert len(rows) == 4  # first and last frame of two clips
+  row = rows[1]
+  if dtype == np.uint8:
+    np.testing.assert_array_equal(row[0], clips[0]['context'][-1])
+    np.testing.assert_array_equal(row[1], clips[0]['target'][2])
+    np.testing.assert_array_equal(row[3], clips[0]['drawn'][1, 2])
+  else:
+    # Greys of the first variable, from the least to the largest true value.
+    true = np.concatenate([clips[0]['context'], clips[0]['target']])[..., 0]
+    expected = (clips[0]['average'][2, ..., 0] - true.min()) / np.ptp(true)
+    np.testing.assert_allclose(row[5][..., 0], expected, atol=1e-5)
+  assert video_io.probe(tmp_path / 'video.gif', count=True).num_frames == 6
+
+
+def test_rank_histograms_are_a_picture_of_their_own(tmp_path):
+  shares = {'rank_deviation/round8': [0.5, 0.25, 0.25]}
+  written = report.write_pictures(tmp_path, [], fps=2, histograms=shares)
+  assert written == ['ranks.png'] == [p.name for p in tmp_path.iterdir()]
+  assert report.write_pictures(tmp_path / 'none', [], fps=2) == []
+
+
+def test_without_samples_flow_and_blocks_are_shown(tmp_path):
+  plain = {k: clip(0)[k] for k in ('context', 'target', 'prediction')}
+  plain['blocks'] = np.ones((3, 4))
+  written = report.write_pictures(tmp_path, [plain], fps=2, film='gif')
+  assert written == ['picture.png', 'video.gif']

@@ -1,0 +1,458 @@
+"""Clips predicted and measured, by systems of a few lines."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import data, metrics, runtime, systems
+from vidpred_jax.evaluate import scoring
+from vidpred_jax.systems import base
+
+FRAMES = systems.Frames((0, 1), (2, 3, 4))
+
+
+def toy(frames=FRAMES):
+  """Predicts the last frame, a little darker with each step."""
+
+  def predict(variables, context, key):
+    del key
+    steps = jnp.arange(1, 1 + len(frames.target)).reshape(1, -1, 1, 1, 1)
+    return context[:, -1:] - variables['params']['fade'] * steps / 255.0
+
+  return systems.System(
+    init=lambda key, video: {'params': {'fade': jnp.float32(1)}},
+    loss=None,
+    predict=predict,
+    frames=frames,
+    multiple=1,
+    stochastic=False,
+  )
+
+
+def batches(clips, size, total=None):
+  for i in range(0, len(clips), size):
+    video = clips[i : i + size]
+    missing = size - len(video)
+    valid = np.arange(size) < len(video)
+    video = np.concatenate([video, np.repeat(clips[-1:], missing, 0)])
+    yield {'video': video, 'valid': valid}
+
+
+def clips(count=11, side=16, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, (count, 5, side, side, 3), dtype=np.uint8)
+
+
+def measured(*names):
+  return {name: metrics.make(name) for name in names}
+
+
+def run(video, size, mesh=None, names=('psnr/float', 'rmse/mean'), **kwargs):
+  system = toy()
+  return scoring.evaluate(
+    system,
+    {'params': {'fade': jnp.float32(2)}},
+    batches(video, size),
+    measured(*names),
+    key=jax.random.key(0),
+    mesh=mesh,
+    **kwargs,
+  )
+
+
+def test_values_against_numpy_in_float64():
+  video = clips()
+  result = run(video, 4)
+  assert result.clips == 11
+  x = video.astype(np.float64) / 255
+  steps = np.arange(1, 4).reshape(1, 3, 1, 1, 1)
+  pred = x[:, 1:2] - 2 * steps / 255
+  mse = ((pred - x[:, 2:]) ** 2).mean((2, 3, 4))
+  rmse = result.values['prediction']['rmse/mean']
+  np.testing.assert_allclose(rmse['per_frame'], np.sqrt(mse.mean(0)), rtol=1e-6)
+  np.testing.assert_allclose(rmse['mean'], np.sqrt(mse.mean()), rtol=1e-6)
+  copy = ((x[:, 1:2] - x[:, 2:]) ** 2).mean((2, 3, 4))
+  psnr = result.values['copy_last']['psnr/float']
+  expected = -10 * np.log10(copy)
+  np.testing.assert_allclose(psnr['per_frame'], expected.mean(0), rtol=1e-6)
+  np.testing.assert_allclose(
+    psnr['cumulative'],
+    [expected[:, : k + 1].mean() for k in range(3)],
+    rtol=1e-6,
+  )
+
+
+def test_batch_size_and_devices_do_not_change_the_numbers():
+  video = clips()
+  one = run(video, 3, runtime.mesh(jax.devices()[:1]))
+  for size, mesh in ((11, runtime.mesh()), (1, runtime.mesh())):
+    other = run(video, size, mesh)
+    assert other.clips == one.clips
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6),
+      other.values,
+      one.values,
+    )
+
+
+def test_batch_norm_and_fields_on_any_number_of_devices(tmp_path):
+  """Eleven clips in batches of four or eight: some only fill up."""
+  rng = np.random.default_rng(0)
+  np.savez(tmp_path / 'hours.npz', t2m=rng.normal(280, 9, (60, 8, 8)))
+  settings = {'root': tmp_path / 'hours.npz', 'train_fraction': 0.75}
+  source = data.make_source('weather', split='test', num_frames=5, **settings)
+  assert len(source) == 11
+  system = systems.make(
+    'simvp',
+    frames=systems.Frames((0, 1, 2), (3, 4)),
+    **{'hid_s': 4, 'hid_t': 8, 'n_s': 2, 'n_t': 2},
+  )
+  clip = jax.ShapeDtypeStruct((1, 5, 8, 8, 1), jnp.float32)
+  # Weights and statistics, not those it begins with.
+  variables = jax.tree.map(
+    lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32),
+    jax.eval_shape(system.init, jax.random.key(0), clip),
+  )
+  assert 'batch_stats' in variables
+
+  def values(size, devices):
+    found = list(data.eval_batches(source, batch_size=size))
+    assert not found[-1]['valid'].all()
+    result = scoring.evaluate(
+      system,
+      variables,
+      found,
+      measured('rmse/mean', 'mae/mean'),
+      key=jax.random.key(0),
+      mesh=runtime.mesh(jax.devices()[:devices]),
+      field=(source.mean, source.std),
+    )
+    assert result.clips == 11
+    return result.values
+
+  one = values(8, 1)
+  for size in (4, 8):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6),
+      values(size, 8),
+      one,
+    )
+  video = np.stack([source[i]['video'] for i in range(11)])
+  frames = jax.jit(system.predict)(variables, video[:, :3], jax.random.key(0))
+  error = (np.float64(frames) - video[:, 3:]) * source.std
+  expected = np.abs(error).mean((0, 2, 3, 4))
+  got = one['prediction']['mae/mean']['per_frame']
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_metrics_that_need_larger_frames_are_named_not_guessed():
+  result = run(clips(2), 2, names=('psnr/float', 'ms_ssim/pmss'))
+  assert result.skipped == ['ms_ssim/pmss']
+  assert set(result.values['prediction']) == {'psnr/float'}
+
+
+def test_no_clip_is_an_error():
+  with pytest.raises(ValueError, match='no clip'):
+    run(clips()[:0], 4)
+
+
+def test_shown_clips_are_the_first_ones():
+  video = clips()
+  result = run(video, 4, show=6)
+  np.testing.assert_array_equal(np.stack(result.shown['video']), video[:6])
+  assert len(result.shown['frames']) == 6
+
+
+def test_between_frames_the_average_is_a_baseline_too():
+  frames = systems.Frames((0, 4), (1, 2, 3))
+  context = jnp.stack([jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1))], axis=1)
+  found = scoring.baselines(frames, context)
+  np.testing.assert_allclose(
+    found['average'][0, :, 0, 0, 0], [0.25, 0.5, 0.75], rtol=1e-6
+  )
+  assert set(scoring.baselines(FRAMES, context)) == {'copy_last'}
+
+
+def test_frames_are_taken_by_index():
+  video = jnp.arange(5.0).reshape(1, 5, 1, 1, 1)
+  taken = base.take(video, (2, 4))
+  np.testing.assert_array_equal(taken[0, :, 0, 0, 0], [2, 4])
+
+
+def test_image_metrics_refuse_physical_fields():
+  fields, scale = clips(3).astype(np.float32), (250.0, 3.0)
+  with pytest.raises(ValueError, match='psnr/float.*physical fields'):
+    run(fields, 3, field=scale)
+  names = ('rmse/mean', 'mae/mean')
+  result = run(fields, 3, names=names, field=scale).values['copy_last']
+  # In the field's own units: the mean cancels, the standard deviation scales.
+  plain = run(fields, 3, names=names, field=(0.0, 1.0)).values['copy_last']
+  assert plain['rmse/mean']['mean'] > 1
+  for name in names:
+    np.testing.assert_allclose(
+      result[name]['per_frame'],
+      3 * np.array(plain[name]['per_frame']),
+      rtol=1e-4,
+    )
+
+
+def test_field_metrics_refuse_images():
+  measure = metrics.METRICS['mae/mean']._replace(kind='field')
+  with pytest.raises(ValueError, match='some/field.*these clips are images'):
+    scoring.evaluate(
+      toy(), {}, [], {'some/field': measure}, key=jax.random.key(0)
+    )
+
+
+# -------------------------------------------------------------- by samples
+
+
+def drawing(frames=FRAMES, explain=False):
+  """Adds noise to the last frame; its draw depends on the batch's shape."""
+
+  def predict(variables, context, key):
+    shape = (len(context), len(frames.target), *context.shape[2:])
+    noise = jax.random.normal(key, shape)
+    return context[:, -1:] + variables['params']['size'] * noise
+
+  def explained(variables, context, key):
+    drawn = predict(variables, context, key)
+    return drawn, {'blocks': (drawn[:, :, :4, 0, 0] > 0.5).astype(jnp.float32)}
+
+  return systems.System(
+    init=None,
+    loss=None,
+    predict=predict,
+    frames=frames,
+    multiple=1,
+    stochastic=True,
+    explain=explained if explain else None,
+  )
+
+
+DRAWN = {'params': {'size': jnp.float32(0.1)}}
+ENSEMBLE = (
+  'crps/ens',
+  'crps/fair',
+  'spread_skill/ratio',
+  'rank_deviation/round8',
+  'psnr/float',
+  'psnr/float_best',
+  'mae/mean',
+)
+
+
+def drawn(video, size=4, devices=1, names=ENSEMBLE, system=None, **kwargs):
+  return scoring.evaluate(
+    system or drawing(),
+    DRAWN,
+    batches(video, size),
+    measured(*names),
+    key=jax.random.key(3),
+    mesh=runtime.mesh(jax.devices()[:devices]),
+    **kwargs,
+  )
+
+
+def futures(video, samples):
+  """[S, B, N, H, W, C], every future predicted by itself."""
+  context = video[:, :2] / np.float32(255)
+  predict = jax.jit(drawing().predict)
+  key = jax.random.key(3)
+
+  def one(b, s):
+    of_clip = jax.random.fold_in(jax.random.fold_in(key, b), s)
+    return predict(DRAWN, context[b : b + 1], of_clip)[0]
+
+  return np.array(
+    [[one(b, s) for b in range(len(video))] for s in range(samples)]
+  )
+
+
+@pytest.fixture(scope='module')
+def ensemble():
+  video = clips(5, side=12)
+  return video, futures(video, 6), drawn(video, samples=6)
+
+
+def test_samples_are_those_of_every_clip_by_itself(ensemble):
+  video, samples, result = ensemble
+  assert result.clips == 5 and result.samples == 6
+  target = video[:, 2:] / np.float32(255)
+  expected = metrics.of_samples(measured(*ENSEMBLE), samples, target)
+  for name, metric in measured(*ENSEMBLE).items():
+    means = np.float64(expected[name]).mean(0)
+    got = result.values['prediction'][name]
+    np.testing.assert_allclose(
+      got['per_frame'], [metric.finish(x) for x in means], rtol=2e-5
+    )
+    np.testing.assert_allclose(
+      got['mean'], metric.finish(means.mean(0)), rtol=2e-5
+    )
+    np.testing.assert_allclose(
+      got['cumulative'][1], metric.finish(means[:2].mean(0)), rtol=2e-5
+    )
+  values = result.values['prediction']
+  histogram = values['rank_deviation/round8']['histogram']
+  assert len(histogram) == 7
+  np.testing.assert_allclose(sum(histogram), 1, rtol=1e-5)
+  assert values['spread_skill/ratio']['spread'] == pytest.approx(
+    0.1 * np.sqrt(7 / 6), rel=0.02
+  )
+  best = values['psnr/float_best']['mean']
+  assert best > values['psnr/float']['mean']
+
+
+@pytest.mark.parametrize(
+  'size, devices, at_once', [(1, 1, 1), (3, 8, 4), (5, 2, None)]
+)
+def test_nothing_depends_on_batches_devices_and_groups(
+  ensemble, size, devices, at_once
+):
+  video, _, result = ensemble
+  names = ('crps/ens', 'psnr/float_best')
+  other = drawn(video, size, devices, names, samples=6, at_once=at_once)
+  for name in names:
+    np.testing.assert_allclose(
+      other.values['prediction'][name]['per_frame'],
+      result.values['prediction'][name]['per_frame'],
+      rtol=2e-5,
+    )
+
+
+def test_a_baseline_is_an_ensemble_of_one(ensemble):
+  video, _, result = ensemble
+  values = result.values['copy_last']
+  x = video / 255
+  error = np.abs(x[:, 1:2] - x[:, 2:]).mean((0, 2, 3, 4))
+  for name in ('crps/ens', 'crps/fair'):
+    np.testing.assert_allclose(
+      values[name]['per_frame'], 255 * error, rtol=1e-5
+    )
+  assert values['psnr/float_best'] == values['psnr/float']
+  assert values['spread_skill/ratio']['mean'] == 0
+
+
+def test_the_mean_frame_is_a_baseline():
+  video = clips(3)
+  frame = np.linspace(0, 1, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
+  result = run(video, 3, names=('mae/mean', 'crps/ens'), mean_frame=frame)
+  expected = np.abs(frame - video[:, 2:] / 255).mean((0, 2, 3, 4))
+  values = result.values['mean_frame']
+  np.testing.assert_allclose(
+    values['mae/mean']['per_frame'], expected, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    values['crps/ens']['per_frame'], 255 * expected, rtol=1e-5
+  )
+  assert 'mean_frame' not in run(video, 3).values
+
+
+def test_what_is_shown_of_samples(ensemble):
+  video, samples, _ = ensemble
+  result = drawn(video, 3, names=('mae/mean',), samples=6, show=4)
+  shown = {k: np.stack(v) for k, v in result.shown.items()}
+  np.testing.assert_array_equal(shown['video'], video[:4])
+  np.testing.assert_allclose(shown['frames'], samples[0, :4], atol=1e-6)
+  four = np.clip(samples[:, :4], 0, 1)
+  target = video[:4, 2:] / 255
+  first = np.moveaxis(four[:3], 0, 1)
+  np.testing.assert_allclose(shown['drawn'], first, atol=1e-6)
+  np.testing.assert_allclose(shown['average'], four.mean(0), atol=1e-6)
+  np.testing.assert_allclose(shown['spread'], 255 * four.std(0), atol=1e-3)
+  crps = metrics.distribution.crps_map(four, np.float32(target))
+  np.testing.assert_allclose(shown['crps'], 255 * crps, atol=1e-3)
+
+
+def test_use_of_blocks_is_averaged_over_samples():
+  video = clips(3, side=12)
+  result = drawn(
+    video, 3, names=('mae/mean',), samples=5, system=drawing(explain=True)
+  )
+  on = futures(video, 5)[:, :, :, :4, 0, 0] > 0.5
+  np.testing.assert_allclose(result.blocks, on.mean((0, 1, 2)), atol=1e-6)
+
+
+def test_fields_by_samples_are_in_their_units():
+  rng = np.random.default_rng(0)
+  video = rng.standard_normal((2, 5, 6, 6, 2)).astype(np.float32)
+  names = ('crps/units', 'spread_skill/ratio', 'rank_deviation/units')
+  field = np.float32([280, 5]), np.float32([20, 20])
+  one = drawn(video, 2, names=names, samples=4)
+  result = drawn(video, 2, names=names, samples=4, field=field)
+  plain, scaled = (x.values['prediction'] for x in (one, result))
+  for name, factor in zip(names, (20, 1, 1)):
+    np.testing.assert_allclose(
+      scaled[name]['mean'], factor * plain[name]['mean'], rtol=1e-3
+    )
+  with pytest.raises(ValueError, match='crps/ens measure images.*crps/units'):
+    drawn(video, 2, names=('crps/ens',), samples=4, field=field)
+
+
+def test_numbers_of_samples_that_cannot_be():
+  video = clips(2)
+  with pytest.raises(ValueError, match='deterministic.*got 3 samples'):
+    run(video, 2, samples=3)
+  with pytest.raises(ValueError, match='Got 0 samples'):
+    drawn(video, 2, samples=0)
+  for name in ('crps/fair', 'spread_skill/ratio'):
+    with pytest.raises(ValueError, match=f'{name} needs 2 samples.*got 1'):
+      drawn(video, 2, names=(name,))
+    assert run(video, 2, names=(name,)).samples == 1
+
+
+# ------------------------------------------------------------------ by sets
+
+
+def of_colours(context):
+  """A distance of sets whose features are mean colours of first and last."""
+
+  def features(video):
+    return video[:, (0, -1)].mean((2, 3)).reshape(len(video), -1)
+
+  return metrics.METRICS['fvd/i3d400']._replace(
+    features=features, context=context, minimum_frames=3 + 2 * context
+  )
+
+
+@pytest.mark.parametrize('context', [False, True])
+def test_sets_are_those_of_all_clips_and_samples(context):
+  video = clips(7, side=12, seed=4)
+  result = scoring.evaluate(
+    drawing(),
+    DRAWN,
+    batches(video, 3),
+    {'colours': of_colours(context)},
+    key=jax.random.key(3),
+    mesh=runtime.mesh(jax.devices()[:2]),
+    samples=4,
+  )
+  metric, samples = of_colours(context), futures(video, 4)
+  real = video / np.float32(255)
+  first = np.broadcast_to(real[None, :, :2], (4, *real[:, :2].shape))
+  if context:
+    samples = np.concatenate([first, samples], 2)
+  else:
+    real = real[:, 2:]
+  generated = np.stack([metric.features(x) for x in samples], 1)
+  expected = metrics.distribution.frechet_of_sets(
+    metric.features(real), generated
+  )
+  got = result.values['prediction']['colours']
+  assert got['per_frame'] == [] and got['cumulative'] == []
+  np.testing.assert_allclose(got['mean'], expected['mean'], rtol=1e-4)
+  np.testing.assert_allclose(got['interval'], expected['interval'], rtol=1e-3)
+  assert got['videos'] == 7 and got['generated_videos'] == 28
+  assert got['frames_per_video'] == 3 + 2 * context
+  assert got['context_frames'] == 2 * context
+  assert got['video_size'] == [12, 12] and got['size'] == 224
+  assert result.values['copy_last']['colours']['generated_videos'] == 7
+
+
+def test_videos_too_short_for_a_set_are_refused():
+  long = of_colours(True)._replace(minimum_frames=6)
+  with pytest.raises(ValueError, match='colours needs.*6 frames.*have 5'):
+    scoring.evaluate(
+      drawing(), DRAWN, [], {'colours': long}, key=jax.random.key(0)
+    )

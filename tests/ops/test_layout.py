@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import runtime
+from vidpred_jax.ops import layout
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def gradients(function, *args):
+  """The value and the gradient of a random linear function of it."""
+
+  @jax.jit
+  def both(*args):
+    out, pull = jax.vjp(function, *args)
+    return out, *pull(normal(99, *out.shape).astype(out.dtype))
+
+  return both(*args)
+
+
+def test_concatenate():
+  parts = [normal(i, 2, 3, 4, n) for i, n in enumerate((3, 1, 5))]
+  np.testing.assert_array_equal(
+    layout.concatenate(parts), jnp.concatenate(parts, -1)
+  )
+
+
+def test_unfold_puts_pixels_in_the_order_of_the_rows():
+  image = np.arange(2 * 6 * 4 * 3).reshape(2, 6, 4, 3)
+  corners = [image[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+  folded = jnp.asarray(np.stack(corners, 3))
+  np.testing.assert_array_equal(layout.unfold(folded), image)
+
+
+def test_apart_changes_nothing(platform):
+  x = normal(0, 2, 3, 5, 4, 6)
+
+  def apart(x):
+    return layout.apart(layout.apart(2 * x), layout.unfold)
+
+  ours = gradients(apart, x)
+  theirs = gradients(lambda x: layout.unfold(2 * x), x)
+  for a, b in zip(ours, theirs):
+    np.testing.assert_array_equal(a, b)
+  np.testing.assert_array_equal(jax.vmap(apart)(x[None])[0], ours[0])
+  np.testing.assert_array_equal(jax.jvp(apart, (x,), (x,))[1], ours[0])
+
+
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='on CPUs only')
+def test_apart_is_left_by_the_compiler():
+  def loss(x):
+    return jnp.sum(jnp.sin(layout.apart(2 * x)))
+
+  program = jax.jit(jax.value_and_grad(loss)).lower(normal(0, 4, 5)).compile()
+  assert program.as_text().count(' conditional(') == 2
+
+
+def test_apart_on_several_devices():
+  mesh = runtime.mesh()
+  split = jax.P('data')
+  x = normal(0, 2 * mesh.size, 3)
+  apart = jax.shard_map(
+    layout.apart, mesh=mesh, in_specs=split, out_specs=split
+  )
+  np.testing.assert_array_equal(jax.jit(apart)(x), x)

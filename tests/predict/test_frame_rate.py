@@ -1,0 +1,100 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from vidpred_jax.predict import frame_rate
+
+
+def image(value, shape=(2, 3, 3)):
+  return np.full(shape, value, np.uint8)
+
+
+def ramp(side=48, step=0):
+  """A frame of a scene that moves by `step` pixels to the right."""
+  x = np.arange(side) - step
+  grey = 128 + 100 * np.sin(x / 9) * np.cos(np.arange(side) / 7)[:, None]
+  return np.repeat(grey[:, :, None], 3, 2).astype(np.uint8)
+
+
+def filled(video, phases, parts, cuts=(), **kwargs):
+  """Values of the frames, and of which `make` was asked."""
+  asked = []
+
+  def make(number, before, after, wanted):
+    asked.append((number, *wanted))
+    step = (after.astype(float) - before) / parts
+    return [(before + k * step, {'phase': k}) for k in wanted]
+
+  marked = ((time, frame, frame.flat[0] in cuts) for time, frame in video)
+  frames = frame_rate.fill(marked, phases, parts, make, **kwargs)
+  shown = [(frame.flat[0], details) for frame, details in frames]
+  for value, details in shown:
+    assert details in ({}, {'phase': value % 10 * parts / 10})
+  return [value for value, _ in shown], asked
+
+
+def untimed(*values):
+  return [(None, image(value)) for value in values]
+
+
+def test_every_interval_is_filled():
+  values, asked = filled(untimed(0, 10, 20), frame_rate.multiplied(2, 4), 4)
+  assert values == [0, 5, 10, 15, 20]
+  assert asked == [(2, 2), (3, 2)]
+  values, asked = filled(untimed(0, 10), frame_rate.multiplied(5, 5), 5)
+  assert values == [0, 2, 4, 6, 8, 10]
+  assert asked == [(2, 1, 2, 3, 4)]
+
+
+def test_nothing_is_made_between_equal_frames_and_scenes():
+  video = untimed(0, 0, 10, 90, 100)
+  values, asked = filled(video, frame_rate.multiplied(4, 4), 4, cuts=(90,))
+  # The middle is the earlier scene's.
+  cut = [10, 10, 10, 90]
+  assert values == [0] * 4 + [0, 2.5, 5, 7.5, *cut, 90, 92.5, 95, 97.5, 100]
+  assert asked == [(3, 1, 2, 3), (5, 1, 2, 3)]
+
+
+@pytest.mark.parametrize('hold, more', [(True, [20, 20, 20]), (False, [20])])
+def test_times_say_which_frames_are_made(hold, more):
+  """10 frames per second from 4, for parts of a fifth."""
+  video = [(Fraction(3) + Fraction(i, 4), image(10 * i)) for i in range(3)]
+  phases = frame_rate.resampled(10, 5)
+  values, asked = filled(video, phases, 5, hold=hold)
+  assert values == [0, 4, 8, 12, 16, *more]
+  assert asked == [(2, 2, 4), (3, 1, 3)]
+
+
+def test_fewer_frames_than_before():
+  video = [(Fraction(i, 30), image(i)) for i in range(7)]
+  values, asked = filled(video, frame_rate.resampled(10, 4), 4, hold=True)
+  assert values == [0, 3, 6]
+  assert not asked
+
+
+def test_errors():
+  with pytest.raises(ValueError, match='fps=0, expected a positive number'):
+    frame_rate.resampled(0, 4)
+  phases = frame_rate.resampled(10, 4)
+  with pytest.raises(ValueError, match='increase, got 1.0 s after 2.0 s'):
+    phases(Fraction(2), Fraction(1))
+  twice = frame_rate.multiplied(2, 2)
+  for few in ((), (1,)):
+    with pytest.raises(ValueError, match=f'has {len(few)} frame.*at least 2'):
+      filled(untimed(*few), twice, 2)
+  sizes = [(None, image(1)), (None, image(2, (3, 3, 3)))]
+  with pytest.raises(ValueError, match='one size, got'):
+    filled(sizes, twice, 2)
+
+
+def test_likeness():
+  a = ramp()
+  assert frame_rate.likeness(a, a) == pytest.approx(1)
+  assert frame_rate.likeness(a, ramp(step=2)) > 0.9
+  assert frame_rate.likeness(a, 255 - a) < -0.5
+  black = np.zeros_like(a)
+  assert frame_rate.likeness(a, black) < 0.1
+  assert frame_rate.likeness(black, black + 1) > 0.8
+  grey = frame_rate.likeness(a[..., :1], ramp(step=2)[..., :1])
+  assert grey == pytest.approx(frame_rate.likeness(a, ramp(step=2)), abs=1e-6)

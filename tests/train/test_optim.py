@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vidpred_jax.train import optim
+
+PARAMS = {
+  'a': {'kernel': jnp.ones((3,)), 'bias': jnp.ones(())},
+  'b': {'kernel': jnp.full((2,), 2.0)},
+}
+
+
+def values(schedule, steps):
+  return np.array([float(schedule(s)) for s in steps])
+
+
+def test_cosine_with_warmup_against_the_formula():
+  s = optim.schedule('cosine', peak=1e-4, final=1e-5, steps=100, warmup=20)
+  np.testing.assert_allclose(
+    values(s, [0, 10, 20]), [0, 5e-5, 1e-4], atol=1e-10
+  )
+  t = np.arange(20, 101)
+  expected = 1e-5 + 0.5 * 9e-5 * (1 + np.cos(np.pi * (t - 20) / 80))
+  np.testing.assert_allclose(values(s, t), expected, rtol=1e-5)
+
+
+def test_step_decay_is_counted_in_steps_of_the_run():
+  s = optim.schedule(
+    'step', peak=1.0, steps=50, warmup=10, boundaries=(20, 30), factor=0.1
+  )
+  np.testing.assert_allclose(
+    values(s, [5, 10, 19, 25, 35]), [0.5, 1, 1, 0.1, 0.01], rtol=1e-6
+  )
+
+
+def test_onecycle_peaks_at_30_percent():
+  s = optim.schedule('onecycle', peak=1e-3, steps=100)
+  assert np.argmax(values(s, range(100))) == 30
+  np.testing.assert_allclose(
+    values(s, [0, 100]), [1e-3 / 25, 1e-3 / 25e4], rtol=1e-4
+  )
+
+
+def test_constant():
+  s = optim.schedule('constant', peak=3.0, steps=9)
+  assert float(s(0)) == float(s(8)) == 3.0
+
+
+@pytest.mark.parametrize(
+  'kwargs',
+  [
+    {'name': 'linear', 'steps': 10},
+    {'name': 'cosine', 'steps': 10, 'warmup': 10},
+    {'name': 'onecycle', 'steps': 10, 'warmup': 2},
+  ],
+)
+def test_bad_schedules_are_refused(kwargs):
+  with pytest.raises(ValueError, match='schedule'):
+    optim.schedule(peak=1.0, **kwargs)
+
+
+def test_frozen_parameters_never_change_even_by_weight_decay():
+  rule = optim.make(
+    PARAMS,
+    optax.constant_schedule(0.1),
+    weight_decay=0.5,
+    frozen=('a/.*',),
+  )
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  updates, _ = rule.update(grads, rule.init(PARAMS), PARAMS)
+  new = optax.apply_updates(PARAMS, updates)
+  np.testing.assert_array_equal(new['a']['kernel'], PARAMS['a']['kernel'])
+  assert np.all(np.asarray(new['b']['kernel']) < 2.0)
+
+
+def test_frozen_expression_that_matches_nothing_is_refused():
+  with pytest.raises(ValueError, match='encoder'):
+    optim.make(PARAMS, optax.constant_schedule(0.1), frozen=('encoder/.*',))
+
+
+def test_clipping_bounds_the_global_norm():
+  rule = optim.make(
+    PARAMS, optax.constant_schedule(1.0), name='adam', b1=0.0, clip_norm=1e-12
+  )
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  updates, _ = rule.update(grads, rule.init(PARAMS), PARAMS)
+  # Adam divides by |g| + 1e-8: gradients clipped to 1e-12 hardly move.
+  assert float(optax.tree.norm(updates)) < 1e-3
+
+
+def test_adam_has_no_weight_decay():
+  with pytest.raises(ValueError, match='adamw'):
+    optim.make(
+      PARAMS, optax.constant_schedule(1.0), name='adam', weight_decay=0.1
+    )
+
+
+def test_ema_copies_until_start_then_averages_every_second_step():
+  ema = {'w': jnp.zeros(())}
+  settings = {'decay': 0.9, 'every': 2, 'start': 2}
+  history = []
+  for step in range(1, 7):
+    ema = optim.ema_update(
+      ema, {'w': jnp.float32(step)}, jnp.int32(step), **settings
+    )
+    history.append(float(ema['w']))
+  np.testing.assert_allclose(
+    history, [1, 2, 2, 2 * 0.9 + 0.4, 2.2, 2.2 * 0.9 + 0.6], rtol=1e-6
+  )

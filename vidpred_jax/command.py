@@ -1,0 +1,109 @@
+"""The command line: settings by name, a user's error in one line.
+
+Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
+`run(main, define_flags)`.
+"""
+
+import ast
+import logging as python_logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+  """`['name=value', ...]` -> dict; values are literals or bare words."""
+  settings = {}
+  for text in texts:
+    name, equals, value = text.partition('=')
+    if not equals or not name.isidentifier():
+      raise ValueError(f'--set must be name=value, got {text!r}.')
+    if name in settings:
+      raise ValueError(f'--set {name} is given twice.')
+    try:
+      settings[name] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      if not re.fullmatch(r'[A-Za-z][\w+]*', value):
+        raise ValueError(
+          f'--set {name}: {value!r} is neither a Python literal nor a word.'
+        ) from None
+      settings[name] = value
+  return settings
+
+
+def run(main, define_flags) -> None:
+  """Runs a command; a user's error is one line on stderr and exit status 2.
+
+  Args:
+    main: `main(argv)`.
+    define_flags: called before the flags are parsed.
+  """
+
+  def parse(argv):
+    try:
+      return flags.FLAGS(argv)
+    except flags.Error as error:
+      # A config file's own error comes wrapped in the text of a traceback.
+      lines = [x.strip() for x in str(error).splitlines() if x.strip()]
+      _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
+    except (ValueError, OSError, AttributeError, KeyError, TypeError) as error:
+      _complain(error)  # what a config raises for unknown fields and values
+
+  def guarded(argv):
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.FATAL)
+      _quieten_failed_writes()
+    _speak()
+    try:
+      if len(argv) > 1:
+        raise ValueError(
+          f'Got the argument {argv[1]!r}; options are written --name=value.'
+        )
+      return main(argv)
+    except (ValueError, OSError) as error:
+      _complain(error)
+
+  define_flags()
+  app.run(guarded, flags_parser=parse)
+
+
+def _speak() -> None:
+  """Shows our own warnings, a line each: what was left out or changed."""
+  ours = python_logging.getLogger('vidpred_jax')
+  shown = python_logging.StreamHandler(sys.stderr)
+  shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
+  ours.addHandler(shown)
+  ours.setLevel(python_logging.WARNING)
+  ours.propagate = False
+
+
+def _quieten_failed_writes() -> None:
+  """Keeps Orbax's tracebacks of a failed write off the screen.
+
+  The failure itself is raised where it is saved. It is also logged by asyncio,
+  and TensorStore's threads, which find the event loop closed by the first
+  failure, hand theirs to `sys.unraisablehook`.
+  """
+  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
+  shown = sys.unraisablehook
+
+  def hook(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      shown(unraisable)
+
+  sys.unraisablehook = hook
+
+
+def _complain(error: Exception) -> None:
+  """Prints an error on one line, or raises it under VIDPRED_JAX_TRACEBACK."""
+  if os.environ.get('VIDPRED_JAX_TRACEBACK'):
+    raise error
+  text = ' '.join(str(error).split())
+  print(f'Error: {text}', file=sys.stderr)
+  sys.exit(2)

@@ -1,0 +1,110 @@
+"""Measures what a configuration describes and prints JSON.
+
+python -m vidpred_jax.cost --config=FILE.py:variants
+"""
+
+import inspect
+import json
+import re
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from vidpred_jax import command, runtime
+from vidpred_jax.cost import measure
+
+
+def define_flags() -> None:
+  """Defines the flags of this command."""
+  config_flags.DEFINE_config_file(
+    'config', None, 'Configuration file, with variants: FILE.py:a,b'
+  )
+  flags.DEFINE_string('checkpoint', None, 'Weights; random ones without.')
+  flags.DEFINE_string('input', None, 'A video to predict; a made one without.')
+  flags.DEFINE_string('size', None, 'HxW; by default that of the data.')
+  flags.DEFINE_string(
+    'route', None, "Value of the system's setting inference_routing."
+  )
+  flags.DEFINE_integer('batch', 1, 'Clips at once.', lower_bound=1)
+  flags.DEFINE_integer('repeats', 20, 'Timed calls.', lower_bound=1)
+  flags.mark_flags_as_required(['config'])
+
+
+def main(argv) -> None:
+  """Prints what a configuration costs, as JSON."""
+  del argv
+  options = flags.FLAGS
+  runtime.setup()
+  from vidpred_jax import systems
+
+  config = options.config
+  settings = config.model.to_dict()
+  accepted = inspect.signature(systems.SYSTEMS[config.system]).parameters
+  if options.route is not None:
+    if 'inference_routing' not in accepted:
+      raise ValueError(f'{config.system} has no routes, got --route.')
+    settings['inference_routing'] = options.route
+  frames = systems.Frames(
+    tuple(config.eval.frames.context), tuple(config.eval.frames.target)
+  )
+  system = systems.make(config.system, frames=frames, **settings)
+  architecture = None
+  if 'formulation' in accepted:
+    architecture = systems.make(
+      config.system, frames=frames, **settings | {'formulation': 'published'}
+    )
+  video = _clip(options, config, system)
+  if options.checkpoint:
+    from vidpred_jax import checkpoint
+
+    _, variables = checkpoint.load(
+      options.checkpoint, **settings | {'frames': frames}
+    )
+  else:
+    variables = jax.jit(system.init)(runtime.key(0), video)
+  report = {'system': config.system, 'weights': options.checkpoint or 'random'}
+  report |= measure(
+    system,
+    variables,
+    np.repeat(video, options.batch, axis=0),
+    architecture=architecture,
+    repeats=options.repeats,
+  )
+  print(json.dumps(report, indent=2))
+
+
+def _clip(options, config, system) -> np.ndarray:
+  """The clip [1, T, H, W, C] to measure on."""
+  size = options.size or config.data.get('size')
+  if isinstance(size, str):
+    size = re.fullmatch(r'(\d+)x(\d+)', size) and size.split('x')
+  if not size:
+    raise ValueError(
+      f'Got --size={options.size}, and the configuration names none; expected '
+      'height x width such as 256x832.'
+    )
+  height, width = map(int, size)
+  multiple = system.multiple
+  if height % multiple or width % multiple or not height or not width:
+    raise ValueError(
+      f'Got a size of {height}x{width}; this system needs sides divisible by '
+      f'{multiple}.'
+    )
+  length = system.frames.length
+  if options.input:
+    from vidpred_jax import video_io
+
+    size = height, width
+    clip = video_io.read(options.input, count=length, size=size)
+    return clip[None, ..., : system.channels]
+  # Smooth colours that move.
+  t, y, x = np.mgrid[:length, :height, :width].astype(np.float32)
+  waves = [np.sin((x + 2 * t) / 9), np.cos((y - t) / 7), np.sin((x + y) / 17)]
+  waves = [waves[c % 3] for c in range(system.channels)]
+  return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)[None]
+
+
+if __name__ == '__main__':
+  command.run(main, define_flags)

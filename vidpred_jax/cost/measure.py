@@ -1,0 +1,137 @@
+"""What a prediction costs: parameters, multiply-adds, memory, time."""
+
+import os
+import pathlib
+import platform
+import re
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax import runtime
+from vidpred_jax.cost.macs import by_part, count_macs
+
+
+def measure(
+  system,
+  variables: Any,
+  video: np.ndarray,
+  *,
+  key: jax.Array | None = None,
+  architecture=None,
+  repeats: int = 20,
+) -> dict[str, Any]:
+  """Measures `system.predict` on a clip.
+
+  Args:
+    system: what to measure.
+    variables: its variables.
+    video: `[B, T, H, W, C]`, uint8 or float [0, 1]; the context frames are
+      taken from it. Routes depend on what it shows.
+    key: for stochastic systems; `jax.random.key(0)` by default.
+    architecture: the same system in the formulation of its paper, where it
+      has another one.
+    repeats: timed calls, after two to warm up.
+
+  Returns:
+    A dict for JSON. `'macs'` of the whole batch and all target frames are
+    those of the paper's layers: `'full'` with every branch at its dearest and
+    every loop at its longest, `'taken'` on the route taken for this clip, a
+    router included (where patches are taken in chunks, the last chunk counts
+    as a whole one); and `'executed'`, what the program that runs here
+    multiplies on that route, which may be less or, for speed, more. Bytes are
+    the compiled program's.
+  """
+  key = jax.random.key(0) if key is None else key
+  context = jnp.asarray(video)[:, np.array(system.frames.context)]
+  if context.dtype == jnp.uint8:
+    context = context.astype(jnp.float32) / 255
+  variables = jax.device_put(variables)
+  args = (variables, context, key)
+  size = parameters(variables)
+  report = {
+    'batch': context.shape[0],
+    'context_frames': len(system.frames.context),
+    'target_frames': len(system.frames.target),
+    'size': list(context.shape[2:4]),
+    'parameters': {'total': sum(size.values()), 'parts': size},
+    'macs': {},
+  }
+  drawn = system if architecture is None else architecture
+  counts = {
+    'full': count_macs(drawn.predict, *args),
+    'taken': count_macs(drawn.predict, *args, run=True),
+  }
+  counts['executed'] = counts['taken']
+  if architecture is not None:
+    counts['executed'] = count_macs(system.predict, *args, run=True)
+  for name, count in counts.items():
+    report['macs'][name] = {
+      'total': count.total(),
+      'per_frame': round(
+        count.total() / (len(system.frames.target) * len(context))
+      ),
+      'parts': by_part(count, size),
+    }
+  predict = runtime.jit(system.predict, system.cpu_options)
+  compiled = predict.lower(*args).compile()
+  report['memory'] = _memory(compiled)
+  report['latency'] = _latency(compiled, args, repeats)
+  report['machine'] = machine()
+  return report
+
+
+def _memory(compiled) -> dict[str, int]:
+  stats = compiled.memory_analysis()
+  if stats is None:
+    return {}
+  sizes = {
+    'arguments': stats.argument_size_in_bytes,
+    'outputs': stats.output_size_in_bytes,
+    'temporaries': stats.temp_size_in_bytes,
+  }
+  peak = sum(sizes.values()) - stats.alias_size_in_bytes
+  return {'peak': peak, **sizes}
+
+
+def _latency(compiled, args, repeats: int) -> dict[str, Any]:
+  times = []
+  for i in range(repeats + 2):
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*args))
+    if i >= 2:
+      times.append(1e3 * (time.perf_counter() - start))
+  return {
+    'median_ms': round(statistics.median(times), 3),
+    'min_ms': round(min(times), 3),
+    'repeats': repeats,
+  }
+
+
+def machine() -> dict[str, Any]:
+  """The machine that times were taken on."""
+  processor = platform.processor()
+  info = pathlib.Path('/proc/cpuinfo')
+  if info.exists():
+    found = re.search(r'model name\s*:\s*(.+)', info.read_text())
+    processor = found.group(1) if found else processor
+  device = jax.devices()[0]
+  return {
+    'device': device.device_kind,
+    'platform': device.platform,
+    'processor': processor,
+    'cores': os.cpu_count(),
+    'jax': jax.__version__,
+  }
+
+
+def parameters(variables: Any) -> dict[str, int]:
+  """Number of parameters of each part, of the collection 'params'."""
+  return {
+    name: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(part))
+    for name, part in variables['params'].items()
+  }

@@ -1,0 +1,366 @@
+"""From sources, by name, to batches: two iterators.
+
+`train_iterator` gives random batches without end, `eval_batches` every clip of
+a source once.
+"""
+
+import functools
+import inspect
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+from absl import flags
+
+from vidpred_jax.data import (
+  digits,
+  episodes,
+  fields,
+  mixture,
+  photos,
+  traffic,
+  transforms,
+  videos,
+  vortices,
+)
+from vidpred_jax.data.published import folders
+
+
+def mix(
+  split: str,
+  num_frames: int,
+  *,
+  parts: Mapping[str, Mapping],
+  num_clips: int | None = None,
+  seed: int = 0,
+  flow_pairs: Sequence[tuple[int, int]] = (),
+) -> mixture.Mixture:
+  """The source 'mix': clips from several sources.
+
+  Args:
+    split: of all of them.
+    num_frames: frames per clip, T.
+    parts: `{name: {'weight': w, 'source': one of SOURCES, **settings}}`; a
+      part is drawn as often as its weight says.
+    num_clips: length of the mixture; None is that of all parts together.
+    seed: other seeds draw other clips.
+    flow_pairs: for the parts that know their flow, see `photos`.
+
+  Raises:
+    ValueError: if a part has no weight or source, or a setting is wrong.
+  """
+  sources, weights = {}, {}
+  for name, part in parts.items():
+    settings = dict(part)
+    missing = {'weight', 'source'} - set(settings)
+    if missing:
+      raise ValueError(
+        f'The part {name!r} of a mixture has no {", ".join(sorted(missing))}; '
+        f'it has {", ".join(settings)}.'
+      )
+    weights[name] = settings.pop('weight')
+    source = settings.pop('source')
+    if flow_pairs and 'flow_pairs' in _settings(source):
+      settings['flow_pairs'] = flow_pairs
+    sources[name] = make_source(
+      source, split=split, num_frames=num_frames, **settings
+    )
+  return mixture.Mixture(sources, weights, num_clips=num_clips, seed=seed)
+
+
+SOURCES = {
+  'photos': photos.PhotosInMotion,
+  'mix': mix,
+  'moving_digits': digits.MovingDigits,
+  'videos': videos.VideoClips,
+  'frames': folders.FrameClips,
+  'episodes': episodes.Episodes,
+  'weather': fields.Fields,
+  'taxibj': traffic.TaxiBJ,
+  'vortices': vortices.Vortices,
+}
+
+
+class Batches:
+  """An iterator of dicts of numpy arrays, loaded ahead.
+
+  `close` ends the threads or processes that load; leaving a `with` block or
+  ending the program does, too.
+
+  Attributes:
+    source: what is loaded from.
+  """
+
+  def __init__(self, dataset: grain.IterDataset, source):
+    self.source = source
+    self._inner = [iter(dataset)]  # empty once closed
+    # The end of the program comes too late for grain's own clearing up.
+    self._close = weakref.finalize(self, _close, self._inner)
+
+  def __iter__(self) -> 'Batches':
+    return self
+
+  def __next__(self) -> dict:
+    if not self._inner:
+      raise StopIteration
+    # Worker processes give arrays in shared memory; these are the reader's.
+    return {k: np.array(v) for k, v in next(self._inner[0]).items()}
+
+  def __enter__(self) -> 'Batches':
+    return self
+
+  def __exit__(self, *error) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Ends the loading."""
+    self._close()
+
+
+def _close(inner: list) -> None:
+  while inner:
+    inner.pop().close()
+
+
+def make_source(name: str, *, split: str, num_frames: int, **settings):
+  """Makes a source by name.
+
+  Args:
+    name: one of `SOURCES`.
+    split: 'train' or 'test'; some sources have more.
+    num_frames: frames per clip, T.
+    **settings: the keyword arguments of the source.
+
+  Returns:
+    The source: `len(source)`, `source[i]`.
+
+  Raises:
+    ValueError: if there is no such source, setting or split.
+    FileNotFoundError: if its data is not there.
+  """
+  accepted = _settings(name)
+  unknown = sorted(set(settings) - set(accepted))
+  if unknown:
+    raise ValueError(
+      f'The data source {name!r} has no setting {", ".join(unknown)}; it has '
+      f'{", ".join(accepted)}.'
+    )
+  return SOURCES[name](split, num_frames, **settings)
+
+
+def train_iterator(
+  name: str,
+  *,
+  num_frames: int,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  split: str = 'train',
+  crop: tuple[int, int] | int | None = None,
+  rotate: bool = False,
+  flip: bool | str = False,
+  reverse_time: bool = False,
+  reverse_channels: bool = False,
+  flow_pairs: Sequence[tuple[int, int]] = (),
+  **settings,
+) -> 'Batches':
+  """Random batches without end; batch `step` is a function of (seed, step).
+
+  Batch `step` of the whole job is the concatenation of the processes' batches
+  in their order: the same clips in the same places for any number of processes
+  and workers.
+
+  Args:
+    name: one of `SOURCES`.
+    num_frames: frames per clip, T.
+    batch_size: clips per batch in all processes together.
+    seed: of order and augmentation.
+    start_step: the first batch to give.
+    process_index: this process.
+    process_count: number of processes that share a batch.
+    workers: worker processes that load; 0 loads in threads of this process.
+    split: which clips.
+    crop: (H, W) of a random part, or one number for both; None for all.
+    rotate: whether to turn by random multiples of 90 degrees.
+    flip: whether to mirror at random; 'horizontal' or 'vertical' for one only.
+    reverse_time: whether to play half of the clips backwards, but for those
+      with a flow.
+    reverse_channels: whether to exchange red and blue in half of the clips; not
+      for fields.
+    flow_pairs: P pairs (of, into) of frames whose exact flow is wanted.
+    **settings: of the source.
+
+  Returns:
+    An iterator of dicts with `video` [B, T, H, W, C] of the source's type,
+    where B is `batch_size / process_count`, and the source's other arrays. With
+    `flow_pairs` there is `flow` float32 [B, P, H, W, 2] (see `photos`), NaN
+    where it is not known and in clips of sources that know none. Call its
+    `close()` when done.
+
+  Raises:
+    ValueError: if a setting is wrong or `batch_size` does not divide.
+  """
+  local = _local_batch_size(batch_size, process_index, process_count)
+  if flow_pairs and 'flow_pairs' in _settings(name):
+    settings['flow_pairs'] = flow_pairs
+  source = make_source(name, split=split, num_frames=num_frames, **settings)
+  augment = _augmentation(
+    crop=crop,
+    rotate=rotate,
+    flip=flip,
+    reverse_time=reverse_time,
+    reverse_channels=reverse_channels,
+  )
+  if reverse_channels and source.kind != 'image':
+    raise ValueError(
+      f'reverse_channels exchanges red and blue; the channels of {source!r} '
+      'are physical variables.'
+    )
+  dataset = grain.MapDataset.source(source).seed(seed).shuffle()
+  # 2026-11: endless repetition overflows in grain 0.2.18 if `local` is 1.
+  dataset = dataset.repeat(2**50 // len(source) + 1).map(_arrays_only)
+  if augment:
+    dataset = dataset.random_map(augment)
+  if flow_pairs:
+    dataset = dataset.map(
+      functools.partial(_with_flow, num_pairs=len(flow_pairs))
+    )
+  dataset = dataset.batch(local, batch_fn=_stack)
+  dataset = dataset[process_index::process_count][start_step:]
+  if not workers:
+    return Batches(
+      dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+      ),
+      source,
+    )
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+  return Batches(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    ).mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=2
+      )
+    ),
+    source,
+  )
+
+
+def eval_batches(
+  source,
+  *,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  limit: int | None = None,
+) -> 'Batches':
+  """Every clip of a source exactly once, in order.
+
+  Args:
+    source: from `make_source`, usually of the split 'test'.
+    batch_size: clips per batch in all processes together.
+    process_index: this process.
+    process_count: number of processes that share a batch. All give the same
+      number of batches; concatenated in their order they are in order.
+    limit: at most so many clips, evenly spread over the source; None for all.
+
+  Returns:
+    An iterator of dicts with `video` [B, T, H, W, C], `valid` bool [B], and the
+    source's other arrays. The last batch is filled up with copies of the last
+    clip, whose `valid` is False.
+
+  Raises:
+    ValueError: if a setting is wrong or `batch_size` does not divide.
+  """
+  local = _local_batch_size(batch_size, process_index, process_count)
+  total = len(source)
+  count = total if limit is None else min(limit, total)
+  if count < 1:
+    raise ValueError(f'There is nothing to evaluate in {source!r}.')
+
+  def load(i):
+    item = _arrays_only(source[min(i, count - 1) * total // count])
+    return item | {'valid': np.bool_(i < count)}
+
+  padded = math.ceil(count / batch_size) * batch_size
+  dataset = grain.MapDataset.range(padded).map(load)
+  dataset = dataset.batch(local, batch_fn=_stack)[process_index::process_count]
+  return Batches(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    ),
+    source,
+  )
+
+
+def _settings(name: str) -> list[str]:
+  """The keyword arguments of a source; ValueError if there is none."""
+  if name not in SOURCES:
+    raise ValueError(
+      f'There is no data source {name!r}; there are '
+      f'{", ".join(sorted(SOURCES))}.'
+    )
+  parameters = inspect.signature(SOURCES[name]).parameters
+  return [k for k in parameters if k not in ('split', 'num_frames')]
+
+
+def _augmentation(*, crop, rotate, flip, reverse_time, reverse_channels):
+  """`transforms.augment` with these settings; None if it does nothing."""
+  if flip not in (True, False, 'horizontal', 'vertical'):
+    raise ValueError(
+      f"flip must be True, False, 'horizontal' or 'vertical', got {flip!r}."
+    )
+  chosen = {
+    transforms.rotate: rotate,
+    transforms.flip_vertical: flip in (True, 'vertical'),
+    transforms.flip_horizontal: flip in (True, 'horizontal'),
+    transforms.reverse_time: reverse_time,
+    transforms.reverse_channels: reverse_channels,
+  }
+  steps = tuple(step for step, wanted in chosen.items() if wanted)
+  if crop is None and not steps:
+    return None
+  size = (crop, crop) if isinstance(crop, int) else crop
+  return functools.partial(transforms.augment, size=size, steps=steps)
+
+
+def _local_batch_size(batch_size, process_index, process_count) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f'batch_size must be a positive multiple of the number of processes, '
+      f'got {batch_size} and {process_count}.'
+    )
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f'process_index must lie in [0, {process_count}), got {process_index}.'
+    )
+  return batch_size // process_count
+
+
+def _stack(items) -> dict:
+  """Items as one batch."""
+  shapes = sorted({item['video'].shape for item in items})
+  if len(shapes) > 1:
+    raise ValueError(
+      f'Clips of a batch differ in size: {", ".join(map(str, shapes))} '
+      '(T, H, W, C); give the source a size, or crop.'
+    )
+  return {k: np.stack([item[k] for item in items]) for k in items[0]}
+
+
+def _with_flow(item: dict, num_pairs: int) -> dict:
+  """The item with a flow: NaN where it has none."""
+  unknown = np.float32(np.nan)
+  size = item['video'].shape[1:3]
+  return {'flow': np.full((num_pairs, *size, 2), unknown)} | item
+
+
+def _arrays_only(item: dict) -> dict:
+  return {k: v for k, v in item.items() if k != 'name'}

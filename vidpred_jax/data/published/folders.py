@@ -1,0 +1,199 @@
+"""Clips from the published data sets, as folders of frames on disk.
+
+`prediction` says what each data set is, `layouts` finds its files, `sequences`
+reads them; here they are cut into clips. Nothing is downloaded and nothing on
+disk is changed: frames are resized when they are read.
+
+A sequence is a run of frames; a clip is T frames of it. For testing a clip
+begins where the published protocol's window begins; for training anywhere.
+"""
+
+import functools
+import os
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from vidpred_jax.data.published import layouts
+from vidpred_jax.data.published.prediction import PROTOCOLS, absent
+from vidpred_jax.data.published.sequences import Sequence, length, read
+
+# Clips with a random start: so many of each video before the order repeats.
+_DRAWS = 100
+
+
+class FrameClips:
+  """A grain random access source of one of the published data sets.
+
+  Items are dicts with `video` uint8 [T, H, W, C] and `name`; C is 3, and 1 for
+  KTH.
+  """
+
+  kind = 'image'
+
+  def __init__(
+    self,
+    split: str,
+    num_frames: int,
+    *,
+    dataset: str = 'cityscapes',
+    root: str | os.PathLike = '',
+    size: tuple[int, int] | None | str = 'protocol',
+  ):
+    """Finds the sequences.
+
+    Args:
+      split: 'train' or 'test'; RoboNet and BridgeData have 'val', too.
+      num_frames: frames per clip, T.
+      dataset: one of `layouts.FINDERS`.
+      root: where it lies.
+      size: (H, W) to resize to; 'protocol' for the published one; None for the
+        size on disk.
+
+    Raises:
+      ValueError: on an unknown data set or split, or if clips are too short.
+      FileNotFoundError: if it is not at `root`; says where to get it.
+    """
+    protocol = _protocol(dataset)
+    self._dataset, self._split, self._num_frames = dataset, split, num_frames
+    self._size = protocol.size if size == 'protocol' else size
+    self._protocol = protocol
+    self._sequences = find(dataset, root, split)
+    self._windows = protocol.train if split == 'train' else protocol.test
+    window = protocol.window if split != 'train' else num_frames
+    if self._windows in ('back', 'middle'):
+      window = num_frames
+    if num_frames > window:
+      raise ValueError(
+        f'A {split} clip of {dataset} has {window} frames; '
+        f'{num_frames} were asked for.'
+      )
+    if self._windows in ('random', 'start'):
+      counts = [_DRAWS] * len(self._sequences)
+    elif self._windows in ('first', 'middle'):
+      counts = [1] * len(self._sequences)
+    else:
+      hop = None if self._windows == 'back' else 1
+      counts = [_windows(s, window, hop) for s in self._sequences]
+    self._ends = np.cumsum(counts)
+    if not self._ends[-1]:
+      raise ValueError(f'No sequence of {dataset} has {num_frames} frames.')
+    expected = protocol.counts[split]
+    found = count(dataset, self._sequences)
+    if found != expected.clips:
+      logging.warning(
+        '%s %s: %d clips at %s, %d expected. '
+        'python -m vidpred_jax.data --check %s --root %s says more.',
+        dataset, split, found, root, expected.clips, dataset, root,
+      )  # fmt: skip
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __repr__(self) -> str:
+    return f'FrameClips({self._dataset!r}, {self._split!r}, {len(self)} clips)'
+
+  def __getitem__(self, i) -> dict:
+    i = range(len(self))[i]
+    if self._windows in ('random', 'start'):
+      # Videos in turn, so that each epoch of the videos has all of them.
+      sequence = self._sequences[i % len(self._sequences)]
+      start, step = self._draw(sequence, np.random.default_rng(i))
+    else:
+      row = int(np.searchsorted(self._ends, i, side='right'))
+      sequence, step = self._sequences[row], 1
+      start = i - (int(self._ends[row - 1]) if row else 0)
+      if self._windows == 'middle':
+        number = _checked_length(sequence, self._num_frames)
+        start = (number - self._num_frames + 1) // 2
+      elif self._windows == 'back':
+        hop = sequence.hop or self._num_frames
+        rest = (length(sequence) - self._num_frames) % hop
+        start = rest + start * hop
+    clip = read(
+      sequence,
+      start,
+      self._num_frames,
+      step=step,
+      size=self._size,
+      fit=self._protocol.fit,
+      seed=i,
+    )
+    clip = clip[..., : self._protocol.channels]
+    return {'video': clip, 'name': f'{sequence.name}@{start}'}
+
+  def _draw(self, sequence: Sequence, rng) -> tuple[int, int]:
+    """Start and step; steps as DMVFN draws them: at most 5, a tenth of all."""
+    number = _checked_length(sequence, self._num_frames)
+    step = 1
+    if self._windows == 'random':
+      most = min(5, max(1, number // max(10, self._num_frames)))
+      step = int(rng.integers(1, most + 1))
+    return int(rng.integers(0, number - (self._num_frames - 1) * step)), step
+
+
+def _checked_length(sequence: Sequence, needed: int) -> int:
+  number = length(sequence)
+  if number < needed:
+    raise ValueError(
+      f'{sequence.name} has {number} frames, {needed} are needed.'
+    )
+  return number
+
+
+def _windows(sequence: Sequence, window: int, hop: int | None) -> int:
+  """How many windows a sequence has; `hop` None: the sequence's own."""
+  hop = hop or sequence.hop or window
+  return max((length(sequence) - window) // hop + 1, 0)
+
+
+def count(dataset: str, sequences: list[Sequence]) -> int:
+  """Clips as the published number counts them: windows where these overlap."""
+  protocol = PROTOCOLS[dataset]
+  if protocol.test not in ('all', 'back'):
+    return len(sequences)
+  hop = 1 if protocol.test == 'all' else None
+  return sum(_windows(s, protocol.window, hop) for s in sequences)
+
+
+def find(dataset: str, root, split: str) -> list[Sequence]:
+  """The sequences of a split on disk.
+
+  Raises:
+    ValueError: on an unknown data set or split.
+    FileNotFoundError: if there are none; says where to get the data set.
+  """
+  protocol = _protocol(dataset)
+  if split not in protocol.counts:
+    raise ValueError(
+      f'{dataset} has the splits {", ".join(protocol.counts)}, not {split!r}.'
+    )
+  root = pathlib.Path(root).expanduser()
+  found = layouts.FINDERS[dataset](root, split)
+  found = found or layouts.prepared(root, split)
+  if not found:
+    raise FileNotFoundError(absent(dataset, root, split))
+  return found
+
+
+def missing(sequences: list[Sequence]) -> list[str]:
+  """Paths that the sequences name and that do not exist."""
+  lost = []
+  known = functools.lru_cache(maxsize=64)(layouts.names)
+  for sequence in sequences:
+    paths = sequence.frames
+    for path in (paths,) if isinstance(paths, str) else paths:
+      folder, name = os.path.split(path)
+      if name not in known(folder):
+        lost.append(path)
+  return lost
+
+
+def _protocol(dataset: str):
+  if dataset not in layouts.FINDERS:
+    raise ValueError(
+      f'There is no data set {dataset!r}; there are '
+      f'{", ".join(sorted(layouts.FINDERS))}.'
+    )
+  return PROTOCOLS[dataset]

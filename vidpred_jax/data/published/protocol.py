@@ -1,0 +1,57 @@
+"""What is written down of a published data set, see `prediction`."""
+
+from typing import NamedTuple
+
+
+class Count(NamedTuple):
+  """How many clips a split has.
+
+  Attributes:
+    clips: the number of protocol windows (test) or sequences (train).
+    exact: whether a different number is an error.
+    note: what is known about the number.
+  """
+
+  clips: int
+  exact: bool = True
+  note: str = ''
+
+
+class Protocol(NamedTuple):
+  """A data set and how the published evaluations use it.
+
+  Attributes:
+    title: its name.
+    url: where to get it.
+    licence: terms and gates, as far as known.
+    layout: the folders that are understood, below `root`.
+    size: (H, W) to which frames are resized; None: as on disk.
+    resize: how, and on whose word.
+    window: frames in a test clip.
+    test: which windows are for testing: 'first' or 'middle' one of each
+      sequence, 'all', or 'back': from the end of each sequence backwards,
+      without overlap (KTH: every 3rd of jogging and running).
+    train: which windows are for training: 'all' or 'back' of each sequence,
+      'start': one of each sequence with a random start, or 'random': with a
+      random step, too.
+    counts: split -> what should be there.
+    protocol: which frames are seen, asked for and reported.
+    fit: the function of `resize` that is used for `size`.
+    channels: 3, or 1 for grey.
+    source: which of `data.SOURCES` reads it.
+  """
+
+  title: str
+  url: str
+  licence: str
+  layout: str
+  size: tuple[int, int] | None
+  resize: str
+  window: int
+  test: str
+  train: str
+  counts: dict[str, Count]
+  protocol: str
+  fit: str = 'linear'
+  channels: int = 3
+  source: str = 'frames'

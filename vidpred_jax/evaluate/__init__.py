@@ -1,0 +1,1 @@
+"""Evaluation: clips are predicted and measured, results written and shown."""

@@ -1,0 +1,418 @@
+"""Forward warping: every pixel goes along a flow and is added where it falls.
+
+Flows are forward ones in the convention of `warp`. All of an image's pixels are
+splatted by `splat`; `arrivals` and `splat_patches` do it for some patches only.
+"""
+
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from vidpred_jax.ops import routing, warp
+
+
+@jax.custom_vjp
+def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
+  """Moves every pixel along a flow and adds up what meets (sum splatting).
+
+  Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation", CVPR 2020,
+  equations (1) to (3). The gradient at a whole number is that of the interval
+  to its right. Pixels whose flow is not finite are lost.
+
+  Args:
+    values: [B, H, W, C], any range.
+    flow: [B, H, W, 2], (dx, dy) in pixels, where each pixel goes.
+
+  Returns:
+    [B, H, W, C], float32.
+  """
+  chex.assert_rank([values, flow], 4)
+  batch, height, width, channels = values.shape
+  chex.assert_shape(flow, (batch, height, width, 2))
+  index, (wx, wy), _ = _targets(flow)
+  images = (height + 3) * (width + 3) * jnp.arange(batch, dtype=jnp.int32)
+  index = index + images[:, None, None]
+  return jax.lax.platform_dependent(
+    values.astype(jnp.float32),
+    *(x.reshape(-1) for x in (index, wx, wy)),
+    cpu=_add_in_turn,
+    default=_add_at_once,
+  )
+
+
+def _add_in_turn(values, index, wx, wy):
+  """Adds values [B, H, W, C] to the pixels `index` and those after these.
+
+  Which are counted through all images with their margins; see `_targets`.
+
+  2026-11: the scatter of `_add_at_once` takes about twice as long on a CPU,
+  where it is a loop as well, over four times as many weighted values that have
+  been written to memory before.
+
+  Returns:
+    [B, H, W, C].
+  """
+  batch, height, width, _ = values.shape
+  shape = batch, height + 3, width + 3
+
+  def add(sums, values):
+    def body(i, sums):
+      there = (_read(x, i) for x in (index, wx, wy))
+      return _add_one(sums, values, i, *there, (width + 3, 1))
+
+    return jax.lax.fori_loop(0, len(index), body, sums)
+
+  sums = _by_groups(add, math.prod(shape), values)
+  sums = [x.reshape(*shape, -1)[:, 1:-2, 1:-2] for x in sums]
+  return jnp.concatenate(sums, -1)
+
+
+def _by_groups(add, size, values):
+  """Adds values [..., C] of N pixels by `add`, 16 channels after others.
+
+  2026-11: XLA compiles a loop as a whole if an iteration touches little, here
+  some 18 channels; with more it takes several times as long. And LLVM unrolls a
+  loop over the last axis, if it is short, before it would vectorise it; so the
+  last axis is another one where there are whole vectors (16 channels: x 0.5).
+
+  Args:
+    add: a function of sums [size, c, 1] or [size, 1, c], at first 0, and of
+      values [N, c], that returns the sums.
+    size: the number of pixels that are added to.
+    values: [..., C].
+
+  Returns:
+    All sums, [size, c] of each group. With more groups than one their values
+    are copies, unless `values` is concatenated from these very groups.
+  """
+  out = []
+  for start in range(0, values.shape[-1], 16):
+    # Cut before the axes are merged, so that XLA can drop a concatenation.
+    part = values[..., start : start + 16]
+    count = part.shape[-1]
+    shape = (size, count, 1) if count % 4 == 0 else (size, 1, count)
+    sums = add(jnp.zeros(shape, jnp.float32), part.reshape(-1, count))
+    out.append(sums.reshape(size, count))
+  return out
+
+
+def _slice(x, start, shape):
+  """`dynamic_slice` at a start that is not negative, without a check of it."""
+  start = [jnp.asarray(i, jnp.int32) for i in start]
+  return jax.lax.dynamic_slice(x, start, shape, allow_negative_indices=False)
+
+
+def _update(x, value, start):
+  """`dynamic_update_slice`, see `_slice`."""
+  start = [jnp.asarray(i, jnp.int32) for i in start]
+  return jax.lax.dynamic_update_slice(
+    x, value, start, allow_negative_indices=False
+  )
+
+
+def _read(x, i):
+  """`x[i]`, i not negative."""
+  return jax.lax.dynamic_index_in_dim(
+    x, i, keepdims=False, allow_negative_indices=False
+  )
+
+
+def _write(x, value, i):
+  """`x` with `value` for `x[i]`, i not negative."""
+  return jax.lax.dynamic_update_index_in_dim(
+    x, value, i, 0, allow_negative_indices=False
+  )
+
+
+def _add_one(sums, values, i, index, wx, wy, steps):
+  """Adds `values[i]`, of [N, c], to pixel `index` of sums and three after it.
+
+  Sums are [M, c, 1], added to in vectors of 8, the last of 4 if need be, or
+  [M, 1, c]. The three are `steps` further on, one row below and one column to
+  the right.
+  """
+  row, column = steps
+  count = values.shape[1]
+  upright = sums.shape[2] == 1
+  most = 8 if upright else count
+  for below, share_y in ((0, 1 - wy), (row, wy)):
+    for right, share_x in ((0, 1 - wx), (column, wx)):
+      at = index + (below + right)
+      for start in range(0, count, most):
+        size = min(most, count - start)
+        shape = (1, size, 1) if upright else (1, 1, size)
+        value = _slice(values, (i, start), (1, size)).reshape(shape)
+        total = _slice(sums, (at, start, 0), shape)
+        total += value * (share_y * share_x)
+        sums = _update(sums, total, (at, start, 0))
+  return sums
+
+
+def _add_at_once(values, index, wx, wy):
+  """The same by a scatter."""
+  batch, height, width, channels = values.shape
+  shape, row = (batch, height + 3, width + 3), width + 3
+  shares = [(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy]
+  shares = jnp.stack(shares, -1)[..., None]
+  parts = values.reshape(-1, 1, channels) * shares
+  index = jnp.stack([index, index + 1, index + row, index + row + 1], -1)
+  sums = jnp.zeros((math.prod(shape), channels), jnp.float32)
+  sums = sums.at[index].add(parts, mode='promise_in_bounds')
+  return sums.reshape(*shape, channels)[:, 1:-2, 1:-2]
+
+
+def _targets(flow):
+  """The first, left and upper one, of the four that a pixel is distributed to.
+
+  They are counted in an image with a margin, one pixel at the left and top, two
+  at the right and bottom, where whatever falls outside ends.
+
+  Returns:
+    The index [B, H, W] among (H + 3)(W + 3) pixels; the distances in x and y
+    from there, [B, H, W]; and whether x and y lie in the image or its margin.
+  """
+  _, height, width, _ = flow.shape
+  flow = flow.astype(jnp.float32)
+  firsts, distances, inside = [], [], []
+  for axis, side in enumerate((width, height)):
+    shape = [1, 1, -1] if axis == 0 else [1, -1, 1]
+    at = jnp.arange(side, dtype=jnp.float32).reshape(shape) + flow[..., axis]
+    fine = (at >= -1) & (at <= side)  # and not NaN
+    at = jnp.clip(jnp.where(jnp.isnan(at), -1, at), -1, side)
+    first = jnp.floor(at)
+    firsts.append(first.astype(jnp.int32) + 1)
+    distances.append(at - first)
+    inside.append(fine)
+  return firsts[1] * (width + 3) + firsts[0], distances, inside
+
+
+def _splat_forward(values, flow):
+  return splat(values, flow), (values, flow)
+
+
+def _splat_backward(saved, gradient):
+  """Reads the gradient where each pixel went: nothing is scattered."""
+  values, flow = saved
+  batch, height, width, channels = values.shape
+  index, (wx, wy), inside = _targets(flow)
+  pads = ((0, 0), (1, 2), (1, 2), (0, 0))
+  gradient = jnp.pad(gradient, pads).reshape(batch, -1, channels)
+  read = jax.vmap(lambda g, i: g.at[i].get(mode='promise_in_bounds'))
+  below = width + 3
+  a, b, c, d = (read(gradient, index + k) for k in (0, 1, below, below + 1))
+  wx, wy = wx[..., None], wy[..., None]
+  upper, lower = a * (1 - wx) + b * wx, c * (1 - wx) + d * wx
+  slopes = ((b - a) * (1 - wy) + (d - c) * wy, lower - upper)
+  of_flow = [
+    jnp.where(fine, warp.sum_channels(values.astype(jnp.float32) * slope), 0)
+    for fine, slope in zip(inside, slopes)
+  ]
+  of_values = upper * (1 - wy) + lower * wy
+  return (
+    of_values.astype(values.dtype),
+    jnp.stack(of_flow, -1).astype(flow.dtype),
+  )
+
+
+splat.defvjp(_splat_forward, _splat_backward)
+
+
+class Arrivals(NamedTuple):
+  """Where the pixels of F images per sample go, by patches; of `arrivals`.
+
+  All pixels are counted through, S = B F H W. Patches are those of
+  `ops/routing.py`, N of them, here with a margin of one pixel around each, so
+  that all four pixels that one is distributed to lie in it if any of them lies
+  in the patch.
+
+  Attributes:
+    cell: [S], int32, the first of these four in the margin of a patch at (0, 0)
+      that goes on for ever, F cells per pixel.
+    wx: [S], the distance from there in x.
+    wy: [S], in y.
+    first: [N + 1], int32, the first entry in the list of each patch, at last of
+      what reaches none; entries 4 i to 4 i + 3 are of pixel i, which can reach
+      four patches. -1: the list is empty.
+    following: [4 S], int32, the entry after each in its list. -1: none.
+    shifts: [N], int32, `cell` of each patch's own first cell.
+  """
+
+  cell: jax.Array
+  wx: jax.Array
+  wy: jax.Array
+  first: jax.Array
+  following: jax.Array
+  shifts: jax.Array
+
+
+def arrivals(flow: jax.Array, patch: int) -> Arrivals:
+  """Lists the pixels that a flow brings to each patch, for `splat_patches`.
+
+  Loops over pixels, as is sensible on a CPU only.
+
+  Args:
+    flow: [B, F, H, W, 2], (dx, dy) in pixels, where each pixel goes.
+    patch: side P of the patches.
+
+  Returns:
+    An `Arrivals`.
+  """
+  chex.assert_shape(flow, (None, None, None, None, 2))
+  batch, images, height, width, _ = flow.shape
+  rows, columns = routing.patch_grid(height, width, patch)
+  nowhere = batch * rows * columns
+  index, (wx, wy), _ = _targets(flow.reshape(-1, height, width, 2))
+  # `lax.div`: `//` rounds down, with extra work for signs.
+  y = jax.lax.div(index, width + 3)
+  y, x = y - 1, index - y * (width + 3) - 1
+  number = jnp.arange(batch * images, dtype=jnp.int32)[:, None, None]
+  clip, image = number // images, number % images
+
+  def reached(at, side):
+    # Along one axis; the second pixel only if it is in another patch.
+    first, second = (
+      jnp.where((i >= 0) & (i < side), jax.lax.div(i, patch), -1)
+      for i in (at, at + 1)
+    )
+    return first, jnp.where(second == first, -1, second)
+
+  patches = []
+  for row in reached(y, height):
+    for column in reached(x, width):
+      inside = (row >= 0) & (column >= 0)
+      at = (clip * rows + row) * columns + column
+      patches.append(jnp.where(inside, at, nowhere).reshape(-1))
+
+  count = index.size
+
+  def link(j, state):
+    first, following = state
+    i = count - 1 - j  # so that lists go through the pixels forwards
+    for k, of in enumerate(patches):
+      at, entry = _read(of, i), 4 * i + k
+      after = _read(first, at)
+      following = _write(following, after, entry)
+      # 2026-11: reading it back tells XLA that `first` changes after
+      # `following`; else it copies `first` for every pixel.
+      first = _write(first, entry + _read(following, entry) - after, at)
+    return first, following
+
+  first = jnp.full(nowhere + 1, -1, jnp.int32)
+  following = jnp.full(4 * count, -1, jnp.int32)
+  first, following = jax.lax.fori_loop(0, count, link, (first, following))
+  cell = ((y * (patch + 2) + x) * images + image).reshape(-1)
+  tops = patch * jnp.arange(rows, dtype=jnp.int32)[:, None] - 1
+  lefts = patch * jnp.arange(columns, dtype=jnp.int32)[None] - 1
+  shifts = ((tops * (patch + 2) + lefts) * images).reshape(-1)
+  shifts = jnp.tile(shifts, batch)
+  return Arrivals(
+    cell, wx.reshape(-1), wy.reshape(-1), first, following, shifts
+  )
+
+
+def splat_patches(
+  values: jax.Array, there: Arrivals, patch: int, at: jax.Array
+) -> jax.Array:
+  """Sum splatting to some patches, in time proportional to what reaches these.
+
+  Has no gradient, and is for CPUs, see `arrivals`.
+
+  Args:
+    values: [B, F, H, W, C], any range.
+    there: `arrivals` of the flow, with the same patches.
+    patch: their side P.
+    at: [K], which of them.
+
+  Returns:
+    [K, P, P, F, C], float32: the patches of `splat` of each of the F images.
+    But where patches go on beyond the image, it is not 0 what arrives there.
+  """
+  chex.assert_rank(values, 5)
+  images, channels = values.shape[1], values.shape[-1]
+  values = values.astype(jnp.float32)
+  chex.assert_shape(there.cell, (values.size // channels,))
+  side = patch + 2
+  size, steps = side * side * images, (side * images, images)
+
+  def add(sums, values):
+    def add_patch(k, sums):
+      shift = k * size - _read(there.shifts, _read(at, k))
+
+      def add_next(state):
+        entry, sums = state
+        i = jax.lax.div(entry, 4)
+        index = _read(there.cell, i) + shift
+        wx, wy = _read(there.wx, i), _read(there.wy, i)
+        sums = _add_one(sums, values, i, index, wx, wy, steps)
+        return _read(there.following, entry), sums
+
+      state = _read(there.first, _read(at, k)), sums
+      return jax.lax.while_loop(lambda x: x[0] >= 0, add_next, state)[1]
+
+    return jax.lax.fori_loop(0, len(at), add_patch, sums)
+
+  sums = _by_groups(add, len(at) * size, values)
+  shape = (len(at), side, side, images, -1)
+  return jnp.concatenate([x.reshape(shape)[:, 1:-1, 1:-1] for x in sums], -1)
+
+
+SPLATTINGS = ('sum', 'average', 'linear', 'softmax')
+
+
+def forward(
+  image: jax.Array,
+  flow: jax.Array,
+  *,
+  mode: str = 'average',
+  metric: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Moves an image along a flow (forward warping).
+
+  With w the weight of a pixel and S the sum splatting of `splat`:
+
+  - 'sum': S(image), w = 1;
+  - 'average': S(image) / S(1);
+  - 'linear': S(w image) / S(w), w the metric;
+  - 'softmax': the same with w = exp(metric).
+
+  Holes are 0.
+
+  Args:
+    image: [B, H, W, C], any range.
+    flow: [B, H, W, 2], (dx, dy) in pixels, where each pixel goes.
+    mode: one of `SPLATTINGS`.
+    metric: [B, H, W, 1], the importance of pixels, for 'linear' (positive) and
+      'softmax' (any).
+
+  Returns:
+    The image [B, H, W, C] in its dtype and S(w), [B, H, W, 1] in float32, which
+    is 0 exactly in holes. (For 'softmax' w is divided by its greatest value in
+    the image.)
+
+  Raises:
+    ValueError: if there is no such mode, or it needs a metric and there is
+      none, or the other way round.
+  """
+  if mode not in SPLATTINGS:
+    raise ValueError(f'Got mode={mode!r}; expected one of {SPLATTINGS}.')
+  if (metric is None) != (mode in ('sum', 'average')):
+    raise ValueError(
+      f'Got mode={mode!r} {"without" if metric is None else "with"} a metric; '
+      "only 'linear' and 'softmax' have one, and need it."
+    )
+  if metric is None:
+    weight = jnp.ones((*image.shape[:3], 1), jnp.float32)
+  else:
+    weight = metric.astype(jnp.float32)
+    if mode == 'softmax':
+      greatest = jnp.max(weight, (1, 2, 3), keepdims=True)
+      weight = jnp.exp(weight - jax.lax.stop_gradient(greatest))
+  both = jnp.concatenate([image.astype(jnp.float32) * weight, weight], -1)
+  sums = splat(both, flow)
+  out, weight = sums[..., :-1], sums[..., -1:]
+  if mode != 'sum':
+    out = out / jnp.where(weight == 0, 1, weight)
+  return out.astype(image.dtype), weight

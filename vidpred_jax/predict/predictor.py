@@ -1,0 +1,660 @@
+"""One `Predictor` for every system: clips of any length and size.
+
+It serves prediction and interpolation, deterministic and stochastic systems
+alike; which of them it holds it learns from the facts a `System` states about
+itself. Frames come in and go out as uint8 `[H, W, C]`, those of physical fields
+(`field`) as float32 `[H, W, C]` in units of their own: wherever uint8 is said
+below, this is meant too.
+
+*Length.* More frames than `system.frames.target` are predicted by feeding
+predictions back, as floats, not rounded. Long videos stream: no more than the
+frames one call of the system sees and gives are held. A system that remembers
+more than it is shown (`System.recurrence`) is called for each frame.
+
+*Cuts.* Between two equal frames lie copies, between frames of two scenes
+(`video_io.scenes`, or as `cuts` says) copies of the nearer: nothing is computed
+or blended there. To see a change of scene, two frames more are read ahead.
+
+*Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow;
+each equals, up to rounding, a prediction by itself with its own key.
+
+*Size.* H and W are padded at the bottom and right to `system.multiple` with the
+frame's last row and column, and predictions cropped back. Frames of more than
+`max_pixels` are cut into overlapping tiles that are blended (`tiling`). A
+system that decides from the whole picture (a route, a random draw) then decides
+in every tile.
+"""
+
+import collections
+import fractions
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax import runtime
+from vidpred_jax.predict import frame_rate, tiling
+from vidpred_jax.systems import base
+from vidpred_jax.video_io import scenes
+
+
+class Futures(NamedTuple):
+  """Several futures of one clip, or of one time step (then without N).
+
+  Attributes:
+    frames: uint8 `[S, N, H, W, C]`.
+    mean: uint8 `[N, H, W, C]`, the mean of the S frames.
+    spread: float32 `[N, H, W, C]`, their standard deviation in [0, 0.5], where
+      1 is the range from black to white; of fields in their units.
+  """
+
+  frames: np.ndarray
+  mean: np.ndarray
+  spread: np.ndarray
+
+
+class Predictor:
+  """A system with its variables, ready for video.
+
+  It compiles once for each size of padded frame (or tile) and keeps that.
+
+  Example:
+    system, variables = vp.load('runs/demo')
+    future = vp.Predictor(system, variables).predict(clip, num_frames=5)
+  """
+
+  def __init__(
+    self,
+    system: base.System,
+    variables: Any,
+    *,
+    max_pixels: int = tiling.MAX_PIXELS,
+    tile: tuple[int, int] | None = None,
+    overlap: int = tiling.OVERLAP,
+    cut: float = scenes.LEAST,
+    cuts: Callable[[int, Any], bool] | None = None,
+    field: tuple[Any, Any] | None = None,
+  ):
+    """Puts the variables on the device; nothing is compiled yet.
+
+    Args:
+      system: any system.
+      variables: its variables.
+      max_pixels: frames with more pixels than this (after padding) are cut into
+        tiles of at most so many; so many pixels of several futures are drawn
+        together.
+      tile: (height, width) of tiles to use whatever `max_pixels` says.
+      overlap: least overlap of tiles in pixels; take more than the longest
+        motion.
+      cut: successive frames whose `scenes.likeness` is below this may be of
+        two scenes, and nothing is interpolated between them; -1: never.
+      cuts: says of the number (from 0) and the time of each frame whether it
+        begins a scene, in place of the rule.
+      field: None for images; for a system of physical fields the (mean, std) of
+        what it learned from (`checkpoint.read_data`), each [C] or a number.
+    """
+    if overlap < 0 or max_pixels < 1:
+      raise ValueError(
+        f'Got overlap={overlap}, max_pixels={max_pixels}; expected overlap >= '
+        '0 and max_pixels >= 1.'
+      )
+    if not -1 <= cut <= 1:
+      raise ValueError(f'Got cut={cut}; expected a likeness in [-1, 1].')
+    self.system = system
+    self.variables = jax.device_put(variables)
+    self._plan = functools.partial(
+      tiling.plan,
+      multiple=system.multiple,
+      max_pixels=max_pixels,
+      tile=tile,
+      overlap=overlap,
+    )
+    self._max_pixels = max_pixels
+    self._overlap = overlap
+    self._cut, self._cuts = cut, cuts
+    self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
+    jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
+    self._step = jit(
+      functools.partial(_step, system, self._scale),
+      static_argnames=('wanted', 'explain'),
+    )
+    self._watch = jit(functools.partial(_watch, system))
+    self._draw = jit(functools.partial(_draw, system))
+
+  # ------------------------------------------------------------- prediction
+
+  def predict(self, clip: np.ndarray, num_frames: int, key=None) -> np.ndarray:
+    """Predicts the frames that follow a clip.
+
+    Args:
+      clip: uint8 `[T, H, W, C]`; the system sees the last ones, as far apart as
+        `system.frames.context` says.
+      num_frames: how many frames to predict, any number.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+
+    Returns:
+      uint8 `[num_frames, H, W, C]`.
+
+    Raises:
+      ValueError: if the clip is too short or no uint8 video of the channels the
+        system takes, or if the system interpolates.
+    """
+    return np.stack(list(self.stream(clip, num_frames, key)))
+
+  def stream(
+    self,
+    clip: np.ndarray | Iterable[np.ndarray],
+    num_frames: int,
+    key=None,
+    *,
+    explain: bool = False,
+  ) -> Iterator:
+    """As `predict`, frame by frame in bounded memory.
+
+    Args:
+      clip: as in `predict`, or any iterable of frames `[H, W, C]`, of which
+        only the last ones are held.
+      num_frames: how many frames to predict.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+      explain: yield `(frame, details)` instead of frames; details are what
+        `system.explain` gives, without the axes B and N, cropped to the frame.
+
+    Returns:
+      An iterator over uint8 `[H, W, C]`.
+
+    Raises:
+      ValueError: as `predict`; also if there is nothing to explain.
+    """
+    timeline = self._begin(clip, num_frames, explain)
+    return self._predictions(timeline, num_frames, _default(key), explain)
+
+  def _begin(self, clip, num_frames, explain):
+    """The frames of a clip that are seen, by their time."""
+    frames = self.system.frames
+    self._must(interpolates=False, explain=explain)
+    if num_frames < 1:
+      raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
+    last = max(frames.context)
+    length = last - min(frames.context) + 1
+    self._check_clip(clip)
+    seen = collections.deque(map(self._check_frame, clip), maxlen=length)
+    if len(seen) < length:
+      raise ValueError(
+        f'The clip has {len(seen)} frame{"s" * (len(seen) != 1)}, expected at '
+        f'least {length}: this system sees the frames {frames.context} to '
+        f'predict {frames.target}.'
+      )
+    frame_rate.check_same_size(seen)
+    span = max(frames.target) - last
+    # Each chunk moves the context on by `span`, onto frames seen or given.
+    follows = span > 0 and (
+      {c % span for c in frames.context} <= {t % span for t in frames.target}
+    )
+    if num_frames > len(frames.target) and not follows:
+      raise ValueError(
+        f'This system predicts the frames {frames.target} from '
+        f'{frames.context} and cannot go on from them; got '
+        f'num_frames={num_frames}.'
+      )
+    return dict(zip(range(last, last - length, -1), reversed(seen)))
+
+  def _predictions(self, timeline, num_frames, key, explain):
+    """Yields frames; of keys [S] the frames [S, H, W, C] of S futures."""
+    frames = self.system.frames
+    span = max(frames.target) - max(frames.context)
+    first = next(iter(timeline.values()))
+    tiles = self._plan(*first.shape[:2])
+    size = first.shape[:2]
+    timeline = {t: self._enter(f, tiles) for t, f in timeline.items()}
+    if self.system.recurrence is not None:
+      context = [timeline[c] for c in frames.context]
+      yield from self._drawn(context, size, tiles, num_frames, key)
+      return
+    wanted = tuple(range(len(frames.target)))
+    for chunk in range(-(-num_frames // len(wanted))):
+      shift = chunk * span
+      shots = self._advance(
+        [timeline[c + shift] for c in frames.context],
+        size,
+        tiles,
+        _fold_in(key, chunk),
+        wanted,
+        explain,
+      )
+      for t, shot in zip(frames.target, shots):
+        timeline[t + shift] = shot.state
+      oldest = min(frames.context) + shift + span
+      timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
+      for shot in shots[: num_frames - chunk * len(wanted)]:
+        yield (shot.frame, shot.details) if explain else shot.frame
+
+  def _drawn(self, context, size, tiles, num_frames, key):
+    """As `_predictions`, of a system that remembers."""
+    self._check_channels(context)
+    key = _fold_in(key, 0)
+    patches, memories = [None], []
+    if not tiles.single:
+      patches = tiling.patches(size, tiles, self._overlap)
+    for patch in patches:
+      seen, covered = context, size
+      if patch is not None:
+        seen = [jnp.asarray(tiling.pad(s[patch.place], tiles)) for s in context]
+        covered = patch.weight.shape[:2]
+      covered = np.array(covered, np.int32)
+      memories.append(self._watch(self.variables, tuple(seen), covered, key))
+    for n in range(num_frames):
+      total = None
+      for i, patch in enumerate(patches):
+        memories[i], part = self._draw(
+          self.variables, memories[i], key, np.int32(n)
+        )
+        if patch is not None:
+          total = tiling.add(total, part, patch, tiles, size)
+          runtime.trim(after=total)
+      if tiles.single:
+        total = part[..., : size[0], : size[1], :]
+      yield np.asarray(_shown(total, self._scale))
+
+  def samples(
+    self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
+  ) -> Futures:
+    """Draws several futures of a clip.
+
+    Args:
+      clip: as in `predict`.
+      num_frames: length of each future.
+      num_samples: S, how many futures.
+      key: `jax.random.key(0)` by default; future s is drawn with `fold_in(key,
+        s)`, so the first futures do not depend on how many there are.
+
+    Returns:
+      `Futures`, all of it in memory; see `stream_samples`.
+
+    Raises:
+      ValueError: as `predict`, or if the system is deterministic.
+    """
+    steps = list(self.stream_samples(clip, num_frames, num_samples, key))
+    return Futures(
+      np.stack([step.frames for step in steps], axis=1),
+      np.stack([step.mean for step in steps]),
+      np.stack([step.spread for step in steps]),
+    )
+
+  def stream_samples(
+    self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
+  ) -> Iterator[Futures]:
+    """As `samples`, a time step at a time: `Futures` without the axis N."""
+    if not self.system.stochastic:
+      raise ValueError(
+        'This system is deterministic: a clip has one future, got '
+        f'num_samples={num_samples}.'
+      )
+    if num_samples < 1:
+      raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
+    key = _default(key)
+    timeline = self._begin(clip, num_frames, False)
+    size = next(iter(timeline.values())).shape[:2]
+    tiles = self._plan(*size)
+    groups = num_samples
+    if tiles.single:
+      at_once = max(1, self._max_pixels // (tiles.height * tiles.width))
+      groups = -(-num_samples // at_once)
+    # Groups of one size, so that there is one program.
+    shape = groups, -(-num_samples // groups)
+    futures = []
+    for numbers in np.resize(np.arange(num_samples), shape):
+      keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+      keys = keys if len(keys) > 1 else keys[0]
+      futures.append(self._predictions(timeline, num_frames, keys, False))
+    return (_summarise(step, num_samples) for step in zip(*futures))
+
+  # ---------------------------------------------------------- interpolation
+
+  def interpolate(
+    self,
+    frames: Iterable[np.ndarray],
+    factor: int | None = None,
+    key=None,
+    *,
+    explain: bool = False,
+  ) -> Iterator:
+    """Puts `factor - 1` frames between each two of a video.
+
+    Args:
+      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; five are
+        held at a time.
+      factor: how many times as many frames per second. A system of
+        `Frames((0, K), (1, ..., K - 1))` serves K, the default, and whatever
+        divides it.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+      explain: yield `(frame, details)`; frames of the input have no details.
+
+    Returns:
+      An iterator over `(T - 1) * factor + 1` frames, the given ones among them.
+
+    Raises:
+      ValueError: if the system does not interpolate by `factor` or the input is
+        no video; if there is only one frame, once that is known.
+    """
+    parts = self._parts(explain)
+    factor = parts if factor is None else factor
+    if factor < 1 or parts % factor:
+      raise ValueError(
+        f'Got factor={factor}; this system interpolates by {parts}. For '
+        f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
+      )
+    self._check_clip(frames)
+    phases = frame_rate.multiplied(factor, parts)
+    timed = ((None, frame) for frame in frames)
+    return self._fill(timed, phases, parts, key, explain)
+
+  def resample(
+    self,
+    timed_frames: Iterable[tuple[fractions.Fraction, np.ndarray]],
+    fps: fractions.Fraction | float,
+    key=None,
+    *,
+    explain: bool = False,
+    last: fractions.Fraction | None = None,
+  ) -> Iterator:
+    """A video at another, constant, frame rate, by the times of its frames.
+
+    Output frame n shows the time `n / fps` after the first frame, rounded to
+    1/K of the interval it falls into for a system of
+    `Frames((0, K), (1, ..., K - 1))`: exact if `fps` is p/K times the rate of a
+    constant-rate input. Within an interval only the frames needed are asked
+    for.
+
+    Args:
+      timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
+      fps: frames per second of the result.
+      key: for stochastic systems; `jax.random.key(0)` by default.
+      explain: yield `(frame, details)`; frames of the input have no details.
+      last: for how many seconds the last frame is shown; None for as long as
+        the one before it.
+
+    Returns:
+      An iterator over frames.
+
+    Raises:
+      ValueError: as `interpolate`, or if times do not increase.
+    """
+    parts = self._parts(explain)
+    phases = frame_rate.resampled(fps, parts)
+    timed = (
+      (fractions.Fraction(time).limit_denominator(1 << 30), frame)
+      for time, frame in timed_frames
+    )
+    return self._fill(timed, phases, parts, key, explain, True, last)
+
+  def _parts(self, explain: bool) -> int:
+    """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
+    self._must(interpolates=True, explain=explain)
+    frames = self.system.frames
+    first, last = frames.context[0], frames.context[-1]
+    if len(frames.context) != 2 or frames.target != tuple(
+      range(first + 1, last)
+    ):
+      raise ValueError(
+        'Video is interpolated with Frames((0, K), (1, ..., K - 1)), this '
+        f'system has {frames}.'
+      )
+    return last - first
+
+  def _fill(
+    self, timed_frames, phases, parts, key, explain, hold=False, last=None
+  ):
+    """An iterator over what `frame_rate.fill` yields, made by the system."""
+    key, tiles = _default(key), None
+    entered = {}  # the later frame of the pair before, by its number
+
+    def checked():
+      nonlocal tiles
+      for (time, frame), begins in self._scenes(timed_frames):
+        tiles = tiles or self._plan(*frame.shape[:2])
+        yield time, frame, begins
+
+    def make(number, before, after, wanted):
+      first = entered.pop(number - 1, None)
+      entered.clear()
+      if first is None:
+        first = self._enter(before, tiles)
+      entered[number] = self._enter(after, tiles)
+      shots = self._advance(
+        [first, entered[number]],
+        after.shape[:2],
+        tiles,
+        jax.random.fold_in(key, number),
+        tuple(k - 1 for k in wanted),
+        explain,
+      )
+      return [(shot.frame, shot.details) for shot in shots]
+
+    filled = frame_rate.fill(
+      checked(), phases, parts, make, hold=hold, last=last
+    )
+    return filled if explain else (frame for frame, _ in filled)
+
+  # ------------------------------------------------------------- one step
+
+  def _scenes(self, timed_frames) -> Iterator:
+    """Yields ((time, frame), whether a scene begins); fields have but one."""
+    # Copies, since the frames given may share two buffers.
+    timed = (
+      (time, self._check_frame(frame).copy()) for time, frame in timed_frames
+    )
+    if self._scale is not None or self._cuts is not None:
+      for number, (time, frame) in enumerate(timed):
+        given = self._cuts is not None and self._cuts(number, time)
+        yield (time, frame), given
+      return
+    yield from scenes.mark(
+      timed, self._cut, lambda item: scenes.thumbnail(item[1])
+    )
+
+  def _check_clip(self, clip) -> None:
+    """Refuses arrays that are no clip; iterables: each frame in its turn."""
+    kind = np.uint8 if self._scale is None else np.floating
+    if hasattr(clip, 'shape') and (
+      len(clip.shape) != 4 or not np.issubdtype(clip.dtype, kind)
+    ):
+      raise ValueError(
+        f'A clip is {kind.__name__} [T, H, W, C], got {clip.dtype} of shape '
+        f'{clip.shape}.'
+      )
+
+  def _check_frame(self, frame) -> np.ndarray:
+    frame = np.asarray(frame)
+    kind = np.uint8 if self._scale is None else np.floating
+    if (
+      not np.issubdtype(frame.dtype, kind) or frame.ndim != 3 or not frame.size
+    ):
+      raise ValueError(
+        f'A frame is {kind.__name__} [H, W, C], got {frame.dtype} of shape '
+        f'{frame.shape}.'
+      )
+    if self._scale is not None and not np.isfinite(frame).all():
+      raise ValueError('A frame has values that are missing or not finite.')
+    return frame
+
+  def _enter(self, frame: np.ndarray, tiles: tiling.Tiles):
+    """A frame as what `_advance` takes: padded on the device, or whole."""
+    mean, std = (0, 255) if self._scale is None else self._scale
+    state = (frame.astype(np.float32) - mean) / std
+    return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
+
+  def _must(self, *, interpolates: bool, explain: bool) -> None:
+    if self.system.frames.interpolates != interpolates:
+      does, asked = 'predicts what follows', 'interpolate'
+      if not interpolates:
+        does, asked = 'interpolates between frames', 'predict what follows'
+      raise ValueError(
+        f'This system {does} ({self.system.frames}); it cannot {asked}.'
+      )
+    if explain and self.system.explain is None:
+      raise ValueError('This system has nothing to explain a prediction by.')
+
+  def _advance(self, states, size, tiles, key, wanted, explain):
+    """One call of the system: its `_Shot`s at the targets `wanted`."""
+    if tiles.single:
+      shots = self._call(states, size, key, wanted, explain)
+      return [
+        _Shot(
+          shot.state,
+          np.asarray(shot.frame)[..., : size[0], : size[1], :],
+          {k: _crop(v, tiles, size) for k, v in shot.details.items()},
+        )
+        for shot in shots
+      ]
+    sums = [{} for _ in wanted]
+    for patch in tiling.patches(size, tiles, self._overlap):
+      cut = [jnp.asarray(tiling.pad(s[patch.place], tiles)) for s in states]
+      covered = patch.weight.shape[:2]
+      for total, shot in zip(
+        sums, self._call(cut, covered, key, wanted, explain)
+      ):
+        for name, part in {'state': shot.state, **shot.details}.items():
+          total[name] = tiling.add(total.get(name), part, patch, tiles, size)
+      runtime.trim(after=sums)
+    shots = []
+    for details in sums:
+      state = details.pop('state')
+      shots.append(_Shot(state, _shown(state, self._scale), details))
+    return shots
+
+  def _check_channels(self, states) -> None:
+    channels, expected = states[0].shape[-1], self.system.channels
+    if channels != expected:
+      raise ValueError(
+        f'The frames have {channels} channels, this system takes {expected}. '
+        'Drop an alpha channel, or repeat a grey one.'
+      )
+
+  def _call(self, states, size, key, wanted, explain):
+    self._check_channels(states)
+    return self._step(
+      self.variables,
+      tuple(states),
+      np.array(size, np.int32),
+      key,
+      wanted=wanted,
+      explain=explain,
+    )
+
+
+class _Shot(NamedTuple):
+  """A predicted frame: floats to go on from, uint8 to show, and details."""
+
+  state: Any
+  frame: Any
+  details: dict[str, Any]
+
+
+def _step(system, scale, variables, context, size, key, *, wanted, explain):
+  """A call of the system on one padded frame or tile, to be compiled.
+
+  Args:
+    system: the system.
+    scale: (mean, std) of fields, None for images.
+    variables: its variables.
+    context: tuple of frames `[H', W', C]`, float [0, 1] (fields: normalised),
+      of which only the first `size` rows and columns are read.
+    size: int32 `[2]`, (H, W).
+    key: random key; or keys [S] of S futures, each of whose frames has S in
+      front, in what is given and in `context` unless all see the same one.
+    wanted: which targets to give. Those left out are not computed if the system
+      computes targets one by one: the compiler removes them.
+    explain: whether to give details.
+
+  Returns:
+    A `_Shot` for each one wanted, padded.
+  """
+  if key.ndim:
+    one = functools.partial(
+      _step, system, scale, wanted=wanted, explain=explain
+    )
+    axes = tuple(0 if frame.ndim == 4 else None for frame in context)
+    return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
+  context = _filled(context, size)
+  if explain:
+    frames, details = system.explain(variables, context, key)
+  else:
+    frames, details = system.predict(variables, context, key), {}
+  shots = []
+  for n in wanted:
+    state = frames[0, n].astype(jnp.float32)
+    shown = {k: v[0, n] for k, v in details.items()}
+    shots.append(_Shot(state, _shown(state, scale), shown))
+  return shots
+
+
+def _filled(context, size):
+  """Frames [H', W', C] as [1, K, H', W', C], beyond `size` the last pixels."""
+  context = jnp.stack(context)
+  rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
+  columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
+  return context[:, rows][:, :, columns][None]
+
+
+def _watch(system, variables, context, size, key):
+  """What a system remembers of the context; of keys [S] with S in front."""
+  memory = system.recurrence.begin(variables, _filled(context, size))
+  shape = key.shape
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), memory)
+
+
+def _draw(system, variables, memory, key, n):
+  """The memory after the next frame, and the frame [(S,) H', W', C]."""
+  if key.ndim:
+    draw = functools.partial(_draw, system)
+    return jax.vmap(draw, (None, 0, 0, None))(variables, memory, key, n)
+  memory, frame = system.recurrence.advance(variables, memory, key, n)
+  return memory, frame[0].astype(jnp.float32)
+
+
+def _shown(state, scale):
+  """What `_advance` gives, NumPy's or JAX's, as the frame that is returned."""
+  if scale is None:
+    return (255 * state.clip(0, 1)).round().astype(np.uint8)
+  mean, std = (x.reshape(1, 1, -1) for x in scale)
+  return state * std + mean
+
+
+def _crop(array, tiles: tiling.Tiles, size):
+  array = np.asarray(array)
+  if array.shape[:2] == (tiles.height, tiles.width):
+    return array[: size[0], : size[1]]
+  return array
+
+
+def _summarise(groups, count: int) -> Futures:
+  """Of groups of frames [S, H, W, C], or single ones; `count` of them count."""
+  groups = [x if x.ndim == 4 else x[None] for x in groups]
+  frames = np.concatenate(groups)[:count]
+  if frames.dtype != np.uint8:
+    return Futures(frames, frames.mean(0), frames.std(0))
+  values = frames.astype(np.float32) / 255
+  mean = np.rint(255 * values.mean(0)).astype(np.uint8)
+  return Futures(frames, mean, values.std(0))
+
+
+def _fold_in(key, number: int):
+  """`jax.random.fold_in` of one key or of keys [S]."""
+  fold_in = jax.random.fold_in
+  return (
+    jax.vmap(fold_in, (0, None))(key, number)
+    if key.ndim
+    else fold_in(key, number)
+  )
+
+
+def _default(key):
+  if key is None:
+    return jax.random.key(0)
+  dtype = getattr(key, 'dtype', type(key))
+  if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    raise ValueError(f'Got key={key!r}; expected jax.random.key(...) or None.')
+  return key

@@ -1,0 +1,1 @@
+"""Flow of a fluid, simulated, and the films it makes."""

@@ -1,0 +1,352 @@
+"""The training loop: one for all systems, and it never learns which it holds.
+
+A run is a folder: `config.json`, `data.json` (what the clips are),
+`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when it has
+ended. Data and random keys are functions of
+(seed, step), so a run that was killed goes on to bit-identical weights.
+"""
+
+import json
+import math
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vidpred_jax import (
+  build,
+  checkpoint,
+  convert,
+  data,
+  metrics,
+  params,
+  runtime,
+  systems,
+)
+from vidpred_jax.evaluate import run as evaluation
+from vidpred_jax.systems import base
+from vidpred_jax.train import optim
+from vidpred_jax.train import workdir as folder
+
+# If one of these is not finite, the run stops and nothing more is saved.
+_WATCHED = ('loss', 'grad_norm', 'update_norm')
+
+
+class TrainState(NamedTuple):
+  """All that changes in training: trees of arrays, no key, no function."""
+
+  step: jax.Array  # int32 scalar: steps done
+  params: Any
+  collections: Any  # batch statistics, frozen feature nets
+  opt_state: Any
+  ema: Any  # averaged parameters, or {}
+
+
+def make_train_step(system, rule, *, accumulate=1, ema=None):
+  """A function `(state, batch, key) -> (state, metrics)`; not yet compiled.
+
+  Args:
+    system: what to train.
+    rule: an `optax.GradientTransformation`.
+    accumulate: micro-batches a batch is cut into; gradients are averaged.
+    ema: keyword arguments of `optim.ema_update`, or None for no average.
+
+  Returns:
+    The step. `batch` is a dict with `video` [B, T, H, W, C] and, for systems
+    with `flow_pairs`, `flow` [B, P, H, W, 2]; `key` is the run's, the step's
+    own is `fold_in(key, state.step)`.
+  """
+
+  def loss(parameters, collections, batch, key):
+    variables = {'params': parameters, **collections}
+    flow = {'flow': batch['flow']} if system.flow_pairs else {}
+    video = base.as_float(batch['video'])
+    value, (updates, values) = system.loss(variables, video, key, **flow)
+    return value, ({**collections, **updates}, {'loss': value, **values})
+
+  gradient = jax.grad(loss, has_aux=True)
+
+  def train_step(state, batch, key):
+    key = jax.random.fold_in(key, state.step)
+    if accumulate == 1:
+      grads, (collections, values) = gradient(
+        state.params, state.collections, batch, key
+      )
+    else:
+      # Split the inner axis, so that every micro-batch spans all devices.
+      parts = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0),
+        batch,
+      )
+
+      def body(carry, item):
+        collections, total = carry
+        part, key = item
+        grads, (collections, values) = gradient(
+          state.params, collections, part, key
+        )
+        return (collections, jax.tree.map(jnp.add, total, grads)), values
+
+      zeros = jax.tree.map(jnp.zeros_like, state.params)
+      (collections, grads), values = jax.lax.scan(
+        body,
+        (state.collections, zeros),
+        (parts, jax.random.split(key, accumulate)),
+      )
+      grads = jax.tree.map(lambda g: g / accumulate, grads)
+      values = jax.tree.map(lambda v: v.mean(0), values)
+    values['grad_norm'] = optax.tree.norm(grads)
+    updates, opt_state = rule.update(grads, state.opt_state, state.params)
+    values['update_norm'] = optax.tree.norm(updates)
+    new = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    average = optim.ema_update(state.ema, new, step, **ema) if ema else {}
+    return TrainState(step, new, collections, opt_state, average), values
+
+  return train_step
+
+
+def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
+  """Where each array of a state lives.
+
+  Args:
+    state: the state, or its shapes.
+    mesh: from `runtime.mesh`.
+    shard_params: False: everything on every device. True: each array is split
+      along its longest axis that the devices divide (fully sharded data
+      parallel); small or indivisible arrays stay whole.
+
+  Returns:
+    A tree of shardings like `state`.
+  """
+
+  def place(leaf):
+    axes = [i for i, n in enumerate(leaf.shape) if n % mesh.size == 0]
+    if not shard_params or math.prod(leaf.shape) < 4096 or not axes:
+      return runtime.replicated(mesh)
+    axis = max(axes, key=lambda i: leaf.shape[i])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
+
+  return jax.tree.map(place, state)
+
+
+def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
+  """Trains what `config` describes in `workdir`, or goes on where it stopped.
+
+  Args:
+    config: the configuration.
+    workdir: the run's folder.
+    protocol: what `build.check(config)` gave, if it was called.
+
+  Returns:
+    Whether the run has ended; False after SIGTERM, with its state saved.
+
+  Raises:
+    ValueError: if the configuration or the data are wrong, if `workdir` holds
+      another run, or if the loss is no longer finite.
+  """
+  workdir = pathlib.Path(workdir)
+  folder.claim(workdir, config)
+  mesh = runtime.mesh()
+  if config.batch_size % (mesh.size * config.accumulate):
+    raise ValueError(
+      f'batch_size is {config.batch_size}, which {mesh.size} devices times '
+      f'{config.accumulate} accumulated micro-batches do not divide.'
+    )
+  system = build.make_system(config, config.frames)
+  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
+  best = None
+  if config.eval.every and config.eval.best:
+    if config.eval.best not in config.eval.metrics:
+      raise ValueError(
+        f'eval.best is {config.eval.best!r}, expected one of eval.metrics: '
+        f'{", ".join(config.eval.metrics)}.'
+      )
+    name = config.eval.best
+    best = name, metrics.METRICS[name].higher_is_better
+  if config.eval.every:
+    protocol = protocol or build.check(config)
+  saved = checkpoint.manager(workdir, keep=config.keep, best=best)
+  with saved, folder.Sigterm() as stop, folder.Log(workdir) as log:
+    start = saved.latest_step() or 0
+    log.start(start)
+    settings = config.data.to_dict() | config.augment.to_dict()
+    batches = data.train_iterator(
+      settings.pop('source'),
+      num_frames=system.frames.length,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      start_step=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      workers=config.workers,
+      flow_pairs=system.flow_pairs,
+      **settings,
+    )
+    wanted = ('video', 'flow') if system.flow_pairs else ('video',)
+
+    def load():
+      arrays = next(batches)
+      return {name: arrays[name] for name in wanted}
+
+    described = build.describe(batches.source)
+    if jax.process_index() == 0:
+      text = json.dumps(described, indent=2) + '\n'
+      checkpoint.write_text(workdir / checkpoint.DATA, text)
+    bar = tqdm.tqdm(
+      total=config.steps,
+      initial=start,
+      desc='train',
+      disable=jax.process_index() > 0,
+      mininterval=1,
+    )
+    try:
+      batch = load()
+      shape = batch['video'].shape
+      state, rule = _initial_state(config, system, schedule, mesh, shape)
+      if start:
+        state = checkpoint.restore(saved, start, state)
+      step_fn = runtime.jit(
+        make_train_step(
+          system,
+          rule,
+          accumulate=config.accumulate,
+          ema=config.ema.to_dict() if config.ema.decay else None,
+        ),
+        cpu_options=system.cpu_options,
+        donate_argnums=0,
+      )
+      key = jax.random.key(config.seed)
+      sharding = runtime.batch_sharding(mesh)
+      previous, ended = None, start >= config.steps
+      for step in range(start + 1, config.steps + 1):
+        placed = {
+          name: jax.make_array_from_process_local_data(sharding, array)
+          for name, array in batch.items()
+        }
+        state, values = step_fn(state, placed, key)
+        if step < config.steps:
+          batch = load()
+        # A step behind, so that the device never waits.
+        if previous is not None:
+          _check_finite(previous, step - 1)
+        previous = values
+        bar.update()
+        last = step == config.steps
+        stopped = stop(step)
+        evaluating = config.eval.every and step % config.eval.every == 0
+        if step % config.log_every == 0 or step == 1 or last:
+          values = _check_finite(values, step)
+          values['learning_rate'] = float(schedule(step - 1))
+          log.write(step, values)
+          bar.set_postfix(loss=f'{values["loss"]:.4g}')
+        result = None
+        if evaluating:
+          weights = {'params': state.ema or state.params, **state.collections}
+          result = evaluation.quick(config, weights, mesh, protocol)
+          if best and best[0] not in result:
+            raise ValueError(
+              f'eval.best is {best[0]!r}, which is not defined on frames of '
+              'this size.'
+            )
+          log.write(step, result)
+        if (
+          result is not None
+          or stopped
+          or last
+          or step % config.checkpoint_every == 0
+        ):
+          _check_finite(values, step)
+          checkpoint.save(saved, step, state, result)
+        ended = last
+        if stopped:
+          break
+    finally:
+      bar.close()
+      getattr(batches, 'close', lambda: None)()
+    if ended:
+      _export(config, workdir, saved, state, best, described)
+    return ended
+
+
+def _initial_state(config, system, schedule, mesh, shape):
+  """The state before the first step, placed on the mesh, and the optimiser."""
+  clip = jnp.zeros((1, *shape[1:]))
+  variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
+  parameters = variables.pop('params')
+  for name, path in config.features.items():
+    if path:
+      variables[name] = convert.FEATURES[name](path)
+  if config.init_from:
+    record, other = checkpoint.read(config.init_from)
+    if record['system'] != config.system:
+      raise ValueError(
+        f'init_from holds weights of {record["system"]!r}, the configuration '
+        f'is for {config.system!r}.'
+      )
+    parameters = params.take_matching(
+      parameters, other['params'], config.init_match
+    )
+    # What goes with them, such as batch statistics.
+    for name in variables.keys() & other.keys() - config.features.keys():
+      names = params.flatten(variables[name])
+      if any(re.fullmatch(config.init_match, n) for n in names):
+        variables[name] = params.take_matching(
+          variables[name], other[name], config.init_match
+        )
+  rule = optim.make(parameters, schedule, **config.optim.to_dict())
+  ema = parameters if config.ema.decay else {}
+  state = TrainState(
+    jnp.int32(0), parameters, variables, rule.init(parameters), ema
+  )
+  # Every process computes the same values: placing them is all that is left.
+  state = jax.tree.map(np.asarray, state)
+  places = shardings(state, mesh, shard_params=config.shard_params)
+  state = jax.tree.map(
+    lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: x[i]),
+    state,
+    places,
+  )
+  return state, rule
+
+
+def _check_finite(values, step: int) -> dict[str, float]:
+  values = {k: float(v) for k, v in jax.device_get(values).items()}
+  bad = [k for k in _WATCHED if not math.isfinite(values[k])]
+  if bad:
+    raise ValueError(
+      f'Step {step}: {", ".join(f"{k} is {values[k]}" for k in bad)}. The last '
+      'checkpoint was kept; lower the learning rate or clip the gradient.'
+    )
+  return values
+
+
+def _export(config, workdir, saved, state, best, described) -> None:
+  """Writes `export/`: the best checkpoint if asked for, else the last."""
+  if best and saved.best_step() is not None:
+    state = checkpoint.restore(saved, saved.best_step(), state)
+  variables = checkpoint.exported(
+    state.params, state.collections, state.ema, config.features
+  )
+  if jax.process_count() > 1:
+    variables = multihost_utils.process_allgather(variables, tiled=True)
+  if jax.process_index() == 0:
+    checkpoint.save_system(
+      workdir / 'export',
+      system=config.system,
+      settings=config.model.to_dict(),
+      frames=systems.Frames(**config.eval.frames.to_dict()),
+      variables=variables,
+      data=described,
+      dtype=config.export_dtype,
+      overwrite=True,
+    )
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('exported')
