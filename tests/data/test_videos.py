@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vidpred_jax import data, video_io
 from vidpred_jax.data import photos, videos
@@ -237,6 +238,13 @@ class TestUnreadable:
     assert [p.name for p in clips.files] == ['good.mp4']
     assert {p.name for p, _ in clips.unreadable} == {'text.mp4', 'half.mp4'}
     assert all(str(p) in why for p, why in clips.unreadable)
+
+  def test_pictures_of_several_sizes(self, tmp_path):
+    for n, height in enumerate((48, 48, 40)):
+      image = Image.fromarray(np.zeros((height, 64, 3), np.uint8))
+      image.save(tmp_path / f'{n}.png')
+    with pytest.raises(ValueError, match='2.png is 40x64'):
+      videos.scan_file(tmp_path)
 
   def test_fatal_on_request(self, damaged):
     with pytest.raises(ValueError, match='half.mp4'):

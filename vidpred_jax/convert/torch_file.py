@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidpred_jax.convert import beside
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
@@ -292,48 +294,6 @@ def _other(*_) -> Other:
   return Other()
 
 
-# Kinds of objects that programs keep beside weights. None of them is made.
-_OTHERS = {
-  module: names.split()
-  for module, names in {
-    'builtins': 'set frozenset slice range complex bytearray object list tuple '
-    'dict int float str bool bytes',
-    'argparse': 'Namespace',
-    'types': 'SimpleNamespace',
-    'collections': 'deque UserDict UserList ChainMap',
-    'copyreg': '_reconstructor',
-    'datetime': 'datetime date time timedelta timezone',
-    'zoneinfo': 'ZoneInfo ZoneInfo._unpickle',
-    'decimal': 'Decimal',
-    'fractions': 'Fraction',
-    'uuid': 'UUID SafeUUID',
-    'pathlib': 'Path PurePath PosixPath PurePosixPath WindowsPath '
-    'PureWindowsPath',
-    'pathlib._local': 'Path PurePath PosixPath PurePosixPath WindowsPath '
-    'PureWindowsPath',
-    'torch': 'device Generator',
-    'torch.torch_version': 'TorchVersion',
-    'omegaconf.dictconfig': 'DictConfig',
-    'omegaconf.listconfig': 'ListConfig',
-    'omegaconf.base': 'ContainerMetadata Metadata',
-    'omegaconf.nodes': 'AnyNode IntegerNode FloatNode BooleanNode StringNode '
-    'PathNode BytesNode EnumNode',
-    'typing': 'Any',
-    'easydict': 'EasyDict',
-    'yacs.config': 'CfgNode',
-    'addict.addict': 'Dict',
-    'ml_collections.config_dict.config_dict': 'ConfigDict FrozenConfigDict',
-    'mmengine.config.config': 'ConfigDict Config',
-    'pytorch_lightning.utilities.parsing': 'AttributeDict',
-    'lightning.pytorch.utilities.parsing': 'AttributeDict',
-    'lightning_fabric.utilities.data': 'AttributeDict',
-    'lightning.fabric.utilities.data': 'AttributeDict',
-  }.items()
-}
-# Before protocol 3 modules have the names of Python 2.
-_OLD = {'builtins': '__builtin__', 'copyreg': 'copy_reg'}
-_OTHERS['__builtin__'] = ['xrange', 'long', 'unicode']
-
 # What a weight file may "call", and what that means here.
 _CALLS = {
   'collections OrderedDict': lambda pairs=(): dict(pairs),
@@ -350,8 +310,8 @@ _CALLS = {
   'collections defaultdict': lambda *_: {},
   'collections Counter': lambda counts=(): dict(counts),
 }
-for _module, _kinds in _OTHERS.items():
-  for _place in {_module, _OLD.get(_module, _module)}:
+for _module, _kinds in beside.OTHERS.items():
+  for _place in {_module, beside.OLD.get(_module, _module)}:
     for _kind in _kinds:
       _CALLS.setdefault(f'{_place} {_kind}', _other)
 for _place in ('numpy.core.multiarray', 'numpy._core.multiarray'):

@@ -22,7 +22,6 @@ Differences from the reference:
 """
 
 import contextlib
-import datetime
 import functools
 import importlib.util
 import os
@@ -33,6 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidpred_jax.data import calendars
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -56,8 +56,6 @@ VARIABLES = {
 # Names of the axes in files of different years.
 _TIMES = ('time', 'valid_time')
 _MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
-_OURS = ('standard', 'gregorian', 'proleptic_gregorian')
-_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
 
 
@@ -350,7 +348,7 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
         np.ma.filled(time[:].astype(np.float64), np.nan),
         time.units,
       )
-    hours = _since_1970(path, times, units, calendar)
+    hours = calendars.since_1970(path, times, units, calendar)
   good = np.abs(hours) < 2**53  # not of NaN
   if hours.ndim != 1 or not good.all():
     raise ValueError(
@@ -358,34 +356,6 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
       'one axis of hours.'
     )
   return hours.astype(np.int64)
-
-
-def _since_1970(path, times, units: str, calendar: str) -> np.ndarray:
-  """Numbers in a file's units as hours since 1970 of our own calendar.
-
-  Raises:
-    ValueError: if one is a date that there is not, such as 30 February.
-  """
-  import cftime  # comes with netCDF4
-
-  with reading(path, 'file with units of time'):
-    if calendar in _OURS:
-      # Two known days give the line from the file's numbers to hours.
-      days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
-      first, second = cftime.date2num(days, units, calendar)
-      return np.rint((times - first) * 24 / (second - first))
-    dates = cftime.num2date(times, units, calendar)
-  hours = []
-  for d in np.atleast_1d(dates):
-    try:
-      day = datetime.date(d.year, d.month, d.day).toordinal()
-    except ValueError:
-      raise ValueError(
-        f'{path} has the date {d} of the calendar {calendar}, which there is '
-        'not in ours; expected standard, noleap or the like.'
-      ) from None
-    hours.append((day - _EPOCH) * 24 + d.hour + d.minute / 60 + d.second / 3600)
-  return np.rint(np.array(hours, np.float64))
 
 
 def _named(file, names) -> str:

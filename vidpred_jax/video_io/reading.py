@@ -233,9 +233,10 @@ def indexed(
   found = pictures.find(path)
   if found is not None:
     moments, last = _picture_times(path, found, fps)
-    shape = None
-    for image in pictures.read(found.pictures):
-      shape = shape or image.shape[:2]
+    first, shape = None, None
+    for picture, image in zip(found.pictures, pictures.read(found.pictures)):
+      first, shape = first or (picture.path.name, image.shape), image.shape[:2]
+      _check_size(path, first, picture.path.name, image.shape)
       if see is None:
         break
       see(image if size is None else _resized(image, size))
