@@ -55,7 +55,14 @@ FLOORS = (
       'systems',
       'video_io',
     ),
-    'predict': ('checkpoint', 'data', 'runtime', 'systems', 'video_io'),
+    'predict': (
+      'atomic',
+      'checkpoint',
+      'data',
+      'runtime',
+      'systems',
+      'video_io',
+    ),
     'cost.__main__': (
       'build',
       'checkpoint',
@@ -80,10 +87,8 @@ FLOORS = (
       'systems',
     ),
     'predict.__main__': (
-      'atomic',
       'checkpoint',
       'command',
-      'data.files',
       'picture',
       'predict',
       'runtime',

@@ -61,6 +61,7 @@ def run(main, define_flags) -> None:
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.FATAL)
       _quieten_failed_writes()
+    _speak()
     try:
       if len(argv) > 1:
         raise ValueError(
@@ -97,6 +98,16 @@ def _unknown_field(argv: Sequence[str]) -> ValueError | None:
         )
       section, name = section[field], f'{name}.{field}'
   return None
+
+
+def _speak() -> None:
+  """Shows our own warnings, a line each: what was left out or changed."""
+  ours = python_logging.getLogger('vidpred_jax')
+  shown = python_logging.StreamHandler(sys.stderr)
+  shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
+  ours.addHandler(shown)
+  ours.setLevel(python_logging.WARNING)
+  ours.propagate = False
 
 
 def _quieten_failed_writes() -> None:
