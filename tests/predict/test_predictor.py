@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import checkpoint, runtime, systems
-from vidpred_jax.predict import predictor
+from vidpred_jax.predict import engine, predictor
 from vidpred_jax.systems import base
 
 F = base.Frames
@@ -433,13 +433,13 @@ def test_frames_may_share_two_buffers():
 
 def test_every_frame_is_entered_once(monkeypatch):
   entered = []
-  enter = predictor.Predictor._enter
+  enter = engine.Engine.enter
 
   def count(self, frame, tiles):
     entered.append(frame)
     return enter(self, frame, tiles)
 
-  monkeypatch.setattr(predictor.Predictor, '_enter', count)
+  monkeypatch.setattr(engine.Engine, 'enter', count)
   system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
   clip = np.stack([ramp(step=i) for i in range(4)])
   assert len(list(system.interpolate(clip))) == 7
@@ -528,7 +528,7 @@ def test_only_the_frames_needed_are_computed():
 
   def flops(wanted):
     context = tuple(jnp.zeros((8, 8, 3)) for _ in range(2))
-    compiled = serve._step.lower(
+    compiled = serve._engine._step.lower(
       VARIABLES,
       context,
       np.array([8, 8], np.int32),
