@@ -25,7 +25,7 @@ FLOORS = (
   },
   {
     'models': ('ops',),
-    'data': ('names', 'video_io'),
+    'data': ('atomic', 'names', 'video_io'),
     'picture': ('atomic',),
   },
   {
