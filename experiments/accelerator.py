@@ -977,7 +977,8 @@ def export(config, workdir, target) -> None:
     settings=config.model.to_dict(),
     frames=vp.Frames(**config.eval.frames.to_dict()),
     variables=variables,
-    data=json.loads((workdir / checkpoint.DATA).read_text()),
+    data=checkpoint.read_data(workdir),
+    dtype=config.export_dtype,
   )
 
 

@@ -295,3 +295,29 @@ def test_gumbel_routing_is_exported_and_loaded(tmp_path):
   )
   _, loaded = checkpoint.load(tmp_path / 'x')
   assert loaded['routing']['step'].shape == ()
+
+
+@pytest.mark.parametrize('keep', [0, -1])
+def test_a_run_that_keeps_nothing_is_refused(tmp_path, keep):
+  with pytest.raises(ValueError, match='keep must be at least 1'):
+    checkpoint.manager(tmp_path, keep=keep)
+
+
+@pytest.mark.parametrize('damage', ['cut', 'removed', 'zeroed'])
+def test_a_missing_or_cut_data_file_is_told_in_a_line(tmp_path, damage):
+  with checkpoint.manager(tmp_path) as saved:
+    checkpoint.save(saved, 3, state())
+  files = (p for p in tmp_path.rglob('d/*') if p.is_file())
+  largest = max(files, key=lambda path: path.stat().st_size)
+  content = largest.read_bytes()
+  if damage == 'removed':
+    largest.unlink()
+  elif damage == 'cut':
+    largest.write_bytes(content[: len(content) // 2])
+  else:
+    largest.write_bytes(bytes(len(content)))
+  with checkpoint.manager(tmp_path, read_only=True) as saved:
+    for like in (None, state()):
+      with pytest.raises(ValueError, match='Remove that folder') as error:
+        checkpoint.restore(saved, 3, like)
+      assert '\n' not in str(error.value) and len(str(error.value)) < 700

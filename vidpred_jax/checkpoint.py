@@ -312,7 +312,15 @@ def manager(
 
   Returns:
     An Orbax manager; use it in a `with` block.
+
+  Raises:
+    ValueError: if none is to be kept.
   """
+  if keep < 1:
+    raise ValueError(
+      f'keep must be at least 1, got {keep}: a run without checkpoints could '
+      'not go on.'
+    )
   policies = [preservation_policy.LatestN(keep)]
   options = {}
   if best:
@@ -413,10 +421,11 @@ def restore(saved, step: int, like=None):
         state=ocp.args.StandardRestore(target), sums=ocp.args.JsonRestore()
       ),
     )
-  except (ValueError, KeyError, TypeError) as error:
+  except Exception as error:  # Orbax raises all kinds, bare ones among them
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise ValueError(
       f'The checkpoint of step {step} in {saved.directory} cannot be read: '
-      f'{error}'
+      f'{reason[:300]} Remove that folder to use an older one.'
     ) from None
   expected, got = restored['sums'], fingerprints(restored['state'])
   damaged = sorted(k for k in expected if expected[k] != got.get(k))

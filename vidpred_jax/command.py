@@ -9,12 +9,15 @@ import importlib.util
 import logging as python_logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags, logging
+
+_TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: where an error came from is shown
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -70,6 +73,11 @@ def run(main, define_flags) -> None:
       return main(argv)
     except (ValueError, OSError) as error:
       _complain(error)
+    except KeyboardInterrupt:
+      if os.environ.get(_TRACEBACK):
+        raise
+      print('\nInterrupted.', file=sys.stderr)
+      sys.exit(128 + signal.SIGINT)
 
   define_flags()
   app.run(guarded, flags_parser=parse)
@@ -130,7 +138,7 @@ def _quieten_failed_writes() -> None:
 
 def _complain(error: Exception) -> None:
   """Prints an error on one line, or raises it under VIDPRED_JAX_TRACEBACK."""
-  if os.environ.get('VIDPRED_JAX_TRACEBACK'):
+  if os.environ.get(_TRACEBACK):
     raise error
   text = ' '.join(str(error).split())
   print(f'Error: {text}', file=sys.stderr)

@@ -49,7 +49,8 @@ def main(argv) -> None:
     # Now, and not only after hours of training.
     measure = evaluation.make_measure(config, build.evaluation(config))
   if 'train' in options.mode and not loop.run(config, workdir, measure):
-    return  # stopped by a signal, saved
+    print('Stopped and saved. The same command goes on from here.')
+    return
   if 'eval' in options.mode:
     evaluation.run(config, workdir, measure)
 

@@ -149,7 +149,8 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     measure: what `evaluate.run.make_measure` gave, if it was called.
 
   Returns:
-    Whether the run has ended; False after SIGTERM, with its state saved.
+    Whether the run has ended; False after SIGTERM or Ctrl-C, with its state
+    saved.
 
   Raises:
     ValueError: if the configuration or the data are wrong, if `workdir` holds
@@ -172,7 +173,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     )
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
-  with saved, folder.Sigterm() as stop, folder.log(workdir, start) as log:
+  with saved, folder.Stop() as stop, folder.log(workdir, start) as log:
     batches = _batches(config, system, start)
     try:
       spec = build.data_spec(batches.source)

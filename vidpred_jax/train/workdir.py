@@ -5,14 +5,21 @@ one configuration; a folder that holds another run is never written to.
 """
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 import jax
-import tensorboardX
+from absl import logging
 from jax.experimental import multihost_utils
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 
 from vidpred_jax import atomic, checkpoint
 
@@ -59,16 +66,28 @@ def claim(workdir: pathlib.Path, config) -> None:
     multihost_utils.sync_global_devices('claimed')
 
 
-class Sigterm:
-  """`stop(step)` turns true after SIGTERM, on all processes at one step."""
+class Stop:
+  """`stop(step)` turns true after SIGTERM or Ctrl-C, on all processes at once.
+
+  The run then saves its state and ends. A second Ctrl-C ends it as it is. Of
+  several processes only SIGTERM stops all.
+  """
 
   def __enter__(self):
     self._received = False
+    self._old = {}
     if jax.process_count() == 1:
-      self._old = signal.signal(signal.SIGTERM, self._receive)
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._old[number] = signal.signal(number, self._receive)
     return self
 
-  def _receive(self, *_):
+  def _receive(self, number, _):
+    if number == signal.SIGINT:
+      signal.signal(signal.SIGINT, signal.default_int_handler)
+      print(
+        '\nSaving after this step; Ctrl-C once more ends without.',
+        file=sys.stderr,
+      )
     self._received = True
 
   def __call__(self, step: int) -> bool:
@@ -78,13 +97,16 @@ class Sigterm:
     return self._received
 
   def __exit__(self, *_):
-    if jax.process_count() == 1:
-      signal.signal(signal.SIGTERM, self._old)
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def log(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
   """`metrics.jsonl` and TensorBoard events, by process 0.
+
+  A disk that takes nothing more neither stops a run nor holds it up: there is a
+  warning, lines wait until there is room again, and events are given up.
 
   Args:
     workdir: the run's folder.
@@ -100,27 +122,91 @@ def log(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
     return
   path = workdir / 'metrics.jsonl'
   atomic.write_text(path, ''.join(_logged(path, start)))
-  board = tensorboardX.SummaryWriter(
-    str(workdir), purge_step=start + 1 if start else None
-  )
-  with path.open('a') as file, contextlib.closing(board):
+  waiting: list[str] = []
+  with _board(workdir, start) as show:
 
     def write(step: int, values: dict[str, float]) -> None:
-      file.write(json.dumps({'step': step, **values}) + '\n')
-      file.flush()
-      for name, value in values.items():
-        board.add_scalar(name, value, step)
+      waiting.append(json.dumps({'step': step, **values}) + '\n')
+      _append(path, waiting)
+      show(step, values)
 
     yield write
+    _append(path, waiting)
+
+
+def _append(path: pathlib.Path, waiting: list[str]) -> None:
+  """Appends lines and forgets them, or keeps them and the file as it was."""
+  if not waiting:
+    return
+  try:
+    with path.open('ab', buffering=0) as file:
+      size = file.tell()
+      text = ''.join(waiting).encode()
+      if file.write(text) != len(text):
+        file.truncate(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  except OSError as error:
+    if len(waiting) == 1:  # once, not for every line that joins it
+      logging.warning('%s could not be written and waits: %s', path, error)
+  else:
+    waiting.clear()
+
+
+@contextlib.contextmanager
+def _board(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
+  """TensorBoard events, written at once: no thread to wait for if it dies.
+
+  Yields:
+    A function `(step, values)`.
+  """
+  events = []
+
+  def send(*items) -> None:
+    try:
+      if events:
+        for item in items:
+          events[0].write_event(item)
+        events[0].flush()
+    except OSError as error:
+      events.clear()
+      logging.warning('TensorBoard events are given up: %s', error)
+
+  try:
+    events.append(EventsWriter(str(workdir / 'events')))
+  except OSError as error:
+    logging.warning('There are no TensorBoard events: %s', error)
+  if start:  # hides what an earlier try wrote after that step
+    session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    send(
+      event_pb2.Event(step=start + 1, file_version='brain.Event:2'),
+      event_pb2.Event(step=start + 1, session_log=session),
+    )
+
+  def show(step: int, values: dict[str, float]) -> None:
+    send(
+      *(
+        event_pb2.Event(
+          step=step, wall_time=time.time(), summary=summary.scalar(name, value)
+        )
+        for name, value in values.items()
+      )
+    )
+
+  yield show
+  with contextlib.suppress(OSError):
+    if events:
+      events[0].close()
 
 
 def _logged(path: pathlib.Path, last: int) -> list[str]:
   """The lines of a log up to a step."""
   kept = []
-  for line in path.read_text().splitlines() if path.exists() else ():
+  text = path.read_text(errors='replace') if path.exists() else ''
+  for line in text.splitlines():
     try:
-      if json.loads(line)['step'] <= last:
-        kept.append(line + '\n')
-    except json.JSONDecodeError:
-      break  # cut off when an earlier try was killed
+      step = json.loads(line)['step']
+    except (ValueError, KeyError, TypeError):
+      break  # cut off when an earlier try was killed, or damaged
+    if isinstance(step, int) and step <= last:
+      kept.append(line + '\n')
   return kept
