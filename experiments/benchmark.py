@@ -95,9 +95,9 @@ def padded(size):
   return tuple(-(-n // 16) * 16 for n in size)
 
 
-def forward(formulation):
+def forward(formulation, **settings):
   """`(variables, pair, gates) -> frame`: router and the blocks of a route."""
-  model = dmvfn.DMVFN(formulation=formulation)
+  model = dmvfn.DMVFN(formulation=formulation, **settings)
 
   def run(variables, pair, gates):
     logits = model.apply(variables, pair, method='route')

@@ -56,7 +56,7 @@ FLOORS = (
       'systems',
       'video_io',
     ),
-    'predict': ('runtime', 'systems'),
+    'predict': ('data', 'runtime', 'systems', 'video_io'),
   },
   {
     'train': (
@@ -83,6 +83,7 @@ FLOORS = (
     '__init__': ('checkpoint', 'predict', 'systems', 'zoo'),
   },
   {'main': ('build', 'command', 'evaluate', 'runtime', 'train')},
+  {'__main__': ()},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}
 

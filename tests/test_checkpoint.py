@@ -250,3 +250,45 @@ def test_weights_that_are_tied_to_a_size_come_back(tmp_path, translator, side):
   assert_equal(dict(variables), dict(loaded))
   got = jax.eval_shape(system.predict, loaded, clip[:, :2], runtime.key(0))
   assert got.shape == (1, 2, side, side, 1)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_no_leaf_changes_shape_or_type_on_its_way(tmp_path, dtype):
+  leaves = {
+    'counter': np.int32(3),
+    'scalar': np.float32(0.5),
+    'turned': np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    'empty': np.zeros((0, 2), np.float32),
+    'flag': np.array([True, False]),
+  }
+  checkpoint.save_system(
+    tmp_path / 'x',
+    system='dmvfn',
+    settings={},
+    frames=systems.Frames((0, 1), (2,)),
+    variables={'params': leaves},
+    dtype=dtype,
+  )
+  _, loaded = checkpoint.read(tmp_path / 'x')
+  for name, leaf in leaves.items():
+    got = loaded['params'][name]
+    assert got.shape == leaf.shape and got.dtype == leaf.dtype, name
+    np.testing.assert_array_equal(got, leaf)
+
+
+def test_gumbel_routing_is_exported_and_loaded(tmp_path):
+  frames = systems.Frames((0, 1), (2,))
+  settings = {'scales': (2, 1), 'widths': (8, 8), 'routing': 'gumbel'}
+  system = systems.make('dmvfn', frames=frames, **settings)
+  variables = system.init(
+    jax.random.key(0, impl='rbg'), np.zeros((1, 3, 16, 16, 3), np.float32)
+  )
+  checkpoint.save_system(
+    tmp_path / 'x',
+    system='dmvfn',
+    settings=settings,
+    frames=frames,
+    variables=variables,
+  )
+  _, loaded = checkpoint.load(tmp_path / 'x')
+  assert loaded['routing']['step'].shape == ()

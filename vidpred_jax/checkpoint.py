@@ -75,7 +75,7 @@ def save_system(
   if path.exists() and not (overwrite and (path / RECORD).exists()):
     raise FileExistsError(f'{path} exists already; nothing was written.')
   leaves = {
-    name: np.ascontiguousarray(leaf)
+    name: np.asarray(leaf, order='C')  # a scalar stays one
     for name, leaf in params_lib.flatten(variables).items()
   }
   if dtype == 'float16':

@@ -8,6 +8,7 @@ evaluation step, prediction, what `cost` measures, and the solver of
 """
 
 import ctypes
+import functools
 import os
 import pathlib
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # 2026-11: jaxlib 0.10 sends CPU convolutions to YNNPACK, which is up to twice
@@ -71,8 +73,27 @@ def key(seed: int) -> jax.Array:
   return jax.random.key(seed, impl='rbg')
 
 
+@functools.cache
+def accepted(option: str, value: Any) -> bool:
+  """Whether the installed XLA takes a compiler option with this value.
+
+  Options come and go with its versions. One that is refused is logged once and
+  done without: what it does is speed.
+  """
+  jitted = jax.jit(lambda x: x, compiler_options={option: value})
+  try:
+    jitted.lower(0.0).compile()
+  except jax.errors.JaxRuntimeError as error:
+    reason = str(error).splitlines()[0]
+    logging.warning(
+      'The compiler option %s=%s is left out: %s', option, value, reason
+    )
+    return False
+  return True
+
+
 def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
-  """`jax.jit` with this platform's fastest compiler options.
+  """`jax.jit` with this platform's fastest compiler options, as far as known.
 
   Args:
     function: to be compiled.
@@ -81,7 +102,8 @@ def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
     **kwargs: of `jax.jit`.
   """
   if jax.default_backend() == 'cpu':
-    options = _CPU_OPTIONS | dict(cpu_options)
+    wanted = _CPU_OPTIONS | dict(cpu_options)
+    options = {k: v for k, v in wanted.items() if accepted(k, v)}
     return jax.jit(function, compiler_options=options, **kwargs)
   return jax.jit(function, **kwargs)
 

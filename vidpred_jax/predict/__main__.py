@@ -22,11 +22,13 @@ gives K times as many frames per second, between the first and the last;
 `--fps=60` gives a video of that rate by the times of the frames and of the same
 duration. Sound is copied. Where the scene changes (`--cut`) nothing is blended.
 
-`--checkpoint` is an exported system or the workdir of a run. Input and output
-are video files or folders of pictures (an output without a suffix). The output
-appears when it is complete; an existing one is replaced with `--overwrite`
-only. `--overlay=flow,blocks` puts what the system looked at beside the frames.
-The bar counts written frames.
+`--checkpoint` is an exported system, the workdir of a run, or the name of a
+model that comes with the package; without it the one for any film is taken.
+Without `--input` a generated film is, whose true frames are known. Input and
+output are video files or folders of pictures (an output without a suffix). The
+output appears when it is complete; an existing one is replaced with
+`--overwrite` only. `--overlay=flow,blocks` puts what the system looked at
+beside the frames. The bar counts written frames.
 
 Physical fields (a system that learned from them):
 
@@ -42,6 +44,7 @@ import collections
 import contextlib
 import functools
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -52,7 +55,7 @@ import tqdm
 from absl import flags
 
 from vidpred_jax import command, picture, runtime, video_io
-from vidpred_jax.predict import tiling
+from vidpred_jax.predict import sample, tiling
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import Frames
 
@@ -63,6 +66,9 @@ __all__ = [
   'predict_field',
   'predict_video',
 ]
+
+# By whether frames between frames are asked for.
+_FOR_ANY_FILM = {False: 'dmvfn-film', True: 'apr-vfi-film'}
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
@@ -419,8 +425,14 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
 
 def define_flags() -> None:
   """Defines the flags of this command."""
-  flags.DEFINE_string('checkpoint', None, 'Exported system or --workdir.')
-  flags.DEFINE_string('input', None, 'Video, folder of pictures, npz, npy.')
+  flags.DEFINE_string(
+    'checkpoint', None, 'Exported system, --workdir or name of a model.'
+  )
+  flags.DEFINE_string(
+    'input',
+    None,
+    'Video, folder of pictures, npz, npy; none: a generated film.',
+  )
   flags.DEFINE_string('output', None, 'The same, to write.')
   flags.DEFINE_integer('num_frames', None, 'How many frames to predict.')
   flags.DEFINE_integer('samples', None, 'How many futures to draw.')
@@ -443,7 +455,7 @@ def define_flags() -> None:
     0.5,
     'Interpolation: nothing is blended between frames less alike, -1 to 1.',
   )
-  flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
+  flags.mark_flags_as_required(['output'])
 
 
 def main(argv) -> None:
@@ -459,9 +471,16 @@ def main(argv) -> None:
   runtime.setup()
   from vidpred_jax import checkpoint
 
+  chosen = options.checkpoint
+  if chosen is None:
+    between = options.factor is not None or fps is not None
+    chosen = _FOR_ANY_FILM[between]
+    print(f'Model: {chosen}, which comes with the package.')
   load = functools.partial(
-    checkpoint.load, options.checkpoint, **command.parse_settings(options.set)
+    checkpoint.load, chosen, **command.parse_settings(options.set)
   )
+  if options.input is None:
+    return _try_out(load, options, fps)
   settings = {
     'num_frames': options.num_frames,
     'overwrite': options.overwrite,
@@ -470,7 +489,7 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  described = checkpoint.read_data(options.checkpoint) or {}
+  described = checkpoint.read_data(chosen) or {}
   if described.get('kind') == 'field':
     for name in ('factor', 'fps', 'samples', 'with_input', 'overlay'):
       if options[name].present:
@@ -497,6 +516,40 @@ def main(argv) -> None:
   else:
     names = [_renamed(options.output, s).name for s in ('0', 'mean', 'spread')]
     print(f'{count} frames each written to {", ".join(names)}, ...')
+
+
+def _try_out(load, options, fps) -> None:
+  """Predicts or restores a film whose true frames are known."""
+  if fps is not None or options.samples is not None:
+    raise ValueError(
+      'Without --input there is a generated film, for --num_frames or --factor.'
+    )
+  frames = load()[0].frames
+  factor = (options.factor or 2) if frames.interpolates else None
+  count = options.num_frames or len(frames.target)
+  with tempfile.TemporaryDirectory() as folder:
+    folder = pathlib.Path(folder)
+    seen, made = folder / 'seen', folder / 'made'
+    truth = sample.write(seen, num_frames=count, factor=factor)
+    settings = {
+      'num_frames': None if factor else count,
+      'factor': factor,
+      'key': jax.random.key(options.seed),
+    }
+    # Once as pictures, which lose nothing, to compare, once as asked for.
+    predict_video(load, seen, made, progress=True, **settings)
+    _rewrite(made, options.output, overwrite=options.overwrite)
+    last = None if factor else video_io.read(seen)[-1]
+    said = sample.compare(video_io.read(made), truth, last=last, factor=factor)
+  print(f'{len(truth)} frames written to {options.output}: {said}')
+
+
+def _rewrite(source, output, *, overwrite) -> None:
+  """Writes the frames of one file or folder to another."""
+  fps = video_io.probe(source).fps
+  with video_io.Writer(output, fps=fps, overwrite=overwrite) as writer:
+    for _, frame in video_io.frames(source):
+      writer.write(frame)
 
 
 if __name__ == '__main__':
