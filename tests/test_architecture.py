@@ -155,6 +155,35 @@ def test_the_map_names_no_more_than_there_is():
     assert set(may) == used[room], f'{room} does not import all that it may'
 
 
+def test_the_design_page_has_this_map():
+  page = (ROOT / 'docs/design.md').read_text()
+  _, _, table = page.partition('| floor | room | may import |\n')
+  rows = table.partition('\n\n')[0].splitlines()[1:]
+  assert rows == [
+    f'| {number} | `{room}` | '
+    f'{", ".join(f"`{x}`" for x in may) or "nothing of ours"} |'
+    for number, floor in enumerate(FLOORS)
+    for room, may in floor.items()
+  ]
+
+
+def test_the_api_pages_have_every_module():
+  pages = (ROOT / 'docs/api').glob('*.md')
+  listed = [
+    line.removeprefix('::: ')
+    for page in pages
+    for line in page.read_text().splitlines()
+    if line.startswith('::: ')
+  ]
+  names = [
+    '.'.join(p.relative_to(ROOT).with_suffix('').parts)
+    for p in modules(PACKAGE)
+    if p.stem != '__main__'
+  ]
+  names = [name.removesuffix('.__init__') for name in names]
+  assert sorted(listed) == sorted(names)
+
+
 def test_a_system_never_imports_another():
   shared = {'base', 'rollout', '__init__'}
   for path in modules(PACKAGE / 'systems'):
