@@ -205,23 +205,18 @@ class BatchNorm(nn.Module):
     return conv.bias_add(out, bias - mean * factor).astype(x.dtype)
 
 
-class LayerNorm(nn.Module):
-  """Mean 0 and variance 1 over channels.
+def layer_norm(x: jax.Array, epsilon: float, name: str) -> jax.Array:
+  """Mean 0 and variance 1 over channels, in the dtype of `x`.
 
-  Attributes:
+  Args:
+    x: [..., C].
     epsilon: added to the variance.
+    name: of the module that this adds to the one that is being called.
+
+  Returns:
+    [..., C].
   """
-
-  epsilon: float
-
-  @nn.compact
-  def __call__(self, x):
-    """[..., C] to the same."""
-    shape = x.shape[-1:]
-    scale = self.param('scale', nn.initializers.ones, shape)
-    bias = self.param('bias', nn.initializers.zeros, shape)
-    wide = x.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, -1, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
-    out = per_channel(centred * jax.lax.rsqrt(variance + self.epsilon), scale)
-    return conv.bias_add(out, bias).astype(x.dtype)
+  norm = nn.LayerNorm(
+    epsilon, dtype=x.dtype, use_fast_variance=False, name=name
+  )
+  return norm(x)
