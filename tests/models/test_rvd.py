@@ -7,7 +7,7 @@ import pytest
 
 from vidpred_jax import cost, params
 from vidpred_jax.convert.rvd import torch_names
-from vidpred_jax.models import denoiser, rvd
+from vidpred_jax.models import rvd
 
 SMALL = dict(channels=2, dim=8, mults=(1, 2), mean_mults=(1, 3))
 
@@ -117,39 +117,6 @@ def test_what_is_asked_since_a_frame_is_the_end_of_all():
   last = jax.jit(functools.partial(watch, since=1))(variables, clip, state)
   for a, b in zip(jax.tree.leaves(last[:2]), jax.tree.leaves(every[:2])):
     np.testing.assert_allclose(a, b[:, 1:], atol=2e-6)
-
-
-def test_a_prepared_context_is_a_concatenated_one():
-  x, context = jax.random.normal(jax.random.key(0), (2, 2, 4, 6, 8))
-  both = denoiser.ResBlock(16, 8)
-  split = denoiser.ResBlock(8, 8, context=8)
-  joined = jnp.concatenate([x, context], -1)
-  expected, variables = both.init_with_output(jax.random.key(1), joined)
-  share = split.apply(variables, context, method='prepare')
-  out = split.apply(variables, x, share=share)
-  np.testing.assert_allclose(out, expected, atol=1e-5)
-
-
-def test_attention_sums_values_by_keys_and_gives_them_out_by_queries():
-  """Head by head and pixel by pixel, in NumPy."""
-  module = denoiser.LinearAttention(8, heads=2, width=4)
-  x = jax.random.normal(jax.random.key(0), (1, 2, 3, 8))
-  out, variables = module.init_with_output(jax.random.key(1), x)
-  weight = variables['params']
-  pixels = np.asarray(x, np.float64).reshape(6, 8)
-  normal = pixels - pixels.mean(1, keepdims=True)
-  normal /= np.sqrt(normal.var(1, keepdims=True) + 1e-5)
-  qkv = normal @ np.asarray(weight['qkv']['kernel'])[0, 0]
-  heads = []
-  for h in range(2):
-    query, key, value = (qkv[:, 8 * i + 4 * h :][:, :4] for i in range(3))
-    share = np.exp(key) / np.exp(key).sum(0)
-    heads.append(query / 2 @ (share.T @ value))
-  expected = (
-    np.concatenate(heads, 1) @ np.asarray(weight['out']['kernel'])[0, 0]
-  )
-  expected += pixels + np.asarray(weight['out']['bias'])
-  np.testing.assert_allclose(out.reshape(6, 8), expected, atol=1e-5)
 
 
 def test_means_stay_in_the_range_of_images_and_may_be_none():

@@ -7,12 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import normal
 from vidpred_jax import params
 from vidpred_jax.models import translators
-
-
-def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
 
 
 def images(*shape):

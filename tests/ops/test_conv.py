@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from tests.arrays import normal
 from vidpred_jax.ops import conv, layout, resize
-
-
-def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
 
 
 def gradients(function, *args):

@@ -3,12 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import normal
 from vidpred_jax import runtime
 from vidpred_jax.ops import layout
-
-
-def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
 
 
 def gradients(function, *args):

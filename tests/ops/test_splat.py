@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import flow_of
 from vidpred_jax.ops import routing, splat
 
 splatted = jax.jit(splat.splat)
@@ -11,11 +12,6 @@ splatted = jax.jit(splat.splat)
 @pytest.fixture
 def image():
   return jax.random.uniform(jax.random.key(0), (2, 12, 17, 3))
-
-
-def flow_of(dx, dy, image):
-  flow = jnp.asarray([dx, dy], jnp.float32)[None, None, None, :]
-  return jnp.broadcast_to(flow, (*image.shape[:3], 2))
 
 
 def random_flow(image, size=4.0):

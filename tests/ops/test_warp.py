@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.arrays import flow_of
 from vidpred_jax.ops import warp
 
 
 @pytest.fixture
 def image():
   return jax.random.uniform(jax.random.key(0), (2, 12, 17, 3))
-
-
-def flow_of(dx, dy, image):
-  flow = jnp.asarray([dx, dy], jnp.float32)[None, None, None, :]
-  return jnp.broadcast_to(flow, (*image.shape[:3], 2))
 
 
 def test_no_flow_is_the_image(image):
