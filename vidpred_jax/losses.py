@@ -25,7 +25,16 @@ VGG_WEIGHTS = tuple(
 def charbonnier(
   a: jax.Array, b: jax.Array, *, epsilon: float = 1e-3
 ) -> jax.Array:
-  """Mean of `sqrt((a - b)^2 + epsilon^2)`, a smooth absolute difference."""
+  """Mean of `sqrt((a - b)^2 + epsilon^2)`, a smooth absolute difference.
+
+  Args:
+    a: any shape.
+    b: the same.
+    epsilon: the difference below which it is smooth.
+
+  Returns:
+    A scalar.
+  """
   chex.assert_equal_shape([a, b])
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
   return jnp.mean(jnp.sqrt(difference**2 + epsilon**2))

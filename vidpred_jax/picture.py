@@ -114,7 +114,14 @@ def flow_to_rgb(
 
 
 def longest(flow: np.ndarray) -> float:
-  """The length of the longest finite vector of `[..., 2]`, 0 without any."""
+  """The length of the longest finite vector of `[..., 2]`, 0 without any.
+
+  Args:
+    flow: `[..., 2]`, in pixels.
+
+  Returns:
+    In pixels.
+  """
   length = np.hypot(flow[..., 0], flow[..., 1])
   return float(np.max(length, where=np.isfinite(length), initial=0))
 
@@ -465,6 +472,10 @@ def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
   """Writes an image `[H, W, C]` as a PNG, making its folder if needed.
 
   A picture that was there stays until the new one is complete.
+
+  Args:
+    path: of the file.
+    image: `[H, W, C]`, see the module.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,11 +26,11 @@ SYSTEMS = {
 
 
 class Case(NamedTuple):
-  """One stored file against one of our variants.
+  """One stored file, or part of it, against one of our variants.
 
   Attributes:
     system: of `SYSTEMS`.
-    name: of the file, and the variant.
+    name: of the file, and the variant or part.
     rows: compares, which takes compiling; yields a `Row` per array.
   """
 

@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     marker: an array that only files of this kind hold, or each entry of them
       (`ENTRY/marker`).
     rows: path -> rows.
-    variant: of ours, where there are several.
+    variant: of ours, or part of the file, where there are several.
   """
 
   marker: str

@@ -71,8 +71,8 @@ def schedules(path):
       yield Row(f'N{depth}/{name}', float(error.max()), 1e-6)
 
 
-def case_rows(path):
-  """Rows of one set of networks."""
+def case_rows(path, part):
+  """Rows of one part of what is stored of a set of networks."""
   case, meta = read(path)
   cfg = meta['cfg']
   floors = meta.get('fp32_vs_fp64_maxabs', {})
@@ -90,10 +90,13 @@ def case_rows(path):
   names = torch_names(params.flatten(expected))
   state = stored_weights(path, case, meta)
   variables = weights.rearrange(names, state, expected)
-  yield from network_rows(case, floors, model, variables, video, n)
-  yield from process_rows(case, cfg['N'], n)
-  yield from training_rows(case, model, variables, video, n, cfg['N'], names)
-  yield from sampling_rows(case, model, variables, video, cfg['Ns'])
+  if part == 'networks':
+    yield from network_rows(case, floors, model, variables, video, n)
+    yield from process_rows(case, cfg['N'], n)
+  elif part == 'training':
+    yield from training_rows(case, model, variables, video, n, cfg['N'], names)
+  else:
+    yield from sampling_rows(case, model, variables, video, cfg['Ns'])
 
 
 def network_rows(case, floors, model, variables, video, n):
@@ -289,6 +292,9 @@ def blocks(path):
 
 KINDS = [
   Kind('betas', schedules),
-  Kind('denoise_out', case_rows),
+  *(
+    Kind('denoise_out', functools.partial(case_rows, part=part), part)
+    for part in ('networks', 'training', 'sampling')
+  ),
   Kind('x0', blocks),
 ]

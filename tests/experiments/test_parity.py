@@ -15,10 +15,26 @@ from vidpred_jax.convert.simvp import torch_names
 from vidpred_jax.models import simvp
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / 'shared'
+# Minutes of compiling for what the others compare as well.
+SLOW = {
+  'dmvfn case_a1_2x64x96 (published)',
+  'dmvfn case_a2_1x48x80 (fast)',
+  'dmvfn case_a3_1x40x72_scale2 (published)',
+  'dmvfn grad_a_2x64x96 (published)',
+  'rvd case_a2_6level_dim16_C1_64x64 (sampling)',
+  'rvd case_a2_6level_dim16_C1_64x64 (training)',
+}
 CASES = parity.cases(SHARED) if (SHARED / 'parity').is_dir() else []
 
 
-@pytest.mark.parametrize('case', CASES, ids=lambda c: f'{c.system} {c.name}')
+def parameters():
+  for case in CASES:
+    name = f'{case.system} {case.name}'
+    marks = [pytest.mark.slow] if name in SLOW else []
+    yield pytest.param(case, id=name, marks=marks)
+
+
+@pytest.mark.parametrize('case', parameters())
 def test_arrays_are_within_tolerance(case):
   rows = list(case.rows())
   assert rows
