@@ -70,7 +70,7 @@ def _multiply(matrix, image, axis):
   )
 
 
-def laplacian_pyramid(image: jax.Array, levels: int = 5) -> list[jax.Array]:
+def laplacian_pyramid(image: jax.Array, *, levels: int = 5) -> list[jax.Array]:
   """Details of an image at `levels` scales (Burt and Adelson).
 
   Each level is the image minus its blurred, decimated and expanded copy; the
@@ -129,7 +129,7 @@ def laplacian(a: jax.Array, b: jax.Array, *, levels: int = 5) -> jax.Array:
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
   return sum(
     jnp.mean(jnp.abs(level), axis=(1, 2, 3))
-    for level in laplacian_pyramid(difference, levels)
+    for level in laplacian_pyramid(difference, levels=levels)
   )
 
 
@@ -199,7 +199,7 @@ def feature_distance(
 
 
 def differential_divergence(
-  pred: jax.Array, target: jax.Array, temperature: float = 0.1
+  pred: jax.Array, target: jax.Array, *, temperature: float = 0.1
 ) -> jax.Array:
   """How differently two clips change (Tan et al., TAU, CVPR 2023, eq. (6)).
 

@@ -187,7 +187,7 @@ def heat(values: np.ndarray, largest: float) -> np.ndarray:
 
 
 def histogram(
-  shares: Sequence[float], height: int = 200, width: int = 400
+  shares: Sequence[float], *, height: int = 200, width: int = 400
 ) -> np.ndarray:
   """A rank histogram: a bar for each rank, and a line where all are equal.
 
@@ -214,7 +214,7 @@ def histogram(
   return np.asarray(image)
 
 
-def beside(panels: Sequence[np.ndarray], even: bool = True) -> np.ndarray:
+def beside(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
   """Pictures side by side without gaps or text, the lower ones padded.
 
   Args:

@@ -34,7 +34,7 @@ def parameters():
     yield pytest.param(case, id=name, marks=marks)
 
 
-@pytest.mark.parametrize('case', parameters())
+@pytest.mark.parametrize('case', list(parameters()))
 def test_arrays_are_within_tolerance(case):
   rows = list(case.rows())
   assert rows

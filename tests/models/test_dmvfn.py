@@ -63,7 +63,7 @@ def test_has_the_published_number_of_parameters():
 def test_every_row_of_table_11_can_be_made(row):
   scales = TABLE_11[row]
   model = dmvfn.DMVFN(scales=scales)
-  side = dmvfn.size_multiple(scales)
+  side = dmvfn.size_multiple(scales, 1)
   assert side == 4 * max(scales)
   pair = jax.ShapeDtypeStruct((2, 2, side, 3 * side, 3), jnp.float32)
   output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), pair)
@@ -72,10 +72,10 @@ def test_every_row_of_table_11_can_be_made(row):
 
 
 def test_sizes_it_can_take():
-  assert dmvfn.size_multiple((4, 2, 1)) == 16
-  assert dmvfn.size_multiple((2, 1)) == 8
-  assert dmvfn.size_multiple((3, 2)) == 24
-  assert dmvfn.size_multiple((4,), router_scale=32) == 32
+  assert dmvfn.size_multiple((4, 2, 1), 1) == 16
+  assert dmvfn.size_multiple((2, 1), 1) == 8
+  assert dmvfn.size_multiple((3, 2), 1) == 24
+  assert dmvfn.size_multiple((4,), 32) == 32
 
 
 def test_widths_follow_the_position():

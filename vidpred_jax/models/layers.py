@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from vidpred_jax.ops import conv
 
 
-def initializers(start: str, shape: tuple[int, ...], groups: int = 1):
+def initializers(start: str, shape: tuple[int, ...], *, groups: int = 1):
   """Initialisers of a kernel and its bias.
 
   Args:
@@ -67,7 +67,7 @@ class Conv(nn.Module):
   def __call__(self, x):
     """[B, H, W, C] to [B, H, W, features]."""
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-    of_kernel, of_bias = initializers(self.start, shape, self.groups)
+    of_kernel, of_bias = initializers(self.start, shape, groups=self.groups)
     kernel = self.param('kernel', of_kernel, shape)
     bias = self.param('bias', of_bias, shape[-1:])
     if self.groups > 1:

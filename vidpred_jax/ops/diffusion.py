@@ -71,7 +71,7 @@ def of_betas(betas: np.ndarray) -> Schedule:
 
 
 def cosine(
-  depth: int, offset: float = 0.008, largest: float = 0.999
+  depth: int, *, offset: float = 0.008, largest: float = 0.999
 ) -> Schedule:
   """The cosine schedule (Nichol and Dhariwal, equation 17).
 
@@ -300,7 +300,7 @@ def ancestral(schedule: Schedule, steps: int | None = None) -> Steps:
 
 
 def ddim(
-  schedule: Schedule, steps: int | None = None, eta: float = 0.0
+  schedule: Schedule, steps: int | None = None, *, eta: float = 0.0
 ) -> Steps:
   """DDIM (equations 12 and 16).
 

@@ -27,6 +27,7 @@ def unfold(x: jax.Array) -> jax.Array:
 
 def apart(
   x: jax.Array,
+  *,
   function: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
   """`function(x)`, written to memory on a CPU, and `x` before; gradients too.
