@@ -430,24 +430,26 @@ def variables_of(system, clip):
   return variables | {name: ones(tree) for name, tree in shapes.items()}
 
 
-def training_case(system, name, video) -> Case:
-  """A training step with AdamW."""
+def training_case(system, name, video, flow=None) -> Case:
+  """A training step with AdamW; `flow` for systems with `flow_pairs`."""
   import jax
   import jax.numpy as jnp
   import optax
 
-  from vidpred_jax import runtime, train
+  from vidpred_jax import runtime
+  from vidpred_jax.train import loop
 
   variables = variables_of(system, video)
   params = variables.pop('params')
   rule = optax.adamw(1e-4)
-  state = train.TrainState(
+  state = loop.TrainState(
     jnp.int32(0), params, variables, rule.init(params), {}
   )
   step = runtime.jit(
-    train.make_train_step(system, rule), cpu_options=system.cpu_options
+    loop.make_train_step(system, rule), cpu_options=system.cpu_options
   )
-  return Case(step, {name: (state, video, jax.random.key(0))})
+  batch = {'video': video} | ({} if flow is None else {'flow': flow})
+  return Case(step, {name: (state, batch, jax.random.key(0))})
 
 
 def predicting(system):
@@ -824,27 +826,33 @@ def configuration(options, name, init):
   return config
 
 
-def step_of(config, video):
-  """The Case of a run's training step, with random weights."""
+def system_of(config):
+  """The system that a run trains."""
   import vidpred_jax as vp
 
   frames = vp.Frames(**config.frames.to_dict())
-  system = vp.make(config.system, frames=frames, **config.model.to_dict())
-  return training_case(system, f'batch {len(video)}', video)
+  return vp.make(config.system, frames=frames, **config.model.to_dict())
+
+
+def step_of(config, arrays):
+  """The Case of a run's training step, with random weights."""
+  name = f'batch {len(arrays["video"])}'
+  return training_case(system_of(config), name, **arrays)
 
 
 def batches_of(config, batch, workers=0):
-  """The run's own batches."""
-  import vidpred_jax as vp
+  """The run's own batches: `video`, and `flow` where its system takes one."""
   from vidpred_jax import data
 
+  system = system_of(config)
   settings = config.data.to_dict() | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
-    num_frames=vp.Frames(**config.frames.to_dict()).length,
+    num_frames=system.frames.length,
     batch_size=batch,
     seed=config.seed,
     workers=workers,
+    flow_pairs=system.flow_pairs,
     **settings,
   )
 
@@ -860,7 +868,9 @@ def fitting(config, options, left):
   batches = [config.batch_size * 2**k for k in range(count)]
   half = left() / 2
   with batches_of(config, 1) as loaded:
-    clip = next(loaded)['video']
+    clip = next(loaded)
+  wanted = ('video', 'flow') if system_of(config).flow_pairs else ('video',)
+  clip = {name: clip[name] for name in wanted}
   compiled = {
     batch: functools.partial(_step_compiled, config, clip, batch)
     for batch in batches
@@ -891,7 +901,8 @@ def fitting(config, options, left):
 
 def _step_compiled(config, clip, batch):
   start = time.perf_counter()
-  case = step_of(config, np.repeat(clip, batch, axis=0))
+  arrays = {k: np.repeat(v, batch, axis=0) for k, v in clip.items()}
+  case = step_of(config, arrays)
   (args,) = case.calls.values()
   program = case.program.lower(*args).compile()
   return program, args, time.perf_counter() - start
@@ -909,16 +920,17 @@ def fed(config, program, seconds, tiny) -> dict:
   """Trains on real data for a while, to see what a step takes."""
   import jax
 
-  step, (state, _, key) = program
+  step, (state, compiled_for, key) = program
   waited, count, values = 0.0, 0, None
   with batches_of(config, config.batch_size, config.workers) as batches:
     next(batches)  # processes start
     begin = time.perf_counter()
     while count < 3 or (not tiny and time.perf_counter() - begin < seconds):
       start = time.perf_counter()
-      video = next(batches)['video']
+      arrays = next(batches)
+      batch = {name: arrays[name] for name in compiled_for}
       waited += time.perf_counter() - start
-      before, (state, values) = values, step(state, video, key)
+      before, (state, values) = values, step(state, batch, key)
       jax.block_until_ready(before)  # a step behind, as in training
       count += 1
     jax.block_until_ready(values)
@@ -934,13 +946,13 @@ def fed(config, program, seconds, tiny) -> dict:
 
 def trained(config, target, left) -> dict:
   """Trains in a folder of its own and exports to `target`."""
-  from vidpred_jax import train
+  from vidpred_jax.train import loop
 
   start = time.perf_counter()
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder) / 'run'
     with stopped_after(left() - RESERVE):
-      ended = train.run(config, str(workdir))
+      ended = loop.run(config, str(workdir))
     if ended:
       shutil.copytree(workdir / 'export', target)
     else:
@@ -1056,10 +1068,7 @@ def main(arguments=None) -> int:
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.9')
   if options.tiny:  # small programs are compiled sooner than run
-    os.environ.setdefault(
-      'XLA_FLAGS',
-      '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
-    )
+    os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
   report = Report(options.output, vars(options))
   with contextlib.suppress(ImportError):
     from vidpred_jax import runtime
