@@ -122,7 +122,7 @@ class Depthwise(nn.Module):
     """[B, H, W, C] to the same."""
     channels = x.shape[-1]
     of_kernel, of_bias = initializers(
-      self.start, (self.size, self.size, 1, channels), channels
+      self.start, (self.size, self.size, 1, channels), groups=channels
     )
     shape = (self.size, self.size, channels)
     kernel = self.param('kernel', of_kernel, shape)
