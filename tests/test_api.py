@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pathlib
+import tomllib
 
 import pytest
 
@@ -131,3 +132,12 @@ def test_a_random_key_comes_first(name):
 
 def test_the_exceptions_are_functions():
   assert {*BY_POSITION, *KEY_LATER} <= set(FUNCTIONS)
+
+
+def test_the_citation_has_the_version():
+  root = PACKAGE.parent
+  project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
+  assert (
+    f'\nversion: {project["version"]}\n' in (root / 'CITATION.cff').read_text()
+  )
+  assert vidpred_jax.__version__ in (project['version'], '0+unknown')

@@ -47,8 +47,12 @@ def mlp_ratio(state, fallback):
 def settings_of(state, cfg):
   """The model's, from the configuration, else from the shapes of weights."""
   cfg = {name.lower(): value for name, value in cfg.items()}
-  settings = {k: cfg[k] for k in ('hid_s', 'hid_t', 'n_s', 'n_t') if k in cfg}
-  return settings | {
+  units = {name.split('.')[2] for name in state if name.startswith('enc.enc.')}
+  return {
+    'hid_s': cfg['hid_s'],
+    'hid_t': cfg['hid_t'],
+    'n_s': len(units),
+    'n_t': cfg['n_t'],
     'frames': cfg['in_shape'][0],
     'channels': cfg['in_shape'][1],
     'translator': cfg['model_type'].lower(),
