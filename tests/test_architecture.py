@@ -73,7 +73,6 @@ FLOORS = (
     'predict.__main__': (
       'checkpoint',
       'command',
-      'data.files',
       'picture',
       'predict',
       'runtime',

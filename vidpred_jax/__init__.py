@@ -31,8 +31,12 @@ except metadata.PackageNotFoundError:  # a checkout that is not installed
   __version__ = '0+unknown'
 
 
+# Not imported above: `python -m vidpred_jax.convert` would run it twice. The
+# other one is known by this name, too.
+_LATER = {'convert': 'convert', 'frame_rate': 'predict.frame_rate'}
+
+
 def __getattr__(name):
-  # Not imported above: `python -m vidpred_jax.convert` would run it twice.
-  if name == 'convert':
-    return importlib.import_module('vidpred_jax.convert')
+  if name in _LATER:
+    return importlib.import_module(f'vidpred_jax.{_LATER[name]}')
   raise AttributeError(f'vidpred_jax has no attribute {name!r}.')

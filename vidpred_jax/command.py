@@ -58,6 +58,7 @@ def run(main, define_flags) -> None:
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.FATAL)
       _quieten_failed_writes()
+    _speak()
     try:
       if len(argv) > 1:
         raise ValueError(
@@ -69,6 +70,16 @@ def run(main, define_flags) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _speak() -> None:
+  """Shows our own warnings, a line each: what was left out or changed."""
+  ours = python_logging.getLogger('vidpred_jax')
+  shown = python_logging.StreamHandler(sys.stderr)
+  shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
+  ours.addHandler(shown)
+  ours.setLevel(python_logging.WARNING)
+  ours.propagate = False
 
 
 def _quieten_failed_writes() -> None:

@@ -1,7 +1,7 @@
 """Weight files without PyTorch, and published weights as Flax variables."""
 
-import collections
 import io
+import ipaddress
 import json
 import os
 import pathlib
@@ -118,6 +118,39 @@ def test_reads_npz_and_safetensors(tmp_path):
   assert_same(dict(sorted(got.items())), dict(sorted(expected.items())))
 
 
+@pytest.mark.parametrize(
+  'wrapped',
+  [
+    lambda k: f'_orig_mod.{k}',
+    lambda k: f'module._orig_mod.{k}',
+    lambda k: f'_orig_mod.module.{k}',
+    lambda k: k.replace('.', '._orig_mod.', 1),
+  ],
+  ids=['compiled', 'in parallel', 'the other way', 'a part'],
+)
+def test_names_as_before_they_were_wrapped(tmp_path, wrapped):
+  arrays = {f'encoder.{k}.weight': np.full(2, k, np.float32) for k in range(3)}
+  np.savez(tmp_path / 'a.npz', **{wrapped(k): x for k, x in arrays.items()})
+  assert_same(convert.read_torch(tmp_path / 'a.npz'), arrays)
+
+
+def test_an_average_of_weights_has_a_count_beside(tmp_path):
+  arrays = {'a.weight': np.ones(2, np.float32)}
+  averaged = {f'module.{k}': x for k, x in arrays.items()}
+  np.savez(tmp_path / 'a.npz', n_averaged=np.array(7), **averaged)
+  assert_same(convert.read_torch(tmp_path / 'a.npz'), arrays)
+
+
+@pytest.mark.parametrize('prefix', ['model.', 'model.net.', '_orig_mod.model.'])
+def test_what_a_trainer_puts_in_front_is_no_name(shared, prefix):
+  path = shared / 'data/weights/ebme/ebme_bi-flownet.pkl'
+  state = convert.read_torch(path)
+  plain = convert.from_torch('apr_vfi', state, synthesis='warp')
+  state = {prefix + k: x for k, x in state.items()}
+  got = convert.from_torch('apr_vfi', state, synthesis='warp')
+  jax.tree.map(np.testing.assert_array_equal, got, plain)
+
+
 def rewrite(path, replace):
   """A zip file like `zip.pth` with its entries changed by `replace`."""
   with zipfile.ZipFile(FILES / 'zip.pth') as old:
@@ -224,7 +257,7 @@ def test_other_pickles_are_refused(payload, wrap, tmp_path):
 
 def test_foreign_classes_are_named(tmp_path):
   for content, name in (
-    ({'a': collections.Counter()}, 'collections.Counter'),
+    ({'a': ipaddress.ip_address('::1')}, 'ipaddress.IPv6'),
     ({'a': np.random.default_rng(0)}, r'numpy\.random'),
   ):
     (tmp_path / 'a.pth').write_bytes(zipped(pickle.dumps(content)))

@@ -1,10 +1,16 @@
-"""NumPy's objects in a training file; for the rest see test_convert.py."""
+"""Objects beside the weights of a file; for the rest see test_convert.py."""
 
+import argparse
 import collections
+import datetime
+import decimal
+import fractions
 import io
+import ipaddress
 import os
 import pathlib
 import pickle
+import types
 import zipfile
 
 import numpy as np
@@ -106,10 +112,42 @@ def test_what_they_hold_is_not_run_either(tmp_path):
   for settings, name in (
     (np.array([Command(trace)], object), 'system'),
     (np.ones(2).view(Sub), 'Sub'),
-    (np.array([collections.Counter()], object), 'collections.Counter'),
+    (np.array([ipaddress.ip_address('::1')], object), 'ipaddress.IPv6'),
     (np.random.default_rng(0), r'numpy\.random'),
   ):
     path = lightning(tmp_path / 'a.ckpt', settings)
     with pytest.raises(ValueError, match=name):
       torch_file.load(path)
   assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+  'beside',
+  [
+    argparse.Namespace(rate=0.1, path=pathlib.PurePosixPath('/data')),
+    {1, 2},
+    frozenset('ab'),
+    collections.Counter('aab'),
+    collections.defaultdict(list, a=[1]),
+    datetime.datetime(2024, 1, 1),
+    datetime.timedelta(hours=1),
+    decimal.Decimal('0.1'),
+    fractions.Fraction(1, 3),
+    range(3),
+    slice(0, 2),
+    1 + 2j,
+    bytearray(b'ab'),
+    collections.deque([1]),
+    types.SimpleNamespace(a=1),
+    pathlib.PurePosixPath('/data'),
+  ],
+  ids=lambda x: type(x).__name__,
+)
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+def test_what_programs_keep_beside_weights(tmp_path, beside, protocol):
+  tree = {'args': {'x': beside, 'y': [beside, (beside,)]}, 'steps': 40}
+  with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+    archive.writestr('a/data.pkl', pickle.dumps(tree, protocol))
+  got = torch_file.load(tmp_path / 'a.pth')
+  assert got['steps'] == 40
+  assert isinstance(got['args']['x'], torch_file.Other | dict)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from vidpred_jax import data, video_io
 from vidpred_jax.data import photos, videos
+from vidpred_jax.video_io import scenes
 
 
 @pytest.fixture(autouse=True)
@@ -202,16 +203,8 @@ class TestCuts:
   def test_fast_motion_is_no_cut(self):
     clips = photos.PhotosInMotion('train', 14, size=(144, 256), max_speed=10.0)
     for i in range(10):
-      _, jumps = videos.find_jumps(thumbnails(clips[i]['video']))
-      assert videos.find_cuts(jumps) == ()
-
-  def test_jumps_are_those_of_the_whole_video(self):
-    clip = moving(4, 12)
-    for length in (12, 1, 0):
-      count, jumps = videos.find_jumps(iter(clip[:length]))
-      whole = np.abs(np.diff(clip[:length].astype(np.float64), axis=0))
-      assert count == length
-      np.testing.assert_allclose(jumps, whole.mean((1, 2, 3)), rtol=1e-5)
+      marked = scenes.mark(clips[i]['video'])
+      assert not any(begins for _, begins in marked)
 
   def test_real_cut(self, shared):
     path = shared / 'data/natural/torchcodec_nasa_13013.mp4'
@@ -231,15 +224,6 @@ class TestCuts:
     assert videos.scan_file(shared / 'data' / name).cuts == ()
 
 
-def thumbnails(clip):
-  return np.stack(
-    [
-      np.asarray(Image.fromarray(f).resize((64, 36), Image.Resampling.BICUBIC))
-      for f in clip
-    ]
-  )
-
-
 class TestUnreadable:
   @pytest.fixture
   def damaged(self, tmp_path):
@@ -254,6 +238,13 @@ class TestUnreadable:
     assert [p.name for p in clips.files] == ['good.mp4']
     assert {p.name for p, _ in clips.unreadable} == {'text.mp4', 'half.mp4'}
     assert all(str(p) in why for p, why in clips.unreadable)
+
+  def test_pictures_of_several_sizes(self, tmp_path):
+    for n, height in enumerate((48, 48, 40)):
+      image = Image.fromarray(np.zeros((height, 64, 3), np.uint8))
+      image.save(tmp_path / f'{n}.png')
+    with pytest.raises(ValueError, match='2.png is 40x64'):
+      videos.scan_file(tmp_path)
 
   def test_fatal_on_request(self, damaged):
     with pytest.raises(ValueError, match='half.mp4'):

@@ -26,10 +26,8 @@ def filled(video, phases, parts, cuts=(), **kwargs):
     step = (after.astype(float) - before) / parts
     return [(before + k * step, {'phase': k}) for k in wanted]
 
-  def alike(before, after):
-    return after.flat[0] not in cuts
-
-  frames = frame_rate.fill(video, phases, parts, make, alike=alike, **kwargs)
+  marked = ((time, frame, frame.flat[0] in cuts) for time, frame in video)
+  frames = frame_rate.fill(marked, phases, parts, make, **kwargs)
   shown = [(frame.flat[0], details) for frame, details in frames]
   for value, details in shown:
     assert details in ({}, {'phase': value % 10 * parts / 10})

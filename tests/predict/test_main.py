@@ -269,8 +269,8 @@ def test_an_uneven_video_keeps_its_times(tmp_path):
   predict.predict_video(between, source, even, fps=Fraction(30))
   info = video_io.probe(even, count=True)
   assert not info.variable and info.fps == 30
-  # Up to the last frame's time and the interval before it once more.
-  assert info.num_frames == round(30 * (9 + 4) / 20 + 0.499)
+  # Up to the end of the last frame, which lasts 1/20 s.
+  assert info.num_frames == 30 * (9 + 1) / 20
 
 
 @pytest.mark.parametrize(

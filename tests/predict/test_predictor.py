@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vidpred_jax import runtime
 from vidpred_jax.predict import predictor
 from vidpred_jax.systems import base
 
@@ -79,10 +80,17 @@ def smooth(length, height, width):
 # ----------------------------------------------------------------- prediction
 
 
-def test_it_compiles_with_the_options_of_the_system():
-  system = make(damped)._replace(cpu_options=(('xla_no_such_option', 1),))
-  with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
-    predictor.Predictor(system, VARIABLES).predict(clip_of(2), 1)
+def test_it_compiles_with_the_options_of_the_system(monkeypatch):
+  asked = []
+
+  def accepted(option, value):
+    asked.append((option, value))
+    return False
+
+  monkeypatch.setattr(runtime, 'accepted', accepted)
+  system = make(damped)._replace(cpu_options=(('xla_of_the_system', 1),))
+  predictor.Predictor(system, VARIABLES).predict(clip_of(2), 1)
+  assert ('xla_of_the_system', 1) in asked
 
 
 def test_predictions_are_fed_back_without_rounding():
@@ -453,7 +461,8 @@ def test_interpolation_reads_only_as_far_as_it_must():
 
   serve = predictor.Predictor(blend(HALF), VARIABLES)
   for n, _ in enumerate(serve.interpolate(video())):
-    assert len(taken) <= n // 2 + 2
+    # Two frames more tell a change of scene from fast motion.
+    assert len(taken) <= n // 2 + 4
 
 
 def brightening(times):

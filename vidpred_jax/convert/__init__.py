@@ -68,7 +68,7 @@ def trained_frames(
   Returns:
     For 'simvp' as many targets as context frames.
   """
-  state_dict = weights.without(state_dict, 'module.')
+  state_dict = weights.unwrapped(state_dict)
   return CONVERTERS[system_name].clip(state_dict)[0]
 
 
@@ -85,7 +85,7 @@ def trained_settings(
     For 'rvd' `channels`, `dim`, `mults`, `mean_mults` or `mode='frame'`, and
     `depth`; {} for others.
   """
-  state_dict = weights.without(state_dict, 'module.')
+  state_dict = weights.unwrapped(state_dict)
   return CONVERTERS[system_name].settings(state_dict)
 
 
@@ -125,7 +125,7 @@ def from_torch(
       f'are for {", ".join(CONVERTERS)}.'
     )
   converter = CONVERTERS[system_name]
-  state_dict = weights.without(state_dict, 'module.')
+  state_dict = weights.unwrapped(state_dict)
   frames, (height, width) = converter.clip(state_dict)
   if 'frames' in settings:
     raise ValueError(

@@ -5,9 +5,10 @@ whatever functions it names. Here nothing is unpickled. A small interpreter
 reads the instructions one by one and knows what the few names that weight files
 need mean (tensors, parameters, ordered dicts); any other name, and any
 instruction that could make an object in another way, is refused. There is no
-call to anything the file could choose. NumPy's numbers, arrays and types, which
-the settings in a training file may be, are read past: `NumPy` stands for each,
-whatever it holds.
+call to anything the file could choose. What programs keep beside the weights of
+a training file (NumPy's numbers, arrays and types, their arguments, paths,
+dates, sets) is read past: `NumPy` or `Other` stands for each, whatever it
+holds.
 
 Both formats are read: the zip archive (since PyTorch 1.6) and the legacy stream
 of pickles before it. Data are little-endian unless the archive says otherwise.
@@ -24,6 +25,8 @@ import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from vidpred_jax.convert import beside
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -71,12 +74,12 @@ def load(path: str) -> Any:
 
   Returns:
     What was saved: dicts, lists, tuples, numbers and strings, with read-only
-    NumPy arrays for tensors and parameters, and `NumPy()` for each object of
-    NumPy's own.
+    NumPy arrays for tensors and parameters, `NumPy()` for each object of
+    NumPy's own and `Other()` for each of another known kind.
 
   Raises:
-    ValueError: if it is no PyTorch file, is damaged, or contains anything but
-      plain containers, tensors and NumPy's objects (the message names it).
+    ValueError: if it is no PyTorch file, is damaged, or contains an object of
+      an unknown kind (the message names it).
     OSError: if it cannot be read.
   """
   data = pathlib.Path(path).read_bytes()
@@ -280,6 +283,17 @@ class NumPy:
     return 'NumPy()'
 
 
+class Other:
+  """Stands for an object of a known kind, no weight; it holds nothing."""
+
+  def __repr__(self) -> str:
+    return 'Other()'
+
+
+def _other(*_) -> Other:
+  return Other()
+
+
 # What a weight file may "call", and what that means here.
 _CALLS = {
   'collections OrderedDict': lambda pairs=(): dict(pairs),
@@ -292,8 +306,14 @@ _CALLS = {
   'numpy dtype': lambda *_: NumPy(),
   # The bytes of those, before protocol 3; only the text is kept.
   '_codecs encode': lambda text, *_: text,
-  '__builtin__ bytes': lambda: '',
+  '__builtin__ bytes': lambda *_: '',
+  'collections defaultdict': lambda *_: {},
+  'collections Counter': lambda counts=(): dict(counts),
 }
+for _module, _kinds in beside.OTHERS.items():
+  for _place in {_module, beside.OLD.get(_module, _module)}:
+    for _kind in _kinds:
+      _CALLS.setdefault(f'{_place} {_kind}', _other)
 for _place in ('numpy.core.multiarray', 'numpy._core.multiarray'):
   _CALLS[f'{_place} scalar'] = lambda *_: NumPy()
   _CALLS[f'{_place} _reconstruct'] = lambda *_: NumPy()
@@ -319,6 +339,7 @@ _LITERALS = frozenset(
   'SHORT_BINBYTES BINBYTES8'.split()
 )
 _MARK = object()
+_MAPPINGS = ('collections defaultdict', 'collections Counter')
 
 
 class _Machine:
@@ -383,19 +404,30 @@ class _Machine:
         stack.append(dict(zip(items[::2], items[1::2])))
       case 'APPEND':
         item = stack.pop()
-        self._top(list).append(item)
+        if not isinstance(stack[-1], Other):
+          self._top(list).append(item)
       case 'APPENDS':
         items = self._pop_to_mark()
-        self._top(list).extend(items)
+        if not isinstance(stack[-1], Other):
+          self._top(list).extend(items)
       case 'ADDITEMS':
         items = self._pop_to_mark()
-        self._top(set).update(items)
+        if not isinstance(stack[-1], Other):
+          self._top(set)
+          stack[-1] = Other()  # what it holds may be no key
       case 'SETITEM':
         value, key = stack.pop(), stack.pop()
-        self._top(dict)[key] = value
+        if not isinstance(stack[-1], Other):
+          self._top(dict)[key] = value
       case 'SETITEMS':
         items = self._pop_to_mark()
-        self._top(dict).update(zip(items[::2], items[1::2]))
+        if not isinstance(stack[-1], Other):
+          self._top(dict).update(zip(items[::2], items[1::2]))
+      case 'FROZENSET':
+        self._pop_to_mark()
+        stack.append(Other())
+      case 'BYTEARRAY8':
+        stack.append(Other())
       case 'GLOBAL':
         stack.append(_named(arg))
       case 'STACK_GLOBAL':
@@ -406,11 +438,20 @@ class _Machine:
         if not isinstance(function, _Name) or function.name not in _CALLS:
           raise ValueError(f'it calls {function!r}, which no weight file does')
         stack.append(_CALLS[function.name](*args))
+      case 'NEWOBJ' | 'NEWOBJ_EX':
+        stack.pop()  # what it is made of
+        if name == 'NEWOBJ_EX':
+          stack.pop()
+        kind = stack.pop()
+        if not isinstance(kind, _Name) or kind.name not in _CALLS:
+          raise ValueError(f'it makes {kind!r}, which no weight file does')
+        made = {'collections OrderedDict', *_MAPPINGS}
+        stack.append({} if kind.name in made else Other())
       case 'BUILD':
         # The attributes of an ordered dict (`_metadata`) are of no use here,
         # nor is what NumPy's objects hold.
         stack.pop()
-        if not isinstance(stack[-1], NumPy):
+        if not isinstance(stack[-1], NumPy | Other):
           self._top(dict)
       case 'BINPERSID':
         stack.append(self._storage(stack.pop()))

@@ -32,7 +32,8 @@ def read_torch(path: str, *, key: str | None = None) -> dict[str, np.ndarray]:
       holds arrays.
 
   Returns:
-    `{name: array}`, read-only, a `module.` in front of all names removed.
+    `{name: array}`, read-only, a `module.` in front of all names removed, and
+    `_orig_mod.` wherever it stands.
     bfloat16 comes back as float32.
 
   Raises:
@@ -50,7 +51,7 @@ def read_torch(path: str, *, key: str | None = None) -> dict[str, np.ndarray]:
     tree = _read_npz(path)
   else:
     tree = torch_file.load(path)
-  return without(_named_arrays(tree, path, key), 'module.')
+  return unwrapped(_named_arrays(tree, path, key))
 
 
 def _is_npz(path: str) -> bool:
@@ -117,6 +118,25 @@ def _is_named_arrays(tree: Any) -> bool:
   )
 
 
+def unwrapped(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """Names as the model had them before PyTorch wrapped it.
+
+  `torch.compile` puts `_orig_mod.` in front of what it compiles, a part or the
+  whole; data parallelism and averaging put `module.` in front of all, averaging
+  with a count `n_averaged` beside.
+  """
+  inner = {}
+  for name, x in arrays.items():
+    plain = '.'.join(p for p in name.split('.') if p != '_orig_mod')
+    if plain in inner:
+      raise ValueError(f'The weights hold {plain} twice, compiled and not.')
+    inner[plain] = x
+  averaged = {k: x for k, x in inner.items() if k != 'n_averaged'}
+  if all(name.startswith('module.') for name in averaged):
+    inner = averaged
+  return without(inner, 'module.')
+
+
 def without(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
   """Removes the `module.` of PyTorch's data parallelism, or the like."""
   while arrays and all(name.startswith(prefix) for name in arrays):
@@ -165,6 +185,7 @@ def rearrange(
       PyTorch's names and layout.
   """
   flat = params.flatten(expected)
+  state_dict = _unprefixed(names, state_dict)
   wanted = {}
   for name, (path, kind) in names.items():
     axes, shape = AXES[kind], flat[path].shape
@@ -207,3 +228,13 @@ def rearrange_images(names, state_dict, tree, channel_order):
       kernel = flat[path]
       kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
   return tree
+
+
+def _unprefixed(names, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Without what a program put in front of all names, such as `model.`."""
+  while state_dict and not any(name in state_dict for name in names):
+    firsts = {name.partition('.')[0] for name in state_dict}
+    if len(firsts) > 1 or not all('.' in name for name in state_dict):
+      break
+    state_dict = without(state_dict, f'{firsts.pop()}.')
+  return state_dict

@@ -22,7 +22,6 @@ Differences from the reference:
 """
 
 import contextlib
-import datetime
 import functools
 import importlib.util
 import os
@@ -33,6 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidpred_jax.data import calendars
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -53,6 +53,9 @@ VARIABLES = {
   'vo': ('vorticity', '1/s'),
   'pv': ('potential_vorticity', 'K m^2/(kg s)'),
 }
+# Names of the axes in files of different years.
+_TIMES = ('time', 'valid_time')
+_MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
 
 
@@ -339,15 +342,13 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
       raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
   else:
     with _netcdf(path) as file, reading(path, 'file with time and its units'):
-      import cftime  # comes with netCDF4
-
-      time = file.variables['time']
-      calendar = getattr(time, 'calendar', 'standard')
-      # Two known days give the line from the file's numbers to hours.
-      days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
-      first, second = cftime.date2num(days, time.units, calendar)
-      times = np.asarray(time[:], np.float64)
-    hours = np.rint((times - first) * 24 / (second - first))
+      time = file.variables[_named(file, _TIMES)]
+      calendar = getattr(time, 'calendar', 'standard').lower()
+      times, units = (
+        np.ma.filled(time[:].astype(np.float64), np.nan),
+        time.units,
+      )
+    hours = calendars.since_1970(path, times, units, calendar)
   good = np.abs(hours) < 2**53  # not of NaN
   if hours.ndim != 1 or not good.all():
     raise ValueError(
@@ -355,6 +356,14 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
       'one axis of hours.'
     )
   return hours.astype(np.int64)
+
+
+def _named(file, names) -> str:
+  """The one of these variables that a NetCDF file has."""
+  found = next((n for n in names if n in file.variables), None)
+  if found is None:
+    raise ValueError(f'it has none of {", ".join(names)}')
+  return found
 
 
 def _latitudes(variable: _Variable, region) -> np.ndarray | None:
@@ -388,7 +397,7 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
     first, last = np.searchsorted(hours, span)
     if first == last:
       continue
-    with _opened(variable, path) as (array, level):
+    with _opened(variable, path) as (array, take):
       height, width = array.shape[-2:]
       if len(array) != len(hours):
         raise ValueError(
@@ -402,8 +411,7 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
       for begin in range(first, last, 1000):
         part = slice(begin, min(begin + 1000, last))
         with reading(path, f'file with values of {variable.name}'):
-          block = array[part] if level is None else array[part, level]
-          block = np.ma.filled(block, np.nan)
+          block = take(part)
           block = np.asarray(block[:, rows, columns], np.float32)
         if not np.isfinite(block).all():
           raise ValueError(f'{path} lacks values of {variable.name}.')
@@ -412,29 +420,61 @@ def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _opened(variable: _Variable, path: pathlib.Path):
-  """The array, and the index of its level if it has levels."""
+  """The array (time, ..., lat, lon), and how to take [t, H, W] of it."""
   name = variable.name
   if path.suffix == '.npz':
-    yield _array(variable, path), None
+    values = _array(variable, path)
+    yield values, lambda part: values[part]
     return
   with _netcdf(path) as file:
-    if name not in file.variables or file.variables[name].ndim not in (3, 4):
+    if name not in file.variables or file.variables[name].ndim < 3:
       raise ValueError(
         f'{path} has the variables {", ".join(file.variables)}; expected '
         f'{name} of (time, [level,] lat, lon).'
       )
     array = file.variables[name]
-    if array.ndim == 3:
-      yield array, None
-      return
+    between = array.dimensions[1:-2]
+    chosen = [
+      _place(variable, path, file, axis, array.shape[n])
+      for n, axis in enumerate(between, 1)
+    ]
+
+    def take(part):
+      block = np.ma.filled(array[(part, *chosen)], np.nan)
+      # Of two versions of the data each hour is in one.
+      while block.ndim > 3:
+        first = block[:, :1]
+        for k in range(1, block.shape[1]):
+          first = np.where(np.isnan(first), block[:, k : k + 1], first)
+        block = first[:, 0]
+      return block
+
+    yield array, take
+
+
+def _place(variable: _Variable, path, file, axis: str, length: int):
+  """Where on an axis between time and latitude the values are."""
+  if axis == 'expver':
+    return slice(None)
+  values = [None]
+  if axis in file.variables:
     with reading(path, 'file with levels'):
-      levels = np.asarray(file.variables[array.dimensions[1]][:]).tolist()
-    if variable.level not in levels:
-      raise ValueError(
-        f'{path} has the levels {levels}; got {name}{variable.level or ""}, '
-        f'expected for example {name}{levels[0]:g}.'
-      )
-    yield array, levels.index(variable.level)
+      values = np.atleast_1d(file.variables[axis][:]).tolist()
+  if variable.level in values and variable.level is not None:
+    return values.index(variable.level)
+  levelled = variable.name in _LEVELS and axis not in _MEMBERS
+  if length == 1 and not levelled:
+    return 0
+  if values[0] is None:
+    raise ValueError(
+      f'{path} has an axis {axis} of {length} between time and latitude; '
+      'expected a level, expver or a length of 1.'
+    )
+  raise ValueError(
+    f'{path} has the levels {values}; got {variable.name}'
+    f'{variable.level or ""}, expected for example {variable.name}'
+    f'{values[0]:g}.'
+  )
 
 
 def _array(variable: _Variable, path: pathlib.Path) -> np.ndarray:

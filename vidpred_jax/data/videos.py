@@ -4,10 +4,8 @@ Video files and folders of pictures (see `video_io`) are looked through once:
 how many frames they have, where their scenes change, whether they can be read.
 A clip is a window of T frames, `step` apart, inside one scene.
 
-A scene changes between two frames if their thumbnails (36x64) differ by at
-least 15 of 255 levels on average, and by at least 3 times as much (plus one
-level) as is usual among the 4 frames before and after. On the concatenations of
-680 pairs of real clips this finds every cut, and none within those clips.
+Where a scene changes says `video_io.scenes`. What is left out, and why, is said
+in warnings of `logging`.
 
 Splits are made by file: no file has clips in both.
 """
@@ -16,21 +14,24 @@ import concurrent.futures
 import glob
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 
 from vidpred_jax import video_io
 from vidpred_jax.data.teacher import dis
+from vidpred_jax.video_io import scenes
 
-_THUMBNAIL = (36, 64)
-_CACHE_FORMAT = 1
+_LOG = logging.getLogger(__name__)
+_CACHE_FORMAT = 2
+# Of an index, where it has them.
+_ARRAYS = {'pts': np.int64, 'times': np.int64, 'marks': np.uint32}
 
 
 class Scan(NamedTuple):
@@ -158,7 +159,7 @@ class VideoClips:
       elif on_error == 'raise':
         raise scan
       else:
-        logging.warning('Left out: %s', scan)
+        _LOG.warning('Left out: %s', scan)
         self.unreadable.append((path, str(scan)))
 
     # One row per scene with room for a clip: file, first frame, step, hop; and
@@ -180,6 +181,18 @@ class VideoClips:
         f'{(num_frames - 1) * min(steps) + 1} frames; '
         f'{len(self.unreadable)} files cannot be read.{reasons}'
       )
+    used = {row[0] for row in rows}
+    short = [str(p) for f, p in enumerate(self.files) if f not in used]
+    if short:
+      _LOG.warning(
+        'Left out, no scene of %d frames: %s',
+        (num_frames - 1) * min(steps) + 1, ', '.join(short),
+      )  # fmt: skip
+    if self.unreadable or short:
+      _LOG.warning(
+        'Of %d files for %s %d are left out.',
+        len(files), split, len(self.unreadable) + len(short),
+      )  # fmt: skip
     self._rows = np.array(rows)
     self._ends = np.cumsum(counts)
     # In the order of the files, each that still fits whole.
@@ -284,43 +297,6 @@ def find(root) -> list[pathlib.Path]:
   return sorted(found)
 
 
-def find_jumps(thumbnails: Iterable[np.ndarray]) -> tuple[int, np.ndarray]:
-  """Mean absolute differences of successive thumbnails; one is held.
-
-  Args:
-    thumbnails: T of uint8 [36, 64, 3].
-
-  Returns:
-    T, and float32 [max(T - 1, 0)] in levels of 255.
-  """
-  count, jumps, before = 0, [], None
-  for thumbnail in thumbnails:
-    count += 1
-    thumbnail = thumbnail.astype(np.float32)
-    if before is not None:
-      jumps.append(np.abs(thumbnail - before).mean())
-    before = thumbnail
-  return count, np.array(jumps, np.float32)
-
-
-def find_cuts(jumps: np.ndarray) -> tuple[int, ...]:
-  """Frames that begin a new scene; the rule stands in the module docstring.
-
-  Args:
-    jumps: float [T - 1], as of `find_jumps`.
-
-  Returns:
-    Their numbers, without 0.
-  """
-  cuts = []
-  for t in np.flatnonzero(jumps >= 15):
-    around = np.concatenate([jumps[max(t - 4, 0) : t], jumps[t + 1 : t + 5]])
-    usual = np.median(around) if around.size else 0
-    if jumps[t] >= 3 * (usual + 1):
-      cuts.append(int(t) + 1)
-  return tuple(cuts)
-
-
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   """Looks through a file of any length in bounded memory, but for its index.
 
@@ -328,15 +304,14 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
     ValueError: if it cannot be read.
   """
   info = video_io.probe(path, stream=stream)
-  index = video_io.index(path, stream=stream)
-  frames = video_io.frames(path, size=_THUMBNAIL, stream=stream)
-  decoded, jumps = find_jumps(frame for _, frame in frames)
-  if decoded != index.num_frames:
-    raise ValueError(
-      f'{path} is damaged: {decoded} of {index.num_frames} frames can be '
-      'decoded.'
-    )
-  return Scan(info.height, info.width, index, find_cuts(jumps))
+  for line in video_io.told(info):
+    _LOG.warning('%s', line.split(' --')[0])
+  finder = scenes.Finder()
+  index, shape = video_io.indexed(
+    path, scenes.THUMBNAIL, stream=stream, see=finder.see
+  )
+  finder.end()
+  return Scan(*shape, index, tuple(finder.cuts))
 
 
 def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:
@@ -384,8 +359,16 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
   entry = place / f'{_fingerprint(path, stream)}.json'
   try:
     kept = json.loads(entry.read_text())
-    pts = kept['pts'] and np.array(kept['pts'], np.int64)
-    index = video_io.Index(kept['num_frames'], pts, Fraction(kept['unit']))
+    arrays = (
+      kept[k] if kept[k] is None else np.array(kept[k], kind)
+      for k, kind in _ARRAYS.items()
+    )
+    index = video_io.Index(
+      **{k: x for k, x in zip(_ARRAYS, arrays)},
+      num_frames=kept['num_frames'],
+      unit=Fraction(kept['unit']),
+      crop=tuple(kept['crop']),
+    )
     return Scan(kept['height'], kept['width'], index, tuple(kept['cuts']))
   except (OSError, ValueError, KeyError, TypeError):
     pass  # not kept yet, or not whole
@@ -396,8 +379,12 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
       'height': scan.height,
       'width': scan.width,
       'num_frames': index.num_frames,
-      'pts': None if index.pts is None else index.pts.tolist(),
       'unit': str(index.unit),
+      'crop': index.crop,
+      **{
+        k: None if getattr(index, k) is None else getattr(index, k).tolist()
+        for k in _ARRAYS
+      },
       'cuts': scan.cuts,
     }
   )
@@ -407,7 +394,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
     part.write_text(text)
     os.replace(part, entry)
   except OSError as error:
-    logging.warning('The scan of %s could not be kept: %s', path, error)
+    _LOG.warning('The scan of %s could not be kept: %s', path, error)
   return scan
 
 
@@ -425,6 +412,8 @@ def _fingerprint(path: pathlib.Path, stream) -> str:
   parts = sorted(path.iterdir()) if path.is_dir() else [path]
   facts = [_CACHE_FORMAT, str(path.resolve()), stream]
   for part in parts:
+    if not part.exists():  # a link to nowhere
+      continue
     status = part.stat()
     facts.append((part.name, status.st_size, status.st_mtime_ns))
   return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

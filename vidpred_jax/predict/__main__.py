@@ -20,7 +20,12 @@ What lies between (any system that interpolates):
 
 gives K times as many frames per second, between the first and the last;
 `--fps=60` gives a video of that rate by the times of the frames and of the same
-duration. Sound is copied. Where the scene changes (`--cut`) nothing is blended.
+duration. Sound, subtitles and chapters are copied. Where the scene changes
+(`--cut`, or the list `--cuts=FILE`) nothing is blended.
+
+Interlaced video is used as it is, with a word about it, unless `--deinterlace`
+is given; high dynamic range is mapped to the standard one, with a word, unless
+`--hdr=keep` is. `--input_fps` is the rate of a folder of pictures.
 
 `--checkpoint` is an exported system, the workdir of a run, or the name of a
 model that comes with the package; without it the one for any film is taken.
@@ -56,8 +61,10 @@ from absl import flags
 
 from vidpred_jax import command, picture, runtime, video_io
 from vidpred_jax.predict import sample, tiling
+from vidpred_jax.predict.fields import predict_field
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import Frames
+from vidpred_jax.video_io import scenes
 
 __all__ = [
   'Predictor',
@@ -89,6 +96,7 @@ def predict_video(
   overwrite: bool = False,
   key: jax.Array | None = None,
   progress: bool = False,
+  reading: Mapping[str, Any] | None = None,
   **settings,
 ) -> int:
   """Predicts or interpolates a video file.
@@ -110,6 +118,7 @@ def predict_video(
     overwrite: whether an existing output may be replaced.
     key: for stochastic systems.
     progress: whether to show a bar.
+    reading: settings of `video_io.Film`.
     **settings: of `Predictor`.
 
   Returns:
@@ -131,33 +140,49 @@ def predict_video(
   )
   if samples is not None and (with_input or overlay):
     raise ValueError('Got --samples together with --with_input or --overlay.')
-  info = video_io.probe(source, count=True)
-  write = functools.partial(video_io.Writer, overwrite=overwrite)
+  cut = {k: v for k, v in settings.items() if k == 'cut'}
+  film = video_io.Film(source, **cut, **(reading or {}))
+  info = film.info
+  write = functools.partial(
+    video_io.Writer, overwrite=overwrite, pixel_aspect=info.pixel_aspect
+  )
+  if film.keeps:
+    if samples is not None or overlay or system.channels != 3:
+      raise ValueError(
+        'High dynamic range is kept of systems of 3 channels, without '
+        '--samples and --overlay; got --hdr=keep.'
+      )
+    write = functools.partial(write, curve=info.curve)
+    settings['field'] = 0.0, video_io.WHITE
   sound = source if audio and info.has_audio else None
   explain = bool(overlay)
   if between:
     parts = _parts(info, factor, fps)
     frames = Frames((0, parts), tuple(range(1, parts)))
-    serve = Predictor(*load(frames=frames), **settings)
-    total = None
+    total, last = None, None
     if fps is None:
-      fps = info.fps * parts
-      shots = _interpolated(serve, source, info, key, explain)
+      fps, last = info.fps * parts, info.last
       total = (info.num_frames - 1) * parts + 1
+      if not info.variable and last < 2 / info.fps:
+        last = None
+    writer = write(output, fps=fps, audio=sound, trim_audio=False, last=last)
+    serve = Predictor(*load(frames=frames), cuts=film.begins, **settings)
+    if total is not None:
+      shots = _interpolated(serve, film, key, explain)
     else:
-      timed = _frames(source, system.channels)
-      shots = _untimed(serve.resample(timed, fps, key, explain=explain))
-    writer = write(output, fps=fps, audio=sound, trim_audio=False)
+      timed = _frames(film, system.channels)
+      shots = serve.resample(timed, fps, key, explain=explain, last=info.last)
+      shots = _untimed(shots)
     return _write(writer, _overlaid(shots, overlay), total, progress)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
-    shots = _continued(serve, source, info, num_frames, key, explain)
+    shots = _continued(serve, film, num_frames, key, explain)
     total = info.num_frames + num_frames
     return _write(writer, _overlaid(shots, overlay), total, progress)
   fps = info.fps / _step(system.frames)
-  clip = _tail(source, info, system)
+  clip = _tail(film, system)
   if samples is not None:
     outputs = [_renamed(output, s) for s in (*range(samples), 'mean', 'spread')]
     writers = [write(path, fps=fps) for path in outputs]
@@ -200,9 +225,9 @@ def _step(frames: Frames) -> Fraction:
   return Fraction(max(frames.target) - max(frames.context), len(frames.target))
 
 
-def _frames(source, channels: int) -> Iterator:
+def _frames(film, channels: int) -> Iterator:
   """Yields (time, frame), grey for a system of one channel."""
-  for time, frame in video_io.frames(source):
+  for time, frame in film.frames():
     yield time, _seen(frame, channels)
 
 
@@ -214,12 +239,11 @@ def _seen(frames: np.ndarray, channels: int) -> np.ndarray:
   return np.rint(luma).astype(np.uint8)
 
 
-def _tail(source, info, system) -> np.ndarray:
+def _tail(film, system) -> np.ndarray:
   """The last frames of a video, as many as the system looks back."""
   context = system.frames.context
   length = max(context) - min(context) + 1
-  start = max(0, info.num_frames - length)
-  return _seen(video_io.read(source, start=start), system.channels)
+  return _seen(film.last(length), system.channels)
 
 
 def _untimed(shots: Iterable) -> Iterator:
@@ -227,12 +251,12 @@ def _untimed(shots: Iterable) -> Iterator:
   return ((None, shot) for shot in shots)
 
 
-def _interpolated(serve, source, info, key, explain) -> Iterator:
+def _interpolated(serve, film, key, explain) -> Iterator:
   """Yields (time or None, frame or (frame, details))."""
   times = []
 
   def frames():
-    for time, frame in _frames(source, serve.system.channels):
+    for time, frame in _frames(film, serve.system.channels):
       times.append(time)
       yield frame
 
@@ -240,26 +264,26 @@ def _interpolated(serve, source, info, key, explain) -> Iterator:
   shots = serve.interpolate(frames(), parts, key, explain=explain)
   for n, shot in enumerate(shots):
     time = None
-    if info.variable:
+    if film.info.variable:
       i, k = divmod(n, parts)
       following = times[min(i + 1, len(times) - 1)]
       time = times[i] + (following - times[i]) * Fraction(k, parts)
     yield time, shot
 
 
-def _continued(serve, source, info, num_frames, key, explain):
+def _continued(serve, film, num_frames, key, explain):
   """Yields the input and what follows: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
   seen = collections.deque(maxlen=length)
   step = _step(frames)
-  timed = info.variable or step != 1
-  for time, frame in _frames(source, serve.system.channels):
+  timed = film.info.variable or step != 1
+  for time, frame in _frames(film, serve.system.channels):
     seen.append(frame)
     yield (time if timed else None), (frame, {}) if explain else frame
   shots = serve.stream(seen, num_frames, key, explain=explain)
   for n, shot in enumerate(shots, 1):
-    then = time + n * step / info.fps if timed else None
+    then = time + n * step / film.info.fps if timed else None
     yield then, shot
 
 
@@ -306,7 +330,9 @@ def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
 
 
 def _colour(image: np.ndarray) -> np.ndarray:
-  """What a writer takes: grey becomes colour."""
+  """What a writer takes: grey becomes colour, floats 16 bits."""
+  if image.dtype.kind == 'f':
+    return np.rint(image.clip(0, video_io.WHITE)).astype(np.uint16)
   return np.ascontiguousarray(picture.to_rgb(image))
 
 
@@ -335,91 +361,6 @@ def _renamed(path, suffix) -> pathlib.Path:
   return path.with_name(f'{path.stem}_{suffix}{path.suffix}')
 
 
-# --------------------------------------------------------------------- fields
-
-_ARRAYS = ('.npy', '.npz')
-
-
-def predict_field(
-  load: Callable[..., tuple[Any, Any]],
-  described: Mapping[str, Any],
-  source: str | pathlib.Path,
-  output: str | pathlib.Path,
-  *,
-  num_frames: int | None = None,
-  overwrite: bool = False,
-  key: jax.Array | None = None,
-  **settings,
-) -> int:
-  """Predicts physical fields, in units of their own, from a file to a file.
-
-  Args:
-    load: `() -> (system, variables)`, as `checkpoint.load` of a path.
-    described: what the system learned from, as `checkpoint.read_data` gives it.
-    source: npz file with an array [T, H, W] per variable, or npy file
-      [T, H, W, C]; [T, H, W] of one variable.
-    output: the same, to write, float32; npy has the axes that `source` has.
-    num_frames: how many, by default as many as the system's frames say.
-    overwrite: whether an existing output may be replaced.
-    key: for stochastic systems.
-    **settings: of `Predictor`.
-
-  Returns:
-    How many frames were written.
-
-  Raises:
-    ValueError: if `source` holds no such fields, or either is no such file.
-    OSError: if a file is not there or cannot be written.
-  """
-  output, names = pathlib.Path(output), described['variables']
-  for path in map(pathlib.Path, (source, output)):
-    if path.suffix not in _ARRAYS:
-      raise ValueError(
-        f'{path}: this system learned from physical fields '
-        f'({", ".join(names)} in {described["units"]}), not from pictures; '
-        'expected an npz or npy file with arrays in these units.'
-      )
-  if output.exists() and not overwrite:
-    raise FileExistsError(f'{output} exists already; nothing was written.')
-  clip, flat = _read_field(pathlib.Path(source), names)
-  system, variables = load()
-  field = described['mean'], described['std']
-  serve = Predictor(system, variables, field=field, **settings)
-  num_frames = len(system.frames.target) if num_frames is None else num_frames
-  frames = serve.predict(clip, num_frames, key)
-  partial = output.with_name(f'.{output.stem}.partial{output.suffix}')
-  try:
-    if output.suffix == '.npz':
-      np.savez(partial, **dict(zip(names, np.moveaxis(frames, -1, 0))))
-    else:
-      np.save(partial, frames[..., 0] if flat else frames)
-    partial.replace(output)
-  finally:
-    partial.unlink(missing_ok=True)
-  return num_frames
-
-
-def _read_field(path, names) -> tuple[np.ndarray, bool]:
-  """[T, H, W, C] of the variables, and whether there was no axis C."""
-  from vidpred_jax.data import files  # not where only videos are read
-
-  if path.suffix == '.npz':
-    arrays = [files.npz_array(path, name) for name in names]
-  else:
-    with files.reading(path, 'npy file'):
-      array = np.load(path, allow_pickle=False)
-    arrays = np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]
-  shapes = sorted({x.shape for x in arrays})
-  good = all(x.ndim == 3 and x.dtype.kind in 'iuf' for x in arrays)
-  if not good or len(shapes) > 1 or len(arrays) != len(names):
-    raise ValueError(
-      f'{path} has {len(arrays)} arrays {", ".join(map(str, shapes))}; '
-      f'expected numbers [T, H, W] for each of {", ".join(names)}.'
-    )
-  clip = np.stack(arrays, -1).astype(np.float32)
-  return clip, path.suffix == '.npy' and array.ndim == 3
-
-
 # -------------------------------------------------------------------- command
 
 
@@ -440,7 +381,13 @@ def define_flags() -> None:
   flags.DEFINE_integer('factor', None, 'Interpolate to so many times the rate.')
   flags.DEFINE_string('fps', None, 'Interpolate to this rate: 60, 60000/1001.')
   flags.DEFINE_list('overlay', [], 'Show beside: flow, mask, blocks, routes.')
-  flags.DEFINE_bool('audio', True, 'Copy the sound, where it still fits.')
+  flags.DEFINE_bool('audio', True, 'Copy sound, subtitles and chapters.')
+  flags.DEFINE_string('input_fps', None, 'Rate of a folder or raw H.264; 25.')
+  flags.DEFINE_bool('deinterlace', False, 'One moment of two in each frame.')
+  flags.DEFINE_enum(
+    'hdr', 'tonemap', ['tonemap', 'keep'], 'High dynamic range: map it or keep.'
+  )
+  flags.DEFINE_string('cuts', None, 'A list of frames that begin a scene.')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
   flags.DEFINE_integer('seed', 0, 'Of random systems.')
   flags.DEFINE_multi_string(
@@ -452,8 +399,8 @@ def define_flags() -> None:
   flags.DEFINE_integer('tile_overlap', tiling.OVERLAP, 'Of tiles, in pixels.')
   flags.DEFINE_float(
     'cut',
-    0.5,
-    'Interpolation: nothing is blended between frames less alike, -1 to 1.',
+    scenes.LEAST,
+    'Interpolation: frames less alike may be of two scenes, -1 to 1.',
   )
   flags.mark_flags_as_required(['output'])
 
@@ -462,12 +409,7 @@ def main(argv) -> None:
   """Reads, predicts, writes; says what was written."""
   del argv
   options = flags.FLAGS
-  try:
-    fps = None if options.fps is None else Fraction(options.fps)
-  except (ValueError, ZeroDivisionError):
-    raise ValueError(
-      f'Got --fps={options.fps}, expected a number such as 60 or 60000/1001.'
-    ) from None
+  fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
   runtime.setup()
   from vidpred_jax import checkpoint
 
@@ -491,7 +433,10 @@ def main(argv) -> None:
   }
   described = checkpoint.read_data(chosen) or {}
   if described.get('kind') == 'field':
-    for name in ('factor', 'fps', 'samples', 'with_input', 'overlay'):
+    for name in (
+      'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
+      'deinterlace', 'hdr', 'cuts',
+    ):  # fmt: skip
       if options[name].present:
         raise ValueError(f'Physical fields cannot be served --{name}.')
     count = predict_field(
@@ -509,6 +454,12 @@ def main(argv) -> None:
       overlay=options.overlay,
       audio=options.audio,
       progress=True,
+      reading={
+        'fps': input_fps,
+        'deinterlace': options.deinterlace,
+        'hdr': options.hdr,
+        'cuts': options.cuts,
+      },
       **settings,
     )
   if options.samples is None:
@@ -516,6 +467,19 @@ def main(argv) -> None:
   else:
     names = [_renamed(options.output, s).name for s in ('0', 'mean', 'spread')]
     print(f'{count} frames each written to {", ".join(names)}, ...')
+
+
+def _rate(name: str, flag) -> Fraction | None:
+  """A flag's frames per second."""
+  if flag.value is None:
+    return None
+  with contextlib.suppress(ValueError, ZeroDivisionError):
+    rate = Fraction(flag.value)
+    if rate > 0 or name == 'fps':
+      return rate
+  raise ValueError(
+    f'Got --{name}={flag.value}, expected a number such as 60 or 60000/1001.'
+  )
 
 
 def _try_out(load, options, fps) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from vidpred_jax.video_io.scenes import likeness
+
+__all__ = ['check_same_size', 'fill', 'likeness', 'multiplied', 'resampled']
 
 Phases = Callable[[Any, Any], list[int]]
 
@@ -68,25 +71,26 @@ def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
 
 
 def fill(
-  timed_frames: Iterable[tuple[Any, np.ndarray]],
+  timed_frames: Iterable[tuple[Any, np.ndarray, bool]],
   phases: Phases,
   parts: int,
   make: Callable[[int, np.ndarray, np.ndarray, tuple[int, ...]], Iterable],
   *,
-  alike: Callable[[np.ndarray, np.ndarray], bool],
   hold: bool = False,
+  last: fractions.Fraction | None = None,
 ) -> Iterator[tuple[np.ndarray, dict]]:
   """Yields frames at the phases of each interval, then the last one.
 
   Args:
-    timed_frames: (time, [H, W, C]); two are held at a time.
+    timed_frames: (time, [H, W, C], whether it begins a scene); two are held
+      at a time.
     phases: `multiplied` or `resampled`.
     parts: K.
     make: of the number of the later frame (of the video's first one it is 1),
       the two frames, and phases in 1..K - 1, increasing, gives a (frame,
       details) for each of them.
-    alike: whether two frames are of one scene.
-    hold: whether the last frame lasts as long as the interval before it.
+    hold: whether the last frame is shown for a while, not just once.
+    last: for how many seconds; None for as long as the interval before it.
 
   Yields:
     (frame, details); frames that are not made have no details.
@@ -95,7 +99,7 @@ def fill(
     ValueError: if frames differ in size, or there are fewer than 2.
   """
   number, before = 0, None
-  for number, (time, frame) in enumerate(timed_frames, 1):
+  for number, (time, frame, begins) in enumerate(timed_frames, 1):
     if before is None:
       before = time, frame
       continue
@@ -103,9 +107,7 @@ def fill(
     asked = phases(before[0], time)
     inner = tuple(sorted({k for k in asked if 0 < k < parts}))
     shown = {k: (before[1] if 2 * k <= parts else frame, {}) for k in inner}
-    if (
-      inner and not np.array_equal(before[1], frame) and alike(before[1], frame)
-    ):
+    if inner and not begins and not np.array_equal(before[1], frame):
       shown = dict(zip(inner, make(number, before[1], frame, inner)))
     shown |= {0: (before[1], {}), parts: (frame, {})}
     yield from (shown[k] for k in asked)
@@ -116,38 +118,12 @@ def fill(
       f'The video has {number} frame{"s" * (number != 1)}, expected at least 2 '
       'to interpolate between.'
     )
-  held = phases(interval[1], 2 * interval[1] - interval[0]) if hold else [0]
+  held = [0]
+  if hold:
+    before_last, begin = interval
+    held = phases(begin, begin + (last or begin - before_last))
   for _ in held:
     yield before[1], {}
-
-
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
-  """SSIM of two frames, shrunk to 32x32 pixels without colour, as one window.
-
-  Of successive frames of films it is above 0.85, mostly above 0.95, of frames
-  of different films mostly below 0.5.
-
-  Args:
-    a: uint8 [H, W, C].
-    b: the same, of any size.
-
-  Returns:
-    A number in [-1, 1].
-  """
-
-  def small(frame):
-    image = Image.fromarray(frame.mean(-1, dtype=np.float32))
-    return np.asarray(image.resize((32, 32), Image.Resampling.BOX), np.float64)
-
-  a, b = small(a), small(b)
-  covariance = np.mean((a - a.mean()) * (b - b.mean()))
-  brightness, contrast = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-  near = (2 * a.mean() * b.mean() + brightness) / (
-    a.mean() ** 2 + b.mean() ** 2 + brightness
-  )
-  return float(
-    near * (2 * covariance + contrast) / (a.var() + b.var() + contrast)
-  )
 
 
 def check_same_size(frames: Iterable[np.ndarray]) -> None:

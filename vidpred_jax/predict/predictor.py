@@ -11,9 +11,9 @@ predictions back, as floats, not rounded. Long videos stream: no more than the
 frames one call of the system sees and gives are held. A system that remembers
 more than it is shown (`System.recurrence`) is called for each frame.
 
-*Cuts.* Between two equal frames lie copies, between frames of two scenes, which
-are as little alike as `cut` says (`frame_rate.likeness`), copies of the nearer:
-nothing is computed or blended there.
+*Cuts.* Between two equal frames lie copies, between frames of two scenes
+(`video_io.scenes`, or as `cuts` says) copies of the nearer: nothing is computed
+or blended there. To see a change of scene, two frames more are read ahead.
 
 *Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow;
 each equals, up to rounding, a prediction by itself with its own key.
@@ -28,7 +28,7 @@ in every tile.
 import collections
 import fractions
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +38,7 @@ import numpy as np
 from vidpred_jax import runtime
 from vidpred_jax.predict import frame_rate, tiling
 from vidpred_jax.systems import base
+from vidpred_jax.video_io import scenes
 
 
 class Futures(NamedTuple):
@@ -73,7 +74,8 @@ class Predictor:
     max_pixels: int = tiling.MAX_PIXELS,
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
-    cut: float = 0.5,
+    cut: float = scenes.LEAST,
+    cuts: Callable[[int, Any], bool] | None = None,
     field: tuple[Any, Any] | None = None,
   ):
     """Puts the variables on the device; nothing is compiled yet.
@@ -87,8 +89,10 @@ class Predictor:
       tile: (height, width) of tiles to use whatever `max_pixels` says.
       overlap: least overlap of tiles in pixels; take more than the longest
         motion.
-      cut: successive frames whose `frame_rate.likeness` is below this are of
+      cut: successive frames whose `scenes.likeness` is below this may be of
         two scenes, and nothing is interpolated between them; -1: never.
+      cuts: says of the number (from 0) and the time of each frame whether it
+        begins a scene, in place of the rule.
       field: None for images; for a system of physical fields the (mean, std) of
         what it learned from (`checkpoint.read_data`), each [C] or a number.
     """
@@ -110,7 +114,7 @@ class Predictor:
     )
     self._max_pixels = max_pixels
     self._overlap = overlap
-    self._cut = cut
+    self._cut, self._cuts = cut, cuts
     self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
     jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
     self._step = jit(
@@ -320,7 +324,7 @@ class Predictor:
     """Puts `factor - 1` frames between each two of a video.
 
     Args:
-      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; two are
+      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; five are
         held at a time.
       factor: how many times as many frames per second. A system of
         `Frames((0, K), (1, ..., K - 1))` serves K, the default, and whatever
@@ -354,6 +358,7 @@ class Predictor:
     key=None,
     *,
     explain: bool = False,
+    last: fractions.Fraction | None = None,
   ) -> Iterator:
     """A video at another, constant, frame rate, by the times of its frames.
 
@@ -361,13 +366,15 @@ class Predictor:
     1/K of the interval it falls into for a system of
     `Frames((0, K), (1, ..., K - 1))`: exact if `fps` is p/K times the rate of a
     constant-rate input. Within an interval only the frames needed are asked
-    for. The last frame is held for as long as the interval before it.
+    for.
 
     Args:
       timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
       fps: frames per second of the result.
       key: for stochastic systems; `jax.random.key(0)` by default.
       explain: yield `(frame, details)`; frames of the input have no details.
+      last: for how many seconds the last frame is shown; None for as long as
+        the one before it.
 
     Returns:
       An iterator over frames.
@@ -381,7 +388,7 @@ class Predictor:
       (fractions.Fraction(time).limit_denominator(1 << 30), frame)
       for time, frame in timed_frames
     )
-    return self._fill(timed, phases, parts, key, explain, hold=True)
+    return self._fill(timed, phases, parts, key, explain, True, last)
 
   def _parts(self, explain: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
@@ -397,17 +404,18 @@ class Predictor:
       )
     return last - first
 
-  def _fill(self, timed_frames, phases, parts, key, explain, hold=False):
+  def _fill(
+    self, timed_frames, phases, parts, key, explain, hold=False, last=None
+  ):
     """An iterator over what `frame_rate.fill` yields, made by the system."""
     key, tiles = _default(key), None
     entered = {}  # the later frame of the pair before, by its number
 
     def checked():
       nonlocal tiles
-      for time, frame in timed_frames:
-        frame = self._check_frame(frame)
+      for (time, frame), begins in self._scenes(timed_frames):
         tiles = tiles or self._plan(*frame.shape[:2])
-        yield time, frame
+        yield time, frame, begins
 
     def make(number, before, after, wanted):
       first = entered.pop(number - 1, None)
@@ -426,16 +434,26 @@ class Predictor:
       return [(shot.frame, shot.details) for shot in shots]
 
     filled = frame_rate.fill(
-      checked(), phases, parts, make, alike=self._alike, hold=hold
+      checked(), phases, parts, make, hold=hold, last=last
     )
     return filled if explain else (frame for frame, _ in filled)
 
   # ------------------------------------------------------------- one step
 
-  def _alike(self, before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two frames are of one scene; fields always are."""
-    images = self._scale is None
-    return not images or frame_rate.likeness(before, after) >= self._cut
+  def _scenes(self, timed_frames) -> Iterator:
+    """Yields ((time, frame), whether a scene begins); fields have but one."""
+    # Copies, since the frames given may share two buffers.
+    timed = (
+      (time, self._check_frame(frame).copy()) for time, frame in timed_frames
+    )
+    if self._scale is not None or self._cuts is not None:
+      for number, (time, frame) in enumerate(timed):
+        given = self._cuts is not None and self._cuts(number, time)
+        yield (time, frame), given
+      return
+    yield from scenes.mark(
+      timed, self._cut, lambda item: scenes.thumbnail(item[1])
+    )
 
   def _check_clip(self, clip) -> None:
     """Refuses arrays that are no clip; iterables: each frame in its turn."""

@@ -1,19 +1,56 @@
 """Pictures and folders: what is a frame, what is a video, in which order."""
 
+import contextlib
+import functools
+import importlib.util
+import logging
 import os
 import pathlib
 import re
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
+
+_LOG = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
-  '.mp4 .m4v .mov .mkv .webm .avi .gif .y4m .mpg .mpeg .ts .wmv .flv '
-  '.264 .h264 .265 .hevc'.split()
+  '.mp4 .m4v .mov .qt .f4v .3gp .3g2 .mj2 .mkv .mk3d .webm .avi .divx .gif '
+  '.apng .y4m .mpg .mpeg .mpe .m1v .m2v .mpv .vob .evo .ts .mts .m2ts .m2t '
+  '.tp .trp .wtv .wmv .asf .flv .rm .rmvb .ogv .ogm .mxf .dv .dif .gxf .nut '
+  '.ivf .obu .amv .mjpg .mjpeg .264 .h264 .avc .265 .h265 .hevc'.split()
 )
+_HEIC = ('.heic', '.heif', '.hif')
 IMAGE_SUFFIXES = frozenset(
-  '.png .jpg .jpeg .bmp .ppm .pgm .tif .tiff .webp'.split()
+  '.png .jpg .jpeg .jpe .jfif .bmp .ppm .pgm .pnm .tif .tiff .webp .jp2 .tga '
+  '.avif'.split()
 )
+# Where several pictures in one file follow each other in time. (A JPEG of a
+# phone may hold a second one, of the brightness of the first.)
+_SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
+
+
+class Picture(NamedTuple):
+  """One picture: a file and its place in it."""
+
+  path: pathlib.Path
+  page: int = 0
+
+
+class Pictures(NamedTuple):
+  """The frames of a folder or file.
+
+  Attributes:
+    pictures: in their order.
+    times: seconds after the first one; None if they have none of their own.
+    last: for how many seconds the last one is shown; None likewise.
+  """
+
+  pictures: list[Picture]
+  times: list[Fraction] | None = None
+  last: Fraction | None = None
 
 
 def find_videos(folder) -> list[pathlib.Path]:
@@ -26,19 +63,56 @@ def find_videos(folder) -> list[pathlib.Path]:
       continue
     seen.add(real)
     folders[:] = sorted(n for n in folders if not n.startswith('.'))
-    suffixes = {n: pathlib.Path(n).suffix.lower() for n in names if n[0] != '.'}
-    found += [
-      pathlib.Path(root, n) for n, s in suffixes.items() if s in VIDEO_SUFFIXES
-    ]
-    if any(s in IMAGE_SUFFIXES for s in suffixes.values()):
+    paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
+    found += [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
+    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in paths):
       found.append(pathlib.Path(root))
   return sorted(found)
 
 
+def _is_file(path: pathlib.Path) -> bool:
+  """Not a folder, a link to nowhere, or hidden (an editor's lock)."""
+  return path.name[0] != '.' and path.is_file()
+
+
 def natural_key(name: str) -> list:
-  """Sort key that puts `frame2` before `frame10`."""
-  parts = re.split(r'(\d+)', name)
-  return [(int(p), p) if p.isdigit() else (0, p) for p in parts]
+  """Sort key that puts `frame2` before `frame10`, `b` and `B` after `a`."""
+  parts = re.split(r'([0-9]+)', name)
+  key = [(int(p), '') if n % 2 else (0, p.lower()) for n, p in enumerate(parts)]
+  return [*key, (0, name)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+  """Names in natural order; those of one set that differ in signs or fractions.
+
+  `f-2, f-1, f0` are numbers with a sign if one of the set has none, and `0.033,
+  0.5` are fractions if of different lengths with a zero in front; otherwise the
+  hyphen and the dot divide words.
+  """
+  names = list(names)
+  stems = [os.path.splitext(n)[0] for n in names]
+  fractions = [m[1] for s in stems for m in re.finditer(r'\d\.(\d+)', s)]
+  is_fraction = len({len(f) for f in fractions}) > 1 and any(
+    f[0] == '0' for f in fractions
+  )
+  signed = [re.fullmatch(r'(.*?)(-?)([0-9.]+)', s) for s in stems]
+  positive = {m[1] for m in signed if m and not m[2]}
+  negative = {m[1] for m in signed if m and m[2]}
+  has_sign = bool(positive & negative)
+
+  def key(name):
+    stem = os.path.splitext(name)[0]
+    if is_fraction:
+      stem = re.sub(
+        r'(\d)\.(\d+)', lambda m: f'{m[1]}.{m[2].ljust(12, "0")}', stem
+      )
+    found = re.fullmatch(r'(.*?)-([0-9.]+)', stem)
+    if has_sign and found and found[1] in positive:
+      inner = natural_key(found[2])
+      return natural_key(found[1])[:-1] + [(-1 - inner[1][0], '')], name
+    return natural_key(stem), name
+
+  return sorted(names, key=key)
 
 
 def over_black(rgba: np.ndarray) -> np.ndarray:
@@ -47,37 +121,142 @@ def over_black(rgba: np.ndarray) -> np.ndarray:
   return ((rgba[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
 
 
-def find(path: pathlib.Path) -> list[pathlib.Path] | None:
-  """The pictures of a folder, or a single one; None for another file."""
+def find(path: pathlib.Path) -> Pictures | None:
+  """The pictures of a folder, or of a picture file; None for another file."""
   if path.is_dir():
-    found = [
-      p
+    found = {
+      p.name: p
       for p in path.iterdir()
-      if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != '.'
-    ]
+      if p.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and _is_file(p)
+    }
     if not found:
       raise ValueError(
         f'The folder {path} holds no pictures '
         f'({", ".join(sorted(IMAGE_SUFFIXES))}).'
       )
-    return sorted(found, key=lambda p: natural_key(p.name))
-  if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-    return [path]
+    return Pictures([Picture(found[n]) for n in in_order(found)])
+  if path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and path.is_file():
+    return _pages(path)
   return None
 
 
-def read(path: pathlib.Path) -> np.ndarray:
-  """A picture file as it is shown, uint8 [H, W, 3]."""
+def _pages(path: pathlib.Path) -> Pictures:
+  """The pictures of one file."""
+  with _reading(path), _open(path) as image:
+    number = getattr(image, 'n_frames', 1)
+    if number == 1 or image.format not in _SEQUENCES:
+      return Pictures([Picture(path)])
+    first = 1 if getattr(image, 'default_image', False) else 0
+    pages, lasting, size = [], [], None
+    for page in range(first, number):
+      image.seek(page)
+      if image.format != 'TIFF':
+        image.load()  # only now its duration is known
+      size = size or image.size
+      if image.size == size:
+        pages.append(Picture(path, page))
+        lasting.append(image.info.get('duration') or 0)
+  if len(pages) < number - first:
+    _LOG.warning(
+      '%s holds %d pictures; %d of another size than the first are left out.',
+      path, number, number - first - len(pages),
+    )  # fmt: skip
+  if not any(lasting):
+    return Pictures(pages)
+  # As browsers do: what is shorter than 11 ms lasts 100 ms.
+  steps = [Fraction(ms / 1000 if ms > 10 else 0.1) for ms in lasting]
+  steps = [s.limit_denominator(100_000) for s in steps]
+  times = [sum(steps[:n], Fraction(0)) for n in range(len(steps))]
+  return Pictures(pages, times, steps[-1])
+
+
+def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
+  """Yields pictures as they are shown, uint8 [H, W, 3].
+
+  Raises:
+    ValueError: if one is damaged or holds numbers that are no colours.
+  """
+  image = path = None
   try:
-    with Image.open(path) as image:
-      image = ImageOps.exif_transpose(image)
-      if image.mode.startswith('I'):  # 16-bit grey
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        grey = ((grey + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-      if image.has_transparency_data:
-        return over_black(np.asarray(image.convert('RGBA')))
-      return np.array(image.convert('RGB'))
+    for picture in pictures:
+      with _reading(picture.path):
+        if picture.path != path:
+          if image is not None:
+            image.close()
+          image, path = _open(picture.path), picture.path
+        if picture.page != image.tell():
+          image.seek(picture.page)
+        shown = _rgb(image)
+      yield shown
+  finally:
+    if image is not None:
+      image.close()
+
+
+def _open(path: pathlib.Path) -> Image.Image:
+  suffix = path.suffix.lower()
+  if suffix in _HEIC:
+    _heif()
+  if suffix == '.avif' and not features.check('avif'):
+    raise ValueError('this Pillow reads no AVIF; install a newer one')
+  return Image.open(path)
+
+
+@functools.cache
+def _heif() -> None:
+  """Teaches Pillow HEIC; through FFmpeg only a tile of it would be seen."""
+  if importlib.util.find_spec('pillow_heif') is None:
+    raise ValueError(
+      'HEIC needs the package pillow-heif: pip install pillow-heif; or save '
+      'it as PNG'
+    )
+  import pillow_heif
+
+  pillow_heif.register_heif_opener()
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+  shown = ImageOps.exif_transpose(image)
+  if shown.mode == 'F' or shown.mode.startswith('I'):
+    grey = _grey(np.asarray(shown), image)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+  if shown.has_transparency_data:
+    return over_black(np.asarray(shown.convert('RGBA')))
+  return np.array(shown.convert('RGB'))
+
+
+def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
+  """Numbers of more than 8 bits as uint8."""
+  if not np.isfinite(values).all():
+    raise ValueError('it has values that are not finite')
+  low, high = values.min(initial=0), values.max(initial=0)
+  if values.dtype.kind == 'f':
+    if low < 0 or high > 1:
+      raise ValueError(
+        f'its numbers reach from {low:g} to {high:g}; expected 0 (black) to 1 '
+        '(white). Bring them to that range first'
+      )
+    return np.rint(255 * values).astype(np.uint8)
+  # The tag MaxSampleValue of TIFF: 4095 where 12 bits are stored in 16.
+  tags = getattr(image, 'tag_v2', {})
+  white = tags.get(281, 65535)
+  white = white[0] if isinstance(white, tuple) else white
+  if white < high or white < 256:
+    white = 65535
+  if low < 0 or high > white:
+    raise ValueError(
+      f'its numbers reach from {low} to {high}; expected 0 to 65535 (16 bits). '
+      'Bring them to that range first'
+    )
+  values = values.astype(np.int64)
+  return ((values * 255 + white // 2) // white).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path):
+  """A context whose errors about contents say which file it was."""
+  try:
+    yield
   except (
     OSError,
     SyntaxError,

@@ -1,33 +1,27 @@
 """Reading: `probe`, `index`, `frames`, `read`; contract in the package."""
 
-import contextlib
+import collections
+import itertools
 import pathlib
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation
 from PIL import Image
 
-from vidpred_jax.video_io import pictures
+from vidpred_jax.video_io import (
+  cropping,
+  decoding,
+  fields,
+  pictures,
+  showing,
+  timing,
+)
+from vidpred_jax.video_io.opening import open_video
 
 FOLDER_FPS = Fraction(25)
-
-_RAW_FORMATS = {
-  '.264': 'h264',
-  '.h264': 'h264',
-  '.265': 'hevc',
-  '.hevc': 'hevc',
-}
-# Without these flags conversion darkens by 0.5 to 3 levels.
-_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-ACCURATE = int(_EXACT | Interpolation.BILINEAR)
-_RESIZE = int(_EXACT | Interpolation.BICUBIC)  # widened when it shrinks
-# These containers do not say when a frame is shown, or say it wrongly.
-_UNTIMED = frozenset({'avi', 'h264', 'hevc'})
+_LOOKED_AT = 6  # frames in which `probe` looks for fields
 
 
 class Info(NamedTuple):
@@ -37,12 +31,18 @@ class Info(NamedTuple):
     path: the file or folder.
     width: of a frame as it is shown.
     height: of a frame as it is shown.
-    fps: mean frames per second.
-    num_frames: None if the header does not say and `count` is off.
-    duration: seconds; None if unknown.
+    fps: frames per second: the header's, or if the times were looked at the
+      mean without pauses.
+    num_frames: None if the header does not say and nothing was counted.
+    duration: seconds, the last frame's included; None if unknown.
     has_audio: whether there is an audio stream.
-    variable: whether the frame rate varies; None unless counted.
+    variable: whether the frame rate varies; None unless looked at.
     codec: name of the coding, 'pictures' for a folder.
+    last: for how many seconds the last frame is shown; None unless looked at.
+    shortest: the least distance of frames in seconds; None likewise.
+    pixel_aspect: width over height of a pixel as it is shown.
+    curve: 'pq' or 'hlg' of high dynamic range, else None.
+    interlaced: whether frames hold two moments each.
   """
 
   path: pathlib.Path
@@ -54,60 +54,83 @@ class Info(NamedTuple):
   has_audio: bool
   variable: bool | None
   codec: str
+  last: Fraction | None = None
+  shortest: Fraction | None = None
+  pixel_aspect: Fraction = Fraction(1)
+  curve: str | None = None
+  interlaced: bool = False
 
 
 class Index(NamedTuple):
-  """Where the frames of a file are.
+  """Where the frames of a file are, made from what was decoded.
 
   Attributes:
     num_frames: exact.
     pts: int64 [num_frames], each frame's time stamp in the file; None where
-      frames have none: they are `unit` apart, and reading starts at frame 0.
-    unit: seconds per unit of `pts`, or per frame.
+      they have none of their own or not all different ones: then reading
+      starts at frame 0.
+    unit: seconds per unit of `times`, or per frame.
+    times: int64 [num_frames] after the first frame; None: `unit` apart.
+    marks: uint32 [num_frames], by which a frame found by seeking is checked.
+    last: for how many seconds the last frame is shown; None if unknown.
+    crop: rows and columns that are no part of the picture, see `cropping`.
   """
 
   num_frames: int
   pts: np.ndarray | None
   unit: Fraction
+  times: np.ndarray | None = None
+  marks: np.ndarray | None = None
+  last: Fraction | None = None
+  crop: cropping.Crop = (0, 0, 0, 0)
 
   def time(self, i: int) -> Fraction:
     """Seconds from the first frame to frame `i`."""
-    if self.pts is None:
-      return i * self.unit
-    return int(self.pts[i] - self.pts[0]) * self.unit
+    return (i if self.times is None else int(self.times[i])) * self.unit
 
 
-def probe(path, *, count: bool = False, stream: int | None = None) -> Info:
-  """Looks at a video file or folder of pictures; decodes one frame.
+def probe(
+  path,
+  *,
+  count: bool = False,
+  times: bool = False,
+  stream: int | None = None,
+  fps: Fraction | None = None,
+) -> Info:
+  """Looks at a video file or folder of pictures; decodes a few frames.
 
   Args:
     path: file or folder.
-    count: whether to go through the whole file (without decoding where that
-      is possible) for the exact `num_frames`, `duration` and `variable`.
+    count: whether to decode the whole file for the exact `num_frames`,
+      `duration`, `fps`, `variable`, `last` and `shortest`.
+    times: whether to go through the file without decoding it for the same;
+      packets that give no frame are counted too.
     stream: which of the video streams; None for the best.
+    fps: frames per second of what has no times of its own: a folder of pictures
+      (25 by default), raw H.264.
 
   Returns:
     The facts.
 
   Raises:
-    ValueError: if it is not a video, is damaged or an empty folder.
+    ValueError: if it is not a video, is damaged or an empty folder, or has
+      times of its own and `fps` is given.
     FileNotFoundError: if there is nothing.
   """
-  path = pathlib.Path(path)
-  files = pictures.find(path)
-  if files is not None:
-    height, width = pictures.read(files[0]).shape[:2]
-    number = len(files)
-    return Info(
-      path, width, height, FOLDER_FPS, number, float(number / FOLDER_FPS),
-      False, False, 'pictures',
-    )  # fmt: skip
+  path = pathlib.Path(path).expanduser()
+  found = pictures.find(path)
+  if found is not None:
+    return _probe_pictures(path, found, fps)
   with open_video(path, stream) as (container, video):
-    first = next((f for p in container.demux(video) for f in p.decode()), None)
-    if first is None:
+    video.thread_type = 'NONE'
+    shots = decoding.shots(container, video)
+    heads = list(itertools.islice(shots, _LOOKED_AT))
+    if not heads:
       raise ValueError(f'{path} holds no frame that can be decoded.')
-    height, width = _image(first, _turn(first)).shape[:2]
-    fps, tick = _rate(video), video.time_base
+    crop = cropping.read(path, container.format.name, video.index)
+    shown = showing.view(heads[0].frame, crop)
+    height, width = showing.image(heads[0].frame, shown).shape[:2]
+    header, tick = fps or timing.label(video), video.time_base
     number = video.frames or None
     duration = None
     if video.duration is not None:
@@ -116,50 +139,137 @@ def probe(path, *, count: bool = False, stream: int | None = None) -> Info:
       duration = container.duration / 1e6
     has_audio = bool(container.streams.audio)
     codec = video.codec_context.name
-  variable = None
+    aspect = Fraction(video.sample_aspect_ratio or 1)
+    interlaced = fields.is_interlaced(video, [s.frame for s in heads])
+  info = Info(
+    path, width, height, header, number, duration, has_audio, None, codec,
+    pixel_aspect=1 / aspect if shown.swaps else aspect,
+    curve=shown.curve,
+    interlaced=interlaced,
+  )  # fmt: skip
   if count:
-    found = index(path, stream=stream)
-    number = found.num_frames
-    times = [float(found.time(i)) for i in range(number)]
-    variable = False
-    if number > 1:
-      steps = np.diff(times)
-      usual = float(np.median(steps))
-      # Time stamps are rounded to ticks where a frame takes several.
-      slack = 1.01 * float(tick) if usual > 1.5 * tick else 0
-      slack = max(slack, 0.01 * usual)
-      variable = bool(steps.max() - steps.min() > slack)
-      duration = times[-1] + usual
-      if variable:
-        fps = Fraction((number - 1) / times[-1]).limit_denominator(1001)
-  return Info(
-    path, width, height, fps, number, duration, has_audio, variable, codec
+    found = index(path, stream=stream, fps=fps)
+    moments = [found.time(i) for i in range(found.num_frames)]
+    last = found.last
+  elif times:
+    moments, last = decoding.packet_times(path, stream, fps)
+  else:
+    return info
+  rate = timing.rate(moments, tick, header)
+  last = last or 1 / rate.fps
+  return info._replace(
+    fps=rate.fps,
+    variable=rate.variable,
+    shortest=rate.shortest,
+    num_frames=len(moments),
+    last=last,
+    duration=float(moments[-1] + last),
   )
 
 
-def index(path, *, stream: int | None = None) -> Index:
-  """Finds every frame of a file; most kinds need no decoding for it.
+def _probe_pictures(path, found, fps) -> Info:
+  height, width = next(pictures.read(found.pictures)).shape[:2]
+  moments, last = _picture_times(path, found, fps)
+  rate = timing.rate(moments, Fraction(1, 1000), fps or FOLDER_FPS)
+  return Info(
+    path, width, height, rate.fps, len(moments), float(moments[-1] + last),
+    False, rate.variable, 'pictures', last, rate.shortest,
+  )  # fmt: skip
+
+
+def _picture_times(path, found, fps) -> tuple[list[Fraction], Fraction]:
+  """When each picture is shown, and for how long the last one."""
+  if found.times is None:
+    rate = Fraction(fps or FOLDER_FPS)
+    return [n / rate for n in range(len(found.pictures))], 1 / rate
+  if fps is not None:
+    raise ValueError(
+      f'{path} says itself when its pictures are shown; got {fps} frames per '
+      'second for it.'
+    )
+  return found.times, found.last
+
+
+def index(
+  path, *, stream: int | None = None, fps: Fraction | None = None
+) -> Index:
+  """Finds every frame of a file by decoding it.
 
   Args:
     path: file or folder.
     stream: which of the video streams; None for the best.
+    fps: as for `probe`.
 
   Returns:
-    The index, which `read` takes to save doing this again.
+    The index, which `read` takes to seek by.
 
   Raises:
     ValueError: if it is not a video, or is truncated.
   """
-  path = pathlib.Path(path)
-  files = pictures.find(path)
-  if files is not None:
-    return Index(len(files), None, 1 / FOLDER_FPS)
-  found = _packet_index(path, stream)
+  return indexed(path, None, stream=stream, fps=fps)[0]
+
+
+def indexed(
+  path,
+  size: tuple[int, int] | None,
+  *,
+  stream: int | None = None,
+  fps: Fraction | None = None,
+  see=None,
+) -> tuple[Index, tuple[int, int]]:
+  """As `index`, and hands every frame, resized, to a function.
+
+  Args:
+    path: file or folder.
+    size: (H, W) of what `see` is given.
+    stream: which of the video streams; None for the best.
+    fps: as for `probe`.
+    see: called with uint8 [H, W, 3] of each frame, or None.
+
+  Returns:
+    The index, and (H, W) of the frames.
+  """
+  path = pathlib.Path(path).expanduser()
+  found = pictures.find(path)
   if found is not None:
-    return found
-  with open_video(path, stream) as (_, video):
-    unit = 1 / _rate(video)
-  return Index(sum(1 for _ in _decoded(path, stream)), None, unit)
+    moments, last = _picture_times(path, found, fps)
+    first, shape = None, None
+    for picture, image in zip(found.pictures, pictures.read(found.pictures)):
+      first, shape = first or (picture.path.name, image.shape), image.shape[:2]
+      _check_size(path, first, picture.path.name, image.shape)
+      if see is None:
+        break
+      see(image if size is None else _resized(image, size))
+    times = np.array([int(t * 100_000) for t in moments], np.int64)
+    unit = Fraction(1, 100_000)
+    return Index(len(moments), None, unit, times, None, last), shape
+  stamps, moments, marks, shown, shape = [], [], [], None, None
+  crop, tick = _crop(path, stream)
+  for time, shot in decoding.decoded(path, stream, fps):
+    if shown is None:
+      shown = showing.view(shot.frame, crop)
+      shape = showing.shape(shot.frame, shown)
+    stamps.append(shot.stamp)
+    moments.append(time)
+    marks.append(decoding.mark(shot.frame))
+    if see is not None:
+      see(showing.image(shot.frame, shown, size))
+  del shot
+  pts = None
+  if None not in stamps and (np.diff(stamps) > 0).all():
+    pts = np.array(stamps, np.int64)
+  # A frame that waited for a stamp lies between ticks.
+  unit = tick / 2520
+  times = np.array([round(t / unit) for t in moments], np.int64)
+  marks = np.array(marks, np.uint32)
+  _, last = decoding.packet_times(path, stream, fps)
+  return Index(len(times), pts, unit, times, marks, last, crop), shape
+
+
+def _crop(path, stream):
+  with open_video(path, stream) as (container, video):
+    crop = cropping.read(path, container.format.name, video.index)
+    return crop, video.time_base
 
 
 def frames(
@@ -170,8 +280,13 @@ def frames(
   step: int = 1,
   size: tuple[int, int] | None = None,
   stream: int | None = None,
+  fps: Fraction | None = None,
+  deinterlace: bool = False,
+  keep_hdr: bool = False,
 ) -> Iterator[tuple[Fraction, np.ndarray]]:
   """Streams frames `start`, `start + step`, ... before `stop`.
+
+  The file is decoded from its beginning; `read` with an index seeks.
 
   Args:
     path: file or folder.
@@ -180,33 +295,42 @@ def frames(
     step: 2 gives every other frame.
     size: (H, W) to resize to, bicubic with antialiasing; None for none.
     stream: which of the video streams; None for the best.
+    fps: as for `probe`.
+    deinterlace: whether each frame is made one moment of its two.
+    keep_hdr: whether high dynamic range stays: uint16 code values then.
 
   Yields:
     (time, frame): seconds after the first frame of the file, uint8 [H, W, 3].
 
   Raises:
-    ValueError: if it is not a video or is truncated, if a frame is damaged or
-      its size differs from the others'.
+    ValueError: if it is not a video or is truncated, or frames differ in size.
     FileNotFoundError: if there is nothing.
   """
   if start < 0 or step < 1:
     raise ValueError(f'start={start} must be >= 0 and step={step} >= 1.')
-  path = pathlib.Path(path)
-  files = pictures.find(path)
-  if files is not None:
-    first = None
-    for i in range(len(files))[start:stop:step]:
-      image = pictures.read(files[i])
-      first = first or (files[i].name, image.shape)
-      _check_size(path, first, files[i].name, image.shape)
-      if size is not None:
-        picture = Image.fromarray(image)
-        bicubic = Image.Resampling.BICUBIC
-        image = np.asarray(picture.resize((size[1], size[0]), bicubic))
-      yield i / FOLDER_FPS, image
+  path = pathlib.Path(path).expanduser()
+  found = pictures.find(path)
+  if found is not None:
+    moments, _ = _picture_times(path, found, fps)
+    chosen = slice(start, stop, step)
+    first, wanted = None, found.pictures[chosen]
+    for time, picture, image in zip(
+      moments[chosen], wanted, pictures.read(wanted)
+    ):
+      first = first or (picture.path.name, image.shape)
+      _check_size(path, first, picture.path.name, image.shape)
+      yield time, image if size is None else _resized(image, size)
     return
-  found = _packet_index(path, stream) if start else None
-  yield from _range(path, found, start, stop, step, size, stream)
+  timed = decoding.decoded(path, stream, fps)
+  if deinterlace:
+    timed = fields.deinterlaced(timed)
+  shown, (crop, _) = None, _crop(path, stream)
+  for i, (time, shot) in enumerate(timed):
+    if stop is not None and i >= stop:
+      return
+    shown = shown or showing.view(shot.frame, crop, keep_hdr)
+    if i >= start and (i - start) % step == 0:
+      yield time, showing.image(shot.frame, shown, size)
 
 
 def read(
@@ -221,8 +345,6 @@ def read(
 ) -> np.ndarray:
   """Reads `count` frames, `step` apart, from frame `start` on: exactly those.
 
-  Seeks to the key frame before `start` and decodes from there.
-
   Args:
     path: file or folder.
     start: number of the first frame.
@@ -230,8 +352,8 @@ def read(
     step: distance of the frames.
     size: (H, W) to resize to, bicubic with antialiasing; None for none.
     stream: which of the video streams; None for the best.
-    index: of this file, from `index(path)`; without it the file is gone
-      through once more.
+    index: of this file, from `index(path)`: with it, it is decoded from the key
+      frame before `start` only.
 
   Returns:
     uint8 [T, H, W, 3].
@@ -239,15 +361,16 @@ def read(
   Raises:
     ValueError: as `frames`, and if there are not so many frames.
   """
-  path = pathlib.Path(path)
+  path = pathlib.Path(path).expanduser()
   stop = None if count is None else start + (count - 1) * step + 1
-  if index is None or index.pts is None or pictures.find(path) is not None:
+  if index is None or index.pts is None or not start:
     found = frames(
       path, start=start, stop=stop, step=step, size=size, stream=stream
     )
+    clip = [image for _, image in found]
   else:
-    found = _range(path, index, start, stop, step, size, stream)
-  clip = [image for _, image in found]
+    clip = _sought(path, index, range(start, stop or index.num_frames, step),
+                   size, stream)  # fmt: skip
   if not clip or (count is not None and len(clip) < count):
     raise ValueError(
       f'{path} has no {count or 1} frames from frame {start} on with step '
@@ -256,178 +379,84 @@ def read(
   return np.stack(clip)
 
 
-def _packet_index(path, stream) -> Index | None:
-  """The index from the packets' time stamps; None if these do not serve."""
-  with open_video(path, stream) as (container, video):
-    if container.format.name in _UNTIMED:
-      return None
-    packets, stamps = 0, []
-    for packet in container.demux(video):
-      packets += packet.size > 0
-      if packet.size and not packet.is_discard:
-        stamps.append(packet.pts)
-    known = [s for s in stamps if s is not None]
-    _check_complete(path, video, packets, max(known, default=None))
-    if not known or len(set(known)) < len(stamps):
-      return None
-    return Index(
-      len(known), np.sort(np.array(known, np.int64)), video.time_base
-    )
+def read_last(
+  path,
+  count: int,
+  *,
+  stream: int | None = None,
+  deinterlace: bool = False,
+  keep_hdr: bool = False,
+) -> np.ndarray:
+  """Reads the last `count` frames, fewer if there are not so many.
 
-
-def _range(path, found, start, stop, step, size, stream):
-  """`frames` of a video file; seeks if there is an index with time stamps."""
-  turn = None
-  if found is None or found.pts is None or not start:
-    for i, (time, frame) in enumerate(_decoded(path, stream)):
-      turn = turn or _turn(frame)
-      if stop is not None and i >= stop:
-        return
-      if i >= start and (i - start) % step == 0:
-        yield time, _image(frame, turn, size)
-    return
-  wanted = range(found.num_frames)[start:stop:step]
-  if not wanted:
-    return
-  number = {int(found.pts[i]): i for i in wanted}
-  target = int(found.pts[start])
-  # Some files' key frames do not stand where their index says: if the seek
-  # lands behind the target, it is repeated from further in front.
-  for back in (0, 1, None):
-    missing = dict(number)
-    late = False
-    for frame in _decoded_from(path, stream, target, back):
-      if missing and frame.pts is not None and frame.pts > target:
-        late = target in missing
-        if late:
-          break
-      i = missing.pop(frame.pts, None)
-      if i is not None:
-        turn = turn or _turn(frame)
-        yield found.time(i), _image(frame, turn, size)
-      if not missing:
-        return
-    if not late:
-      break
-  raise ValueError(
-    f'{path}: frame {min(missing.values())} could not be decoded; the file is '
-    'damaged or truncated.'
-  )
-
-
-def _decoded(path, stream):
-  """Yields (time, av frame) from the beginning; checks that all is there."""
-  with open_video(path, stream) as (container, video):
-    video.thread_type = 'AUTO'
-    trusted = container.format.name not in _UNTIMED
-    first = origin = end = None
-    packets = i = 0
-    for packet in container.demux(video):
-      packets += packet.size > 0
-      for frame in packet.decode():
-        first = first or ('the first frame', (frame.height, frame.width))
-        _check_size(path, first, f'frame {i}', (frame.height, frame.width))
-        if trusted and frame.pts is not None:
-          origin = frame.pts if origin is None else origin
-          end = frame.pts
-          time = (frame.pts - origin) * video.time_base
-        else:
-          time = i / _rate(video)
-        yield time, frame
-        i += 1
-    _check_complete(path, video, packets, end)
-    if not i:
-      raise ValueError(f'{path} holds no frame that can be decoded.')
-
-
-def _decoded_from(path, stream, pts, back):
-  """Yields av frames from the key frame `back` seconds before `pts` on."""
-  with open_video(path, stream) as (container, video):
-    video.thread_type = 'NONE'  # faster for short clips
-    if back is not None:
-      offset = pts - int(back / video.time_base)
-      container.seek(offset, stream=video, backward=True)
-    for packet in container.demux(video):
-      yield from packet.decode()
-
-
-@contextlib.contextmanager
-def open_video(path: pathlib.Path, stream: int | None):
-  """Opens a file: (container, video stream); FFmpeg's errors name the file."""
-  if not path.exists():
-    raise FileNotFoundError(f'There is no file or folder {path}.')
-  with naming(f'{path} is not a video that can be read, or it is damaged'):
-    with av.open(
-      str(path), format=_RAW_FORMATS.get(path.suffix.lower())
-    ) as container:
-      yield container, _video_stream(path, container, stream)
-
-
-@contextlib.contextmanager
-def naming(problem: str):
-  """Turns FFmpeg's errors about contents into a `ValueError` that says which.
-
-  Errors of the machine (a full disk, no permission) stay an `OSError`.
-  """
-  try:
-    yield
-  except av.error.FFmpegError as e:
-    if isinstance(e, OSError):
-      raise
-    raise ValueError(f'{problem} ({e.strerror or type(e).__name__}).') from e
-
-
-def _video_stream(path, container, stream: int | None):
-  # Cover pictures of music files count as video streams.
-  videos = [
-    s
-    for s in container.streams.video
-    if s.codec_context is not None
-    and not s.disposition & av.stream.Disposition.attached_pic
-  ]
-  if not videos:
-    raise ValueError(f'{path} has no video stream.')
-  if stream is None:
-    best = container.streams.best('video')
-    return best if best in videos else videos[0]
-  if not 0 <= stream < len(videos):
-    raise ValueError(
-      f'{path} has {len(videos)} video streams; there is no number {stream}.'
-    )
-  return videos[stream]
-
-
-def _rate(video) -> Fraction:
-  return Fraction(video.average_rate or video.guessed_rate or FOLDER_FPS)
-
-
-def _check_complete(path, video, packets: int, end) -> None:
-  """Refuses a file that ends before what its header announces.
+  Decodes from two key frames near the end, one behind the other, further and
+  further in front until both give the same frames.
 
   Args:
-    path: the file.
-    video: its stream.
-    packets: how many there are.
-    end: the last time stamp; None if there are none.
+    path: file or folder.
+    count: how many, at least 1.
+    stream: which of the video streams; None for the best.
+    deinterlace: as for `frames`.
+    keep_hdr: as for `frames`.
+
+  Returns:
+    [T, H, W, 3], as `frames` gives them.
+
+  Raises:
+    ValueError: as `frames`.
   """
-  if packets < video.frames:
-    raise ValueError(
-      f'{path} is truncated: it announces {video.frames} frames and holds '
-      f'{packets}.'
-    )
-  # Matroska files carry no number of frames but, mostly, a duration.
-  found = re.fullmatch(
-    r'(\d+):(\d+):([\d.]+)', video.metadata.get('DURATION', '')
+  path = pathlib.Path(path).expanduser()
+  found = pictures.find(path)
+  if found is not None:
+    start = max(len(found.pictures) - count, 0)
+    return np.stack([image for _, image in frames(path, start=start)])
+  shots = decoding.last(path, count + deinterlace, stream)
+  if deinterlace:
+    timed = fields.deinterlaced((None, shot) for shot in shots)
+    shots = [shot for _, shot in timed][-count:]
+  crop, _ = _crop(path, stream)
+  shown = showing.view(shots[0].frame, crop, keep_hdr)
+  return np.stack([showing.image(shot.frame, shown) for shot in shots])
+
+
+def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
+  """Frames by their index, from the key frame before the first one on.
+
+  Some files' key frames do not stand where their index says, and what follows
+  a key frame may need what is before it. So every frame is checked: if a seek
+  lands behind it, finds nothing or another picture, it is repeated from further
+  in front.
+  """
+  wanted = [i for i in wanted if i < found.num_frames]
+  if not wanted:
+    return []
+  shown, missing, images = None, collections.deque(wanted), []
+  for back in (0, 1, 5, None):
+    target = int(found.pts[missing[0]])
+    for shot in decoding.decoded_from(path, stream, target, back):
+      i = missing[0]
+      if shot.stamp is None or shot.stamp < found.pts[i]:
+        continue
+      if shot.stamp > found.pts[i]:
+        break
+      checked = back is None or found.marks is None
+      if not checked and decoding.mark(shot.frame) != found.marks[i]:
+        break
+      shown = shown or showing.view(shot.frame, found.crop)
+      images.append(showing.image(shot.frame, shown, size))
+      missing.popleft()
+      if not missing:
+        return images
+  raise ValueError(
+    f'{path}: frame {missing[0]} could not be decoded again; the file was '
+    'changed, or is damaged.'
   )
-  if found and end is not None:
-    hours, minutes, seconds = (Fraction(part) for part in found.groups())
-    announced = 3600 * hours + 60 * minutes + seconds
-    held = end * video.time_base
-    if held + max(Fraction(1, 2), 2 / _rate(video)) < announced:
-      raise ValueError(
-        f'{path} is truncated: it announces {float(announced):.2f} s and holds '
-        f'{float(held):.2f} s.'
-      )
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  picture = Image.fromarray(image)
+  bicubic = Image.Resampling.BICUBIC
+  return np.asarray(picture.resize((size[1], size[0]), bicubic))
 
 
 def _check_size(path, first, name, shape) -> None:
@@ -436,40 +465,3 @@ def _check_size(path, first, name, shape) -> None:
       f'{path}: {name} is {shape[0]}x{shape[1]}, but {first[0]} is '
       f'{first[1][0]}x{first[1][1]}; all frames must have one size.'
     )
-
-
-def _turn(frame) -> tuple[int, int, int, int]:
-  """How a frame is to be turned: (x, y) -> (a x + c y, b x + d y).
-
-  Only right angles can be meant. To be asked once per file: PyAV's side data
-  keep a frame alive until the garbage collector runs.
-  """
-  matrix = frame.side_data.get('DISPLAYMATRIX')
-  if matrix is None:
-    return 1, 0, 0, 1
-  a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
-  return int(a), int(b), int(c), int(d)
-
-
-def _image(frame, turn, size: tuple[int, int] | None = None) -> np.ndarray:
-  """An FFmpeg frame as it is shown, uint8 [H, W, 3], resized to (H, W)."""
-  a, b, c, d = turn
-  swaps = abs(b) + abs(c) == 2 and abs(a) + abs(d) == 0
-
-  form, flags, shape = 'rgb24', ACCURATE, {}
-  if frame.format.name == 'pal8' or any(
-    part.is_alpha for part in frame.format.components
-  ):
-    form = 'rgba'
-  height, width = (size or (0, 0))[:: -1 if swaps else 1]
-  if size is not None and (height, width) != (frame.height, frame.width):
-    flags, shape = _RESIZE, {'height': height, 'width': width}
-  image = frame.reformat(format=form, interpolation=flags, **shape).to_ndarray()
-  image = pictures.over_black(image) if form == 'rgba' else image
-  if swaps:
-    image, a, d = image.transpose(1, 0, 2), c, b
-  if a < 0:
-    image = image[:, ::-1]
-  if d < 0:
-    image = image[::-1]
-  return np.ascontiguousarray(image)

@@ -1,6 +1,7 @@
 """Writing: `Writer`. The contract is the package's."""
 
 import contextlib
+import logging
 import os
 import pathlib
 import re
@@ -12,7 +13,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from vidpred_jax.video_io.reading import ACCURATE, naming, open_video
+from vidpred_jax.video_io import hdr, showing
+from vidpred_jax.video_io.companions import Companions
+from vidpred_jax.video_io.opening import address, naming
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Coding(NamedTuple):
@@ -24,6 +29,7 @@ class _Coding(NamedTuple):
     quality: the encoder's name of its quality setting, None if it is lossless.
     timed: whether frames may have times of their own.
     audio: whether it can hold sound.
+    shape: whether it can hold the shape of pixels through PyAV.
     options: further settings of the encoder.
   """
 
@@ -32,6 +38,7 @@ class _Coding(NamedTuple):
   quality: str | None
   timed: bool = True
   audio: bool = True
+  shape: bool = True
   options: dict = {}
 
 
@@ -43,14 +50,28 @@ _CODINGS = {
   '.mov': _Coding('mov', 'libx264', 'crf', options=_H264),
   '.mkv': _Coding('matroska', 'libx264', 'crf', options=_H264),
   '.webm': _Coding(
-    'webm', 'libvpx-vp9', 'crf', options={'b:v': '0', 'cpu-used': '4'}
+    'webm',
+    'libvpx-vp9',
+    'crf',
+    shape=False,
+    options={'b:v': '0', 'cpu-used': '4'},
   ),
   '.avi': _Coding('avi', 'mpeg4', 'q', timed=False),
   '.gif': _Coding('gif', 'gif', None, audio=False),
   '.y4m': _Coding(
-    'yuv4mpegpipe', 'wrapped_avframe', None, timed=False, audio=False
+    'yuv4mpegpipe',
+    'wrapped_avframe',
+    None,
+    timed=False,
+    audio=False,
+    shape=False,
   ),
 }
+
+
+# With 10 bits: of frames of high dynamic range.
+_DEEP = {'libx264': 'libx265'}
+_FASTEST_GIF = 50  # frames a second; what is faster players slow down to 10
 
 
 class Writer:
@@ -83,6 +104,9 @@ class Writer:
     audio=None,
     audio_start: Fraction | float = 0,
     trim_audio: bool = True,
+    last: Fraction | None = None,
+    pixel_aspect: Fraction | float = 1,
+    curve: str | None = None,
   ):
     """Opens nothing yet; the first frame determines the size.
 
@@ -93,17 +117,25 @@ class Writer:
         Writer, may be replaced.
       quality: of H.264 and VP9 (0 best .. 51 or 63), default 18 and 28; of
         MPEG-4 (1 best .. 31), default 3.
-      audio: a video file whose sound is copied, unchanged, or None. It may
-        have none. Ignored for gif, y4m and folders, which can hold none.
+      audio: a video file whose sound, subtitles and chapters are copied,
+        unchanged, or None. It may have none. Ignored for gif, y4m and folders,
+        which can hold none.
       audio_start: the second of that file's video that the first frame is.
       trim_audio: whether sound after the last frame is left out.
+      last: for how many seconds the last frame is shown; None for 1 / fps.
+      pixel_aspect: width over height of a pixel as it is shown. Where the kind
+        of file cannot hold it (webm, y4m, folders) frames are widened or
+        narrowed to square pixels.
+      curve: 'pq' or 'hlg' for frames of high dynamic range, which are uint16
+        [H, W, 3], code values times 65535 of BT.2020 colours; they are stored
+        with 10 bits (H.265).
 
     Raises:
-      ValueError: if there is no such kind of file.
+      ValueError: if there is no such kind of file, or it cannot hold this.
       FileExistsError: if `path` exists and may not be replaced.
       FileNotFoundError: if its folder does not exist.
     """
-    self._path = pathlib.Path(path)
+    self._path = pathlib.Path(path).expanduser()
     suffix = self._path.suffix.lower()
     if suffix not in _CODINGS and suffix:
       raise ValueError(
@@ -114,6 +146,29 @@ class Writer:
     self._fps = Fraction(fps).limit_denominator(1001)
     if self._fps <= 0:
       raise ValueError(f'fps must be positive, got {fps}.')
+    if suffix == '.gif' and self._fps > _FASTEST_GIF:
+      raise ValueError(
+        f'{self._path}: a GIF shows at most {_FASTEST_GIF} frames per second, '
+        f'got {float(self._fps):g}; ask for fewer (--fps={_FASTEST_GIF}), or '
+        'write another kind of file.'
+      )
+    if curve is not None and (
+      self._coding is None or self._coding.codec not in _DEEP
+    ):
+      raise ValueError(
+        f'{self._path}: this kind of file cannot keep high dynamic range; '
+        'write to .mkv, .mp4 or .mov, or map it (--hdr=tonemap).'
+      )
+    self._curve, self._last = curve, last
+    self._aspect = Fraction(pixel_aspect).limit_denominator(1 << 16)
+    self._squares = self._aspect != 1 and not (
+      self._coding and self._coding.shape
+    )
+    if self._squares:
+      _LOG.warning(
+        '%s cannot hold pixels %.3f times as wide as high; frames are resized.',
+        self._path, float(self._aspect),
+      )  # fmt: skip
     self._overwrite, self._quality = overwrite, quality
     self._audio_path = audio if self._coding and self._coding.audio else None
     self._audio_start, self._trim_audio = Fraction(audio_start), trim_audio
@@ -121,9 +176,9 @@ class Writer:
     self._part = self._path.with_name(
       f'.{self._path.stem}.part{os.getpid()}{self._path.suffix}'
     )
-    self._container = self._stream = self._audio = None
-    self._shape = self._time_base = None
-    self._count, self._end = 0, Fraction(0)
+    self._container = self._stream = self._companions = None
+    self._shape = self._time_base = self._waiting = None
+    self._count, self._left_out, self._end = 0, 0, Fraction(0)
     self._stack = contextlib.ExitStack()
 
   def __enter__(self) -> 'Writer':
@@ -149,7 +204,7 @@ class Writer:
     """Appends a frame.
 
     Args:
-      frame: uint8 [H, W, 3], RGB.
+      frame: uint8 [H, W, 3], RGB (uint16 with a `curve`).
       time: seconds after the first frame at which it is shown, growing; None
         for one frame per 1 / fps. Given for all frames or for none.
 
@@ -159,10 +214,17 @@ class Writer:
       OSError: if it cannot be written.
     """
     frame = np.asarray(frame)
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+    kind = np.dtype(np.uint8 if self._curve is None else np.uint16)
+    if frame.dtype != kind or frame.ndim != 3 or frame.shape[2] != 3:
       raise ValueError(
-        f'A frame must be uint8 [H, W, 3], got {frame.dtype} {frame.shape}.'
+        f'A frame must be {kind} [H, W, 3], got {frame.dtype} {frame.shape}.'
       )
+    if self._squares:
+      width = round(frame.shape[1] * self._aspect / 2) * 2 or 1
+      image = Image.fromarray(frame).resize(
+        (width, frame.shape[0]), Image.Resampling.BICUBIC
+      )
+      frame = np.asarray(image)
     if self._shape is None:
       self._shape = frame.shape
       self._start(timed=time is not None)
@@ -177,18 +239,26 @@ class Writer:
       self._count += 1
       return
     begin = self._count / self._fps if time is None else Fraction(time)
-    picture = self._picture(frame)
-    picture.time_base = self._time_base
-    picture.pts = round(begin / self._time_base)
-    if self._count and picture.pts <= self._pts:
+    stamp = round(begin / self._time_base)
+    ahead = stamp - self._stamp if self._count else 1
+    if ahead <= 0:
       raise ValueError(
         f'{self._path}: the time of frame {self._count}, {float(begin)} s, is '
         'not after the one before.'
       )
-    self._pts, self._end = picture.pts, begin + 1 / self._fps
+    if self._coding.codec == 'gif' and self._count and ahead < 2:
+      self._left_out += 1
+      return
+    self._stamp, self._end = stamp, begin + 1 / self._fps
+    picture = self._picture(frame)
+    picture.time_base, picture.pts = self._time_base, stamp
+    # The last one waits: it alone may be shown longer than the others.
+    self._waiting, picture = picture, self._waiting
     with naming(f'{self._path} could not be written'):
-      self._mux_audio(until=begin)
-      self._container.mux(self._stream.encode(picture))
+      if self._companions is not None:
+        self._companions.mux(until=begin)
+      if picture is not None:
+        self._container.mux(self._stream.encode(picture))
     self._count += 1
 
   def _check_target(self) -> None:
@@ -217,22 +287,36 @@ class Writer:
     if timed and not coding.timed:
       raise ValueError(
         f'{self._path}: {coding.container} has one frame rate; it cannot hold '
-        'frames with times.'
+        'frames with times. Give them one (--fps), or write to .mkv.'
       )
     options = {'movflags': '+faststart'} if coding.container == 'mp4' else {}
+    if coding.codec == 'gif' and self._last is not None:
+      options['final_delay'] = str(min(round(100 * self._last), 65535))
     self._container = self._stack.enter_context(
-      av.open(str(self._part), 'w', format=coding.container, options=options)
+      av.open(
+        address(self._part), 'w', format=coding.container, options=options
+      )
     )
-    options = dict(coding.options)
+    options, codec = dict(coding.options), coding.codec
     if coding.quality == 'crf':
       default = 18 if coding.codec == 'libx264' else 28
       options['crf'] = str(default if self._quality is None else self._quality)
-    stream = self._container.add_stream(
-      coding.codec, rate=self._fps, options=options
-    )
+    if self._last is not None and codec == 'libx264':
+      # MP4 keeps durations in the order of decoding; they must be one.
+      options['bf'] = '0'
+    if self._curve is not None:
+      codec = _DEEP[codec]
+    if codec == 'libx265':
+      options.pop('x264-params')
+      options['x265-params'] = 'log-level=error:hdr10=1:repeat-headers=1'
+    stream = self._container.add_stream(codec, rate=self._fps, options=options)
     context = stream.codec_context
     context.width, context.height = width, height
     context.pix_fmt = self._pixel_format()
+    if codec == 'libx265' and coding.container != 'matroska':
+      context.codec_tag = 'hvc1'  # other players want it
+    if not self._squares and self._aspect != 1:
+      context.sample_aspect_ratio = self._aspect
     self._time_base = Fraction(1, 90_000) if timed else 1 / self._fps
     if coding.codec == 'gif':
       self._time_base = Fraction(1, 100)
@@ -240,16 +324,25 @@ class Writer:
     if coding.quality == 'q':
       context.qmin = context.qmax = self._quality or 3
     if coding.quality == 'crf':
-      # BT.709, limited range, and labelled so.
-      context.colorspace = context.color_primaries = context.color_trc = 1
-      context.color_range = 1
+      # BT.709 (BT.2020 of high dynamic range), limited, and labelled so.
+      primaries, curve, matrix = 1, 1, 1
+      if self._curve is not None:
+        primaries, curve, matrix = 9, hdr.NUMBERS[self._curve], 9
+      context.color_primaries, context.color_trc = primaries, curve
+      context.colorspace, context.color_range = matrix, 1
     self._stream = stream
     if self._audio_path is not None:
-      self._start_audio()
+      source = pathlib.Path(self._audio_path).expanduser()
+      if not source.is_dir():
+        self._companions = Companions(
+          self._container, self._path, source, self._audio_start, self._stack
+        )
 
   def _pixel_format(self) -> str:
     if self._coding.codec == 'gif':
       return 'pal8'
+    if self._curve is not None:
+      return 'yuv420p10le'
     odd = self._shape[0] % 2 or self._shape[1] % 2
     if self._coding.codec == 'wrapped_avframe' or (
       odd and self._coding.codec == 'libx264'
@@ -266,68 +359,41 @@ class Writer:
       colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
       palette[: len(colours), 1:] = colours
       return av.VideoFrame.from_ndarray((np.asarray(image), palette), 'pal8')
-    # What carries no label is read as BT.601.
-    labelled = self._coding.quality == 'crf'
+    if self._curve is not None:
+      form, matrix = 'rgb48le', 'BT2020'
+    else:
+      # What carries no label is read by its size.
+      labelled = self._coding.quality == 'crf'
+      by_size = showing.matrix_by_size(*frame.shape[:2])
+      form, matrix = 'rgb24', 'ITU709' if labelled else by_size
     return av.VideoFrame.from_ndarray(
-      np.ascontiguousarray(frame), 'rgb24'
+      np.ascontiguousarray(frame), form
     ).reformat(
       format=self._pixel_format(),
-      dst_colorspace='ITU709' if labelled else 'ITU601',
+      dst_colorspace=matrix,
       dst_color_range='MPEG',
-      interpolation=ACCURATE,
+      interpolation=showing.ACCURATE,
     )
-
-  def _start_audio(self) -> None:
-    path = pathlib.Path(self._audio_path)
-    if path.is_dir():
-      return
-    source, video = self._stack.enter_context(open_video(path, None))
-    if not source.streams.audio:
-      return
-    audio = source.streams.best('audio')
-    try:
-      stream = self._container.add_stream_from_template(audio)
-    except ValueError as e:
-      raise ValueError(
-        f'{self._path}: {self._coding.container} cannot hold the sound of '
-        f'{path} ({audio.codec_context.name}); write to .mkv, or leave the '
-        'sound out.'
-      ) from e
-    begin = self._audio_start + (video.start_time or 0) * video.time_base
-    shift = round(begin / audio.time_base)
-
-    def packets():
-      for packet in source.demux(audio):
-        if packet.pts is None or packet.dts is None or not packet.size:
-          continue
-        packet.pts -= shift
-        packet.dts -= shift
-        # Before the first frame lies only the run-up of the decoder.
-        if packet.pts < 0 and self._audio_start:
-          continue
-        time = packet.pts * audio.time_base
-        packet.stream = stream
-        yield time, packet
-
-    self._audio = packets()
-    self._next_audio = next(self._audio, None)
-
-  def _mux_audio(self, until: Fraction | None) -> None:
-    """Copies the sound before `until`, all of it if None."""
-    while self._audio is not None and self._next_audio is not None:
-      time, packet = self._next_audio
-      if until is not None and time >= until:
-        return
-      self._container.mux(packet)
-      self._next_audio = next(self._audio, None)
 
   def _finish(self) -> None:
     if self._container is None:
       return
+    last = 1 / self._fps if self._last is None else self._last
+    end = self._end + last - 1 / self._fps
     with naming(f'{self._path} could not be written'):
-      self._mux_audio(until=self._end if self._trim_audio else None)
-      self._container.mux(self._stream.encode())
+      if self._companions is not None:
+        self._companions.mux(until=end if self._trim_audio else None)
+      packets = self._stream.encode(self._waiting) + self._stream.encode()
+      for packet in packets:
+        if packet.pts == self._stamp:
+          packet.duration = round(last / packet.time_base)
+      self._container.mux(packets)
       self._stack.close()
+    if self._left_out:
+      _LOG.warning(
+        '%s: %d frames that a GIF cannot show, less than 0.02 s after others, '
+        'are left out.', self._path, self._left_out,
+      )  # fmt: skip
 
 
 def _replace(part: pathlib.Path, path: pathlib.Path) -> None:

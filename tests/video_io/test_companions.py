@@ -1,0 +1,192 @@
+"""Sound, subtitles, chapters and tags beside the pictures."""
+
+import contextlib
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from vidpred_jax import video_io
+
+
+def film(
+  path, *, sounds=('aac',), late=0.0, seconds=1, rate=48_000, tags=(),
+  text=None, chapters=(),
+):  # fmt: skip
+  """A black film with tones of some codings, each in a language."""
+  with contextlib.ExitStack() as stack:
+    output = stack.enter_context(av.open(str(path), 'w'))
+    output.metadata.update(dict(tags))
+    output.set_chapters(
+      [
+        {'id': n, 'start': 500 * n, 'end': 500 * n + 500,
+         'metadata': {'title': title}, 'time_base': Fraction(1, 1000)}
+        for n, title in enumerate(chapters)
+      ]
+    )  # fmt: skip
+    video = output.add_stream('libx264', rate=25, options={'crf': '40'})
+    video.width, video.height = 32, 32
+    tracks = [output.add_stream(codec, rate=rate) for codec in sounds]
+    for track, language in zip(tracks, ('eng', 'fra', 'spa')):
+      track.metadata['language'] = language
+      track.bit_rate = 64_000
+    if text is not None:
+      written = stack.enter_context(av.open(str(text)))
+      shown = output.add_stream_from_template(written.streams.subtitles[0])
+    black = np.zeros((32, 32, 3), np.uint8)
+    for _ in range(round(25 * seconds)):
+      output.mux(video.encode(av.VideoFrame.from_ndarray(black, 'rgb24')))
+    output.mux(video.encode())
+    if text is not None:
+      for packet in written.demux():
+        if packet.dts is not None:
+          packet.stream = shown
+          output.mux(packet)
+    time = np.arange(round(rate * seconds)) / rate
+    tone = (np.sin(2 * np.pi * 440 * time) * 8000).astype(np.int16)
+    for track in tracks:
+      frame = av.AudioFrame.from_ndarray(
+        np.repeat(tone, 2)[None], format='s16', layout='stereo'
+      )
+      frame.sample_rate, frame.pts = rate, round(late * rate)
+      frame.time_base = Fraction(1, rate)
+      output.mux(track.encode(frame))
+      output.mux(track.encode())
+  return path
+
+
+def copy(source, path, number=25, **settings):
+  with video_io.Writer(path, fps=25, audio=source, **settings) as writer:
+    for t in range(number):
+      writer.write(np.full((32, 32, 3), 9 * t % 256, np.uint8))
+  return path
+
+
+def streams(path):
+  with av.open(str(path), metadata_errors='replace') as container:
+    return [
+      (s.type, s.codec_context and s.codec_context.name, s.language)
+      for s in container.streams
+      if s.type in ('audio', 'subtitle')
+    ]
+
+
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4', 'a.mov'])
+def test_every_sound_track_and_its_language(tmp_path, name):
+  source = film(tmp_path / 'in.mkv', sounds=('aac', 'aac', 'ac3'))
+  got = streams(copy(source, tmp_path / name))
+  assert got == [
+    ('audio', 'aac', 'eng'), ('audio', 'aac', 'fra'), ('audio', 'ac3', 'spa')
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4', 'a.avi'])
+def test_subtitles_and_chapters_are_kept_or_named(tmp_path, name, caplog):
+  text = '1\n00:00:00,000 --> 00:00:00,500\nHello\n\n'
+  (tmp_path / 'a.srt').write_text(text)
+  source = film(
+    tmp_path / 'in.mkv', sounds=('mp3',), text=tmp_path / 'a.srt',
+    chapters=('One', 'Two'),
+  )  # fmt: skip
+  path = copy(source, tmp_path / name)
+  kinds = [kind for kind, _, _ in streams(path)]
+  with av.open(str(path)) as container:
+    chapters = [c['metadata'].get('title') for c in container.chapters()]
+  if name == 'a.mkv':
+    assert kinds == ['audio', 'subtitle'] and not caplog.text
+  else:
+    assert kinds[0] == 'audio' and 'subtitle' not in kinds
+    assert 'leaves out' in caplog.text and 'subtitles (' in caplog.text
+  assert chapters == ([] if name == 'a.avi' else ['One', 'Two'])
+  assert ('2 chapters' in caplog.text) == (name == 'a.avi')
+
+
+class TestWhatCannotBeHeld:
+  @pytest.mark.parametrize(
+    'codec, name, advice',
+    [
+      ('wmav2', 'a.mkv', '.avi'),
+      ('aac', 'a.webm', '.mkv'),
+      ('libopus', 'a.mov', '.mkv'),
+    ],
+  )
+  def test_the_advice_is_another_kind(self, tmp_path, codec, name, advice):
+    end = '.wmv' if codec == 'wmav2' else '.mkv'
+    source = film(tmp_path / f'in{end}', sounds=(codec,))
+    with pytest.raises(ValueError, match='cannot hold the sound') as error:
+      copy(source, tmp_path / name)
+    assert advice in str(error.value)
+    assert name[1:] not in str(error.value).split('write to ')[1]
+    assert '--noaudio' in str(error.value)
+
+  @pytest.mark.parametrize('other', [b'apac', b'xyz1'])
+  def test_a_coding_that_nobody_knows(self, tmp_path, other, caplog):
+    source = film(tmp_path / 'in.mp4')
+    data = source.read_bytes().replace(b'mp4a', other)
+    source.write_bytes(data.replace(b'esds', b'xsds'))
+    assert len(video_io.read(copy(source, tmp_path / 'a.mp4'))) == 25
+    assert 'not known' in caplog.text
+
+  @pytest.mark.parametrize('codec', ['mp3', 'ac3'])
+  def test_a_start_that_avi_cannot_hold(self, tmp_path, codec):
+    source = film(tmp_path / 'in.mkv', sounds=(codec,), late=0.6)
+    with pytest.raises(ValueError, match=r'begins 0.\d+ s after'):
+      copy(source, tmp_path / 'a.avi')
+    copy(source, tmp_path / 'a.mkv')
+    at_once = film(tmp_path / 'at_once.mkv', sounds=(codec,))
+    assert video_io.probe(copy(at_once, tmp_path / 'a.avi')).has_audio
+
+
+@pytest.mark.parametrize('title', [b'\xdcm\xfcA', '日本'.encode('shift_jis')])
+@pytest.mark.parametrize('name', ['a.avi', 'a.mkv', 'a.mp4', 'a.mov'])
+def test_tags_in_other_alphabets(tmp_path, name, title):
+  sounds = ('mp3',) if name == 'a.avi' else ('aac',)
+  path = film(tmp_path / name, tags={'title': 'AAAA'}, sounds=sounds)
+  path.write_bytes(path.read_bytes().replace(b'AAAA', title))
+  assert len(video_io.read(path)) == 25
+  assert video_io.probe(copy(path, tmp_path / 'b.mkv')).has_audio
+
+
+def test_joined_parts_keep_their_sound(tmp_path):
+  part = film(tmp_path / 'a.ts', seconds=2).read_bytes()
+  joined = tmp_path / 'b.ts'
+  joined.write_bytes(2 * part)
+  number = len(video_io.read(joined))
+  path = copy(joined, tmp_path / 'b.mp4', number)
+  with av.open(str(path)) as container:
+    sound = container.streams.audio[0]
+    times = [
+      float(p.pts * sound.time_base) for p in container.demux(sound) if p.size
+    ]
+  assert number == 100
+  assert (np.diff(times) > 0).all() and np.diff(times).max() < 0.2
+  assert times[-1] == pytest.approx(4, abs=0.15)
+
+
+@pytest.mark.parametrize('last', [Fraction(1, 25), Fraction(3)])
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.webm', 'a.gif'])
+def test_the_last_frame_lasts(tmp_path, name, last):
+  path = tmp_path / name
+  with video_io.Writer(path, fps=25, last=last) as writer:
+    for t in range(10):
+      writer.write(np.full((32, 32, 3), 20 * t, np.uint8), Fraction(t, 25))
+  with av.open(str(path)) as container:
+    duration = container.duration / 1e6
+  assert duration == pytest.approx(9 / 25 + float(last), abs=0.05)
+
+
+@pytest.mark.parametrize('fps', [60, 200])
+def test_a_gif_is_not_faster_than_it_can_be(tmp_path, fps):
+  with pytest.raises(ValueError, match='at most 50 .*--fps=50'):
+    video_io.Writer(tmp_path / 'a.gif', fps=fps)
+
+
+def test_what_a_gif_cannot_show_is_named(tmp_path, caplog):
+  times = [Fraction(t, 100) for t in (0, 4, 5, 8, 9, 12)]
+  with video_io.Writer(tmp_path / 'a.gif', fps=25) as writer:
+    for n, time in enumerate(times):
+      writer.write(np.full((8, 8, 3), 40 * n, np.uint8), time)
+  got = [float(t) for t, _ in video_io.frames(tmp_path / 'a.gif')]
+  np.testing.assert_allclose(got, [0, 0.04, 0.08, 0.12], atol=1e-3)
+  assert '2 frames' in caplog.text

@@ -1,0 +1,278 @@
+"""Times, ends and places of frames are those that a player finds."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidpred_jax import video_io
+from vidpred_jax.data import videos
+from vidpred_jax.video_io import timing
+
+
+def clip_of(number, size=(64, 96)):
+  """Frames that all differ: a bar moves over noise."""
+  noise = np.random.default_rng(0).integers(0, 90, (*size, 3), np.uint8)
+  clip = np.repeat(noise[None], number, axis=0)
+  for t, frame in enumerate(clip):
+    at = (3 * t) % (size[1] - 8)
+    frame[:, at : at + 8] = 60 + (40 * t) % 180
+  return clip
+
+
+def encode(path, clip, codec='libx264', times=None, last=None, **settings):
+  """Writes packets as they come; times in milliseconds."""
+  options = settings.pop('options', {})
+  with av.open(str(path), 'w', format=settings.pop('container', None)) as c:
+    stream = c.add_stream(codec, rate=25, options=options)
+    stream.height, stream.width = clip.shape[1:3]
+    stream.pix_fmt = settings.pop('pixels', 'yuv420p')
+    if times is not None:
+      stream.codec_context.time_base = Fraction(1, 1000)
+    packets = []
+    for t, frame in enumerate(clip):
+      picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
+      if times is not None:
+        picture.pts, picture.time_base = times[t], Fraction(1, 1000)
+      packets += stream.encode(picture)
+    packets += stream.encode()
+    for n, packet in enumerate(packets):
+      if times is not None and last is not None:
+        until = times[n + 1] if n + 1 < len(times) else times[n] + last
+        packet.duration = until - times[n]
+      c.mux(packet)
+  return path
+
+
+def times_of(path):
+  return [float(time) for time, _ in video_io.frames(path)]
+
+
+@pytest.mark.parametrize(
+  'name, codec, options',
+  [
+    ('a.ts', 'libx264', {'g': '30'}),
+    ('b.ts', 'mpeg2video', {'g': '15', 'bf': '2'}),
+    ('a.mpg', 'mpeg1video', {'bf': '2'}),
+    ('a.vob', 'mpeg2video', {'bf': '2', 'g': '12'}),
+    ('a.flv', 'flv1', {'g': '30'}),
+    ('a.m2ts', 'libx264', {'x264-params': 'open-gop=1:keyint=25:bframes=3'}),
+    ('a.mkv', 'libx264', {'x264-params': 'intra-refresh=1:keyint=40'}),
+    ('a.mp4', 'libx264', {'x264-params': 'open-gop=1:keyint=20:bframes=3'}),
+    ('a.avi', 'mpeg4', {'bf': '2'}),
+  ],
+)
+def test_frames_are_found_again(tmp_path, name, codec, options):
+  path = encode(tmp_path / name, clip_of(90), codec, options=options)
+  whole = video_io.read(path)
+  assert len(whole) == 90
+  found = video_io.index(path)
+  for start in (1, 21, 37, 50, 85, 88):
+    got = video_io.read(path, start=start, count=2, index=found)
+    np.testing.assert_array_equal(got, whole[start : start + 2])
+  np.testing.assert_array_equal(video_io.read_last(path, 3), whole[-3:])
+  np.testing.assert_allclose(times_of(path), np.arange(90) / 25, atol=2e-3)
+
+
+def test_a_seek_is_not_believed(tmp_path):
+  """With marks of other pictures everything is decoded from the beginning."""
+  path = encode(tmp_path / 'a.mp4', clip_of(60), options={'g': '10'})
+  found = video_io.index(path)
+  wrong = found._replace(marks=found.marks ^ 1)
+  got = video_io.read(path, start=55, count=2, index=wrong)
+  np.testing.assert_array_equal(got, video_io.read(path)[55:57])
+
+
+class TestSpeed:
+  def test_a_pause_at_the_end_of_a_gif(self, tmp_path):
+    images = [Image.fromarray(frame) for frame in clip_of(10)]
+    path = tmp_path / 'a.gif'
+    images[0].save(
+      path, save_all=True, append_images=images[1:], duration=[40] * 9 + [2000]
+    )
+    info = video_io.probe(path, times=True)
+    assert (info.fps, info.variable, info.last) == (25, False, 2)
+    assert video_io.probe(path, count=True).fps == 25
+    np.testing.assert_allclose(times_of(path), np.arange(10) / 25)
+
+  @pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv'])
+  def test_a_last_sample_that_lasts(self, tmp_path, name):
+    path = encode(
+      tmp_path / name, clip_of(10), times=range(0, 400, 40), last=3000,
+      options={'bf': '0'},
+    )  # fmt: skip
+    info = video_io.probe(path, times=True)
+    assert (info.fps, info.variable) == (25, False)
+    assert info.last == 3 or name == 'a.mkv'  # which keeps only the sum
+
+  def test_raw_dv(self, tmp_path):
+    path = encode(
+      tmp_path / 'a.dv', clip_of(4, (576, 720)), 'dvvideo', container='dv'
+    )
+    for settings in ({'count': True}, {'times': True}):
+      info = video_io.probe(path, **settings)
+      assert (info.fps, info.variable, info.num_frames) == (25, False, 4)
+
+  def test_a_pause_between_does_not_slow_the_rest(self):
+    times = [Fraction(n, 30) + (10 if n > 40 else 0) for n in range(90)]
+    rate = timing.rate(times, Fraction(1, 90_000), Fraction(7))
+    assert rate.variable and rate.fps == pytest.approx(30, rel=1e-3)
+
+  def test_ticks_of_a_millisecond(self):
+    times = [Fraction(round(n * 1001 / 24), 1000) for n in range(50)]
+    header = Fraction(24000, 1001)
+    rate = timing.rate(times, Fraction(1, 1000), header)
+    assert (rate.fps, rate.variable) == (header, False)
+    rate = timing.rate(times, Fraction(1, 1000), Fraction(5))
+    assert rate.fps == header
+
+
+class TestEnds:
+  @pytest.mark.parametrize('name', ['a.mkv', 'a.webm', 'a.mp4'])
+  def test_slides_are_whole(self, tmp_path, name):
+    codec = 'libvpx-vp9' if name == 'a.webm' else 'libx264'
+    options = {'bf': '0'} if codec == 'libx264' else {}
+    path = encode(
+      tmp_path / name, clip_of(4), codec, times=range(0, 16000, 4000),
+      last=10000, options=options,
+    )  # fmt: skip
+    assert video_io.probe(path, count=True).num_frames == 4
+    np.testing.assert_allclose(times_of(path), [0, 4, 8, 12], atol=2e-3)
+
+  @pytest.mark.parametrize('codec', ['mpeg4', 'mjpeg'])
+  def test_dropped_frames_of_avi(self, tmp_path, codec):
+    path = tmp_path / 'a.avi'
+    pixels = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+    with av.open(str(path), 'w') as output:
+      stream = output.add_stream(codec, rate=25)
+      stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+      for t, frame in enumerate(clip_of(25)):
+        picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
+        picture.pts, picture.time_base = t, Fraction(1, 25)
+        if not 5 <= t < 15:
+          output.mux(stream.encode(picture))
+      output.mux(stream.encode())
+    kept = [t / 25 for t in range(25) if not 5 <= t < 15]
+    np.testing.assert_allclose(times_of(path), kept)
+    found = video_io.index(path)
+    assert found.num_frames == 15 and found.time(14) == Fraction(24, 25)
+
+  @pytest.mark.parametrize('name', ['a.gif', 'a.y4m', 'a.mkv', 'a.webm'])
+  def test_a_missing_end_is_noticed(self, tmp_path, name):
+    path = tmp_path / name
+    with video_io.Writer(path, fps=25) as writer:
+      for frame in clip_of(20):
+        writer.write(frame)
+    assert len(video_io.read(path)) == 20
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - len(data) // 50 - 7])
+    with pytest.raises(ValueError, match=f'{name}.*truncated'):
+      video_io.read(path)
+
+
+class TestPacketsWithoutFrames:
+  @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264'])
+  def test_a_recording_that_begins_between_key_frames(self, tmp_path, codec):
+    whole = encode(
+      tmp_path / 'a.ts', clip_of(75), codec, options={'g': '12', 'bf': '2'}
+    )
+    data = whole.read_bytes()
+    path = tmp_path / 'b.ts'
+    path.write_bytes(data[len(data) // 188 // 3 * 188 :])
+    number = len(video_io.read(path))
+    assert 20 < number < 60
+    assert videos.scan_file(path).index.num_frames == number
+    assert video_io.probe(path, count=True).num_frames == number
+
+  def test_a_comment_behind_the_last_picture(self, tmp_path):
+    images = [Image.fromarray(frame) for frame in clip_of(5)]
+    path = tmp_path / 'a.gif'
+    images[0].save(path, save_all=True, append_images=images[1:], duration=40)
+    comment = b'\x21\xfe\x05hello\x00;'
+    path.write_bytes(path.read_bytes()[:-1] + comment)
+    assert video_io.index(path).num_frames == 5
+    assert videos.scan_file(path).index.num_frames == 5
+
+
+class TestClocks:
+  def mended(self, stamps, **settings):
+    items = ((s, n) for n, s in enumerate(stamps))
+    unit, usual = Fraction(1, 1000), Fraction(1, 25)
+    found = list(timing.mended(items, unit, usual, **settings))
+    assert [n for _, n in found] == list(range(len(stamps)))
+    return [float(1000 * t) for t, _ in found]
+
+  @pytest.mark.parametrize(
+    'stamps, times',
+    [
+      ([0, 40, 80], [0, 40, 80]),
+      ([500, 540, 700], [0, 40, 200]),
+      ([0, 40, 40, 120], [0, 40, 80, 120]),
+      ([0, 40, 30, 120], [0, 40, 80, 120]),
+      ([0, 40, 40], [0, 40, 80]),
+      ([7000, 7040, 0, 40], [0, 40, 80, 120]),
+      ([None, None, None], [0, 40, 80]),
+      ([0, 40, None, 120], [0, 40, 80, 120]),
+      ([5] * 3, [0, 40, 80]),
+    ],
+  )
+  def test_stamps_become_times(self, stamps, times):
+    assert self.mended(stamps) == times
+
+  def test_a_jump_forward(self):
+    stamps = [0, 40, 60_000, 60_040]
+    assert self.mended(stamps) == stamps
+    assert self.mended(stamps, resets=True) == [0, 40, 80, 120]
+
+  def test_many_that_are_all_the_same(self):
+    times = self.mended([0] * 50)
+    assert all(b > a for a, b in zip(times, times[1:]))
+
+  def test_two_recordings_in_one_file(self, tmp_path):
+    data = encode(tmp_path / 'a.ts', clip_of(30)).read_bytes()
+    path = tmp_path / 'b.ts'
+    path.write_bytes(2 * data)
+    number = len(times_of(path))
+    np.testing.assert_allclose(times_of(path), np.arange(number) / 25, atol=0.1)
+    assert number == 60 and video_io.index(path).pts is None
+
+
+@pytest.mark.parametrize('name', ['a.avi', 'a.mkv'])
+def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
+  path = tmp_path / name
+  with av.open(str(path), 'w') as output:
+    stream = output.add_stream('mjpeg', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuvj420p'
+    packets = []
+    for frame in clip_of(10):
+      packets += stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24'))
+    packets += stream.encode()
+    for n, packet in enumerate(packets):
+      if n == 5:
+        spoilt = av.Packet(bytes(len(bytes(packet))))
+        spoilt.pts, spoilt.dts = packet.pts, packet.dts
+        spoilt.time_base, spoilt.stream = packet.time_base, stream
+        spoilt.duration = packet.duration
+        packet = spoilt
+      output.mux(packet)
+  times = times_of(path)
+  np.testing.assert_allclose(
+    times, [n / 25 for n in range(10) if n != 5], atol=2e-3
+  )
+  assert 'a' in caplog.text and '1 packets are damaged' in caplog.text
+  assert videos.scan_file(path).index.num_frames == 9
+
+
+def test_names_that_look_like_protocols(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  other = encode(tmp_path / 'v.mp4', clip_of(3))
+  for name in ('12:30:05.mp4', 'concat:v.mp4', 'file:x.mp4'):
+    encode(tmp_path / 'whole.mp4', clip_of(5)).rename(tmp_path / name)
+    assert len(video_io.read(name)) == 5
+    with video_io.Writer(name, fps=25, overwrite=True) as writer:
+      for frame in clip_of(4):
+        writer.write(frame)
+    assert len(video_io.read(name)) == 4
+  assert len(video_io.read(other)) == 3

@@ -1,0 +1,181 @@
+"""What goes with the pictures of a film: sound, subtitles, chapters, a title.
+
+They are copied as they are. Of several sound tracks the best one must be held
+by the container; what else it cannot hold is left out and named.
+"""
+
+import contextlib
+import io
+import logging
+import pathlib
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+
+from vidpred_jax.video_io import decoding, timing
+from vidpred_jax.video_io.opening import open_video
+
+_LOG = logging.getLogger(__name__)
+
+_SUFFIXES = {
+  'matroska': '.mkv',
+  'mp4': '.mp4',
+  'mov': '.mov',
+  'webm': '.webm',
+  'avi': '.avi',
+}
+_WITH_CHAPTERS = ('matroska', 'webm', 'mp4', 'mov')
+_STARTS_AT_ONCE = ('avi',)  # streams have no start times
+_NEAR = Fraction(1, 20)  # seconds that nobody hears
+
+
+class Companions:
+  """Copies the companions of one film into another, as far as it is written."""
+
+  def __init__(
+    self,
+    output,
+    target: pathlib.Path,
+    path: pathlib.Path,
+    start: Fraction,
+    stack: contextlib.ExitStack,
+  ):
+    """Adds the streams to a container whose header is not yet written.
+
+    Args:
+      output: PyAV's container.
+      target: its name, for messages.
+      path: of the film they are copied from.
+      start: the second of that film's video that is 0 in the output.
+      stack: closes the film.
+
+    Raises:
+      ValueError: if the container cannot hold the sound, or would move it.
+    """
+    kind = output.format.name
+    source, video = stack.enter_context(open_video(path, None))
+    self._begin = decoding.first_stamp(path, None) + start
+    self._from_start = not start
+    self._output, self._resets = (
+      output,
+      (source.format.name in decoding.RESETTING),
+    )
+    self._streams = {}
+    dropped = []
+    known = [s for s in source.streams.audio if s.codec_context is not None]
+    if len(known) < len(source.streams.audio):
+      dropped.append('sound of a coding that is not known')
+    best = source.streams.best('audio') if known else None
+    best = best if best in known else (known or [None])[0]
+    if best is not None and not _holds(kind, best):
+      others = [x for k, x in _SUFFIXES.items() if _holds(k, best)]
+      advice = f'write to {" or ".join(others)}, or ' if others else ''
+      raise ValueError(
+        f'{target}: {kind} cannot hold the sound of {path} '
+        f'({best.codec_context.name}); {advice}convert the sound first (to AAC '
+        'or Opus), or leave it out (--noaudio).'
+      )
+    for stream in (*known, *source.streams.subtitles):
+      if stream is not best and not _holds(kind, stream):
+        dropped.append(_described(stream))
+        continue
+      copy = output.add_stream_from_template(stream)
+      for name in ('language', 'title'):
+        if name in stream.metadata:
+          copy.metadata[name] = stream.metadata[name]
+      self._streams[stream.index] = copy
+    if source.metadata.get('title'):
+      output.metadata['title'] = source.metadata['title']
+    chapters = source.chapters()
+    if chapters and kind in _WITH_CHAPTERS:
+      output.set_chapters([_moved(c, self._begin) for c in chapters])
+    elif chapters:
+      dropped.append(f'{len(chapters)} chapters')
+    if dropped:
+      _LOG.warning('%s leaves out of %s: %s.', target, path, ', '.join(dropped))
+    self._packets = self._timed(source, video) if self._streams else iter(())
+    self._next = next(self._packets, None)
+    if kind in _STARTS_AT_ONCE and self._next is not None:
+      time, _ = self._next
+      if time > _NEAR:
+        raise ValueError(
+          f'{target}: the sound of {path} begins {float(time):.2f} s after the '
+          f'video, and {kind} cannot hold such a start; write to .mkv, or '
+          'leave the sound out (--noaudio).'
+        )
+
+  def mux(self, until: Fraction | None) -> None:
+    """Copies what lies before `until`, all of it if None."""
+    while self._next is not None:
+      time, packet = self._next
+      if until is not None and time >= until:
+        return
+      self._output.mux(packet)
+      self._next = next(self._packets, None)
+
+  def _timed(self, source, video) -> Iterator[tuple[Fraction, av.Packet]]:
+    """Yields (time in the output, packet); clocks set anew go on."""
+    inputs = {s.index: s for s in source.streams if s.index in self._streams}
+    offsets, epochs, ends, written = [Fraction(0)], {}, {}, {}
+    for packet in source.demux([video, *inputs.values()]):
+      number, unit = packet.stream.index, packet.stream.time_base
+      if packet.pts is None or not packet.size:
+        continue
+      if packet.dts is None and number == video.index:
+        continue  # frames that are not in the order of their stamps
+      at = (packet.pts if packet.dts is None else packet.dts) * unit
+      epoch = epochs.setdefault(number, 0)
+      ahead = at - ends.get(number, at)
+      if ahead < -1 or (self._resets and ahead > timing.JUMP):
+        epoch = epochs[number] = epoch + 1
+        follows = ends[number] + offsets[epoch - 1] - at
+        if epoch == len(offsets):
+          offsets.append(follows)
+        elif number == video.index:
+          offsets[epoch] = follows
+      ends[number] = at + (packet.duration or 0) * unit
+      if number == video.index:
+        continue
+      move = offsets[epoch] - self._begin
+      time = packet.pts * unit + move
+      # Before the first frame lies only the run-up of the decoder.
+      end = time + (packet.duration or 0) * unit
+      if end < -_NEAR or (time < 0 and not self._from_start):
+        continue
+      shift = round(move / unit)
+      packet.pts += shift
+      packet.dts = packet.pts if packet.dts is None else packet.dts + shift
+      # Where parts were joined they may overlap a little.
+      if packet.dts <= written.get(number, packet.dts - 1):
+        continue
+      written[number] = packet.dts
+      packet.stream = self._streams[number]
+      yield time, packet
+
+
+def _holds(kind: str, stream) -> bool:
+  """Whether a kind of container can hold a stream: tried."""
+  with contextlib.suppress(ValueError, av.error.FFmpegError):
+    output = av.open(io.BytesIO(), 'w', format=kind)
+    try:
+      output.add_stream_from_template(stream)
+      output.start_encoding()
+      return True
+    finally:
+      with contextlib.suppress(ValueError, av.error.FFmpegError):
+        output.close()
+  return False
+
+
+def _described(stream) -> str:
+  kind = {'audio': 'sound', 'subtitle': 'subtitles'}[stream.type]
+  context, language = stream.codec_context, stream.metadata.get('language')
+  coding = context.name if context is not None else 'of a coding not known'
+  return f'{kind} ({", ".join(x for x in (coding, language) if x)})'
+
+
+def _moved(chapter: dict, begin: Fraction) -> dict:
+  shift = round(begin / chapter['time_base'])
+  start, end = (max(chapter[k] - shift, 0) for k in ('start', 'end'))
+  return chapter | {'start': start, 'end': end}

@@ -1,0 +1,293 @@
+"""Frames as they come out of the decoder, with their times; errors passed over.
+
+What a player does: a packet that cannot be decoded is left out, a packet that
+gives no picture is none, and a frame is shown at the time stamp of its packet.
+AVI, and what keeps its habits in other containers, has no such stamps: frame i
+in the order shown then has the i-th place in the order of decoding.
+"""
+
+import collections
+import contextlib
+import heapq
+import logging
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av
+
+from vidpred_jax.video_io import endings, timing
+from vidpred_jax.video_io.opening import open_video
+
+_LOG = logging.getLogger(__name__)
+
+# Their stamps are not those of the frames shown.
+_UNSTAMPED = frozenset({'avi', 'h264', 'hevc'})
+# Their clocks may be set anew.
+RESETTING = frozenset({'mpegts', 'mpeg', 'mpegtsraw', 'vob'})
+# What libavcodec's own decoders do not see.
+_ALPHA = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
+
+
+class Shot(NamedTuple):
+  """A decoded frame.
+
+  Attributes:
+    frame: PyAV's.
+    stamp: its time stamp in the file, if it has one of its own; by it the frame
+      is found again after a seek.
+  """
+
+  frame: Any
+  stamp: int | None
+
+
+def decoded(
+  path, stream: int | None, fps: Fraction | None = None
+) -> Iterator[tuple[Fraction, Shot]]:
+  """Yields (seconds after the first, frame) from the beginning.
+
+  Args:
+    path: a video file.
+    stream: which of its video streams.
+    fps: of a file without times.
+
+  Raises:
+    ValueError: at the end, if it is truncated or holds no frame; if frames
+      differ in size or more packets are damaged than not.
+  """
+  with open_video(path, stream) as (container, video):
+    unit, usual = video.time_base, 1 / (fps or timing.label(video))
+    resets = container.format.name in RESETTING
+  stamped = ((stamp, shot) for shot, stamp in _stamped(path, stream))
+  if fps is not None:
+    stamped = _unstamped(path, stamped, fps)
+  yield from timing.mended(stamped, unit, usual, resets)
+
+
+def _unstamped(path, stamped, fps):
+  """Refuses a rate for a file that has times."""
+  for stamp, shot in stamped:
+    if stamp is not None:
+      raise ValueError(
+        f'{path} says itself when its frames are shown; got {fps} frames per '
+        'second for it.'
+      )
+    yield stamp, shot
+
+
+def _stamped(path, stream) -> Iterator[tuple[Shot, int | None]]:
+  """Yields (frame, time stamp or place), threaded until a packet is bad.
+
+  With several threads an error takes frames beside it along, so from the first
+  one on a single thread decodes, once more from the beginning.
+  """
+  count = 0
+  for threads in ('AUTO', 'NONE'):
+    problems = []
+    found = _pass(path, stream, threads, problems)
+    for n, item in enumerate(found):
+      if n >= count:
+        yield item
+        count += 1
+      if problems and threads == 'AUTO':
+        break
+    found.close()
+    if not problems:
+      return
+  _LOG.warning(
+    '%s: %d packets are damaged and were passed over.', path, len(problems)
+  )
+
+
+def _pass(path, stream, threads, problems):
+  first, bad, good, end = None, 0, 0, None
+  with open_video(path, stream) as (container, video):
+    video.thread_type = threads
+    decode = _decoder(video)
+    places, own = [], container.format.name not in _UNSTAMPED
+    for packet in packets(container, video, problems):
+      if packet.size and packet.dts is not None:
+        heapq.heappush(places, packet.dts)
+      if packet.size and packet.pos is not None:
+        end = max(end or 0, packet.pos + packet.size)
+      try:
+        frames = decode(packet)
+      except av.error.FFmpegError as error:
+        problems.append(str(error))
+        bad += 1
+        if places and packet.size and packet.dts in places:
+          places.remove(packet.dts)
+          heapq.heapify(places)
+        if threads == 'AUTO':
+          return
+        continue
+      for frame in frames:
+        shape = frame.height, frame.width
+        first = first or shape
+        if shape != first:
+          raise ValueError(
+            f'{path}: frame {good} is {shape[0]}x{shape[1]}, but the first '
+            f'frame is {first[0]}x{first[1]}; all frames must have one size.'
+          )
+        place = heapq.heappop(places) if places else None
+        stamp = frame.pts if own else None
+        if not own and not video.codec_context.has_b_frames:
+          place = frame.dts if frame.dts is not None else place
+        good += 1
+        yield Shot(frame, stamp), place if stamp is None else stamp
+    lost = endings.missing(path, container.format.name, video, end)
+    if lost is not None:
+      raise ValueError(f'{path} is truncated: {lost}.')
+    if not good:
+      raise ValueError(f'{path} holds no frame that can be decoded.')
+    if bad > good:
+      raise ValueError(
+        f'{path} is damaged: of {bad + good} packets {bad} cannot be decoded.'
+      )
+
+
+def decoded_from(
+  path, stream: int | None, stamp: int | None, back: float | None
+) -> Iterator[Shot]:
+  """Yields frames from a key frame `back` seconds before a time stamp on.
+
+  Args:
+    path: a video file.
+    stream: which of its video streams.
+    stamp: the time stamp in the file.
+    back: None to begin at the beginning.
+  """
+  with open_video(path, stream) as (container, video):
+    video.thread_type = 'NONE'  # faster for short clips
+    if back is not None:
+      offset = stamp - int(Fraction(back) / video.time_base)
+      try:
+        container.seek(offset, stream=video, backward=True)
+      except av.error.FFmpegError:
+        return  # some containers cannot; then nothing is found
+    yield from shots(container, video)
+
+
+def packets(container, video, problems: list[str]):
+  """The packets of a stream; what is damaged between them is passed over."""
+  for _ in range(2):  # the second time what the decoder still holds
+    try:
+      yield from container.demux(video)
+      return
+    except av.error.InvalidDataError as error:
+      problems.append(str(error))
+
+
+def _decoder(video):
+  """What decodes the packets of a stream: transparency included."""
+  name = _ALPHA.get(video.codec_context.name)
+  tags = {key.lower(): value for key, value in video.metadata.items()}
+  if name is not None and tags.get('alpha_mode') == '1':
+    with contextlib.suppress(ValueError, av.error.FFmpegError):
+      context = av.CodecContext.create(name, 'r')
+      return lambda packet: context.decode(packet if packet.size else None)
+  return lambda packet: packet.decode()
+
+
+def mark(frame) -> int:
+  """A number that tells frames apart: of some rows of the first plane."""
+  plane = frame.planes[0]
+  data, step = memoryview(plane), plane.line_size
+  width, rows = min(abs(step), frame.width), frame.height
+  value = 0
+  for row in range(0, rows, max(1, rows // 16)):
+    begin = row * abs(step)
+    value = zlib.crc32(data[begin : begin + width], value)
+  return value
+
+
+def shots(container, video) -> Iterator[Shot]:
+  """Frames of an open stream from where it stands on, errors passed over."""
+  decode = _decoder(video)
+  for packet in packets(container, video, []):
+    with contextlib.suppress(av.error.FFmpegError):
+      for frame in decode(packet):
+        yield Shot(frame, frame.pts)
+
+
+def last(path, count: int, stream: int | None) -> list[Shot]:
+  """The last frames of a file; found twice, from two places, and compared."""
+  with open_video(path, stream) as (container, video):
+    unstamped = container.format.name in _UNSTAMPED
+    duration, begin = video.duration, video.start_time or 0
+    if duration is None and container.duration is not None:
+      duration = int(Fraction(container.duration, 10**6) / video.time_base)
+    unit = video.time_base
+  before, landed = None, None
+  back = 2 + count / 10
+  while not unstamped and duration and back < duration * unit:
+    first, kept = None, collections.deque(maxlen=count)
+    for shot in decoded_from(path, stream, begin + duration, back):
+      first = shot.stamp if first is None else first
+      kept.append(shot)
+    found = [(s.stamp, mark(s.frame)) for s in kept]
+    if first is not None and len(kept) == count and first != landed:
+      if found == before:
+        return list(kept)
+      before, landed = found, first
+    back *= 2
+  kept = collections.deque(maxlen=count)
+  kept.extend(shot for _, shot in decoded(path, stream))
+  return list(kept)
+
+
+def packet_times(
+  path, stream: int | None, fps: Fraction | None = None
+) -> tuple[list[Fraction], Fraction | None]:
+  """When frames are shown as far as packets say it, and for how long the last.
+
+  Nothing is decoded; a packet that gives no frame is taken for one.
+  """
+  with open_video(path, stream) as (container, video):
+    unit, usual = video.time_base, 1 / (fps or timing.label(video))
+    resets = container.format.name in RESETTING
+    own = container.format.name not in _UNSTAMPED
+    # The order shown, parts with a clock of their own one after the other.
+    parts, lasting, decoded_at, reordered = [[]], {}, None, False
+    for packet in packets(container, video, []):
+      if not packet.size or packet.is_discard:
+        continue
+      stamp = packet.pts if own else packet.dts
+      if packet.dts is not None and decoded_at is not None:
+        ahead = (packet.dts - decoded_at) * unit
+        if ahead < -1 or (resets and ahead > timing.JUMP):
+          parts.append([])
+      decoded_at = packet.dts if packet.dts is not None else decoded_at
+      reordered |= own and packet.dts not in (None, stamp)
+      parts[-1].append(stamp)
+      lasting[stamp] = packet.duration
+    end = (video.start_time or 0) + (video.duration or 0)
+    # Here a packet's duration is that until the next one in decoding order.
+    by_end = reordered and 'mov' in container.format.name.split(',')
+  stamps, longest = [], None
+  for part in parts:
+    known = sorted(s for s in part if s is not None)
+    stamps += known or part
+    longest = lasting[stamps[-1]] if stamps else None
+  if by_end and len(stamps) > 1 and None not in stamps:
+    steps = [b - a for a, b in zip(stamps, stamps[1:]) if b > a]
+    longest = end - stamps[-1] if end > stamps[-1] else min(steps, default=0)
+  timed = timing.mended(((s, None) for s in stamps), unit, usual, resets)
+  return [t for t, _ in timed], (longest or 0) * unit or None
+
+
+def first_stamp(path, stream: int | None) -> Fraction:
+  """The time in the file, in seconds, of the first frame that is decoded.
+
+  Raises:
+    ValueError: if there is no frame.
+  """
+  with open_video(path, stream) as (_, video):
+    unit = video.time_base
+  found = _stamped(path, stream)
+  with contextlib.closing(found):
+    for _, stamp in found:
+      return (stamp or 0) * unit
+  raise ValueError(f'{path} holds no frame that can be decoded.')

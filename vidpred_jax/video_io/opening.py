@@ -1,0 +1,87 @@
+"""Opening a video file, whatever lies beside its pictures."""
+
+import contextlib
+import pathlib
+
+import av
+from av.sidedata import sidedata
+
+_RAW_FORMATS = {
+  '.264': 'h264',
+  '.h264': 'h264',
+  '.avc': 'h264',
+  '.265': 'hevc',
+  '.h265': 'hevc',
+  '.hevc': 'hevc',
+}
+
+
+def _unnamed(kind, value):
+  """A member for a kind of side data that PyAV has no name for yet.
+
+  2026-11: without it PyAV 18.1 refuses every frame that carries one, such as
+  EXIF in JPEG (31) with FFmpeg 8.
+  """
+  member = object.__new__(kind)
+  member._name_, member._value_ = f'UNNAMED_{value}', value
+  return member
+
+
+sidedata.Type._missing_ = classmethod(_unnamed)
+
+
+def address(path: pathlib.Path) -> str:
+  """What FFmpeg opens as this file, whatever its name looks like.
+
+  Without it the name `12:30:05.mp4` is taken for a protocol, and
+  `concat:a.mp4` reads another file.
+  """
+  return f'file:{path}'
+
+
+@contextlib.contextmanager
+def open_video(path: pathlib.Path, stream: int | None):
+  """Opens a file: (container, video stream); FFmpeg's errors name the file."""
+  if not path.exists():
+    raise FileNotFoundError(f'There is no file or folder {path}.')
+  with naming(f'{path} is not a video that can be read, or it is damaged'):
+    with av.open(
+      address(path),
+      format=_RAW_FORMATS.get(path.suffix.lower()),
+      metadata_errors='replace',  # old programs wrote no UTF-8
+    ) as container:
+      yield container, _video_stream(path, container, stream)
+
+
+@contextlib.contextmanager
+def naming(problem: str):
+  """Turns FFmpeg's errors about contents into a `ValueError` that says which.
+
+  Errors of the machine (a full disk, no permission) stay an `OSError`.
+  """
+  try:
+    yield
+  except av.error.FFmpegError as e:
+    if isinstance(e, OSError):
+      raise
+    raise ValueError(f'{problem} ({e.strerror or type(e).__name__}).') from e
+
+
+def _video_stream(path, container, stream: int | None):
+  # Cover pictures of music files count as video streams.
+  videos = [
+    s
+    for s in container.streams.video
+    if s.codec_context is not None
+    and not s.disposition & av.stream.Disposition.attached_pic
+  ]
+  if not videos:
+    raise ValueError(f'{path} has no video stream that can be decoded.')
+  if stream is None:
+    best = container.streams.best('video')
+    return best if best in videos else videos[0]
+  if not 0 <= stream < len(videos):
+    raise ValueError(
+      f'{path} has {len(videos)} video streams; there is no number {stream}.'
+    )
+  return videos[stream]

@@ -1,0 +1,125 @@
+"""When frames are shown: by the time stamps of what was decoded.
+
+A player shows a frame at its time stamp. What a header says about the rate is a
+label; it counts only where there are no stamps. Clocks of real files are not
+always what they should be:
+
+  - a stamp that repeats, or lies a little before the last one (ticks that are
+    too coarse, joined parts): the frame is shown between its neighbours;
+  - a stamp that lies far before the last one (a recording joined to another),
+    or in a transport stream far behind it: time goes on by one usual step.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Beyond this many seconds a transport stream's clock was set anew.
+JUMP = 10
+_PAUSE = 5  # usual steps
+_WAITING = 8  # frames that may wait for a stamp that grows
+_STANDARD = tuple(
+  Fraction(n, d)
+  for n, d in (
+    (24, 1), (25, 1), (30, 1), (50, 1), (60, 1), (15, 1), (10, 1), (12, 1),
+    (20, 1), (5, 1), (100, 1), (120, 1), (24000, 1001), (30000, 1001),
+    (60000, 1001), (120000, 1001), (15000, 1001),
+  )
+)  # fmt: skip
+
+
+class Rate(NamedTuple):
+  """How fast a film is.
+
+  Attributes:
+    fps: frames per second, the mean without pauses.
+    variable: whether the distance of frames varies.
+    shortest: the least distance in seconds; None of less than two frames.
+  """
+
+  fps: Fraction
+  variable: bool
+  shortest: Fraction | None
+
+
+def label(video) -> Fraction:
+  """Frames per second as the header says; 25 if it says nothing sensible."""
+  for rate in (video.average_rate, video.guessed_rate):
+    if rate and 0 < rate <= 1000:
+      return Fraction(rate)
+  return Fraction(25)
+
+
+def mended(
+  stamped: Iterable[tuple[int | None, Any]],
+  unit: Fraction,
+  usual: Fraction,
+  resets: bool = False,
+) -> Iterator[tuple[Fraction, Any]]:
+  """Gives each item its time, from 0 on, growing; at most 8 wait for it.
+
+  Args:
+    stamped: (time stamp or None, item) in the order shown.
+    unit: seconds per unit of the stamps.
+    usual: seconds between frames, as long as nothing else is known.
+    resets: whether a jump forward of `JUMP` means that the clock was set anew.
+
+  Yields:
+    (seconds after the first item, item).
+  """
+  now, last, waiting = None, None, []
+  for stamp, item in stamped:
+    if now is None:
+      now, last = Fraction(0), stamp
+      yield now, item
+      continue
+    if stamp is None or last is None:
+      ahead, set_anew = usual, stamp is not None
+    else:
+      ahead = (stamp - last) * unit
+      set_anew = ahead < -max(1, 10 * usual) or (resets and ahead > JUMP)
+      if ahead <= 0 and not set_anew and len(waiting) < _WAITING:
+        waiting.append(item)
+        continue
+    if set_anew or ahead <= 0:
+      ahead = usual * (len(waiting) + 1)
+    for n, late in enumerate(waiting, 1):
+      yield now + ahead * n / (len(waiting) + 1), late
+    if not waiting and not set_anew:
+      usual = ahead
+    waiting, now = [], now + ahead
+    last = stamp if stamp is not None else last and last + round(ahead / unit)
+    yield now, item
+  for n, late in enumerate(waiting, 1):
+    yield now + n * usual, late
+
+
+def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
+  """The rate of frames shown at `times`.
+
+  Args:
+    times: seconds, growing.
+    tick: to which they were rounded in the file.
+    header: the rate that the header says, taken where the times allow it.
+  """
+  if len(times) < 2:
+    return Rate(header, False, None)
+  steps = np.diff(np.array(times, np.float64))
+  usual = float(np.median(steps))
+  # Time stamps are rounded to ticks where a frame takes several.
+  slack = 1.01 * float(tick) if usual > 1.5 * tick else 0.0
+  slack = max(slack, 0.01 * usual)
+  variable = bool(steps.max() - steps.min() > slack)
+  shortest = Fraction(float(steps.min()))
+  number, total = len(steps), times[-1] - times[0]
+  if variable:
+    usual = steps[steps < _PAUSE * usual].mean()
+    return Rate(Fraction(1 / usual).limit_denominator(1001), True, shortest)
+  room = 2 * tick + total / 10_000
+  mean = Fraction(number / total).limit_denominator(1001)
+  for fps in (header, Fraction(round(number / total) or 1), *_STANDARD, mean):
+    if abs(number / fps - total) <= room:
+      break
+  return Rate(fps, False, shortest)
