@@ -9,8 +9,8 @@ weights of the one before in runs/apr_vfi/stage1 and stage2:
   stage2     synthesis by patches of 64x64, the flow frozen: 200k
   stage3     and with the router, what the paper calls APR-VFI: 200k; this is
              what there is without a variant
-  static     the model without the router; by itself the same as stage1, after
-             others, such as `demo,static`, it leaves their schedule as it is
+  static     the model without the router; by itself the same as stage1 but for
+             its 800k steps: `demo,static` keeps the schedule of `demo`
 
 PSNR and SSIM of the paper, tera multiply-adds of 2048x1080; ours: not measured
 yet, the data are gigabytes. The metrics are those of the protocols.
@@ -34,7 +34,8 @@ yet, the data are gigabytes. The metrics are those of the protocols.
 
 On Vimeo90K 36.05 dB (static), 0.2 dB less with the router.
 
-Others, separated by commas and applied in the order given:
+Others, separated by commas. Their order does not matter: data sets come first,
+then small models and films, x2 to x8, the stages, and then the rest.
 
   demo       photographs in motion, a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
@@ -65,16 +66,22 @@ x4k1000fps, middlebury, xiph_2k or xiph_4k.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from vidpred_jax.config import (
+  apply,
+  base,
+  published,
+  set_augment,
+  set_data,
+  set_frames,
+  user_videos,
+)
+
 
 def get_config(variants: str = '') -> ConfigDict:
   """The configuration with the named variants applied."""
-  config = ConfigDict()
+  config = base('apr_vfi')
+  _frames(config, (0, 2), (1,))
 
-  # What is trained.
-  config.system = 'apr_vfi'  # one of systems.SYSTEMS
-  # Of a clip: what is seen and what is asked.
-  config.frames = ConfigDict({'context': (0, 2), 'target': (1,)})
-  config.model = ConfigDict()  # arguments of systems/apr_vfi.py:make
   config.model.synthesis = 'routed'  # or patches, whole, warp
   config.model.patch = 64  # side of a patch, Table 2
   config.model.keep_ratios = (0.1, 0.4, 0.6, 0.9)  # kr_1..kr_d, Table 3
@@ -94,82 +101,27 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.apr_weight = 0.01  # lambda_2, eq. (4)
   config.model.warp_weight = 0.0  # of the warped frames' own differences
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
+  config.model.flow_gamma = 0.8  # weight of a level there to the next finer one
   config.model.dtype = 'float32'  # of the computation; or bfloat16
-  config.features = ConfigDict()  # weight files of frozen nets: none
 
-  # Data. `data` goes to the source in training and evaluation.
-  config.data = ConfigDict()  # arguments of the source
-  config.data.source = 'frames'  # one of data.SOURCES
-  config.data.dataset = 'vimeo90k'  # one of data/published
-  config.data.root = 'data/vimeo90k'  # where it lies
-  config.data.size = (256, 448)  # H, W; None: as on disk
-  config.augment = ConfigDict()  # in training only
-  config.augment.crop = (256, 256)  # H, W; None: the whole frame
-  config.augment.flip = True  # left-right and upside down
-  config.augment.rotate = True  # by quarter turns
-  config.augment.reverse_time = True  # last frame first
-  config.augment.reverse_channels = True  # RGB to BGR
-  config.workers = 4  # processes that load data
+  set_data(config, **published('vimeo90k', size=(256, 448)))
+  config.augment.crop = (256, 256)
+  config.augment.flip = True
+  config.augment.rotate = True
+  config.augment.reverse_time = True
+  config.augment.reverse_channels = True
 
-  # Training.
-  config.seed = 0  # of weights, data order and routes
-  config.batch_size = 32  # clips, over all devices and processes
+  config.batch_size = 32
   config.steps = 200_000
-  config.accumulate = 1  # micro-batches per batch
-  config.schedule = ConfigDict()  # arguments of optim.schedule
-  config.schedule.name = 'cosine'  # or constant, onecycle, step
-  config.schedule.peak = 2e-4  # highest learning rate
-  config.schedule.final = 2e-5  # learning rate at the end
-  config.schedule.warmup = 2000  # steps from 0 to the peak
-  config.optim = ConfigDict()  # arguments of optim.make
-  config.optim.name = 'adamw'  # or adam
-  config.optim.b1 = 0.9  # decay of the mean of the gradients
-  config.optim.b2 = 0.999  # decay of the mean of their squares
-  config.optim.weight_decay = 1e-4  # of every parameter
-  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
-  config.optim.frozen = ('flow/.*',)  # expressions for parameter names
-  config.ema = ConfigDict({'decay': 0.0, 'every': 1, 'start': 0})  # 0: none
-  config.init_from = 'runs/apr_vfi/stage2'  # weights or a run to start from
-  # Which of its parameters to take: the router is new.
-  config.init_match = '(flow|context|synthesis)/.*'
-  config.shard_params = False  # split parameters over the devices too
-  config.log_every = 100  # steps
-  config.checkpoint_every = 2000  # steps
-  config.keep = 2  # newest checkpoints kept
-  config.export_dtype = 'float32'  # of the weights in export/; or float16
-
-  # Evaluation.
-  config.eval = ConfigDict()  # the protocol
-  config.eval.frames = ConfigDict({'context': (0, 2), 'target': (1,)})
-  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
-  config.eval.batch_size = 1  # clips, over all devices and processes
-  # Conventions by name, see metrics/__init__.py.
+  config.schedule.peak = 2e-4
+  config.schedule.final = 2e-5
+  config.schedule.warmup = 2000
+  config.optim.weight_decay = 1e-4
+  config.optim.frozen = ('flow/.*',)
+  config.init_from = 'runs/apr_vfi/stage2'
+  config.init_match = '(flow|context|synthesis)/.*'  # the router is new
   config.eval.metrics = ('psnr/float', 'ssim/matlab3d')
-  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
-  config.eval.i3d = ''  # weights for fvd/*
-  config.eval.samples = 1  # futures of each clip, of a stochastic system
-  config.eval.samples_at_once = 0  # of these drawn together; 0: all
-  config.eval.mean_frame = 0  # training clips of this baseline; 0: without it
-  config.eval.limit = 0  # clips; 0: all
-  config.eval.seed = 0  # of stochastic predictions
-  config.eval.every = 0  # steps between evaluations in training; 0: none
-  config.eval.quick_limit = 64  # clips of those evaluations
-  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
-  config.eval.show = 4  # clips in picture.png and the film
-  config.eval.show_as = 'mp4'  # or gif
-  config.eval.show_fps = 2  # of the film
-  config.lock()
-
-  named = [v for v in variants.split(',') if v]
-  unknown = sorted(set(named) - set(VARIANTS))
-  if unknown:
-    raise ValueError(
-      f'configs/apr_vfi.py has no variant {", ".join(unknown)}; it has '
-      f'{", ".join(VARIANTS)}.'
-    )
-  for name in named:
-    VARIANTS[name](config)
-  return config
+  return apply(config, variants, VARIANTS)
 
 
 def _static(config):
@@ -215,72 +167,67 @@ def _ebme(config):
 
 
 def _model(**settings):
-  def apply(config):
+  def change(config):
     config.model.update(settings)
 
-  return apply
+  return change
+
+
+def _keep(*ratios):
+  def change(config):
+    blocks = len(config.model.widths) - 1
+    if len(ratios) != blocks:
+      raise ValueError(
+        f'The variants keep_* give the shares of {len(ratios)} blocks after '
+        f'the first; this model has {blocks}: they do not go with small, demo, '
+        'smoke, film1, film2 and film3.'
+      )
+    config.model.keep_ratios = ratios
+
+  return change
 
 
 def _frames(config, context, target, eval_target=None):
-  config.frames = ConfigDict({'context': context, 'target': target})
-  config.eval.frames = ConfigDict(
-    {'context': context, 'target': eval_target or target}
-  )
+  set_frames(config.frames, context, target)
+  set_frames(config.eval.frames, context, eval_target or target)
 
 
 def _between(factor):
   """Frames `factor` apart are seen, those between asked for."""
 
-  def apply(config):
-    _frames(config, (0, factor), tuple(range(1, factor)))
+  def change(config):
+    _frames(config, (0, factor), range(1, factor))
 
-  return apply
-
-
-def _published(name, size):
-  """The fields of `data` for one of data/published."""
-  return ConfigDict(
-    {
-      'source': 'frames',
-      'dataset': name,
-      'root': f'data/{name}',
-      'size': size,
-    }
-  )
+  return change
 
 
 def _vimeo(config):
-  config.data = _published('vimeo90k', (256, 448))
-  config.eval.data = ConfigDict()
+  set_data(config, **published('vimeo90k', size=(256, 448)))
   _frames(config, (0, 2), (1,))
 
 
 def _septuplets(config):
-  config.data = _published('vimeo90k_septuplets', (256, 448))
-  config.eval.data = ConfigDict()
+  set_data(config, **published('vimeo90k_septuplets', size=(256, 448)))
   _frames(config, (0, 6), (1, 3, 5), (1, 2, 3, 4, 5))
 
 
 def _x4k(config):
-  config.data = _published('x4k1000fps', None)
-  config.eval.data = ConfigDict()
-  _frames(config, (0, 8), (2, 4, 6), tuple(range(1, 8)))
+  set_data(config, **published('x4k1000fps', size=None))
+  _frames(config, (0, 8), (2, 4, 6), range(1, 8))
   config.eval.batch_size = 1
 
 
-def _on(name, size=None, root=None, last=2, metrics=None):
+def _on(name, size=None, root='', last=2, metrics=None):
   """Evaluates on one of data/published, frames 0 and `last` being seen."""
 
-  def apply(config):
-    config.eval.data = _published(name, size)
-    config.eval.data.root = f'data/{root or name}'
-    config.eval.frames.context = (0, last)
-    config.eval.frames.target = tuple(range(1, last))
+  def change(config):
+    config.eval.data = ConfigDict(published(name, root=root, size=size))
+    set_frames(config.eval.frames, (0, last), range(1, last))
     config.eval.batch_size = 1
     config.eval.limit = 0
     config.eval.metrics = metrics or ('psnr/float', 'ssim/matlab3d')
 
-  return apply
+  return change
 
 
 def _on_xiph(name):
@@ -289,15 +236,7 @@ def _on_xiph(name):
 
 
 def _videos(config):
-  config.eval.data = ConfigDict()
-  config.data = ConfigDict()
-  config.data.source = 'videos'
-  config.data.root = 'data/videos'  # a folder, a file or a pattern
-  config.data.size = (256, 448)
-  config.data.test_fraction = 0.2  # of the files
-  config.data.test_files = placeholder(tuple)  # these instead, if given
-  config.data.step = 1  # distance of successive frames
-  config.data.on_error = 'skip'  # or raise, for files that cannot be read
+  set_data(config, **user_videos())
   config.steps = 100_000
   config.eval.batch_size = 4
 
@@ -339,9 +278,7 @@ def _film1(config):
   config.model.warp_weight = 1.0
   config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
   config.eval.data = ConfigDict({'num_clips': 64})
-  config.augment = ConfigDict(
-    {'flip': True, 'rotate': True, 'reverse_channels': True}
-  )
+  set_augment(config, flip=True, rotate=True, reverse_channels=True)
   config.batch_size = 4
   config.steps = 4000
   config.workers = 0
@@ -419,9 +356,12 @@ def _film3(config):
 
 
 def _demo(config):
-  config.eval.data = ConfigDict()
-  config.data = ConfigDict({'source': 'photos', 'size': (64, 64)})
-  config.data.max_speed = 2.5  # pixels per frame
+  set_data(
+    config,
+    source='photos',
+    size=(64, 64),
+    max_speed=2.5,  # pixels per frame
+  )
   config.eval.batch_size = 8
   config.eval.metrics = ('psnr/float', 'ssim/matlab3d')
   _frames(config, (0, 2), (1,))
@@ -450,30 +390,31 @@ def _smoke(config):
   config.eval.show = 2
 
 
+# What comes later changes what comes before: the order they are applied in.
 VARIANTS = {
+  'vimeo': _vimeo,
+  'septuplets': _septuplets,
+  'x4k': _x4k,
+  'videos': _videos,
+  'small': _small,
+  'demo': _demo,
+  'smoke': _smoke,
+  'film1': _film1,
+  'film2': _film2,
+  'film3': _film3,
+  'x2': _between(2),
+  'x4': _between(4),
+  'x8': _between(8),
   'stage1': _stage1,
   'stage2': _stage2,
   'stage3': _stage3,
   'static': _static,
-  'demo': _demo,
-  'smoke': _smoke,
-  'videos': _videos,
-  'x2': _between(2),
-  'x4': _between(4),
-  'x8': _between(8),
-  'small': _small,
-  'film1': _film1,
-  'film2': _film2,
-  'film3': _film3,
   'ebme': _ebme,
   'warp': _model(synthesis='warp'),
-  'vimeo': _vimeo,
-  'septuplets': _septuplets,
-  'x4k': _x4k,
-  'keep_2_5_7_10': _model(keep_ratios=(0.2, 0.5, 0.7, 1.0)),
-  'keep_2_4_6_8': _model(keep_ratios=(0.2, 0.4, 0.6, 0.8)),
-  'keep_5_5_5_5': _model(keep_ratios=(0.5, 0.5, 0.5, 0.5)),
-  'keep_9_6_4_1': _model(keep_ratios=(0.9, 0.6, 0.4, 0.1)),
+  'keep_2_5_7_10': _keep(0.2, 0.5, 0.7, 1.0),
+  'keep_2_4_6_8': _keep(0.2, 0.4, 0.6, 0.8),
+  'keep_5_5_5_5': _keep(0.5, 0.5, 0.5, 0.5),
+  'keep_9_6_4_1': _keep(0.9, 0.6, 0.4, 0.1),
   'patch8': _model(patch=8),
   'patch16': _model(patch=16),
   'patch32': _model(patch=32),

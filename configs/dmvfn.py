@@ -12,7 +12,8 @@ measured yet, the data sets need registration or hundreds of gigabytes.
   ucf101           480x864   83.97 / 9.96   74.81 / 17.28
   ucf101,on_vimeo  256x448   97.01 / 3.69
 
-Variants are separated by commas and applied in the order given:
+Variants are separated by commas. Their order does not matter: data sets come
+first, then `code`, then small models and films, then the rest.
 
   demo       photographs in motion, a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
@@ -37,18 +38,24 @@ Variants are separated by commas and applied in the order given:
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from vidpred_jax.config import (
+  apply,
+  base,
+  published,
+  set_augment,
+  set_data,
+  set_frames,
+  user_videos,
+)
 
 
 def get_config(variants: str = '') -> ConfigDict:
   """The configuration with the named variants applied."""
-  config = ConfigDict()
+  config = base('dmvfn')
+  set_frames(config.frames, (0, 1), (2,))
+  set_frames(config.eval.frames, (2, 3), range(4, 9))
 
-  # What is trained.
-  config.system = 'dmvfn'  # one of systems.SYSTEMS
-  # Of a clip: what is seen and what is asked.
-  config.frames = ConfigDict({'context': (0, 1), 'target': (2,)})
-  config.model = ConfigDict()  # arguments of systems/dmvfn.py:make
   config.model.scales = (4, 4, 4, 2, 2, 2, 1, 1, 1)  # S^i, Table 11
   config.model.widths = (160, 160, 160, 80, 80, 80, 44, 44, 44)  # channels
   config.model.spatial_path = True  # Table 7
@@ -56,89 +63,32 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.beta = 0.5  # share of the blocks in training, eq. (10)
   config.model.inference_beta = 0.5  # the same at inference, Table 8
   config.model.inference_routing = 'threshold'  # or sample (published), all
+  config.model.temperature = (10.0, 0.1)  # of gumbel: at the start, at the end
+  config.model.temperature_steps = 100_000  # of gumbel: from one to the other
+  config.model.gate_penalty = 1.0  # of gumbel: weight of the mean gate
   config.model.router_scale = 1  # the router sees frames shrunk by this
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
   config.model.vgg_weight = 0.0  # 0.5 in the published code
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
   config.model.rollout = 0  # predictions that the gradient goes back through
+  config.model.formulation = 'fast'  # or published: the same numbers
   config.model.dtype = 'float32'  # of the computation; or bfloat16
-  config.features = ConfigDict({'vgg': ''})  # weight files of frozen nets
+  config.features.vgg = ''  # weights of VGG19, for vgg_weight
 
-  # Data. `data` goes to the source in training and evaluation.
-  config.data = ConfigDict()  # arguments of the source
-  config.data.source = 'frames'  # one of data.SOURCES
-  config.data.dataset = 'cityscapes'  # one of data/published
-  config.data.root = 'data/cityscapes'  # where it lies
-  config.data.size = (512, 1024)  # H, W
-  config.augment = ConfigDict()  # in training only
-  config.augment.crop = (224, 224)  # H, W; None: the whole frame
-  config.augment.flip = True  # left-right and upside down
-  config.augment.rotate = True  # by quarter turns
-  config.augment.reverse_time = True  # last frame first
-  config.augment.reverse_channels = True  # RGB to BGR
-  config.workers = 4  # processes that load data
+  set_data(config, **published('cityscapes', size=(512, 1024)))
+  config.augment.crop = (224, 224)
+  config.augment.flip = True
+  config.augment.rotate = True
+  config.augment.reverse_time = True
+  config.augment.reverse_channels = True
 
-  # Training.
-  config.seed = 0  # of weights, data order and routes
-  config.batch_size = 64  # clips, over all devices and processes
+  config.batch_size = 64
   config.steps = _steps(2975, triplets=28)
-  config.accumulate = 1  # micro-batches per batch
-  config.schedule = ConfigDict()  # arguments of optim.schedule
-  config.schedule.name = 'cosine'  # or constant, onecycle
-  config.schedule.peak = 1e-4  # highest learning rate
-  config.schedule.final = 1e-5  # learning rate at the end
-  config.schedule.warmup = 0  # steps from 0 to the peak
-  config.optim = ConfigDict()  # arguments of optim.make
-  config.optim.name = 'adamw'  # or adam
-  config.optim.b1 = 0.9  # decay of the mean of the gradients
-  config.optim.b2 = 0.999  # decay of the mean of their squares
-  config.optim.weight_decay = 1e-4  # of every parameter
-  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
-  config.optim.frozen = ()  # regular expressions of parameter names
-  config.ema = ConfigDict({'decay': 0.0, 'every': 1, 'start': 0})  # 0: none
-  config.init_from = ''  # an exported system or a run to start from
-  config.init_match = '.*'  # which of its parameters to take
-  config.shard_params = False  # split parameters over the devices too
-  config.log_every = 100  # steps
-  config.checkpoint_every = 2000  # steps
-  config.keep = 2  # newest checkpoints kept
-  config.export_dtype = 'float32'  # of the weights in export/; or float16
-
-  # Evaluation.
-  config.eval = ConfigDict()  # the protocol
-  config.eval.frames = ConfigDict(
-    {'context': (2, 3), 'target': tuple(range(4, 9))}
-  )
-  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
-  config.eval.batch_size = 1  # clips, over all devices and processes
-  # Conventions by name, see metrics/__init__.py.
+  config.schedule.final = 1e-5
+  config.optim.weight_decay = 1e-4
   config.eval.metrics = ('ms_ssim/pmss', 'ssim/pmss', 'psnr/float')
-  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
-  config.eval.i3d = ''  # weights for fvd/*
-  config.eval.samples = 1  # futures of each clip, of a stochastic system
-  config.eval.samples_at_once = 0  # of these drawn together; 0: all
-  config.eval.mean_frame = 0  # training clips of this baseline; 0: without it
-  config.eval.limit = 0  # clips; 0: all
-  config.eval.seed = 0  # of stochastic predictions
-  config.eval.every = 0  # steps between evaluations in training; 0: none
-  config.eval.quick_limit = 64  # clips of those evaluations
-  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
-  config.eval.show = 4  # clips in picture.png and the film
-  config.eval.show_as = 'mp4'  # or gif
-  config.eval.show_fps = 2  # of the film
-  config.lock()
-
-  named = [v for v in variants.split(',') if v]
-  unknown = sorted(set(named) - set(VARIANTS))
-  if unknown:
-    raise ValueError(
-      f'configs/dmvfn.py has no variant {", ".join(unknown)}; it has '
-      f'{", ".join(VARIANTS)}.'
-    )
-  for name in named:
-    VARIANTS[name](config)
-  return config
+  return apply(config, variants, VARIANTS)
 
 
 def _steps(clips, triplets):
@@ -146,21 +96,8 @@ def _steps(clips, triplets):
   return 300 * clips * triplets // 64
 
 
-def _frames(name, size):
-  """The fields of `data` for one of data/published."""
-  return ConfigDict(
-    {
-      'source': 'frames',
-      'dataset': name,
-      'root': f'data/{name}',
-      'size': size,
-    }
-  )
-
-
 def _dataset(config, name, size, clips, triplets):
-  config.data = _frames(name, size)
-  config.eval.data = ConfigDict()
+  set_data(config, **published(name, size=size))
   config.steps = _steps(clips, triplets)
 
 
@@ -180,40 +117,28 @@ def _vimeo(config):
 
 def _ucfsports(config):
   _dataset(config, 'ucfsports', (512, 512), 6288, 8)
-  config.eval.frames.context = (2, 3)
-  config.eval.frames.target = (4, 5, 6, 7, 8, 9)
+  set_frames(config.eval.frames, (2, 3), range(4, 10))
 
 
 def _human36m(config):
   _dataset(config, 'human36m', (1024, 1024), 73404, 6)
-  config.eval.frames.context = (2, 3)
-  config.eval.frames.target = (4, 5, 6, 7)
+  set_frames(config.eval.frames, (2, 3), range(4, 8))
 
 
 def _on_davis(config):
-  config.eval.data = _frames('davis17', (480, 864))
+  config.eval.data = ConfigDict(published('davis17', size=(480, 864)))
 
 
 def _on_vimeo(config):
-  config.eval.data = _frames('vimeo90k', (256, 448))
-  config.eval.frames.context = (0, 1)
-  config.eval.frames.target = (2,)
+  config.eval.data = ConfigDict(published('vimeo90k', size=(256, 448)))
+  set_frames(config.eval.frames, (0, 1), (2,))
 
 
 def _videos(config):
-  config.eval.data = ConfigDict()
-  config.data = ConfigDict()
-  config.data.source = 'videos'
-  config.data.root = 'data/videos'  # a folder, a file or a pattern
-  config.data.size = (256, 448)
-  config.data.test_fraction = 0.2  # of the files
-  config.data.test_files = placeholder(tuple)  # these instead, if given
-  config.data.step = 1  # distance of successive frames
-  config.data.on_error = 'skip'  # or raise, for files that cannot be read
+  set_data(config, **user_videos())
   config.augment.crop = (224, 224)
   config.steps = 100_000
-  config.eval.frames.context = (0, 1)
-  config.eval.frames.target = (2, 3, 4)
+  set_frames(config.eval.frames, (0, 1), (2, 3, 4))
   config.eval.batch_size = 4
 
 
@@ -235,12 +160,14 @@ def _small(config):
 
 
 def _photos(config):
-  config.eval.data = ConfigDict()
-  config.data = ConfigDict({'source': 'photos', 'size': (96, 96)})
-  config.data.max_speed = 2.5  # pixels per frame
-  config.augment = ConfigDict({'crop': (64, 64)})  # H, W
-  config.eval.frames.context = (0, 1)
-  config.eval.frames.target = (2, 3, 4)
+  set_data(
+    config,
+    source='photos',
+    size=(96, 96),
+    max_speed=2.5,  # pixels per frame
+  )
+  set_augment(config)
+  set_frames(config.eval.frames, (0, 1), (2, 3, 4))
   config.eval.batch_size = 8
 
 
@@ -275,9 +202,7 @@ def _film1(config):
   config.model.flow_weight = 0.05
   config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
   config.eval.data = ConfigDict({'num_clips': 64})
-  config.augment = ConfigDict(
-    {'flip': True, 'rotate': True, 'reverse_channels': True}
-  )
+  set_augment(config, flip=True, rotate=True, reverse_channels=True)
   config.batch_size = 4
   config.steps = 4000
   config.workers = 0
@@ -289,8 +214,7 @@ def _film1(config):
   config.export_dtype = 'float16'
   config.log_every = 100
   config.checkpoint_every = 250
-  config.eval.frames.context = (0, 1)
-  config.eval.frames.target = (2, 3, 4)
+  set_frames(config.eval.frames, (0, 1), (2, 3, 4))
   config.eval.batch_size = 4
 
 
@@ -372,21 +296,22 @@ def _bf16(config):
   config.model.dtype = 'bfloat16'
 
 
+# What comes later changes what comes before: the order they are applied in.
 VARIANTS = {
-  'demo': _demo,
-  'smoke': _smoke,
-  'videos': _videos,
-  'small': _small,
-  'film1': _film1,
-  'film2': _film2,
-  'film3': _film3,
   'kitti': _kitti,
   'ucf101': _ucf101,
   'vimeo': _vimeo,
   'ucfsports': _ucfsports,
   'human36m': _human36m,
+  'videos': _videos,
+  'code': _code,
+  'small': _small,
+  'demo': _demo,
+  'smoke': _smoke,
+  'film1': _film1,
+  'film2': _film2,
+  'film3': _film3,
   'on_davis': _on_davis,
   'on_vimeo': _on_vimeo,
-  'code': _code,
   'bf16': _bf16,
 }

@@ -57,15 +57,13 @@ python -m vidpred_jax.predict --checkpoint=DIR --input=clip.mp4 \\
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from vidpred_jax.config import apply, base, published, set_data, set_frames
+
 
 def get_config(variants: str = '') -> ConfigDict:
   """The configuration with the named variants applied."""
-  config = ConfigDict()
+  config = base('rvd')
 
-  # What is trained.
-  config.system = 'rvd'  # one of systems.SYSTEMS
-  config.frames = ConfigDict()  # of a clip: what conditions, what is learnt
-  config.model = ConfigDict()  # arguments of systems/rvd.py:make
   config.model.channels = 1  # of a frame
   config.model.dim = 64  # width at full resolution
   config.model.mults = (1, 1, 2, 2, 4, 4)  # of the denoiser's levels
@@ -83,50 +81,21 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.steps = placeholder(int)  # of the sampler; None: all of them
   config.model.eta = 0.0  # of ddim: 0 draws nothing on the way
   config.model.dtype = 'float32'  # of the computation; or bfloat16
-  config.features = ConfigDict()  # weight files of frozen nets: none
 
-  # Data. `data` goes to the source in training and evaluation.
-  config.data = ConfigDict()  # arguments of the source
-  config.augment = ConfigDict({'flip': False})  # in training only
-  config.workers = 4  # processes that load data
-
-  # Training.
-  config.seed = 0  # of weights, data order and noise
-  config.batch_size = 4  # clips, over all devices and processes
-  config.steps = 1_000_000  # batches
-  config.accumulate = 1  # micro-batches per batch
-  config.schedule = ConfigDict()  # arguments of optim.schedule
-  config.schedule.name = 'step'  # or constant, cosine, onecycle
-  config.schedule.peak = 5e-5  # highest learning rate
-  config.schedule.boundaries = (500_000,)  # steps at which it falls
-  config.schedule.factor = 0.4  # by which: to 2e-5
-  config.schedule.warmup = 0  # steps from 0 to the peak
-  config.optim = ConfigDict()  # arguments of optim.make
-  config.optim.name = 'adam'  # or adamw
-  config.optim.weight_decay = 0.0  # of every parameter
-  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
-  config.optim.frozen = ()  # regular expressions of parameter names
+  _simulation(config)
+  config.steps = 1_000_000
+  config.schedule.peak = 5e-5
+  _schedule(config, 500_000, 0.4)  # to 2e-5
+  config.optim.name = 'adam'
   # The average of the parameters is what is evaluated and exported; the
   # published code keeps one, too, and evaluates without it.
-  config.ema = ConfigDict({'decay': 0.99, 'every': 5, 'start': 2000})
-  config.init_from = ''  # an exported system or a run to start from
-  config.init_match = '.*'  # which of its parameters to take
-  config.shard_params = False  # split parameters over the devices too
-  config.log_every = 100  # steps
-  config.checkpoint_every = 5000  # steps
-  config.keep = 2  # newest checkpoints kept
-  config.export_dtype = 'float32'  # of the weights in export/; or float16
+  config.ema.update({'decay': 0.99, 'every': 5, 'start': 2000})
+  config.checkpoint_every = 5000
 
-  # Evaluation.
-  config.eval = ConfigDict()  # the protocol
-  config.eval.frames = ConfigDict()
-  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
-  config.eval.batch_size = 10  # clips, over all devices and processes
-  config.eval.samples = 10  # futures of each clip
-  config.eval.samples_at_once = 0  # of these drawn together; 0: all
-  config.eval.mean_frame = 200  # training clips of this baseline; 0: without it
-  # Conventions by name, see metrics/__init__.py. And lpips/alex and fvd/i3d400,
-  # whose weights you supply: --config.eval.i3d=...
+  config.eval.batch_size = 10
+  config.eval.samples = 10
+  config.eval.mean_frame = 200
+  # And lpips/alex and fvd/i3d400, whose weights you supply.
   config.eval.metrics = (
     'crps/ens',
     'crps/fair',
@@ -135,45 +104,20 @@ def get_config(variants: str = '') -> ConfigDict:
     'psnr/float',
     'psnr/float_best',
   )
-  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
-  config.eval.i3d = ''  # weights for fvd/*
-  config.eval.limit = 50  # clips, evenly spread; 0: all
-  config.eval.seed = 0  # of samples
-  config.eval.every = 0  # steps between evaluations in training; 0: none
-  config.eval.quick_limit = 10  # clips of those evaluations
-  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
-  config.eval.show = 4  # clips in picture.png and the film
-  config.eval.show_as = 'gif'  # or mp4
-  config.eval.show_fps = 5  # of the film
-  _simulation(config)
-  config.lock()
-
-  named = [v for v in variants.split(',') if v]
-  unknown = sorted(set(named) - set(VARIANTS))
-  if unknown:
-    raise ValueError(
-      f'configs/rvd.py has no variant {", ".join(unknown)}; it has '
-      f'{", ".join(VARIANTS)}.'
-    )
-  for name, apply in VARIANTS.items():  # in this order, see there
-    if name in named:
-      apply(config)
-  return config
+  config.eval.limit = 50
+  config.eval.quick_limit = 10
+  config.eval.show_as = 'gif'
+  config.eval.show_fps = 5
+  return apply(config, variants, VARIANTS)
 
 
 def _frames(frames, seen, asked):
-  frames.context = tuple(range(seen))
-  frames.target = tuple(range(seen, seen + asked))
+  set_frames(frames, range(seen), range(seen, seen + asked))
 
 
 def _protocol(config, asked):
   _frames(config.frames, 2, 6)
   _frames(config.eval.frames, 4, asked)
-
-
-def _data(config, **fields):
-  config.data = ConfigDict(fields)
-  config.eval.data = ConfigDict()
 
 
 def _large(config, channels):
@@ -195,7 +139,7 @@ def _little(config, channels):
 
 
 def _simulation(config):
-  _data(
+  set_data(
     config,
     source='vortices',
     root='data/vortices',  # each set of settings has a folder there
@@ -213,21 +157,19 @@ def _simulation(config):
 
 
 def _bair(config):
-  _data(config, source='frames', dataset='bair', root='data/bair')
+  set_data(config, **published('bair'))
   _little(config, channels=3)
   _protocol(config, asked=16)
 
 
 def _kth(config):
-  _data(config, source='frames', dataset='kth_64', root='data/kth')
+  set_data(config, **published('kth_64', root='kth'))
   _little(config, channels=1)
   _protocol(config, asked=12)
 
 
 def _cityscapes(config):
-  _data(
-    config, source='frames', dataset='cityscapes_128', root='data/cityscapes'
-  )
+  set_data(config, **published('cityscapes_128', root='cityscapes'))
   _large(config, channels=3)
   _protocol(config, asked=16)
 
@@ -260,15 +202,15 @@ def _code(config):
 
 
 def _sampler(name, steps):
-  def apply(config):
+  def change(config):
     config.model.sampler = name
     config.model.steps = min(steps, config.model.depth)
 
-  return apply
+  return change
 
 
 def _demo(config):
-  _data(
+  set_data(
     config,
     source='vortices',
     root='data/vortices',
@@ -299,7 +241,7 @@ def _demo(config):
   config.schedule.name = 'cosine'
   config.schedule.peak = 2e-3
   config.schedule.warmup = 50
-  config.ema = ConfigDict({'decay': 0.99, 'every': 1, 'start': 100})
+  config.ema.update({'decay': 0.99, 'every': 1, 'start': 100})
   config.workers = 0
   config.log_every = 25
   config.checkpoint_every = 250
@@ -325,7 +267,7 @@ def _smoke(config):
   config.batch_size = 4
   config.steps = 6
   config.schedule.warmup = 2
-  config.ema = ConfigDict({'decay': 0.9, 'every': 1, 'start': 2})
+  config.ema.update({'decay': 0.9, 'every': 1, 'start': 2})
   config.log_every = 2
   config.checkpoint_every = 3
   config.eval.batch_size = 4

@@ -29,12 +29,13 @@ Data sets, with the paper's results (ours: not measured yet):
   caltech    10 -> 1   SSIM 0.949, PSNR 33.2, LPIPS x 100 3.11 (Table V), with
              psnr/e3d_wrap; trained on KITTI
   kth        10 -> 20  SSIM 0.913, PSNR 34.24 (Table VI), psnr/e3d_wrap
-  kth,long   10 -> 40  SSIM 0.895, PSNR 33.35
+  kth,long   10 -> 40  SSIM 0.895, PSNR 33.35 (`long`: 40 after any context)
   human36m   4 -> 4
   robonet    2 -> 10   SSIM 0.856, PSNR 22.78 (Table VII)
   bridge     2 -> 10   SSIM 0.865, PSNR 22.62
 
-Others, applied in the order given, separated by commas:
+Others, separated by commas. Their order does not matter: data sets come first,
+then the size of the model, then its translator and the rest.
 
   demo       moving digits, those that come with scikit-learn unless MNIST is
              found in data/mnist; a small model, minutes on a CPU
@@ -49,6 +50,8 @@ Others, applied in the order given, separated by commas:
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from vidpred_jax.config import apply, base, published, set_data, set_frames
 
 # Learning rates of the published Moving MNIST configurations.
 TRANSLATORS = {
@@ -70,12 +73,9 @@ TRANSLATORS = {
 
 def get_config(variants: str = '') -> ConfigDict:
   """The configuration with the named variants applied."""
-  config = ConfigDict()
+  config = base('simvp')
+  _frames(config, 10, 10)
 
-  # What is trained.
-  config.system = 'simvp'  # one of systems.SYSTEMS
-  config.frames = ConfigDict()  # of a clip: what is seen and what is asked
-  config.model = ConfigDict()  # arguments of systems/simvp.py:make
   config.model.channels = 1  # of a frame
   config.model.hid_s = 64  # width of encoder and decoder
   config.model.hid_t = 512  # width of the translator
@@ -88,81 +88,28 @@ def get_config(variants: str = '') -> ConfigDict:
   # None: as published, 0.1 for tau.
   config.model.divergence_weight = placeholder(float)
   config.model.dtype = 'float32'  # of the computation; or bfloat16
-  config.features = ConfigDict()  # weight files of frozen nets: none
 
-  # Data. `data` goes to the source in training and evaluation.
-  config.data = ConfigDict()  # arguments of the source
-  config.data.source = 'moving_digits'  # one of data.SOURCES
-  config.data.digits = 'mnist'  # or sklearn, which needs no root; or auto
-  config.data.root = 'data/mnist'  # where it lies
-  config.data.size = (64, 64)  # H, W
-  config.augment = ConfigDict({'flip': False})  # in training only
-  config.workers = 4  # processes that load data
-
-  # Training.
-  config.seed = 0  # of weights, data order and dropped blocks
-  config.batch_size = 16  # clips, over all devices and processes
+  set_data(
+    config,
+    source='moving_digits',
+    digits='mnist',  # or sklearn, which needs no root; or auto
+    root='data/mnist',
+    size=(64, 64),  # H, W
+  )
   config.steps = _steps(200, 10_000)
-  config.accumulate = 1  # micro-batches per batch
-  config.schedule = ConfigDict()  # arguments of optim.schedule
-  config.schedule.name = 'onecycle'  # or constant, cosine
-  config.schedule.peak = 1e-3  # highest learning rate
-  config.schedule.final = 0.0  # learning rate at the end, of cosine
-  config.schedule.warmup = 0  # steps from 0 to the peak, not of onecycle
-  config.optim = ConfigDict()  # arguments of optim.make
-  config.optim.name = 'adam'  # or adamw
-  config.optim.b1 = 0.9  # decay of the mean of the gradients
-  config.optim.b2 = 0.999  # decay of the mean of their squares
-  config.optim.weight_decay = 0.0  # of every parameter
-  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
-  config.optim.frozen = ()  # regular expressions of parameter names
-  config.ema = ConfigDict({'decay': 0.0, 'every': 1, 'start': 0})  # 0: none
-  config.init_from = ''  # an exported system or a run to start from
-  config.init_match = '.*'  # which of its parameters to take
-  config.shard_params = False  # split parameters over the devices too
-  config.log_every = 100  # steps
-  config.checkpoint_every = 2000  # steps
-  config.keep = 2  # newest checkpoints kept
-  config.export_dtype = 'float32'  # of the weights in export/; or float16
-
-  # Evaluation.
-  config.eval = ConfigDict()  # the protocol
-  config.eval.frames = ConfigDict()
-  config.eval.data = ConfigDict()  # replaces fields of `data`, or all of it
-  config.eval.batch_size = 16  # clips, over all devices and processes
-  # Conventions by name, see metrics/__init__.py.
+  config.schedule.name = 'onecycle'
+  config.schedule.peak = 1e-3
+  config.optim.name = 'adam'
+  config.eval.batch_size = 16
   config.eval.metrics = (
     'mse/sum_chw',
     'mae/sum_chw',
     'ssim/skimage7_dr2',
     'psnr/float',
   )
-  config.eval.lpips = ConfigDict({'backbone': '', 'heads': ''})  # for lpips/*
-  config.eval.i3d = ''  # weights for fvd/*
-  config.eval.samples = 1  # futures of each clip, of a stochastic system
-  config.eval.samples_at_once = 0  # of these drawn together; 0: all
-  config.eval.mean_frame = 0  # training clips of this baseline; 0: without it
-  config.eval.limit = 0  # clips; 0: all
-  config.eval.seed = 0  # of stochastic predictions
-  config.eval.every = 0  # steps between evaluations in training; 0: none
-  config.eval.quick_limit = 64  # clips of those evaluations
-  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
-  config.eval.show = 4  # clips in picture.png and the film
-  config.eval.show_as = 'gif'  # or mp4
-  config.eval.show_fps = 5  # of the film
-  _frames(config, 10, 10)
-  config.lock()
-
-  named = [v for v in variants.split(',') if v]
-  unknown = sorted(set(named) - set(VARIANTS))
-  if unknown:
-    raise ValueError(
-      f'configs/simvp.py has no variant {", ".join(unknown)}; it has '
-      f'{", ".join(VARIANTS)}.'
-    )
-  for name in named:
-    VARIANTS[name](config)
-  return config
+  config.eval.show_as = 'gif'
+  config.eval.show_fps = 5
+  return apply(config, variants, VARIANTS)
 
 
 def _steps(epochs, clips):
@@ -172,8 +119,7 @@ def _steps(epochs, clips):
 
 def _frames(config, seen, asked):
   for frames in (config.frames, config.eval.frames):
-    frames.context = tuple(range(seen))
-    frames.target = tuple(range(seen, seen + asked))
+    set_frames(frames, range(seen), range(seen, seen + asked))
 
 
 def _model(config, hid_s, hid_t, n_t, n_s, drop_path, channels=3):
@@ -187,11 +133,6 @@ def _model(config, hid_s, hid_t, n_t, n_s, drop_path, channels=3):
       'channels': channels,
     }
   )
-
-
-def _data(config, **fields):
-  config.data = ConfigDict(fields)
-  config.eval.data = ConfigDict()
 
 
 def _schedule(config, name, peak, epochs, clips, warmup=0):
@@ -208,31 +149,31 @@ def _large(config):
 
 
 def _translator(name):
-  def apply(config):
+  def change(config):
     config.model.translator = name
     config.schedule.peak = TRANSLATORS[name]
 
-  return apply
+  return change
 
 
 def _taxibj(config):
-  _data(config, source='taxibj', root='data/taxibj')
+  set_data(config, source='taxibj', root='data/taxibj')
   _model(config, 32, 256, n_t=8, n_s=2, drop_path=0.1, channels=2)
   _schedule(config, 'cosine', 5e-4, epochs=50, clips=20_461, warmup=5)
   _frames(config, 4, 4)
-  config.augment = ConfigDict({'flip': 'horizontal'})
+  config.augment.flip = 'horizontal'
   config.workers = 0  # each would hold all of the data
 
 
 def _weather(config):
-  _data(
+  set_data(
     config,
     source='weather',
     root='data/weatherbench',
     variables=('t2m',),  # channels, names of the files' variables
     train_years=(2010, 2015),  # the paper: (1979, 2015)
     test_years=(2017, 2018),
-    region=None,  # (H, W): only the first rows and columns
+    region=placeholder(tuple),  # (H, W): only the first rows and columns
   )
   config.workers = 0  # each would hold all of the data
   _model(config, 32, 256, n_t=8, n_s=2, drop_path=0.1, channels=1)
@@ -242,17 +183,17 @@ def _weather(config):
 
 
 def _weather_of(*names):
-  def apply(config):
+  def change(config):
     _weather(config)
     config.data.variables = names
     config.model.channels = len(names)
 
-  return apply
+  return change
 
 
 def _era5(config):
   _weather(config)
-  _data(
+  set_data(
     config,
     source='weather',
     root='data/era5.npz',
@@ -263,7 +204,7 @@ def _era5(config):
 
 
 def _kth(config):
-  _data(config, source='frames', dataset='kth', root='data/kth')
+  set_data(config, **published('kth'))
   _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2, channels=1)
   _schedule(config, 'onecycle', 1e-3, epochs=100, clips=5_200)
   _frames(config, 10, 20)
@@ -272,11 +213,12 @@ def _kth(config):
 
 
 def _long(config):
-  config.eval.frames.target = tuple(range(10, 50))
+  seen = len(config.eval.frames.context)
+  config.eval.frames.target = tuple(range(seen, seen + 40))
 
 
 def _caltech(config):
-  _data(config, source='frames', dataset='caltech', root='data/caltech')
+  set_data(config, **published('caltech'))
   _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
   _schedule(config, 'onecycle', 5e-3, epochs=100, clips=2_042)
   _frames(config, 10, 1)
@@ -291,7 +233,7 @@ def _caltech(config):
 
 
 def _human36m(config):
-  _data(config, source='frames', dataset='human36m_256', root='data/human36m')
+  set_data(config, **published('human36m_256', root='human36m'))
   _model(config, 64, 256, n_t=8, n_s=4, drop_path=0.0)
   _schedule(config, 'cosine', 1e-3, epochs=50, clips=73_404)
   _frames(config, 4, 4)
@@ -300,14 +242,14 @@ def _human36m(config):
 def _robot(name, clips):
   """The paper gives no recipe: settings of the other images in colour."""
 
-  def apply(config):
-    _data(config, source='frames', dataset=name, root=f'data/{name}')
+  def change(config):
+    set_data(config, **published(name))
     _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
     _schedule(config, 'onecycle', 1e-3, epochs=50, clips=clips)
     _frames(config, 2, 10)
     config.eval.metrics = ('ssim/skimage7_dr2', 'psnr/float')
 
-  return apply
+  return change
 
 
 def _small(config):
@@ -329,7 +271,7 @@ def _small(config):
 
 
 def _demo(config):
-  _data(config, source='moving_digits', digits='auto', root='data/mnist')
+  set_data(config, source='moving_digits', digits='auto', root='data/mnist')
   config.eval.metrics = ('mse/sum_chw', 'ssim/pmss', 'psnr/float')
   _small(config)
   _frames(config, 5, 5)  # half of the usual: twice the steps in the same time
@@ -356,22 +298,23 @@ def _bf16(config):
   config.model.dtype = 'bfloat16'
 
 
+# What comes later changes what comes before: the order they are applied in.
 VARIANTS = {
-  'demo': _demo,
-  'smoke': _smoke,
-  'small': _small,
-  'large': _large,
-  **{name: _translator(name) for name in TRANSLATORS},
   'taxibj': _taxibj,
   'weather': _weather,
   'uv10': _weather_of('u10', 'v10'),
   'tcc': _weather_of('tcc'),
   'era5': _era5,
   'kth': _kth,
-  'long': _long,
   'caltech': _caltech,
   'human36m': _human36m,
   'robonet': _robot('robonet', 145_000),
   'bridge': _robot('bridgedata', 31_775),
+  'large': _large,
+  'small': _small,
+  'demo': _demo,
+  'smoke': _smoke,
+  **{name: _translator(name) for name in TRANSLATORS},
+  'long': _long,
   'bf16': _bf16,
 }

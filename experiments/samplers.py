@@ -35,10 +35,7 @@ METRICS = ('crps/ens', 'crps/fair', 'spread_skill/ratio', 'psnr/float_best')
 
 def clips_of(config, frames, count):
   """`count` clips of those the run is evaluated on, uint8 [B, ...]."""
-  settings = build.protocol_data(config)
-  source = data.make_source(
-    settings.pop('source'), split='test', num_frames=frames.length, **settings
-  )
+  source = build.source(config, num_frames=frames.length)
   clips = data.eval_batches(source, batch_size=1, limit=count)
   return np.concatenate([clip['video'] for clip in clips])
 

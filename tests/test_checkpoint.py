@@ -62,12 +62,15 @@ def test_what_the_clips_were_is_kept(tmp_path, variables):
   assert checkpoint.read_data(tmp_path / 'a') is None
   # All float32 there are survive.
   mean = [float(np.float32(1 / 3)), float(np.float32(1e30))]
-  described = {'kind': 'field', 'mean': mean, 'variables': ['t2m', 'z500']}
+  described = systems.DataSpec(
+    'field', ('t2m', 'z500'), 'K', tuple(mean), (1.0, 2.0)
+  )
   run = tmp_path / 'run'
   export(run / 'export', variables, data=described)
   for path in (run, run / 'export'):
     assert checkpoint.read_data(path) == described
-  checkpoint.load(run)
+  system, _ = checkpoint.load(run)
+  assert system.data == described
   record = run / 'export' / 'system.json'
   record.write_text(record.read_text().replace('t2m', 'u10'))
   with pytest.raises(ValueError, match='damaged'):
@@ -75,7 +78,7 @@ def test_what_the_clips_were_is_kept(tmp_path, variables):
   # A run that has not ended.
   shutil.rmtree(run / 'export')
   assert checkpoint.read_data(run) is None
-  (run / 'data.json').write_text(json.dumps(described))
+  (run / 'data.json').write_text(json.dumps(checkpoint.spec_to_json(described)))
   assert checkpoint.read_data(run) == described
   (run / 'data.json').write_text('{')
   with pytest.raises(ValueError, match='data.json is damaged'):

@@ -1,10 +1,11 @@
 import importlib.util
 import itertools
 import pathlib
+import re
 
 import pytest
 
-from vidpred_jax import build, data, metrics
+from vidpred_jax import build, data, metrics, systems
 from vidpred_jax.data import vortices
 from vidpred_jax.train import optim
 
@@ -45,9 +46,9 @@ def ids(value):
 def test_every_variant_makes_its_system_and_optimiser(path, variant):
   config = load(path).get_config(variant)
   for frames in (config.frames, config.eval.frames):
-    system = build.make_system(config, frames)
+    system = build.system(config, frames)
     assert system.frames.context == tuple(frames.context)
-  for size in (config.augment.get('crop'), config.data.get('size')):
+  for size in (config.augment.crop, config.data.get('size')):
     if size:
       assert all(n % system.multiple == 0 for n in size), (size, variant)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
@@ -62,7 +63,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
 @pytest.mark.parametrize('path, variant', CASES, ids=ids)
 def test_every_field_of_the_data_is_known_to_its_source(path, variant):
   config = load(path).get_config(variant)
-  settings = build.protocol_data(config)
+  settings = build.evaluated_data(config)
   try:
     data.make_source(
       settings.pop('source'), split='test', num_frames=3, **settings
@@ -72,46 +73,87 @@ def test_every_field_of_the_data_is_known_to_its_source(path, variant):
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)
-def test_every_config_has_a_smoke_variant_and_a_comment_per_field(path):
-  assert 'smoke' in load(path).VARIANTS
-  text = path.read_text()
-  body = text[text.index('config = ConfigDict()') : text.index('config.lock()')]
-  lines = body.splitlines()
-  fields = [i for i, x in enumerate(lines) if x.startswith('  config.')]
-  assert len(fields) > 20
-  for i in fields:
-    commented = '#' in lines[i] or lines[i - 1].startswith('  #')
-    closing = '#' in ''.join(lines[i : i + 4])
-    assert commented or closing, lines[i]
+def test_the_model_has_every_setting_of_its_system(path):
+  config = load(path).get_config()
+  assert set(config.model) == set(systems.SYSTEMS[path.stem].Settings._fields)
+
+
+def test_every_field_has_a_comment():
+  base = (ROOT / 'vidpred_jax' / 'config.py').read_text()
+  places = [('  config.', base[: base.index('def apply')])]
+  for path in FILES:
+    text = path.read_text()
+    places.append(('  config.model.', text[: text.index('return apply(')]))
+  for start, text in places:
+    lines = text.splitlines()
+    fields = [i for i, x in enumerate(lines) if x.startswith(start)]
+    assert len(fields) > 10
+    for i in fields:
+      assert '#' in lines[i] or lines[i - 1].startswith('  #'), lines[i]
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)
-def test_variants_combine(path):
+def test_two_variants_make_a_system_in_any_order_or_are_refused(path):
   module = load(path)
-  for pair in itertools.permutations(module.VARIANTS, 2):
-    config = module.get_config(','.join(pair))
-    settings = build.protocol_data(config)
-    try:
-      data.make_source(
-        settings.pop('source'), split='test', num_frames=3, **settings
-      )
-    except FileNotFoundError:  # the data set is not on this disk
-      continue
-
-
-def test_variants_of_rvd_may_stand_in_any_order():
-  module = load(ROOT / 'configs' / 'rvd.py')
+  refused = set()
   for pair in itertools.combinations(module.VARIANTS, 2):
-    one, other = (module.get_config(','.join(x)) for x in (pair, pair[::-1]))
+    try:
+      one, other = (module.get_config(','.join(x)) for x in (pair, pair[::-1]))
+    except ValueError as error:
+      assert 'do not go with' in str(error)
+      refused.add(pair)
+      continue
     assert one.to_dict() == other.to_dict(), pair
     for frames in (one.frames, one.eval.frames):
-      build.make_system(one, frames)
+      build.system(one, frames)
+  little = ('small', 'demo', 'smoke', 'film1', 'film2', 'film3')
+  keeps = [v for v in module.VARIANTS if v.startswith('keep_')]
+  assert refused == set(itertools.product(little, keeps))
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_every_combination_that_is_documented_makes_its_systems(path):
+  module = load(path)
+  text = module.__doc__ + (ROOT / 'README.md').read_text()
+  named = set(re.findall(r'\w+(?:,\w+)+', text))
+  named = {x for x in named if set(x.split(',')) <= set(module.VARIANTS)}
+  for variants in {'smoke', *named}:
+    config = module.get_config(variants)
+    for frames in (config.frames, config.eval.frames):
+      build.system(config, frames)
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_the_data_of_an_evaluation_can_be_changed_by_the_field(path):
+  config = load(path).get_config('smoke')
+  assert build.evaluated_data(config) == config.data.to_dict()
+  config.eval.data.size = (48, 48)
+  changed = config.data.to_dict() | {'size': (48, 48)}
+  assert build.evaluated_data(config) == changed
+
+
+def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
+  config = load(ROOT / 'configs' / 'apr_vfi.py').get_config('demo,on_x4k')
+  assert build.evaluated_data(config) == {
+    'source': 'frames',
+    'dataset': 'x4k1000fps',
+    'root': 'data/x4k1000fps',
+    'size': None,
+  }
+
+
+def test_later_variants_of_the_table_change_earlier_ones():
+  module = load(ROOT / 'configs' / 'rvd.py')
   for name, asked in {'bair': 16, 'kth': 12, 'demo': 4}.items():
     config = module.get_config(f'rvd23,{name}')
     assert config.frames.target == (2, 3, 4)
     assert config.eval.frames.target == tuple(range(4, 4 + asked))
   config = module.get_config('dpm,smoke')
   assert config.model.sampler == 'dpm++' and config.model.steps == 20
+  module = load(ROOT / 'configs' / 'simvp.py')
+  for name, seen in {'kth': 10, 'demo': 5, 'weather': 12}.items():
+    config = module.get_config(f'long,{name}')
+    assert config.eval.frames.target == tuple(range(seen, seen + 40))
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)
@@ -121,8 +163,9 @@ def test_unknown_variants_and_fields_are_refused(path):
   config = load(path).get_config('')
   with pytest.raises((AttributeError, KeyError)):
     config.stepz = 3
-  with pytest.raises((AttributeError, KeyError)):
-    config.model.betta = 3
+  for section in (config.model, config.data, config.eval.data, config.augment):
+    with pytest.raises((AttributeError, KeyError)):
+      section.betta = 3
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)

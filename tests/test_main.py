@@ -196,8 +196,17 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
   [
     (['--config=configs/dmvfn.py:smoek'], ['smoek', 'smoke', 'demo']),
     (['--config=configs/dvf.py'], ['dvf.py']),
-    ([*TINY, '--config.stepz=3'], ['stepz']),
-    ([*TINY, '--config.model.betta=3'], ['betta']),
+    (
+      [*TINY, '--config.stepz=3'],
+      ["Error: --config has no field 'stepz'; it has accumulate, augment, "],
+    ),
+    (
+      [*TINY, '--config.schedule.boundary=(3,)'],
+      [
+        "Error: --config.schedule has no field 'boundary'; it has boundaries, "
+        'factor, final, name, peak, warmup.\n'
+      ],
+    ),
     ([*TINY, '--config.batch_size=7.5'], ['batch_size']),
     ([*TINY, '--config.model.routing=softmax'], ['softmax', 'stebs']),
     ([*TINY[:3], '--config.data.size=(30,32)'], ['30x32', '8']),

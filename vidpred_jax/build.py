@@ -1,15 +1,26 @@
-"""What a configuration describes: system, sources, metrics, evaluation."""
+"""What a configuration describes: system, source of clips, metrics, evaluation.
+
+A ConfigDict goes no further down than this room; what is below takes plain
+keyword arguments.
+"""
 
 import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidpred_jax import convert, data, metrics, systems
+from vidpred_jax import convert, data, systems
+from vidpred_jax import metrics as metrics_lib
+from vidpred_jax.systems.base import DataSpec
 
 
-def make_system(config, frames) -> systems.System:
-  """The system of a configuration, for other frames if need be."""
+def system(config, frames) -> systems.System:
+  """The system of a configuration.
+
+  Args:
+    config: the configuration.
+    frames: `config.frames` or `config.eval.frames`.
+  """
   return systems.make(
     config.system,
     frames=systems.Frames(tuple(frames.context), tuple(frames.target)),
@@ -17,35 +28,65 @@ def make_system(config, frames) -> systems.System:
   )
 
 
-def protocol_data(config) -> dict:
+def evaluated_data(config) -> dict:
   """The data that is evaluated on: `data` with the fields of `eval.data`.
 
-  With a source of its own `eval.data` stands for itself.
+  A field of `eval.data` that is None is that of `data`. With a source of its
+  own `eval.data` stands for itself.
   """
   own = config.eval.data.to_dict()
-  return own if 'source' in own else config.data.to_dict() | own
+  if 'source' in own:
+    return own
+  changed = {name: value for name, value in own.items() if value is not None}
+  return config.data.to_dict() | changed
 
 
-def describe(source) -> dict:
-  """What the clips of a source are, as `checkpoint.save_system` stores it."""
+def source(config, split: str = 'test', *, num_frames: int | None = None):
+  """A split of the data that is evaluated on.
+
+  Args:
+    config: the configuration.
+    split: 'test', or another that the source has.
+    num_frames: of a clip; by default as many as `config.eval.frames` need.
+  """
+  settings = evaluated_data(config)
+  frames = config.eval.frames
+  length = 1 + max(tuple(frames.context) + tuple(frames.target))
+  return data.make_source(
+    settings.pop('source'),
+    split=split,
+    num_frames=num_frames or length,
+    **settings,
+  )
+
+
+def data_spec(source) -> DataSpec:
+  """What the clips of a source are."""
   if source.kind != 'field':
-    return {'kind': source.kind}
-  return {
-    'kind': source.kind,
-    'mean': np.asarray(source.mean).tolist(),
-    'std': np.asarray(source.std).tolist(),
-    'units': source.units,
-    'variables': list(source.variables),
-  }
+    return DataSpec(source.kind)
+  return DataSpec(
+    source.kind,
+    variables=tuple(source.variables),
+    units=source.units,
+    mean=tuple(np.asarray(source.mean).tolist()),
+    std=tuple(np.asarray(source.std).tolist()),
+  )
 
 
-def make_measures(config, source) -> dict:
-  """The metrics of `config.eval`; raises ValueError if one cannot be.
+def metrics(config, source) -> dict[str, Any]:
+  """The metrics of `config.eval`, by name.
 
   Of fields of several variables there is one for each: `rmse/mean[z500]`.
+
+  Args:
+    config: the configuration.
+    source: the clips that they are to measure.
+
+  Raises:
+    ValueError: if there is no such metric, or it cannot measure these clips.
   """
   files = config.eval.lpips
-  measures = {}
+  found = {}
   for name in config.eval.metrics:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
@@ -58,34 +99,23 @@ def make_measures(config, source) -> dict:
           f'{name} needs physical fields with latitudes; {source!r} has none.'
         )
       extra['latitudes'] = source.latitudes
-    measures[name] = metrics.make(name, **extra)
-  metrics.check_kind(field(source), measures)
+    found[name] = metrics_lib.make(name, **extra)
+  metrics_lib.check_kind(source.kind, found)
   if source.kind == 'field' and len(source.variables) > 1:
     # Their units differ: each by itself.
-    measures = {
-      f'{name}[{variable}]': measure._replace(
-        values=functools.partial(_of_channel, measure.values, c)
+    found = {
+      f'{name}[{variable}]': metric._replace(
+        values=functools.partial(_of_channel, metric.values, c)
       )
-      for name, measure in measures.items()
+      for name, metric in found.items()
       for c, variable in enumerate(source.variables)
     }
-  return measures
+  return found
 
 
 def _of_channel(values, channel: int, pred, target):
   part = slice(channel, channel + 1)
   return values(pred[..., part], target[..., part])
-
-
-def make_source(config, system, split: str = 'test'):
-  """The split that is evaluated on, or another of the same data."""
-  settings = protocol_data(config)
-  return data.make_source(
-    settings.pop('source'),
-    split=split,
-    num_frames=system.frames.length,
-    **settings,
-  )
 
 
 def mean_frame(source, count: int) -> np.ndarray:
@@ -103,35 +133,34 @@ def mean_frame(source, count: int) -> np.ndarray:
   return np.float32(total / clips)
 
 
-def field(source):
-  """The mean and std of physical fields, None for images."""
-  return (source.mean, source.std) if source.kind == 'field' else None
-
-
-class Protocol(NamedTuple):
-  """What `config.eval` describes: made once in a run, for it may read for long.
+class Evaluation(NamedTuple):
+  """What `config.eval` describes.
 
   Attributes:
-    system: what is evaluated, for the frames of the evaluation.
+    system: what is evaluated, for the frames of the evaluation and its data.
     source: the split that is evaluated on.
-    measures: `{name: metrics.Metric or metrics.SetMetric}`.
+    metrics: `{name: metrics.Metric or metrics.SetMetric}`.
     mean_frame: [H, W, C], the mean of some of the training split, or None.
   """
 
   system: systems.System
   source: Any
-  measures: dict[str, Any]
+  metrics: dict[str, Any]
   mean_frame: np.ndarray | None = None
 
 
-def check(config) -> Protocol:
-  """The protocol of a configuration; raises what would keep it from being."""
-  system = make_system(config, config.eval.frames)
-  source = make_source(config, system)
-  measures = make_measures(config, source)
-  metrics.check_samples(system, config.eval.samples, measures)
+def evaluation(config) -> Evaluation:
+  """Makes all that an evaluation needs, so that mistakes show before training.
+
+  Raises:
+    ValueError: if the configuration describes no evaluation that can be made.
+    FileNotFoundError: if data or weights of a metric are missing.
+  """
+  clips = source(config)
+  model = system(config, config.eval.frames)._replace(data=data_spec(clips))
+  measures = metrics(config, clips)
+  metrics_lib.check_samples(model, config.eval.samples, measures)
   frame = None
   if config.eval.mean_frame:
-    training = make_source(config, system, 'train')
-    frame = mean_frame(training, config.eval.mean_frame)
-  return Protocol(system, source, measures, frame)
+    frame = mean_frame(source(config, 'train'), config.eval.mean_frame)
+  return Evaluation(model, clips, measures, frame)

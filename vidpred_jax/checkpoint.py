@@ -7,15 +7,14 @@ and a SHA-256 over all of it). *Training states* are Orbax checkpoints under
 does not notice a flipped bit. Both are refused, naming the leaf or file, when
 the sums do not agree.
 
-What the clips were is a dict: `{'kind': 'image'}`, or of physical fields
-`{'kind': 'field', 'mean': [C], 'std': [C], 'units': text, 'variables': [C]}`,
-the normalisation in the units of the variables. Converted weights have none.
+What the clips were is a `systems.DataSpec`, stored as `{'kind': 'image'}`, or
+of physical fields `{'kind': 'field', 'mean': [C], 'std': [C], 'units': text,
+'variables': [C]}`. Converted weights have none: their clips are images.
 """
 
 import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +26,8 @@ import safetensors.numpy
 from jax import lax
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vidpred_jax import atomic, systems, zoo
 from vidpred_jax import params as params_lib
-from vidpred_jax import systems, zoo
 
 WEIGHTS = 'weights.safetensors'
 RECORD = 'system.json'
@@ -46,7 +45,7 @@ def save_system(
   settings: Mapping[str, Any],
   frames: systems.Frames,
   variables: Mapping[str, Any],
-  data: Mapping[str, Any] | None = None,
+  data: systems.DataSpec | None = None,
   dtype: str = 'float32',
   overwrite: bool = False,
 ) -> None:
@@ -60,7 +59,7 @@ def save_system(
     settings: keyword arguments of `systems.make`, JSON values and tuples.
     frames: those it is to be used with; a run's are those of its evaluation.
     variables: Flax variables, any nesting of dicts of arrays.
-    data: what the clips were, see above; None if that is not known.
+    data: what the clips were; None if that is not known.
     dtype: 'float32' keeps arrays as they are; 'float16' stores float32 arrays
       in half the space. They are read as float32 again.
     overwrite: whether an existing export at `path` may be replaced.
@@ -93,23 +92,13 @@ def save_system(
     },
   }
   if data is not None:
-    record['data'] = dict(data)
+    record['data'] = spec_to_json(data)
   record['sha256'] = _digest(record, weights)
-  partial = path.with_name(path.name + '.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    partial.mkdir(parents=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.replacing(path) as partial:
+    partial.mkdir()
     (partial / WEIGHTS).write_bytes(weights)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
-    old = path.with_name(path.name + '.old')
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-      path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-  except OSError:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
@@ -132,7 +121,7 @@ def load(path: str, **overrides):
     **overrides: settings that replace the stored ones, `frames` among them.
 
   Returns:
-    `(system, variables)`.
+    `(system, variables)`; `system.data` is what the weights learned from.
 
   Raises:
     FileNotFoundError: if there is neither.
@@ -141,6 +130,7 @@ def load(path: str, **overrides):
   """
   record, variables = read(path)
   system = make_recorded(record, **overrides)
+  system = system._replace(data=read_data(path) or systems.DataSpec())
   return system, fitted(path, record, system, variables)
 
 
@@ -176,11 +166,11 @@ def read(path: str) -> tuple[dict, dict]:
   )
 
 
-def read_data(path: str) -> dict | None:
-  """What the clips were that an export or a run learned from; see above.
+def read_data(path: str) -> systems.DataSpec | None:
+  """What the clips were that an export or a run learned from.
 
   Returns:
-    The dict, or None if that is not known.
+    The record, or None if that is not known.
 
   Raises:
     ValueError: if the file that says it is damaged.
@@ -188,8 +178,27 @@ def read_data(path: str) -> dict | None:
   path = zoo.find(path)
   for folder in (path, path / 'export'):
     if (folder / RECORD).exists():
-      return _read_json(folder / RECORD).get('data')
-  return _read_json(path / DATA) if (path / DATA).exists() else None
+      return _spec(folder / RECORD, _read_json(folder / RECORD).get('data'))
+  path = path / DATA
+  return _spec(path, _read_json(path)) if path.exists() else None
+
+
+def spec_to_json(data: systems.DataSpec) -> dict[str, Any]:
+  """What is stored of a `DataSpec`: the fields that say something."""
+  return {
+    name: list(value) if isinstance(value, tuple) else value
+    for name, value in data._asdict().items()
+    if data.is_field or name == 'kind'
+  }
+
+
+def _spec(path: pathlib.Path, stored) -> systems.DataSpec | None:
+  if stored is None:
+    return None
+  try:
+    return systems.DataSpec(**{k: _tuples(v) for k, v in stored.items()})
+  except (AttributeError, TypeError) as error:
+    raise ValueError(f'{path} is damaged: {error}') from None
 
 
 def make_recorded(record: Mapping[str, Any], **overrides) -> systems.System:
@@ -275,17 +284,6 @@ def _read_json(path: pathlib.Path) -> dict:
     return json.loads(path.read_text())
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise ValueError(f'{path} is damaged: {error}') from None
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file, or leaves the one that is there as it was."""
-  partial = path.with_name(path.name + '.partial')
-  try:
-    partial.write_text(text)
-    partial.replace(path)
-  except OSError:
-    partial.unlink(missing_ok=True)
-    raise
 
 
 def _tuples(value):

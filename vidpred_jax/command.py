@@ -5,6 +5,7 @@ Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
 """
 
 import ast
+import importlib.util
 import logging as python_logging
 import os
 import re
@@ -51,8 +52,10 @@ def run(main, define_flags) -> None:
       # A config file's own error comes wrapped in the text of a traceback.
       lines = [x.strip() for x in str(error).splitlines() if x.strip()]
       _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
-    except (ValueError, OSError, AttributeError, KeyError, TypeError) as error:
-      _complain(error)  # what a config raises for unknown fields and values
+    except (AttributeError, KeyError) as error:  # a field that is not there
+      _complain(_unknown_field(argv) or ValueError(error.args[0]))
+    except (ValueError, OSError, TypeError) as error:  # a value that cannot be
+      _complain(error)
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
@@ -70,6 +73,31 @@ def run(main, define_flags) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _unknown_field(argv: Sequence[str]) -> ValueError | None:
+  """The first `--config.a.b=value` that names no field of the configuration."""
+  chosen = [x.partition('=')[2] for x in argv if x.startswith('--config=')]
+  path, _, variants = chosen[-1].partition(':') if chosen else ('', '', '')
+  if not path:
+    return None
+  spec = importlib.util.spec_from_file_location('configuration', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(*[variants] if variants else [])
+  for argument in argv:
+    if not argument.startswith('--config.'):
+      continue
+    section, name = config, 'config'
+    for field in argument.partition('=')[0].split('.')[1:]:
+      fields = list(section) if hasattr(section, 'keys') else []
+      if field not in fields:
+        return ValueError(
+          f'--{name} has no field {field!r}; it has '
+          f'{", ".join(fields) or "none"}.'
+        )
+      section, name = section[field], f'{name}.{field}'
+  return None
 
 
 def _speak() -> None:

@@ -44,13 +44,14 @@ def main(argv) -> None:
   from vidpred_jax.evaluate import run as evaluation
   from vidpred_jax.train import loop
 
-  config, workdir, protocol = options.config, options.workdir, None
+  config, workdir, measure = options.config, options.workdir, None
   if 'eval' in options.mode:
-    protocol = build.check(config)  # not only after hours of training
-  if 'train' in options.mode and not loop.run(config, workdir, protocol):
+    # Now, and not only after hours of training.
+    measure = evaluation.make_measure(config, build.evaluation(config))
+  if 'train' in options.mode and not loop.run(config, workdir, measure):
     return  # stopped by a signal, saved
   if 'eval' in options.mode:
-    evaluation.run(config, workdir, protocol)
+    evaluation.run(config, workdir, measure)
 
 
 if __name__ == '__main__':

@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vidpred_jax import atomic
+
 _BACKGROUND = (24, 26, 30)
 _TEXT = (235, 235, 235)
 _FAINT = (84, 88, 96)
@@ -479,13 +481,9 @@ def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  try:
-    image = Image.fromarray(np.ascontiguousarray(to_rgb(image)))
+  image = Image.fromarray(np.ascontiguousarray(to_rgb(image)))
+  with atomic.replacing(path) as partial:
     image.save(partial, format='PNG')
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _canvas(height: int, width: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vidpred_jax import picture, video_io
+from vidpred_jax import picture, systems, video_io
 from vidpred_jax.evaluate import report
 
 
@@ -44,25 +44,26 @@ def test_the_table_names_frames_relative_to_the_last_one_seen():
   assert lines[0].split() == ['t+2', 't+4', 'mean']
 
 
+FRAMES = systems.Frames((0, 1), (2, 3, 4))
+
+
 def clip(seed, dtype=np.uint8):
   rng = np.random.default_rng(seed)
   shape = (3, 20, 24, 3)
   frames = rng.random((7, *shape), np.float32)
   if dtype == np.uint8:
-    context = rng.integers(0, 256, (2, *shape[1:]), dtype=np.uint8)
-    target = rng.integers(0, 256, shape, dtype=np.uint8)
+    video = rng.integers(0, 256, (5, *shape[1:]), dtype=np.uint8)
   else:
     frames = 280 + 20 * frames[..., :2]
-    context, target = frames[5, :2], frames[6]
-  return {
-    'context': context,
-    'target': target,
-    'prediction': frames[0],
-    'drawn': frames[:3],
-    'average': frames[3],
-    'spread': frames[4] - frames[4].min(),
-    'crps': 10 * (frames[4] - frames[4].min()),
-  }
+    video = np.concatenate([frames[5, :2], frames[6]])
+  return report.Shown(
+    video=video,
+    prediction=frames[0],
+    samples=frames[:3],
+    mean=frames[3],
+    spread=frames[4] - frames[4].min(),
+    crps=10 * (frames[4] - frames[4].min()),
+  )
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
@@ -76,12 +77,12 @@ def test_samples_are_shown_beside_the_truth(tmp_path, monkeypatch, dtype):
 
   monkeypatch.setattr(report.picture, 'grid', spy)
   clips = [clip(0, dtype), clip(1, dtype)]
-  written = report.write_pictures(tmp_path, clips, fps=2, film='gif')
+  written = report.write_pictures(tmp_path, clips, FRAMES, fps=2, film='gif')
   assert written == ['picture.png', 'video.gif']
   rows, settings = seen[0]
   titles = settings['column_titles']
   parts = 3 if dtype == np.uint8 else 1
-  errors = [c['crps'][..., :parts].mean(-1) for c in clips]
+  errors = [c.crps[..., :parts].mean(-1) for c in clips]
   largest = np.quantile(errors, 0.99)
   assert titles[:6] == (
     ['context t', 'truth', 'sample 1', 'sample 2', 'sample 3', 'mean']
@@ -91,26 +92,28 @@ def test_samples_are_shown_beside_the_truth(tmp_path, monkeypatch, dtype):
   assert len(rows) == 4  # first and last frame of two clips
   row = rows[1]
   if dtype == np.uint8:
-    np.testing.assert_array_equal(row[0], clips[0]['context'][-1])
-    np.testing.assert_array_equal(row[1], clips[0]['target'][2])
-    np.testing.assert_array_equal(row[3], clips[0]['drawn'][1, 2])
+    np.testing.assert_array_equal(row[0], clips[0].video[1])
+    np.testing.assert_array_equal(row[1], clips[0].video[4])
+    np.testing.assert_array_equal(row[3], clips[0].samples[1, 2])
   else:
     # Greys of the first variable, from the least to the largest true value.
-    true = np.concatenate([clips[0]['context'], clips[0]['target']])[..., 0]
-    expected = (clips[0]['average'][2, ..., 0] - true.min()) / np.ptp(true)
+    true = clips[0].video[..., 0]
+    expected = (clips[0].mean[2, ..., 0] - true.min()) / np.ptp(true)
     np.testing.assert_allclose(row[5][..., 0], expected, atol=1e-5)
   assert video_io.probe(tmp_path / 'video.gif', count=True).num_frames == 6
 
 
 def test_rank_histograms_are_a_picture_of_their_own(tmp_path):
   shares = {'rank_deviation/round8': [0.5, 0.25, 0.25]}
-  written = report.write_pictures(tmp_path, [], fps=2, histograms=shares)
+  written = report.write_pictures(
+    tmp_path, [], FRAMES, fps=2, histograms=shares
+  )
   assert written == ['ranks.png'] == [p.name for p in tmp_path.iterdir()]
-  assert report.write_pictures(tmp_path / 'none', [], fps=2) == []
+  assert report.write_pictures(tmp_path / 'none', [], FRAMES, fps=2) == []
 
 
 def test_without_samples_flow_and_blocks_are_shown(tmp_path):
-  plain = {k: clip(0)[k] for k in ('context', 'target', 'prediction')}
-  plain['blocks'] = np.ones((3, 4))
-  written = report.write_pictures(tmp_path, [plain], fps=2, film='gif')
+  video, prediction, *_ = clip(0)
+  plain = report.Shown(video, prediction, blocks=np.ones((3, 4)))
+  written = report.write_pictures(tmp_path, [plain], FRAMES, fps=2, film='gif')
   assert written == ['picture.png', 'video.gif']

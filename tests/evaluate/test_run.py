@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vidpred_jax import build, data, runtime, systems
+from vidpred_jax import build, data, systems
 from vidpred_jax.evaluate import run as evaluation
 
 FRAMES = systems.Frames((0, 1), (2, 3, 4))
@@ -32,9 +32,7 @@ VARIABLES = {'params': {'size': jnp.float32(0.1)}}
 @pytest.fixture
 def config(monkeypatch):
   """A small protocol of photographs in motion, for `drawing`."""
-  monkeypatch.setattr(
-    build, 'make_system', lambda config, frames: drawing(FRAMES)
-  )
+  monkeypatch.setattr(build, 'system', lambda config, frames: drawing(FRAMES))
   return ConfigDict(
     {
       'system': 'drawing',
@@ -89,7 +87,7 @@ def test_a_forecast_by_samples_is_written_and_shown(config, workdir):
 
 
 def test_weights_of_metrics_are_told_by_their_content(config, workdir):
-  protocol = build.check(config)._replace(measures={})
+  without = build.evaluation(config)._replace(metrics={})
   for name in ('i3d', 'alex', 'heads'):
     (workdir / f'{name}.pt').write_text(name)
   config.eval.i3d = str(workdir / 'i3d.pt')
@@ -109,13 +107,13 @@ def test_weights_of_metrics_are_told_by_their_content(config, workdir):
     (('lpips/alex_best', 'fvd/i3d400'), {'lpips': lpips, 'fvd': fvd}),
   ):
     config.eval.metrics = names
-    evaluation.run(config, workdir, protocol)
+    evaluation.run(config, workdir, evaluation.make_measure(config, without))
     found = json.loads((workdir / 'results.json').read_text())
     assert found['protocol']['metric_weights'] == expected
 
 
 def test_the_mean_frame_is_that_of_training_clips(config):
-  protocol = build.check(config)
+  protocol = build.evaluation(config)
   training = data.make_source(
     'photos', split='train', num_frames=5, size=(16, 16)
   )
@@ -125,15 +123,15 @@ def test_the_mean_frame_is_that_of_training_clips(config):
   assert protocol.mean_frame.shape == (16, 16, 3)
   np.testing.assert_allclose(protocol.mean_frame, expected, rtol=1e-5)
   config.eval.mean_frame = 0
-  assert build.check(config).mean_frame is None
+  assert build.evaluation(config).mean_frame is None
 
 
 def test_metrics_that_need_more_samples_are_refused_before_training(config):
   config.eval.samples = 1
-  build.check(config)
+  build.evaluation(config)
   config.eval.metrics = ('crps/fair',)
   with pytest.raises(ValueError, match='crps/fair needs 2 samples'):
-    build.check(config)
+    build.evaluation(config)
 
 
 def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
@@ -141,18 +139,18 @@ def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
   with pytest.raises(
     ValueError, match='fvd/i3d400 needs variables=convert.i3d'
   ):
-    build.check(config)
+    build.evaluation(config)
   config.eval.i3d = 'i3d.pt'
   monkeypatch.setattr(
     build.convert, 'i3d', lambda path: {'Conv3d_1a_7x7': path}
   )
   with pytest.raises(ValueError, match='9 frames or more, these have 3'):
-    build.check(config)
+    build.evaluation(config)
 
 
 def test_quick_evaluation_gives_means(config):
-  protocol = build.check(config)
-  found = evaluation.quick(config, VARIABLES, runtime.mesh(), protocol)
+  measure = evaluation.make_measure(config, build.evaluation(config))
+  found = evaluation.quick(config, VARIABLES, measure)
   assert list(found) == list(config.eval.metrics)
   assert all(np.isfinite(list(found.values())))
 
@@ -164,7 +162,7 @@ def test_variables_of_a_field_are_measured_one_by_one():
 
   protocol = {'metrics': ('mae/mean',), 'lpips': {'backbone': '', 'heads': ''}}
   config = ConfigDict({'eval': protocol})
-  measures = build.make_measures(config, Source())
+  measures = build.metrics(config, Source())
   assert list(measures) == ['mae/mean[t2m]', 'mae/mean[z500]']
   pred = jnp.zeros((1, 2, 4, 4, 2))
   target = pred + jnp.array([1.0, 50.0]).reshape(1, 1, 1, 1, 2)
@@ -172,4 +170,4 @@ def test_variables_of_a_field_are_measured_one_by_one():
     np.testing.assert_allclose(measure.values(pred, target), expected)
   config.eval.metrics = ('rmse/latitude',)
   with pytest.raises(ValueError, match='needs physical fields with latitudes'):
-    build.make_measures(config, Source())
+    build.metrics(config, Source())

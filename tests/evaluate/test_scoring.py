@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import data, metrics, runtime, systems
+from vidpred_jax import build, data, metrics, runtime, systems
 from vidpred_jax.evaluate import scoring
 from vidpred_jax.systems import base
 
@@ -48,8 +48,23 @@ def measured(*names):
   return {name: metrics.make(name) for name in names}
 
 
-def run(video, size, mesh=None, names=('psnr/float', 'rmse/mean'), **kwargs):
-  system = toy()
+IMAGES = systems.DataSpec()
+
+
+def field(mean, std):
+  """Physical fields of two variables, or of one for all channels."""
+  return systems.DataSpec('field', ('a', 'b'), 'K', mean, std)
+
+
+def run(
+  video,
+  size,
+  mesh=None,
+  names=('psnr/float', 'rmse/mean'),
+  data=IMAGES,
+  **kwargs,
+):
+  system = toy()._replace(data=data)
   return scoring.evaluate(
     system,
     {'params': {'fade': jnp.float32(2)}},
@@ -120,13 +135,12 @@ def test_batch_norm_and_fields_on_any_number_of_devices(tmp_path):
     found = list(data.eval_batches(source, batch_size=size))
     assert not found[-1]['valid'].all()
     result = scoring.evaluate(
-      system,
+      system._replace(data=build.data_spec(source)),
       variables,
       found,
       measured('rmse/mean', 'mae/mean'),
       key=jax.random.key(0),
       mesh=runtime.mesh(jax.devices()[:devices]),
-      field=(source.mean, source.std),
     )
     assert result.clips == 11
     return result.values
@@ -146,6 +160,30 @@ def test_batch_norm_and_fields_on_any_number_of_devices(tmp_path):
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_an_evaluator_compiles_once():
+  """Evaluations in training after the first one need no compiling."""
+  traced = []
+  system = toy()
+
+  def predict(*args):
+    traced.append(1)
+    return system.predict(*args)
+
+  measure = scoring.make_evaluator(
+    system._replace(predict=predict), measured('psnr/float'), show=2
+  )
+  video, key = clips(8), jax.random.key(0)
+  results = []
+  for fade in (1, 2, 1):
+    variables = {'params': {'fade': jnp.float32(fade)}}
+    results.append(measure(variables, batches(video, 4), key))
+    if len(results) == 1:
+      once = len(traced)
+  assert len(traced) == once > 0
+  first, other, again = (x.values['prediction'] for x in results)
+  assert first == again != other
+
+
 def test_metrics_that_need_larger_frames_are_named_not_guessed():
   result = run(clips(2), 2, names=('psnr/float', 'ms_ssim/pmss'))
   assert result.skipped == ['ms_ssim/pmss']
@@ -160,8 +198,12 @@ def test_no_clip_is_an_error():
 def test_shown_clips_are_the_first_ones():
   video = clips()
   result = run(video, 4, show=6)
-  np.testing.assert_array_equal(np.stack(result.shown['video']), video[:6])
-  assert len(result.shown['frames']) == 6
+  assert len(result.shown) == 6
+  for shown, clip in zip(result.shown, video):
+    np.testing.assert_array_equal(shown.video, clip)
+    expected = clip[1] / 255 - 2 * np.arange(1, 4).reshape(3, 1, 1, 1) / 255
+    np.testing.assert_allclose(shown.prediction, expected, atol=1e-6)
+    assert shown.samples is None and shown.flow is None
 
 
 def test_between_frames_the_average_is_a_baseline_too():
@@ -181,13 +223,14 @@ def test_frames_are_taken_by_index():
 
 
 def test_image_metrics_refuse_physical_fields():
-  fields, scale = clips(3).astype(np.float32), (250.0, 3.0)
+  fields, scale = clips(3).astype(np.float32), field((250.0,), (3.0,))
   with pytest.raises(ValueError, match='psnr/float.*physical fields'):
-    run(fields, 3, field=scale)
+    run(fields, 3, data=scale)
   names = ('rmse/mean', 'mae/mean')
-  result = run(fields, 3, names=names, field=scale).values['copy_last']
+  result = run(fields, 3, names=names, data=scale).values['copy_last']
   # In the field's own units: the mean cancels, the standard deviation scales.
-  plain = run(fields, 3, names=names, field=(0.0, 1.0)).values['copy_last']
+  unit = field((0.0,), (1.0,))
+  plain = run(fields, 3, names=names, data=unit).values['copy_last']
   assert plain['rmse/mean']['mean'] > 1
   for name in names:
     np.testing.assert_allclose(
@@ -352,14 +395,17 @@ def test_the_mean_frame_is_a_baseline():
 def test_what_is_shown_of_samples(ensemble):
   video, samples, _ = ensemble
   result = drawn(video, 3, names=('mae/mean',), samples=6, show=4)
-  shown = {k: np.stack(v) for k, v in result.shown.items()}
+  shown = {
+    name: np.stack([getattr(clip, name) for clip in result.shown])
+    for name in ('video', 'prediction', 'samples', 'mean', 'spread', 'crps')
+  }
   np.testing.assert_array_equal(shown['video'], video[:4])
-  np.testing.assert_allclose(shown['frames'], samples[0, :4], atol=1e-6)
+  np.testing.assert_allclose(shown['prediction'], samples[0, :4], atol=1e-6)
   four = np.clip(samples[:, :4], 0, 1)
   target = video[:4, 2:] / 255
   first = np.moveaxis(four[:3], 0, 1)
-  np.testing.assert_allclose(shown['drawn'], first, atol=1e-6)
-  np.testing.assert_allclose(shown['average'], four.mean(0), atol=1e-6)
+  np.testing.assert_allclose(shown['samples'], first, atol=1e-6)
+  np.testing.assert_allclose(shown['mean'], four.mean(0), atol=1e-6)
   np.testing.assert_allclose(shown['spread'], 255 * four.std(0), atol=1e-3)
   crps = metrics.distribution.crps_map(four, np.float32(target))
   np.testing.assert_allclose(shown['crps'], 255 * crps, atol=1e-3)
@@ -378,16 +424,17 @@ def test_fields_by_samples_are_in_their_units():
   rng = np.random.default_rng(0)
   video = rng.standard_normal((2, 5, 6, 6, 2)).astype(np.float32)
   names = ('crps/units', 'spread_skill/ratio', 'rank_deviation/units')
-  field = np.float32([280, 5]), np.float32([20, 20])
+  scale = field((280.0, 5.0), (20.0, 20.0))
+  scaled = drawing()._replace(data=scale)
   one = drawn(video, 2, names=names, samples=4)
-  result = drawn(video, 2, names=names, samples=4, field=field)
-  plain, scaled = (x.values['prediction'] for x in (one, result))
+  result = drawn(video, 2, names=names, samples=4, system=scaled)
+  plain, in_units = (x.values['prediction'] for x in (one, result))
   for name, factor in zip(names, (20, 1, 1)):
     np.testing.assert_allclose(
-      scaled[name]['mean'], factor * plain[name]['mean'], rtol=1e-3
+      in_units[name]['mean'], factor * plain[name]['mean'], rtol=1e-3
     )
   with pytest.raises(ValueError, match='crps/ens measure images.*crps/units'):
-    drawn(video, 2, names=('crps/ens',), samples=4, field=field)
+    drawn(video, 2, names=('crps/ens',), samples=4, system=scaled)
 
 
 def test_numbers_of_samples_that_cannot_be():

@@ -341,16 +341,16 @@ def test_an_existing_file_is_kept(folder, tmp_path):
 
 # --------------------------------------------------------------------- fields
 
-KNOWN = {
-  'kind': 'field',
-  'mean': [280.0, 5e4],
-  'std': [9.0, 700.0],
-  'units': 'K, m^2/s^2',
-  'variables': ['t2m', 'z500'],
-}
+KNOWN = base.DataSpec(
+  'field',
+  variables=('t2m', 'z500'),
+  units='K, m^2/s^2',
+  mean=(280.0, 5e4),
+  std=(9.0, 700.0),
+)
 
 
-def straight(channels=2):
+def straight(data=KNOWN):
   """Loads a system of fields that go on in a straight line."""
 
   def line(variables, context, key):
@@ -358,12 +358,14 @@ def straight(channels=2):
     return 2 * context[:, 1:] - context[:, :1]
 
   frames = base.Frames((0, 1), (2,))
-  return base.System(None, None, line, frames, 8, False, channels), VARIABLES
+  channels = len(data.variables)
+  system = base.System(None, None, line, frames, 8, False, channels, data)
+  return system, VARIABLES
 
 
 def hours(length=5):
   rng = np.random.default_rng(0)
-  fields = KNOWN['mean'] + rng.normal(size=(length, 11, 13, 2)) * KNOWN['std']
+  fields = KNOWN.mean + rng.normal(size=(length, 11, 13, 2)) * KNOWN.std
   return fields.astype(np.float32)
 
 
@@ -376,24 +378,24 @@ def test_fields_go_from_arrays_to_arrays(tmp_path):
   np.savez(tmp_path / 'in.npz', z500=z500, t2m=t2m, time=np.arange(5))
   for source, output in (('in.npy', 'a.npy'), ('in.npz', 'a.npz')):
     paths = tmp_path / source, tmp_path / output
-    assert predict.predict_field(straight, KNOWN, *paths, num_frames=2) == 2
+    assert predict.predict_field(straight, *paths, num_frames=2) == 2
     got = np.load(paths[1])
     if output == 'a.npz':
-      got = np.stack([got[name] for name in KNOWN['variables']], -1)
+      got = np.stack([got[name] for name in KNOWN.variables], -1)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     with pytest.raises(FileExistsError, match=output):
-      predict.predict_field(straight, KNOWN, *paths)
-    predict.predict_field(straight, KNOWN, *paths, overwrite=True)
+      predict.predict_field(straight, *paths)
+    predict.predict_field(straight, *paths, overwrite=True)
   assert np.load(tmp_path / 'a.npy').shape == (1, 11, 13, 2)
   assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_one_variable_needs_no_axis(tmp_path):
-  known = KNOWN | {'mean': [280.0], 'std': [9.0], 'variables': ['t2m']}
+  known = KNOWN._replace(mean=(280.0,), std=(9.0,), variables=('t2m',))
   np.save(tmp_path / 'in.npy', hours()[..., 0])
-  load = lambda: straight(1)  # noqa: E731
+  load = lambda: straight(known)  # noqa: E731
   paths = tmp_path / 'in.npy', tmp_path / 'out.npy'
-  predict.predict_field(load, known, *paths, num_frames=3)
+  predict.predict_field(load, *paths, num_frames=3)
   assert np.load(paths[1]).shape == (3, 11, 13)
 
 
@@ -410,9 +412,7 @@ def test_one_variable_needs_no_axis(tmp_path):
 def test_other_arrays_are_refused(array, message, tmp_path):
   np.save(tmp_path / 'in.npy', array)
   with pytest.raises(ValueError, match=message):
-    predict.predict_field(
-      straight, KNOWN, tmp_path / 'in.npy', tmp_path / 'out.npy'
-    )
+    predict.predict_field(straight, tmp_path / 'in.npy', tmp_path / 'out.npy')
   assert [p.name for p in tmp_path.iterdir()] == ['in.npy']
 
 
@@ -422,7 +422,7 @@ def test_other_arrays_are_refused(array, message, tmp_path):
 def test_fields_are_no_videos(paths, tmp_path):
   paths = [tmp_path / path for path in paths]
   with pytest.raises(ValueError, match='learned from physical fields.*t2m'):
-    predict.predict_field(straight, KNOWN, *paths)
+    predict.predict_field(straight, *paths)
 
 
 # -------------------------------------------------------------------- command
@@ -548,11 +548,11 @@ def test_the_command_knows_fields_from_videos(folder, tmp_path):
   got = command(*arguments, f'--input={source}', '--num_frames=3')
   assert got.returncode == 0, got.stderr
   assert '3 frames' in got.stdout
-  seen = (hours()[None, -2:] - KNOWN['mean']) / KNOWN['std']
+  seen = (hours()[None, -2:] - KNOWN.mean) / KNOWN.std
   padded = np.pad(
     seen.astype(np.float32), [(0, 0)] * 2 + [(0, 1)] * 2 + [(0, 0)], 'edge'
   )
   predicted = jax.jit(system.predict)(variables, padded, jax.random.key(0))
-  expected = np.asarray(predicted)[0, :, :11, :13] * np.float32(KNOWN['std'])
-  expected += np.float32(KNOWN['mean'])
+  expected = np.asarray(predicted)[0, :, :11, :13] * np.float32(KNOWN.std)
+  expected += np.float32(KNOWN.mean)
   np.testing.assert_allclose(np.load(output)[:2], expected, rtol=1e-4)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import runtime
-from vidpred_jax.predict import predictor
+from vidpred_jax import checkpoint, runtime, systems
+from vidpred_jax.predict import engine, predictor
 from vidpred_jax.systems import base
 
 F = base.Frames
@@ -433,13 +433,13 @@ def test_frames_may_share_two_buffers():
 
 def test_every_frame_is_entered_once(monkeypatch):
   entered = []
-  enter = predictor.Predictor._enter
+  enter = engine.Engine.enter
 
   def count(self, frame, tiles):
     entered.append(frame)
     return enter(self, frame, tiles)
 
-  monkeypatch.setattr(predictor.Predictor, '_enter', count)
+  monkeypatch.setattr(engine.Engine, 'enter', count)
   system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
   clip = np.stack([ramp(step=i) for i in range(4)])
   assert len(list(system.interpolate(clip))) == 7
@@ -528,7 +528,7 @@ def test_only_the_frames_needed_are_computed():
 
   def flops(wanted):
     context = tuple(jnp.zeros((8, 8, 3)) for _ in range(2))
-    compiled = serve._step.lower(
+    compiled = serve._engine._step.lower(
       VARIABLES,
       context,
       np.array([8, 8], np.int32),
@@ -711,6 +711,9 @@ def test_errors_of_the_system_itself_come_through():
 FIELD = (np.array([250.0, 5e4]), np.array([3.0, 700.0]))
 
 
+SPEC = base.DataSpec('field', ('t2m', 'z500'), 'K', *map(tuple, FIELD))
+
+
 def fields_of(length, height=20, width=28):
   rng = np.random.default_rng(0)
   noise = rng.normal(size=(length, height, width, 2))
@@ -720,10 +723,8 @@ def fields_of(length, height=20, width=28):
 @pytest.mark.parametrize('tile', [None, (16, 16)])
 def test_fields_are_predicted_in_units_of_their_own(tile):
   """A linear motion is the same in any units; nothing is clipped or rounded."""
-  system = make(damped)._replace(channels=2)
-  serve = predictor.Predictor(
-    system, VARIABLES, field=FIELD, tile=tile, overlap=8
-  )
+  system = make(damped)._replace(channels=2, data=SPEC)
+  serve = predictor.Predictor(system, VARIABLES, tile=tile, overlap=8)
   clip = fields_of(3)
   got = serve.predict(clip, 3)
   assert got.shape == (3, 20, 28, 2) and got.dtype == np.float32
@@ -741,16 +742,16 @@ def test_a_system_of_fields_sees_them_normalised():
     jax.debug.callback(lambda c: seen.append(np.array(c)), context)
     return context[:, -1:]
 
-  system = make(keep, multiple=4)._replace(channels=2)
-  predictor.Predictor(system, VARIABLES, field=FIELD).predict(fields_of(2), 1)
+  system = make(keep, multiple=4)._replace(channels=2, data=SPEC)
+  predictor.Predictor(system, VARIABLES).predict(fields_of(2), 1)
   jax.effects_barrier()
   expected = (fields_of(2).astype(float) - FIELD[0]) / FIELD[1]
   np.testing.assert_allclose(seen[0][0], expected, atol=1e-4)
 
 
 def test_futures_of_fields_vary_in_their_units():
-  system = make(noisy, stochastic=True)._replace(channels=2)
-  serve = predictor.Predictor(system, VARIABLES, field=FIELD)
+  system = make(noisy, stochastic=True)._replace(channels=2, data=SPEC)
+  serve = predictor.Predictor(system, VARIABLES)
   futures = serve.samples(fields_of(2), 1, 3)
   np.testing.assert_array_equal(futures.mean, futures.frames.mean(0))
   np.testing.assert_array_equal(futures.spread, futures.frames.std(0))
@@ -768,7 +769,38 @@ def test_futures_of_fields_vary_in_their_units():
 )
 def test_what_is_no_field_is_refused(clip, message):
   serve = predictor.Predictor(
-    make(damped)._replace(channels=2), VARIABLES, field=FIELD
+    make(damped)._replace(channels=2, data=SPEC), VARIABLES
   )
   with pytest.raises(ValueError, match=message):
     serve.predict(clip, 1)
+
+
+def test_a_loaded_system_of_fields_is_served_in_their_units(tmp_path):
+  """What an export says of its clips goes where its weights go."""
+  frames = base.Frames((0, 1), (2, 3))
+  settings = {'channels': 2, 'hid_s': 4, 'hid_t': 8, 'n_s': 2, 'n_t': 2}
+  system = systems.make('simvp', frames=frames, **settings)
+  clip = fields_of(2, 8, 12)
+  video = np.zeros((1, 4, 8, 12, 2), np.float32)
+  variables = jax.jit(system.init)(jax.random.key(0), video)
+  checkpoint.save_system(
+    tmp_path / 'a',
+    system='simvp',
+    settings=settings,
+    frames=frames,
+    variables=variables,
+    data=SPEC,
+  )
+  given = ((clip - FIELD[0]) / FIELD[1]).astype(np.float32)[None]
+  expected = jax.jit(system.predict)(variables, given, jax.random.key(0))[0]
+  expected = np.float64(expected) * FIELD[1] + FIELD[0]
+  for serve in (
+    predictor.Predictor.load(tmp_path / 'a'),
+    predictor.Predictor(*checkpoint.load(tmp_path / 'a')),
+    predictor.Predictor.load(tmp_path / 'a', max_pixels=4096, dtype='float32'),
+  ):
+    assert serve.system.data == SPEC
+    got = serve.predict(clip, 2)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+  with pytest.raises(ValueError, match='floating.*got uint8'):
+    serve.predict(clip_of(2, 8, 12, channels=2), 2)

@@ -50,7 +50,7 @@ def explained(key=0, **settings):
   ],
 )
 def test_refuses_frames_that_do_not_go_on_evenly(frames):
-  with pytest.raises(ValueError, match='same step'):
+  with pytest.raises(ValueError, match='2 context frames.*the step of'):
     dmvfn.make(frames=Frames(*frames))
 
 

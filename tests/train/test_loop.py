@@ -175,7 +175,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
   _, workdir = finished
   names = {p.name for p in workdir.iterdir()}
   assert {'config.json', 'checkpoints', 'metrics.jsonl', 'export'} <= names
-  assert checkpoint.read_data(workdir) == {'kind': 'image'}
+  assert checkpoint.read_data(workdir) == systems.DataSpec()
   assert any(name.startswith('events') for name in names)
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   logged = [json.loads(line) for line in lines]
@@ -362,13 +362,11 @@ def test_a_failed_first_try_does_not_own_the_workdir(tmp_path):
 
 
 def test_a_log_line_cut_by_a_crash_does_not_stop_the_next_try(tmp_path):
-  log = folder.Log(tmp_path)
   (tmp_path / 'metrics.jsonl').write_text(
     '{"step": 1, "loss": 2.0}\n{"step": 2, "lo'
   )
-  with log:
-    log.start(5)
-    log.write(6, {'loss': 1.0})
+  with folder.log(tmp_path, 5) as write:
+    write(6, {'loss': 1.0})
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == [1, 6]
 
@@ -418,18 +416,15 @@ def test_fields_are_read_once_and_described_in_the_export(
 
   for room in (data, pipeline):
     monkeypatch.setattr(room, 'make_source', counted)
-  protocol = build.check(config)
-  assert loop.run(config, tmp_path / 'a', protocol)
-  report = evaluation.run(config, tmp_path / 'a', protocol)
-  assert report['clips'] == len(protocol.source)
+  described = build.evaluation(config)
+  measure = evaluation.make_measure(config, described)
+  assert loop.run(config, tmp_path / 'a', measure)
+  report = evaluation.run(config, tmp_path / 'a', measure)
+  assert report['clips'] == len(described.source)
   assert made == [('test', 6), ('train', 6)]
-  described = checkpoint.read_data(tmp_path / 'a' / 'export')
-  assert described == {
-    'kind': 'field',
-    'mean': pytest.approx([values[:48].mean()], rel=1e-6),
-    'std': pytest.approx([values[:48].std()], rel=1e-5),
-    'units': 'K',
-    'variables': ['t2m'],
-  }
+  spec = checkpoint.read_data(tmp_path / 'a' / 'export')
+  assert (spec.kind, spec.units, spec.variables) == ('field', 'K', ('t2m',))
+  assert spec.mean == pytest.approx([values[:48].mean()], rel=1e-6)
+  assert spec.std == pytest.approx([values[:48].std()], rel=1e-5)
   (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
-  assert checkpoint.read_data(tmp_path / 'a') == described
+  assert checkpoint.read_data(tmp_path / 'a') == spec

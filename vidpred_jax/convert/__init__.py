@@ -165,5 +165,5 @@ def split_settings(system_name, settings):
     for name, parameter in signature.parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in settings
   }
-  shared = inspect.signature(systems.SYSTEMS[system_name]).parameters
+  shared = systems.SYSTEMS[system_name].Settings._fields
   return own, {k: v for k, v in settings.items() if k not in own or k in shared}

@@ -3,7 +3,7 @@
 python -m vidpred_jax.cost --config=FILE.py:variants
 """
 
-import inspect
+import copy
 import json
 import re
 
@@ -37,30 +37,25 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   runtime.setup()
-  from vidpred_jax import systems
+  from vidpred_jax import build
 
   config = options.config
-  settings = config.model.to_dict()
-  accepted = inspect.signature(systems.SYSTEMS[config.system]).parameters
   if options.route is not None:
-    if 'inference_routing' not in accepted:
+    if 'inference_routing' not in config.model:
       raise ValueError(f'{config.system} has no routes, got --route.')
-    settings['inference_routing'] = options.route
-  frames = systems.Frames(
-    tuple(config.eval.frames.context), tuple(config.eval.frames.target)
-  )
-  system = systems.make(config.system, frames=frames, **settings)
+    config.model.inference_routing = options.route
+  system = build.system(config, config.eval.frames)
   architecture = None
-  if 'formulation' in accepted:
-    architecture = systems.make(
-      config.system, frames=frames, **settings | {'formulation': 'published'}
-    )
+  if 'formulation' in config.model:
+    published = copy.deepcopy(config)
+    published.model.formulation = 'published'
+    architecture = build.system(published, config.eval.frames)
   video = _clip(options, config, system)
   if options.checkpoint:
     from vidpred_jax import checkpoint
 
     _, variables = checkpoint.load(
-      options.checkpoint, **settings | {'frames': frames}
+      options.checkpoint, **config.model.to_dict() | {'frames': system.frames}
     )
   else:
     variables = jax.jit(system.init)(runtime.key(0), video)

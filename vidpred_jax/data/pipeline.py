@@ -14,6 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from vidpred_jax import names
 from vidpred_jax.data import (
   digits,
   episodes,
@@ -140,13 +141,7 @@ def make_source(name: str, *, split: str, num_frames: int, **settings):
     ValueError: if there is no such source, setting or split.
     FileNotFoundError: if its data is not there.
   """
-  accepted = _settings(name)
-  unknown = sorted(set(settings) - set(accepted))
-  if unknown:
-    raise ValueError(
-      f'The data source {name!r} has no setting {", ".join(unknown)}; it has '
-      f'{", ".join(accepted)}.'
-    )
+  names.check_settings(f'The data source {name!r}', settings, _settings(name))
   return SOURCES[name](split, num_frames, **settings)
 
 
@@ -302,12 +297,8 @@ def eval_batches(
 
 def _settings(name: str) -> list[str]:
   """The keyword arguments of a source; ValueError if there is none."""
-  if name not in SOURCES:
-    raise ValueError(
-      f'There is no data source {name!r}; there are '
-      f'{", ".join(sorted(SOURCES))}.'
-    )
-  parameters = inspect.signature(SOURCES[name]).parameters
+  source = names.choose('data source', name, SOURCES)
+  parameters = inspect.signature(source).parameters
   return [k for k in parameters if k not in ('split', 'num_frames')]
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidpred_jax import video_io
+from vidpred_jax import atomic, video_io
 from vidpred_jax.data.teacher import dis
 from vidpred_jax.video_io import scenes
 
@@ -388,11 +388,9 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
       'cuts': scan.cuts,
     }
   )
-  part = entry.with_suffix(f'.part{os.getpid()}')
   try:
     place.mkdir(parents=True, exist_ok=True)
-    part.write_text(text)
-    os.replace(part, entry)
+    atomic.write_text(entry, text)
   except OSError as error:
     _LOG.warning('The scan of %s could not be kept: %s', path, error)
   return scan

@@ -2,12 +2,13 @@
 
 `values` is what `scoring.Result.values` holds: `{source: {metric: {'per_frame':
 [N], 'cumulative': [N], 'mean': x, ...}}}`; a metric of sets of videos has no
-frames. Clips are dicts of NumPy arrays without a batch axis.
+frames.
 """
 
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,9 +56,39 @@ def table(
 # ------------------------------------------------------------------- pictures
 
 
+class Shown(NamedTuple):
+  """A clip and its prediction, NumPy arrays without a batch axis.
+
+  Images are uint8, or floats where 0 is black and 1 white; fields have any
+  units, the same in all frames but those of `spread` and `crps`.
+
+  Attributes:
+    video: [T, H, W, C], the whole clip.
+    prediction: [N, H, W, C], of a stochastic system the first sample.
+    samples: [S, N, H, W, C], some samples; None for a deterministic system, as
+      the following three.
+    mean: [N, H, W, C], of all samples.
+    spread: [N, H, W, C], their standard deviation: of images in 8-bit units, of
+      fields in theirs.
+    crps: [N, H, W, C], of all samples, in the units of `spread`.
+    flow: [N, H, W, 2], (dx, dy) in pixels, or None.
+    blocks: [N, K], 1 for each block used, or None.
+  """
+
+  video: np.ndarray
+  prediction: np.ndarray
+  samples: np.ndarray | None = None
+  mean: np.ndarray | None = None
+  spread: np.ndarray | None = None
+  crps: np.ndarray | None = None
+  flow: np.ndarray | None = None
+  blocks: np.ndarray | None = None
+
+
 def write_pictures(
   folder: str | pathlib.Path,
-  clips: Sequence[Mapping[str, np.ndarray]],
+  clips: Sequence[Shown],
+  frames,
   *,
   fps: float,
   film: str = 'mp4',
@@ -67,12 +98,8 @@ def write_pictures(
 
   Args:
     folder: where to.
-    clips: each with `'context'` [K, H, W, C], `'target'` and `'prediction'`
-      [N, H, W, C], uint8, or floats of any units. Of a forecast by samples also
-      `'drawn'` [S, N, H, W, C], some of them, `'average'` of all, `'spread'`,
-      their standard deviation, and `'crps'`, both [N, H, W, C], the latter in
-      the units it is to be told in. Else perhaps `'flow'`, `'blocks'` and
-      `'between'` (`picture.demo_frames`).
+    clips: what to show; all are of one system.
+    frames: the `systems.Frames` of the evaluation.
     fps: of the film.
     film: 'mp4' or 'gif'.
     histograms: `{metric: shares of ranks}`, drawn to a picture of their own.
@@ -88,78 +115,117 @@ def write_pictures(
     written.append('ranks.png')
   if not clips:
     return written
-  clips = [
-    {**_as_images(clip), 'title': f'clip {i}'} for i, clip in enumerate(clips)
-  ]
-  steps = sorted({0, len(clips[0]['prediction']) - 1})
-  if 'drawn' in clips[0]:
-    # One scale for all, so that they can be compared; few values beyond it.
-    scales = {
-      name: max(np.quantile([c[name].mean(-1) for c in clips], 0.99), 1e-9)
-      for name in ('spread', 'crps')
-    }
-    titles = list(_samples(clips[0], 0, scales))
-    still = picture.grid(
-      [list(_samples(c, n, scales).values()) for c in clips for n in steps],
-      column_titles=titles,
-      row_labels=[f'{c["title"]}\nt+{n + 1}' for c in clips for n in steps],
-    )
-    frames = (
-      picture.grid(
-        [list(_samples(clip, n, scales).values())],
-        column_titles=titles,
-        title=f'{clip["title"]}   t+{n + 1}',
-      )
-      for clip in clips
-      for n in range(len(clip['prediction']))
-    )
+  clips = [_as_images(clip) for clip in clips]
+  if clips[0].samples is None:
+    still, film_frames = _demo(clips, frames)
   else:
-    still = picture.demo_grid(clips, steps=steps)
-    frames = (x for clip in clips for x in picture.demo_frames(**clip))
+    still, film_frames = _forecast(clips, frames)
   picture.save_png(folder / 'picture.png', still)
   name = f'video.{film}'
   with video_io.Writer(folder / name, fps=fps, overwrite=True) as writer:
-    for frame in frames:
+    for frame in film_frames:
       writer.write(frame)
   return [*written, 'picture.png', name]
 
 
-def _samples(clip, n: int, scales) -> dict[str, np.ndarray]:
+def _steps(clips: Sequence[Shown]) -> list[int]:
+  """The target frames of the still: the first and the last."""
+  return sorted({0, len(clips[0].prediction) - 1})
+
+
+def _demo(clips: Sequence[Shown], frames):
+  """The still of deterministic predictions, and the frames of their film."""
+  panels = [
+    {
+      'context': clip.video[list(frames.context)],
+      'target': clip.video[list(frames.target)],
+      'prediction': clip.prediction,
+      'flow': clip.flow,
+      'blocks': clip.blocks,
+      'between': frames.interpolates,
+      'title': f'clip {i}',
+    }
+    for i, clip in enumerate(clips)
+  ]
+  still = picture.demo_grid(panels, steps=_steps(clips))
+  return still, (x for clip in panels for x in picture.demo_frames(**clip))
+
+
+def _forecast(clips: Sequence[Shown], frames):
+  """The still of forecasts by samples, and the frames of their film."""
+  # One scale for all, so that they can be compared; few values beyond it.
+  scales = {
+    name: max(
+      np.quantile([getattr(c, name).mean(-1) for c in clips], 0.99), 1e-9
+    )
+    for name in ('spread', 'crps')
+  }
+  titles = list(_samples(clips[0], frames, 0, scales))
+  steps = _steps(clips)
+  still = picture.grid(
+    [
+      list(_samples(c, frames, n, scales).values())
+      for c in clips
+      for n in steps
+    ],
+    column_titles=titles,
+    row_labels=[
+      f'clip {i}\nt+{n + 1}' for i in range(len(clips)) for n in steps
+    ],
+  )
+  return still, (
+    picture.grid(
+      [list(_samples(clip, frames, n, scales).values())],
+      column_titles=titles,
+      title=f'clip {i}   t+{n + 1}',
+    )
+    for i, clip in enumerate(clips)
+    for n in range(len(clip.prediction))
+  )
+
+
+def _samples(clip: Shown, frames, n: int, scales) -> dict[str, np.ndarray]:
   """{title: picture} of frame n of a clip that was forecast by samples."""
-  drawn = {f'sample {s + 1}': x[n] for s, x in enumerate(clip['drawn'])}
+  samples = {f'sample {s + 1}': x[n] for s, x in enumerate(clip.samples)}
   maps = {
     f'{name}, white {largest:.3g}': picture.heat(
-      clip[name][n].mean(-1), largest
+      getattr(clip, name)[n].mean(-1), largest
     )
     for name, largest in scales.items()
   }
   return {
-    'context t': clip['context'][-1],
-    'truth': clip['target'][n],
-    **drawn,
-    'mean': clip['average'][n],
+    'context t': clip.video[frames.context[-1]],
+    'truth': clip.video[frames.target[n]],
+    **samples,
+    'mean': clip.mean[n],
     **maps,
   }
 
 
-def _as_images(clip) -> dict[str, np.ndarray]:
+def _as_images(clip: Shown) -> Shown:
   """Frames that can be looked at: images as they are, else the first channel.
 
   Its greys run from the least to the greatest of what was true.
   """
-  context, target = clip['context'], clip['target']
-  if context.dtype == np.uint8 and context.shape[-1] in (1, 3):
-    return dict(clip)
-  if context.dtype == np.uint8:
-    context, target = context / 255, target / 255
-  clip = {**clip, 'context': context, 'target': target}
-  true = np.concatenate([context, target])[..., :1]
-  low, high = true.min(), true.max()
+  video = clip.video
+  if video.dtype == np.uint8:
+    if video.shape[-1] in (1, 3):
+      return clip
+    video = video / 255
+  low, high = video[..., 0].min(), video[..., 0].max()
   span = max(high - low, 1e-6)
-  for name in ('context', 'target', 'prediction', 'drawn', 'average'):
-    if name in clip:
-      clip[name] = (clip[name][..., :1] - low) / span
-  for name in ('spread', 'crps'):
-    if name in clip:
-      clip[name] = clip[name][..., :1]
-  return clip
+
+  def grey(x):
+    return None if x is None else (x[..., :1] - low) / span
+
+  def first(x):
+    return None if x is None else x[..., :1]
+
+  return clip._replace(
+    video=grey(video),
+    prediction=grey(clip.prediction),
+    samples=grey(clip.samples),
+    mean=grey(clip.mean),
+    spread=first(clip.spread),
+    crps=first(clip.crps),
+  )

@@ -8,52 +8,59 @@ import hashlib
 import importlib.metadata
 import pathlib
 import platform
+from collections.abc import Callable
 
 import jax
 
-from vidpred_jax import build, checkpoint, data, runtime, systems
+from vidpred_jax import atomic, build, checkpoint, data, runtime, systems
 from vidpred_jax.evaluate import report, scoring
 
 
-def measure(
-  config, variables, mesh, protocol: build.Protocol, *, limit=None, show=0
-) -> scoring.Result:
-  """Evaluates variables by `protocol`, which is that of `config`."""
-  system, source, measures, mean_frame = protocol
-  processes = jax.process_count()
-  batches = data.eval_batches(
-    source,
-    batch_size=-(-config.eval.batch_size // processes) * processes,
-    process_index=jax.process_index(),
-    process_count=processes,
-    limit=limit or config.eval.limit or None,
-  )
-  result = scoring.evaluate(
+def make_measure(
+  config, evaluation: build.Evaluation
+) -> Callable[..., scoring.Result]:
+  """Makes what evaluates weights; it is compiled once, at the first call.
+
+  Args:
+    config: the configuration.
+    evaluation: what it describes, `build.evaluation(config)`.
+
+  Returns:
+    A function `(variables, limit=None) -> scoring.Result`; `limit` is a number
+    of clips in place of `config.eval.limit`.
+  """
+  system, source, measures, mean_frame = evaluation
+  score = scoring.make_evaluator(
     system,
-    variables,
-    batches,
     measures,
-    key=jax.random.key(config.eval.seed),
-    mesh=mesh,
-    show=show,
-    field=build.field(source),
+    show=config.eval.show,
     samples=config.eval.samples,
     at_once=config.eval.samples_at_once or None,
     mean_frame=mean_frame,
   )
-  return result._replace(data=repr(source))
+
+  def measure(variables, limit: int | None = None) -> scoring.Result:
+    processes = jax.process_count()
+    batches = data.eval_batches(
+      source,
+      batch_size=-(-config.eval.batch_size // processes) * processes,
+      process_index=jax.process_index(),
+      process_count=processes,
+      limit=limit or config.eval.limit or None,
+    )
+    result = score(variables, batches, jax.random.key(config.eval.seed))
+    return result._replace(data=repr(source))
+
+  return measure
 
 
-def quick(
-  config, variables, mesh, protocol: build.Protocol
-) -> dict[str, float]:
+def quick(config, variables, measure: Callable) -> dict[str, float]:
   """Mean of each metric on some clips of the split, while training."""
-  limit = config.eval.quick_limit
-  result = measure(config, variables, mesh, protocol, limit=limit)
+  result = measure(variables, config.eval.quick_limit)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
-def run(config, workdir: str, protocol: build.Protocol | None = None) -> dict:
+def run(config, workdir: str, measure: Callable | None = None) -> dict:
   """Evaluates the weights in `workdir`; writes `results.json` and pictures.
 
   Where `workdir` holds no weights, those of `config.init_from` are taken.
@@ -61,12 +68,33 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> dict:
   Args:
     config: the configuration.
     workdir: the run's folder.
-    protocol: what `build.check(config)` gave, if it was called.
+    measure: what `make_measure` gave, if it was called.
 
   Returns:
     What was written to `results.json`.
+
+  Raises:
+    FileNotFoundError: if there are no weights.
+    ValueError: if they are not those of the configuration's system.
   """
   workdir = pathlib.Path(workdir)
+  record, variables = _weights(config, workdir)
+  measure = measure or make_measure(config, build.evaluation(config))
+  result = measure(variables)
+  written = _results(config, record, result)
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(workdir / 'results.json', report.as_json(written))
+    each = f' {result.samples} times each' if result.samples > 1 else ''
+    print(f'\n{result.clips} clips{each} of {result.data}')
+    print(table(result, systems.Frames(**config.eval.frames)))
+    files = ['results.json', *_show(result, config, workdir)]
+    print(f'Written to {workdir}: {", ".join(files)}')
+  return written
+
+
+def _weights(config, workdir: pathlib.Path):
+  """The record and the variables of a run or of `config.init_from`."""
   has_run = (workdir / 'export').exists() or (workdir / 'checkpoints').exists()
   if not has_run and not config.init_from:
     raise FileNotFoundError(
@@ -79,21 +107,20 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> dict:
       f'{source} holds weights of {record["system"]!r}, the configuration is '
       f'for {config.system!r}.'
     )
+  system = build.system(config, config.eval.frames)
+  variables = checkpoint.fitted(source, record, system, variables)
+  return record, jax.device_put(variables, runtime.replicated(runtime.mesh()))
+
+
+def _results(config, record, result: scoring.Result) -> dict:
+  """What `results.json` holds."""
   frames = config.eval.frames
-  variables = checkpoint.fitted(
-    source, record, build.make_system(config, frames), variables
-  )
-  mesh = runtime.mesh()
-  variables = jax.device_put(variables, runtime.replicated(mesh))
-  protocol = protocol or build.check(config)
-  result = measure(config, variables, mesh, protocol, show=config.eval.show)
-  settings = build.protocol_data(config)
-  told = {
+  results = {
     'system': config.system,
     'checkpoint': record['sha256'],
     'protocol': {
       'model': config.model.to_dict(),
-      'data': settings,
+      'data': build.evaluated_data(config),
       'source': result.data,
       'split': 'test',
       'context': list(frames.context),
@@ -101,7 +128,7 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> dict:
       'samples': result.samples,
       'mean_frame_of_clips': config.eval.mean_frame,
       'aggregation': ['per_frame', 'cumulative', 'mean'],
-      'metric_weights': _weights(config),
+      'metric_weights': _metric_weights(config),
       'skipped_metrics': result.skipped,
     },
     'clips': result.clips,
@@ -111,16 +138,8 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> dict:
     'baselines': {k: v for k, v in result.values.items() if k != 'prediction'},
   }
   if result.blocks is not None:
-    told['blocks_used'] = result.blocks
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(workdir / 'results.json', report.as_json(told))
-    each = f' {result.samples} times each' if result.samples > 1 else ''
-    print(f'\n{result.clips} clips{each} of {result.data}')
-    print(table(result, systems.Frames(frames.context, frames.target)))
-    written = ['results.json', *_show(result, config, workdir)]
-    print(f'Written to {workdir}: {", ".join(written)}')
-  return told
+    results['blocks_used'] = result.blocks
+  return results
 
 
 def table(result: scoring.Result, frames: systems.Frames) -> str:
@@ -136,7 +155,7 @@ def table(result: scoring.Result, frames: systems.Frames) -> str:
   return '\n'.join(lines)
 
 
-def _weights(config) -> dict[str, dict]:
+def _metric_weights(config) -> dict[str, dict]:
   """Which weights the metrics had: `{measure: {part: {'file', 'sha256'}}}`."""
   files = {
     'lpips': config.eval.lpips.to_dict(),
@@ -165,23 +184,11 @@ def _versions() -> dict[str, str]:
 
 def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:
   """Writes the kept clips as one picture and one film, and rank histograms."""
-  frames, shown = config.eval.frames, result.shown
-  clips = []
-  for i, video in enumerate(shown.get('video', ())):
-    names = ('drawn', 'average', 'spread', 'crps', 'flow', 'blocks')
-    clips.append(
-      {
-        'context': video[list(frames.context)],
-        'target': video[list(frames.target)],
-        'prediction': shown['frames'][i],
-        'between': systems.Frames(frames.context, frames.target).interpolates,
-        **{k: shown[k][i] for k in names if k in shown},
-      }
-    )
   values = result.values['prediction']
   return report.write_pictures(
     workdir,
-    clips,
+    result.shown,
+    systems.Frames(**config.eval.frames),
     fps=config.eval.show_fps,
     film=config.eval.show_as,
     histograms={

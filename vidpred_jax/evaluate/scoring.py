@@ -22,6 +22,7 @@ takes.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from vidpred_jax import metrics, runtime, systems
+from vidpred_jax.evaluate import report
 from vidpred_jax.metrics import distribution
 from vidpred_jax.systems import base, sampling
 
@@ -48,10 +50,7 @@ class Result(NamedTuple):
       ...}}}`, the sources being `'prediction'` and the baselines. A metric of
       sets has empty lists, and beside `'mean'` what it was computed from.
     blocks: mean use of each block [K] where the system routes, else None.
-    shown: the first clips as host arrays, a dict of lists: `'video'`,
-      `'frames'` (the first sample), what `System.explain` gives, and of a
-      stochastic system `'drawn'`, `'average'`, `'spread'` and `'crps'`, as for
-      `report.write_pictures`.
+    shown: the first clips, for pictures.
     skipped: metrics that are not defined on frames this small.
     data: what the source says of itself.
   """
@@ -60,7 +59,7 @@ class Result(NamedTuple):
   samples: int
   values: dict[str, dict[str, dict[str, Any]]]
   blocks: list[float] | None
-  shown: dict[str, list[np.ndarray]]
+  shown: list[report.Shown]
   skipped: list[str]
   data: str = ''
 
@@ -93,7 +92,6 @@ def make_eval_step(
   system: systems.System,
   measures: dict,
   mesh,
-  field=None,
   *,
   samples: int = 1,
   at_once: int | None = None,
@@ -106,48 +104,21 @@ def make_eval_step(
     system: what to evaluate.
     measures: `{name: metrics.Metric or metrics.SetMetric}`.
     mesh: from `runtime.mesh`.
-    field: as for `evaluate`, as are `samples`, `at_once` and `mean_frame`.
-    show: whether to give what is shown of samples.
+    samples: as for `make_evaluator`, as are `at_once` and `mean_frame`.
+    at_once: see there.
+    mean_frame: see there.
+    show: whether to give what pictures show.
 
   Returns:
     The step. `numbers`, int [B], are those of the clips. It gives `'values'`
     {source: {metric: [B, N] or [B, N, K]}}, `'features'` {metric: {'truth' or
-    source: [B, S, D]}}, `'frames'` [B, N, H, W, C], and what else
-    `Result.shown` has.
+    source: [B, S, D]}}, of a system that routes `'blocks'` [B, N, K], and to
+    `show` `'shown'`, a dict of fields of `report.Shown` with B in front.
   """
   pairs = {k: m for k, m in measures.items() if isinstance(m, metrics.Metric)}
   sets = {k: m for k, m in measures.items() if k not in pairs}
-  times = np.argsort(system.frames.context + system.frames.target)
-  explain = system.explain or (lambda *args: (system.predict(*args), {}))
-
-  def predict(variables, context, keys):
-    if system.stochastic:
-      return sampling.draw(explain, variables, context, keys, samples, at_once)
-    return jax.tree.map(lambda x: x[None], explain(variables, context, keys[0]))
-
-  if mesh.size > 1:
-    # Each device by itself: a system may loop over its clips.
-    every, batch = PartitionSpec(), PartitionSpec('data')
-    predict = jax.shard_map(
-      predict,
-      mesh=mesh,
-      in_specs=(every, batch, batch),
-      out_specs=PartitionSpec(None, 'data'),
-      check_vma=False,
-    )
-
-  def in_units(frames):
-    if field is None:
-      return frames
-    shape = (1,) * (frames.ndim - 1) + (-1,)
-    mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in field)
-    return frames * std + mean
-
-  def features(metric, context, frames):
-    if metric.context:
-      frames = jnp.concatenate([context, frames], axis=1)
-      frames = base.take(frames, times)
-    return metric.features(frames)
+  predict = _over_devices(_forecast(system, samples, at_once), mesh)
+  in_units = system.data.denormalise if system.data.is_field else _same
 
   def eval_step(variables, video, numbers, key):
     video = base.as_float(video)
@@ -168,147 +139,242 @@ def make_eval_step(
       },
       'features': {
         name: {
-          source: jnp.moveaxis(
-            jax.lax.map(functools.partial(features, metric, context), forecast),
-            0,
-            1,
-          )
+          source: _features(metric, system.frames, context, forecast)
           for source, forecast in {'truth': true[None], **forecasts}.items()
         }
         for name, metric in sets.items()
       },
-      'frames': drawn[0],
-      **{k: x[0] for k, x in details.items()},
     }
     if 'blocks' in details:
       out['blocks'] = details['blocks'].mean(0)
-    if show and system.stochastic:
-      unit = 1 if field else 255
-      drawn = drawn if field else jnp.clip(drawn, 0, 1)
-      told = in_units(drawn)
-      out |= {
-        'drawn': jnp.moveaxis(drawn[:_SHOWN_SAMPLES], 0, 1),
-        'average': drawn.mean(0),
-        'spread': unit * told.std(0),
-        'crps': unit * distribution.crps_map(told, target),
-      }
+    if show:
+      out['shown'] = {'prediction': drawn[0]}
+      if 'flow' in details:
+        out['shown']['flow'] = details['flow'][0]
+      if 'blocks' in details:
+        out['shown']['blocks'] = out['blocks']
+      if system.stochastic:
+        out['shown'] |= _shown_samples(system.data, drawn, target)
     return out
 
   return eval_step
 
 
-def evaluate(
+def _same(frames):
+  return frames
+
+
+def _forecast(system, samples, at_once):
+  """`(variables, context, keys) -> (frames, details)`, samples in front."""
+  explain = system.explain or (lambda *args: (system.predict(*args), {}))
+
+  def predict(variables, context, keys):
+    if system.stochastic:
+      return sampling.draw(explain, variables, context, keys, samples, at_once)
+    return jax.tree.map(lambda x: x[None], explain(variables, context, keys[0]))
+
+  return predict
+
+
+def _over_devices(predict, mesh):
+  """Each device by itself: a system may loop over its clips."""
+  if mesh.size == 1:
+    return predict
+  every, batch = PartitionSpec(), PartitionSpec('data')
+  return jax.shard_map(
+    predict,
+    mesh=mesh,
+    in_specs=(every, batch, batch),
+    out_specs=PartitionSpec(None, 'data'),
+    check_vma=False,
+  )
+
+
+def _features(metric, frames: systems.Frames, context, forecast):
+  """[B, S, D] of a forecast [S, B, N, H, W, C]."""
+  times = np.argsort(frames.context + frames.target)
+
+  def of_sample(video):
+    if metric.context:
+      video = base.take(jnp.concatenate([context, video], axis=1), times)
+    return metric.features(video)
+
+  return jnp.moveaxis(jax.lax.map(of_sample, forecast), 0, 1)
+
+
+def _shown_samples(data: systems.DataSpec, drawn, target) -> dict:
+  """What pictures show of samples [S, B, N, H, W, C]."""
+  unit = 1 if data.is_field else 255
+  drawn = drawn if data.is_field else jnp.clip(drawn, 0, 1)
+  in_units = data.denormalise(drawn) if data.is_field else drawn
+  return {
+    'samples': jnp.moveaxis(drawn[:_SHOWN_SAMPLES], 0, 1),
+    'mean': drawn.mean(0),
+    'spread': unit * in_units.std(0),
+    'crps': unit * distribution.crps_map(in_units, target),
+  }
+
+
+def make_evaluator(
   system: systems.System,
-  variables,
-  batches,
   measures: dict,
   *,
-  key: jax.Array,
   mesh=None,
   show: int = 0,
-  field=None,
   samples: int = 1,
   at_once: int | None = None,
   mean_frame=None,
-) -> Result:
-  """Measures a system on a stream of batches.
+) -> Callable[..., Result]:
+  """Makes what measures a system; it is compiled once, at the first call.
 
   Args:
-    system: what to evaluate.
-    variables: its variables.
-    batches: `dict(video=[B, T, H, W, C], valid=bool [B])` each, as from
-      `data.eval_batches`.
+    system: what to evaluate. Physical fields (`system.data`) are measured in
+      their own units.
     measures: `{name: metrics.Metric or metrics.SetMetric}`.
-    key: clip i of the stream is predicted with `fold_in(key, i)`, its sample s
-      with `fold_in` of that and s.
     mesh: from `runtime.mesh`; None for one of all devices.
     show: keep this many clips for pictures.
-    field: None if the clips are images; for physical fields `(mean, std)`, each
-      [C] or a number: the clips are normalised by them and measured in the
-      field's own units.
     samples: S, of a stochastic system.
     at_once: at most so many samples of each clip are drawn together, which
       bounds memory; None: all.
     mean_frame: [H, W, C] as the clips are, a baseline; None: without it.
 
   Returns:
-    A `Result`.
+    A function `(variables, batches, key) -> Result`. `batches` are
+    `dict(video=[B, T, H, W, C], valid=bool [B])`, as from `data.eval_batches`;
+    clip i of the stream is predicted with `fold_in(key, i)`, its sample s with
+    `fold_in` of that and s. It raises ValueError if there is no clip.
 
   Raises:
-    ValueError: if there is no clip, or a metric does not suit the clips or the
-      number of samples.
+    ValueError: if a metric does not suit the clips or the number of samples.
   """
   mesh = mesh or runtime.mesh()
-  sharding = runtime.batch_sharding(mesh)
   measures = dict(measures)
-  metrics.check_kind(field, measures)
+  metrics.check_kind(system.data.kind, measures)
   metrics.check_samples(system, samples, measures)
-  skipped, step = [], None
-  clips, sums, block_sum, shown, features = 0, None, 0.0, {}, []
-  bar = tqdm.tqdm(
+
+  @functools.cache
+  def compiled(names: tuple[str, ...]):
+    step = make_eval_step(
+      system,
+      {name: measures[name] for name in names},
+      mesh,
+      samples=samples,
+      at_once=at_once,
+      mean_frame=mean_frame,
+      show=show > 0,
+    )
+    return runtime.jit(step, system.cpu_options)
+
+  def measure(variables, batches, key) -> Result:
+    used, total, shown = (), None, []
+    with _bar() as bar:
+      for index, batch in enumerate(batches):
+        video, valid = _pad(batch['video'], np.asarray(batch['valid']))
+        if total is None:
+          side = min(video.shape[2:4])
+          used = tuple(k for k, m in measures.items() if side >= m.minimum_size)
+        local = len(batch['video'])
+        start = (index * jax.process_count() + jax.process_index()) * local
+        numbers = start + np.arange(len(video), dtype=np.int32)
+        split = functools.partial(
+          jax.make_array_from_process_local_data, runtime.batch_sharding(mesh)
+        )
+        out = compiled(used)(variables, split(video), split(numbers), key)
+        valid = _gather(valid)
+        part = _of_batch(out, valid)
+        total = part if total is None else _added(total, part)
+        bar.update(part.clips)
+        if len(shown) < show and jax.process_count() == 1:
+          shown += _shown_clips(video, out['shown'], valid)
+    if not (total and total.clips):
+      raise ValueError('There is no clip to evaluate.')
+    return Result(
+      total.clips,
+      samples,
+      _values(
+        total, {k: measures[k] for k in used}, system.frames, video.shape
+      ),
+      _use_of_blocks(total),
+      shown[:show],
+      [k for k in measures if k not in used],
+    )
+
+  return measure
+
+
+def evaluate(
+  system: systems.System, variables, batches, measures: dict, *, key, **options
+) -> Result:
+  """Measures a system once; arguments as for `make_evaluator`."""
+  return make_evaluator(system, measures, **options)(variables, batches, key)
+
+
+class _Sums(NamedTuple):
+  """What is known of the clips so far, on the host."""
+
+  clips: int
+  values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
+  features: list  # of a batch each
+  blocks: np.ndarray | None  # [K], sums over clips
+
+
+def _of_batch(out, valid: np.ndarray) -> _Sums:
+  blocks = None
+  if 'blocks' in out:
+    blocks = _gather(out['blocks'])[valid].mean(1).sum(0)
+  return _Sums(
+    int(valid.sum()),
+    _sum_valid(out['values'], valid),
+    [_valid(out['features'], valid)],
+    blocks,
+  )
+
+
+def _added(total: _Sums, part: _Sums) -> _Sums:
+  return _Sums(
+    total.clips + part.clips,
+    jax.tree.map(np.add, total.values, part.values),
+    total.features + part.features,
+    None if part.blocks is None else total.blocks + part.blocks,
+  )
+
+
+def _values(total: _Sums, measures, frames, shape) -> dict:
+  """`Result.values`; `shape` is that of a batch of clips."""
+  features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
+  return {
+    source: {
+      k: _aggregate(total.values[source][k] / total.clips, m)
+      if isinstance(m, metrics.Metric)
+      else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
+      for k, m in measures.items()
+    }
+    for source in sorted(total.values, key=lambda s: s != 'prediction')
+  }
+
+
+def _use_of_blocks(total: _Sums) -> list[float] | None:
+  if total.blocks is None:
+    return None
+  return [round(float(x), 6) for x in total.blocks / total.clips]
+
+
+def _shown_clips(video, arrays, valid: np.ndarray) -> list[report.Shown]:
+  arrays = {'video': video, **arrays}
+  rows = {name: np.asarray(array)[valid] for name, array in arrays.items()}
+  return [
+    report.Shown(**{name: array[i] for name, array in rows.items()})
+    for i in range(int(valid.sum()))
+  ]
+
+
+def _bar() -> tqdm.tqdm:
+  return tqdm.tqdm(
     desc='evaluate',
     unit=' clips',
     disable=jax.process_index() > 0,
     leave=False,
   )
-  for index, batch in enumerate(batches):
-    video, valid = _pad(batch['video'], np.asarray(batch['valid']))
-    if step is None:
-      side = min(video.shape[2:4])
-      skipped = [k for k, m in measures.items() if side < m.minimum_size]
-      measures = {k: m for k, m in measures.items() if k not in skipped}
-      step = make_eval_step(
-        system,
-        measures,
-        mesh,
-        field,
-        samples=samples,
-        at_once=at_once,
-        mean_frame=mean_frame,
-        show=show > 0,
-      )
-      step = runtime.jit(step, system.cpu_options)
-    local = len(batch['video'])
-    start = (index * jax.process_count() + jax.process_index()) * local
-    numbers = start + np.arange(len(video), dtype=np.int32)
-    out = step(
-      variables,
-      jax.make_array_from_process_local_data(sharding, video),
-      jax.make_array_from_process_local_data(sharding, numbers),
-      key,
-    )
-    valid = _gather(valid)
-    values = _sum_valid(out.pop('values'), valid)
-    sums = values if sums is None else jax.tree.map(np.add, sums, values)
-    features.append(_valid(out.pop('features'), valid))
-    clips += int(valid.sum())
-    bar.update(int(valid.sum()))
-    if 'blocks' in out:
-      block_sum = block_sum + _gather(out['blocks'])[valid].mean(1).sum(0)
-    missing = show - len(shown.get('video', ()))
-    if missing > 0 and jax.process_count() == 1:
-      for name, array in {'video': video, **out}.items():
-        kept = np.asarray(array)[valid][:missing]
-        shown.setdefault(name, []).extend(kept)
-  bar.close()
-  if not clips:
-    raise ValueError('There is no clip to evaluate.')
-  features = jax.tree.map(lambda *rows: np.concatenate(rows), *features)
-  values = {
-    source: {
-      k: _aggregate(sums[source][k] / clips, m)
-      if isinstance(m, metrics.Metric)
-      else _of_sets(
-        m, system.frames, video.shape, features[k]['truth'], features[k][source]
-      )
-      for k, m in measures.items()
-    }
-    for source in sorted(sums, key=lambda s: s != 'prediction')
-  }
-  blocks = None
-  if np.ndim(block_sum):
-    blocks = [round(float(x), 6) for x in block_sum / clips]
-  return Result(clips, samples, values, blocks, shown, skipped)
 
 
 def _pad(video, valid):

@@ -67,6 +67,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vidpred_jax import names
 from vidpred_jax.metrics import distribution, fields, frames, perceptual
 from vidpred_jax.models import features
 
@@ -215,11 +216,7 @@ def make(name: str, **settings) -> Metric | SetMetric:
     ValueError: if there is no such metric or setting, or a needed one is
       missing.
   """
-  if name not in METRICS:
-    raise ValueError(
-      f'There is no metric {name!r}; there are {", ".join(METRICS)}.'
-    )
-  metric = METRICS[name]
+  metric = names.choose('metric', name, METRICS)
   of_sets = isinstance(metric, SetMetric)
   function = metric.features if of_sets else metric.values
   accepted = [
@@ -227,12 +224,7 @@ def make(name: str, **settings) -> Metric | SetMetric:
     for parameter in inspect.signature(function).parameters.values()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
   ]
-  unknown = sorted(set(settings) - set(accepted))
-  if unknown:
-    raise ValueError(
-      f'{name} has no setting {", ".join(unknown)}; it has '
-      f'{", ".join(accepted) or "none"}.'
-    )
+  names.check_settings(name, settings, accepted)
   if 'variables' in accepted:
     check = distribution.check_i3d if of_sets else perceptual.check_variables
     check(name, settings.get('variables'))
@@ -244,11 +236,11 @@ def make(name: str, **settings) -> Metric | SetMetric:
   return metric._replace(values=function)
 
 
-def check_kind(field, measures) -> None:
-  """Raises ValueError for metrics that do not fit what is measured."""
-  wrong = 'field' if field is None else 'image'
+def check_kind(kind: str, measures) -> None:
+  """Raises ValueError for metrics that do not fit clips 'image' or 'field'."""
+  wrong = 'field' if kind == 'image' else 'image'
   refused = ', '.join(k for k, m in measures.items() if m.kind == wrong)
-  if refused and field is None:
+  if refused and kind == 'image':
     raise ValueError(
       f'{refused} measure physical fields on a grid of latitudes; these clips '
       'are images, use psnr, ssim, mse or mae.'

@@ -431,17 +431,15 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  described = checkpoint.read_data(chosen) or {}
-  if described.get('kind') == 'field':
+  data = checkpoint.read_data(chosen)
+  if data is not None and data.is_field:
     for name in (
       'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
       'deinterlace', 'hdr', 'cuts',
     ):  # fmt: skip
       if options[name].present:
         raise ValueError(f'Physical fields cannot be served --{name}.')
-    count = predict_field(
-      load, described, options.input, options.output, **settings
-    )
+    count = predict_field(load, options.input, options.output, **settings)
   else:
     count = predict_video(
       load,

@@ -1,12 +1,13 @@
 """Physical fields in, physical fields out: arrays in units of their own."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from vidpred_jax import atomic
 from vidpred_jax.predict.predictor import Predictor
 
 _ARRAYS = ('.npy', '.npz')
@@ -14,7 +15,6 @@ _ARRAYS = ('.npy', '.npz')
 
 def predict_field(
   load: Callable[..., tuple[Any, Any]],
-  described: Mapping[str, Any],
   source: str | pathlib.Path,
   output: str | pathlib.Path,
   *,
@@ -27,7 +27,7 @@ def predict_field(
 
   Args:
     load: `() -> (system, variables)`, as `checkpoint.load` of a path.
-    described: what the system learned from, as `checkpoint.read_data` gives it.
+      `system.data` says which fields.
     source: npz file with an array [T, H, W] per variable, or npy file
       [T, H, W, C]; [T, H, W] of one variable.
     output: the same, to write, float32; npy has the axes that `source` has.
@@ -43,31 +43,26 @@ def predict_field(
     ValueError: if `source` holds no such fields, or either is no such file.
     OSError: if a file is not there or cannot be written.
   """
-  output, names = pathlib.Path(output), described['variables']
+  system, variables = load()
+  output, names = pathlib.Path(output), system.data.variables
   for path in map(pathlib.Path, (source, output)):
     if path.suffix not in _ARRAYS:
       raise ValueError(
         f'{path}: this system learned from physical fields '
-        f'({", ".join(names)} in {described["units"]}), not from pictures; '
+        f'({", ".join(names)} in {system.data.units}), not from pictures; '
         'expected an npz or npy file with arrays in these units.'
       )
   if output.exists() and not overwrite:
     raise FileExistsError(f'{output} exists already; nothing was written.')
   clip, flat = _read_field(pathlib.Path(source), names)
-  system, variables = load()
-  field = described['mean'], described['std']
-  serve = Predictor(system, variables, field=field, **settings)
+  serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   frames = serve.predict(clip, num_frames, key)
-  partial = output.with_name(f'.{output.stem}.partial{output.suffix}')
-  try:
+  with atomic.replacing(output) as partial:
     if output.suffix == '.npz':
       np.savez(partial, **dict(zip(names, np.moveaxis(frames, -1, 0))))
     else:
       np.save(partial, frames[..., 0] if flat else frames)
-    partial.replace(output)
-  finally:
-    partial.unlink(missing_ok=True)
   return num_frames
 
 

@@ -3,8 +3,8 @@
 It serves prediction and interpolation, deterministic and stochastic systems
 alike; which of them it holds it learns from the facts a `System` states about
 itself. Frames come in and go out as uint8 `[H, W, C]`, those of physical fields
-(`field`) as float32 `[H, W, C]` in units of their own: wherever uint8 is said
-below, this is meant too.
+(`system.data`) as float32 `[H, W, C]` in units of their own: wherever uint8 is
+said below, this is meant too.
 
 *Length.* More frames than `system.frames.target` are predicted by feeding
 predictions back, as floats, not rounded. Long videos stream: no more than the
@@ -28,32 +28,19 @@ in every tile.
 import collections
 import fractions
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax import runtime
-from vidpred_jax.predict import frame_rate, tiling
+from vidpred_jax import checkpoint
+from vidpred_jax.predict import engine, frame_rate, tiling
+from vidpred_jax.predict.futures import Futures, summarise
 from vidpred_jax.systems import base
 from vidpred_jax.video_io import scenes
-
-
-class Futures(NamedTuple):
-  """Several futures of one clip, or of one time step (then without N).
-
-  Attributes:
-    frames: uint8 `[S, N, H, W, C]`.
-    mean: uint8 `[N, H, W, C]`, the mean of the S frames.
-    spread: float32 `[N, H, W, C]`, their standard deviation in [0, 0.5], where
-      1 is the range from black to white; of fields in their units.
-  """
-
-  frames: np.ndarray
-  mean: np.ndarray
-  spread: np.ndarray
 
 
 class Predictor:
@@ -76,12 +63,11 @@ class Predictor:
     overlap: int = tiling.OVERLAP,
     cut: float = scenes.LEAST,
     cuts: Callable[[int, Any], bool] | None = None,
-    field: tuple[Any, Any] | None = None,
   ):
     """Puts the variables on the device; nothing is compiled yet.
 
     Args:
-      system: any system.
+      system: any system; frames are what its `data` says.
       variables: its variables.
       max_pixels: frames with more pixels than this (after padding) are cut into
         tiles of at most so many; so many pixels of several futures are drawn
@@ -93,8 +79,6 @@ class Predictor:
         two scenes, and nothing is interpolated between them; -1: never.
       cuts: says of the number (from 0) and the time of each frame whether it
         begins a scene, in place of the rule.
-      field: None for images; for a system of physical fields the (mean, std) of
-        what it learned from (`checkpoint.read_data`), each [C] or a number.
     """
     if overlap < 0 or max_pixels < 1:
       raise ValueError(
@@ -104,25 +88,56 @@ class Predictor:
     if not -1 <= cut <= 1:
       raise ValueError(f'Got cut={cut}; expected a likeness in [-1, 1].')
     self.system = system
-    self.variables = jax.device_put(variables)
-    self._plan = functools.partial(
-      tiling.plan,
-      multiple=system.multiple,
+    self._engine = engine.Engine(
+      system, variables, max_pixels=max_pixels, tile=tile, overlap=overlap
+    )
+    self.variables = self._engine.variables
+    self._max_pixels = max_pixels
+    self._cut, self._cuts = cut, cuts
+
+  @classmethod
+  def load(
+    cls,
+    path: str | os.PathLike,
+    *,
+    max_pixels: int = tiling.MAX_PIXELS,
+    tile: tuple[int, int] | None = None,
+    overlap: int = tiling.OVERLAP,
+    cut: float = scenes.LEAST,
+    cuts: Callable[[int, Any], bool] | None = None,
+    **overrides,
+  ) -> 'Predictor':
+    """A predictor of an exported system, a run or a model of the package.
+
+    One of physical fields takes and gives frames in their units.
+
+    Args:
+      path: as for `checkpoint.load`.
+      max_pixels: as for `Predictor`, as are the four that follow.
+      tile: see there.
+      overlap: see there.
+      cut: see there.
+      cuts: see there.
+      **overrides: settings of the system that replace the stored ones, `frames`
+        among them.
+
+    Returns:
+      The predictor.
+
+    Raises:
+      FileNotFoundError: if there are no such weights.
+      ValueError: if they are damaged or do not suit the settings.
+    """
+    system, variables = checkpoint.load(path, **overrides)
+    return cls(
+      system,
+      variables,
       max_pixels=max_pixels,
       tile=tile,
       overlap=overlap,
+      cut=cut,
+      cuts=cuts,
     )
-    self._max_pixels = max_pixels
-    self._overlap = overlap
-    self._cut, self._cuts = cut, cuts
-    self._scale = field and tuple(np.asarray(x, np.float32) for x in field)
-    jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
-    self._step = jit(
-      functools.partial(_step, system, self._scale),
-      static_argnames=('wanted', 'explain'),
-    )
-    self._watch = jit(functools.partial(_watch, system))
-    self._draw = jit(functools.partial(_draw, system))
 
   # ------------------------------------------------------------- prediction
 
@@ -174,7 +189,7 @@ class Predictor:
   def _begin(self, clip, num_frames, explain):
     """The frames of a clip that are seen, by their time."""
     frames = self.system.frames
-    self._must(interpolates=False, explain=explain)
+    self._require(interpolates=False, explain=explain)
     if num_frames < 1:
       raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
     last = max(frames.context)
@@ -206,21 +221,23 @@ class Predictor:
     frames = self.system.frames
     span = max(frames.target) - max(frames.context)
     first = next(iter(timeline.values()))
-    tiles = self._plan(*first.shape[:2])
+    tiles = self._engine.plan(*first.shape[:2])
     size = first.shape[:2]
-    timeline = {t: self._enter(f, tiles) for t, f in timeline.items()}
+    timeline = {t: self._engine.enter(f, tiles) for t, f in timeline.items()}
     if self.system.recurrence is not None:
       context = [timeline[c] for c in frames.context]
-      yield from self._drawn(context, size, tiles, num_frames, key)
+      yield from self._recurrent_predictions(
+        context, size, tiles, num_frames, key
+      )
       return
     wanted = tuple(range(len(frames.target)))
     for chunk in range(-(-num_frames // len(wanted))):
       shift = chunk * span
-      shots = self._advance(
+      shots = self._engine.advance(
         [timeline[c + shift] for c in frames.context],
         size,
         tiles,
-        _fold_in(key, chunk),
+        engine.fold_in(key, chunk),
         wanted,
         explain,
       )
@@ -231,32 +248,13 @@ class Predictor:
       for shot in shots[: num_frames - chunk * len(wanted)]:
         yield (shot.frame, shot.details) if explain else shot.frame
 
-  def _drawn(self, context, size, tiles, num_frames, key):
+  def _recurrent_predictions(self, context, size, tiles, num_frames, key):
     """As `_predictions`, of a system that remembers."""
-    self._check_channels(context)
-    key = _fold_in(key, 0)
-    patches, memories = [None], []
-    if not tiles.single:
-      patches = tiling.patches(size, tiles, self._overlap)
-    for patch in patches:
-      seen, covered = context, size
-      if patch is not None:
-        seen = [jnp.asarray(tiling.pad(s[patch.place], tiles)) for s in context]
-        covered = patch.weight.shape[:2]
-      covered = np.array(covered, np.int32)
-      memories.append(self._watch(self.variables, tuple(seen), covered, key))
+    key = engine.fold_in(key, 0)
+    memories = self._engine.begin(context, size, tiles, key)
     for n in range(num_frames):
-      total = None
-      for i, patch in enumerate(patches):
-        memories[i], part = self._draw(
-          self.variables, memories[i], key, np.int32(n)
-        )
-        if patch is not None:
-          total = tiling.add(total, part, patch, tiles, size)
-          runtime.trim(after=total)
-      if tiles.single:
-        total = part[..., : size[0], : size[1], :]
-      yield np.asarray(_shown(total, self._scale))
+      memories, frame = self._engine.draw(memories, size, tiles, key, n)
+      yield frame
 
   def samples(
     self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
@@ -297,7 +295,7 @@ class Predictor:
     key = _default(key)
     timeline = self._begin(clip, num_frames, False)
     size = next(iter(timeline.values())).shape[:2]
-    tiles = self._plan(*size)
+    tiles = self._engine.plan(*size)
     groups = num_samples
     if tiles.single:
       at_once = max(1, self._max_pixels // (tiles.height * tiles.width))
@@ -309,7 +307,7 @@ class Predictor:
       keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
       keys = keys if len(keys) > 1 else keys[0]
       futures.append(self._predictions(timeline, num_frames, keys, False))
-    return (_summarise(step, num_samples) for step in zip(*futures))
+    return (summarise(step, num_samples) for step in zip(*futures))
 
   # ---------------------------------------------------------- interpolation
 
@@ -392,7 +390,7 @@ class Predictor:
 
   def _parts(self, explain: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
-    self._must(interpolates=True, explain=explain)
+    self._require(interpolates=True, explain=explain)
     frames = self.system.frames
     first, last = frames.context[0], frames.context[-1]
     if len(frames.context) != 2 or frames.target != tuple(
@@ -414,16 +412,16 @@ class Predictor:
     def checked():
       nonlocal tiles
       for (time, frame), begins in self._scenes(timed_frames):
-        tiles = tiles or self._plan(*frame.shape[:2])
+        tiles = tiles or self._engine.plan(*frame.shape[:2])
         yield time, frame, begins
 
     def make(number, before, after, wanted):
       first = entered.pop(number - 1, None)
       entered.clear()
       if first is None:
-        first = self._enter(before, tiles)
-      entered[number] = self._enter(after, tiles)
-      shots = self._advance(
+        first = self._engine.enter(before, tiles)
+      entered[number] = self._engine.enter(after, tiles)
+      shots = self._engine.advance(
         [first, entered[number]],
         after.shape[:2],
         tiles,
@@ -446,7 +444,7 @@ class Predictor:
     timed = (
       (time, self._check_frame(frame).copy()) for time, frame in timed_frames
     )
-    if self._scale is not None or self._cuts is not None:
+    if self.system.data.is_field or self._cuts is not None:
       for number, (time, frame) in enumerate(timed):
         given = self._cuts is not None and self._cuts(number, time)
         yield (time, frame), given
@@ -457,7 +455,7 @@ class Predictor:
 
   def _check_clip(self, clip) -> None:
     """Refuses arrays that are no clip; iterables: each frame in its turn."""
-    kind = np.uint8 if self._scale is None else np.floating
+    kind = np.floating if self.system.data.is_field else np.uint8
     if hasattr(clip, 'shape') and (
       len(clip.shape) != 4 or not np.issubdtype(clip.dtype, kind)
     ):
@@ -468,7 +466,7 @@ class Predictor:
 
   def _check_frame(self, frame) -> np.ndarray:
     frame = np.asarray(frame)
-    kind = np.uint8 if self._scale is None else np.floating
+    kind = np.floating if self.system.data.is_field else np.uint8
     if (
       not np.issubdtype(frame.dtype, kind) or frame.ndim != 3 or not frame.size
     ):
@@ -476,17 +474,11 @@ class Predictor:
         f'A frame is {kind.__name__} [H, W, C], got {frame.dtype} of shape '
         f'{frame.shape}.'
       )
-    if self._scale is not None and not np.isfinite(frame).all():
+    if self.system.data.is_field and not np.isfinite(frame).all():
       raise ValueError('A frame has values that are missing or not finite.')
     return frame
 
-  def _enter(self, frame: np.ndarray, tiles: tiling.Tiles):
-    """A frame as what `_advance` takes: padded on the device, or whole."""
-    mean, std = (0, 255) if self._scale is None else self._scale
-    state = (frame.astype(np.float32) - mean) / std
-    return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
-
-  def _must(self, *, interpolates: bool, explain: bool) -> None:
+  def _require(self, *, interpolates: bool, explain: bool) -> None:
     if self.system.frames.interpolates != interpolates:
       does, asked = 'predicts what follows', 'interpolate'
       if not interpolates:
@@ -496,159 +488,6 @@ class Predictor:
       )
     if explain and self.system.explain is None:
       raise ValueError('This system has nothing to explain a prediction by.')
-
-  def _advance(self, states, size, tiles, key, wanted, explain):
-    """One call of the system: its `_Shot`s at the targets `wanted`."""
-    if tiles.single:
-      shots = self._call(states, size, key, wanted, explain)
-      return [
-        _Shot(
-          shot.state,
-          np.asarray(shot.frame)[..., : size[0], : size[1], :],
-          {k: _crop(v, tiles, size) for k, v in shot.details.items()},
-        )
-        for shot in shots
-      ]
-    sums = [{} for _ in wanted]
-    for patch in tiling.patches(size, tiles, self._overlap):
-      cut = [jnp.asarray(tiling.pad(s[patch.place], tiles)) for s in states]
-      covered = patch.weight.shape[:2]
-      for total, shot in zip(
-        sums, self._call(cut, covered, key, wanted, explain)
-      ):
-        for name, part in {'state': shot.state, **shot.details}.items():
-          total[name] = tiling.add(total.get(name), part, patch, tiles, size)
-      runtime.trim(after=sums)
-    shots = []
-    for details in sums:
-      state = details.pop('state')
-      shots.append(_Shot(state, _shown(state, self._scale), details))
-    return shots
-
-  def _check_channels(self, states) -> None:
-    channels, expected = states[0].shape[-1], self.system.channels
-    if channels != expected:
-      raise ValueError(
-        f'The frames have {channels} channels, this system takes {expected}. '
-        'Drop an alpha channel, or repeat a grey one.'
-      )
-
-  def _call(self, states, size, key, wanted, explain):
-    self._check_channels(states)
-    return self._step(
-      self.variables,
-      tuple(states),
-      np.array(size, np.int32),
-      key,
-      wanted=wanted,
-      explain=explain,
-    )
-
-
-class _Shot(NamedTuple):
-  """A predicted frame: floats to go on from, uint8 to show, and details."""
-
-  state: Any
-  frame: Any
-  details: dict[str, Any]
-
-
-def _step(system, scale, variables, context, size, key, *, wanted, explain):
-  """A call of the system on one padded frame or tile, to be compiled.
-
-  Args:
-    system: the system.
-    scale: (mean, std) of fields, None for images.
-    variables: its variables.
-    context: tuple of frames `[H', W', C]`, float [0, 1] (fields: normalised),
-      of which only the first `size` rows and columns are read.
-    size: int32 `[2]`, (H, W).
-    key: random key; or keys [S] of S futures, each of whose frames has S in
-      front, in what is given and in `context` unless all see the same one.
-    wanted: which targets to give. Those left out are not computed if the system
-      computes targets one by one: the compiler removes them.
-    explain: whether to give details.
-
-  Returns:
-    A `_Shot` for each one wanted, padded.
-  """
-  if key.ndim:
-    one = functools.partial(
-      _step, system, scale, wanted=wanted, explain=explain
-    )
-    axes = tuple(0 if frame.ndim == 4 else None for frame in context)
-    return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
-  context = _filled(context, size)
-  if explain:
-    frames, details = system.explain(variables, context, key)
-  else:
-    frames, details = system.predict(variables, context, key), {}
-  shots = []
-  for n in wanted:
-    state = frames[0, n].astype(jnp.float32)
-    shown = {k: v[0, n] for k, v in details.items()}
-    shots.append(_Shot(state, _shown(state, scale), shown))
-  return shots
-
-
-def _filled(context, size):
-  """Frames [H', W', C] as [1, K, H', W', C], beyond `size` the last pixels."""
-  context = jnp.stack(context)
-  rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
-  columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
-  return context[:, rows][:, :, columns][None]
-
-
-def _watch(system, variables, context, size, key):
-  """What a system remembers of the context; of keys [S] with S in front."""
-  memory = system.recurrence.begin(variables, _filled(context, size))
-  shape = key.shape
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), memory)
-
-
-def _draw(system, variables, memory, key, n):
-  """The memory after the next frame, and the frame [(S,) H', W', C]."""
-  if key.ndim:
-    draw = functools.partial(_draw, system)
-    return jax.vmap(draw, (None, 0, 0, None))(variables, memory, key, n)
-  memory, frame = system.recurrence.advance(variables, memory, key, n)
-  return memory, frame[0].astype(jnp.float32)
-
-
-def _shown(state, scale):
-  """What `_advance` gives, NumPy's or JAX's, as the frame that is returned."""
-  if scale is None:
-    return (255 * state.clip(0, 1)).round().astype(np.uint8)
-  mean, std = (x.reshape(1, 1, -1) for x in scale)
-  return state * std + mean
-
-
-def _crop(array, tiles: tiling.Tiles, size):
-  array = np.asarray(array)
-  if array.shape[:2] == (tiles.height, tiles.width):
-    return array[: size[0], : size[1]]
-  return array
-
-
-def _summarise(groups, count: int) -> Futures:
-  """Of groups of frames [S, H, W, C], or single ones; `count` of them count."""
-  groups = [x if x.ndim == 4 else x[None] for x in groups]
-  frames = np.concatenate(groups)[:count]
-  if frames.dtype != np.uint8:
-    return Futures(frames, frames.mean(0), frames.std(0))
-  values = frames.astype(np.float32) / 255
-  mean = np.rint(255 * values.mean(0)).astype(np.uint8)
-  return Futures(frames, mean, values.std(0))
-
-
-def _fold_in(key, number: int):
-  """`jax.random.fold_in` of one key or of keys [S]."""
-  fold_in = jax.random.fold_in
-  return (
-    jax.vmap(fold_in, (0, None))(key, number)
-    if key.ndim
-    else fold_in(key, number)
-  )
 
 
 def _default(key):

@@ -1,16 +1,13 @@
 """The systems by name, and the one way to make them."""
 
-import inspect
-
+from vidpred_jax import names
 from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
-from vidpred_jax.systems.base import Frames, System
+from vidpred_jax.systems.base import DataSpec, Frames, System
 
-SYSTEMS = {
-  'apr_vfi': apr_vfi.make,
-  'dmvfn': dmvfn.make,
-  'rvd': rvd.make,
-  'simvp': simvp.make,
-}
+__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
+
+# Each has `Settings`, a NamedTuple with the paper's defaults, and `make`.
+SYSTEMS = {'apr_vfi': apr_vfi, 'dmvfn': dmvfn, 'rvd': rvd, 'simvp': simvp}
 
 
 def make(name: str, *, frames: Frames, **settings) -> System:
@@ -19,8 +16,8 @@ def make(name: str, *, frames: Frames, **settings) -> System:
   Args:
     name: one of `SYSTEMS`.
     frames: which frames are seen and which are asked for.
-    **settings: the keyword arguments of `systems/<name>.py:make`; their
-      defaults are the paper's.
+    **settings: fields of `Settings` of systems/<name>.py; their defaults are
+      the paper's.
 
   Returns:
     The system.
@@ -29,16 +26,7 @@ def make(name: str, *, frames: Frames, **settings) -> System:
     ValueError: if there is no such system or setting, or it cannot serve
       `frames`.
   """
-  if name not in SYSTEMS:
-    raise ValueError(
-      f'There is no system {name!r}; there are {", ".join(sorted(SYSTEMS))}.'
-    )
+  system = names.choose('system', name, SYSTEMS)
+  names.check_settings(name, settings, system.Settings._fields)
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
-  accepted = inspect.signature(SYSTEMS[name]).parameters
-  unknown = sorted(set(settings) - set(accepted))
-  if unknown:
-    raise ValueError(
-      f'{name} has no setting {", ".join(unknown)}; it has '
-      f'{", ".join(k for k in accepted if k != "frames")}.'
-    )
-  return SYSTEMS[name](frames=frames, **settings)
+  return system.make(frames=frames, **settings)

@@ -20,9 +20,7 @@ and 1, but not in the loss.
 """
 
 import functools
-import math
-import numbers
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,54 +29,22 @@ from vidpred_jax import losses
 from vidpred_jax.models import apr_vfi, ebme
 from vidpred_jax.ops import resize
 from vidpred_jax.ops import routing as gating
+from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
   Frames,
   System,
   check_clip,
   check_context,
+  check_flow,
   check_shape,
   take,
 )
 
-_CHOICES = {
-  'synthesis': ('routed', 'patches', 'whole', 'warp'),
-  'inference_routing': ('argmax', 'ratios', 'reference', 'all'),
-  'supervision': ('warped', 'image', 'reconstruction'),
-  'fusion': apr_vfi.FUSIONS,
-  'dtype': ('float32', 'bfloat16'),
-}
 
+class Settings(NamedTuple):
+  """What can be set.
 
-def make(
-  *,
-  frames: Frames,
-  synthesis: str = 'routed',
-  patch: int = 64,
-  keep_ratios: tuple[float, ...] = (0.1, 0.4, 0.6, 0.9),
-  inference_routing: str = 'argmax',
-  supervision: str = 'warped',
-  fusion: str = 'add',
-  widths: tuple[int, ...] = (80, 96, 96, 48, 32),
-  depths: tuple[int, ...] = (2, 5, 4, 3, 3),
-  features: int = 32,
-  context_channels: int = 16,
-  context_hidden: int = 48,
-  levels: int | None = None,
-  standardised: bool = False,
-  train_flow: bool = True,
-  temperature: float = 1.0,
-  census_weight: float = 0.1,
-  apr_weight: float = 0.01,
-  warp_weight: float = 0.0,
-  flow_weight: float = 0.0,
-  flow_gamma: float = 0.8,
-  dtype: str = 'float32',
-) -> System:
-  """Makes the system.
-
-  Args:
-    frames: two context frames and targets between them, such as
-      `((0, 2), (1,))` or `((0, 8), (1, 2, 3, 4, 5, 6, 7))`.
+  Attributes:
     synthesis: 'whole': every block on the whole image (stage 1); 'patches':
       every block but the first on every patch by itself (stage 2); 'routed': on
       patches that the router chooses (stage 3); 'warp': none, the mean of both
@@ -117,6 +83,335 @@ def make(
       is known. It has a gradient to the flow in any case.
     flow_gamma: how much less a level counts there than the next finer one.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
+  """
+
+  synthesis: str = 'routed'
+  patch: int = 64
+  keep_ratios: tuple[float, ...] = (0.1, 0.4, 0.6, 0.9)
+  inference_routing: str = 'argmax'
+  supervision: str = 'warped'
+  fusion: str = 'add'
+  widths: tuple[int, ...] = (80, 96, 96, 48, 32)
+  depths: tuple[int, ...] = (2, 5, 4, 3, 3)
+  features: int = 32
+  context_channels: int = 16
+  context_hidden: int = 48
+  levels: int | None = None
+  standardised: bool = False
+  train_flow: bool = True
+  temperature: float = 1.0
+  census_weight: float = 0.1
+  apr_weight: float = 0.01
+  warp_weight: float = 0.0
+  flow_weight: float = 0.0
+  flow_gamma: float = 0.8
+  dtype: str = 'float32'
+
+
+_RULES = {
+  'synthesis': rules.one_of(('routed', 'patches', 'whole', 'warp')),
+  'patch': rules.positive_int(4),
+  'inference_routing': rules.one_of(('argmax', 'ratios', 'reference', 'all')),
+  'supervision': rules.one_of(('warped', 'image', 'reconstruction')),
+  'fusion': rules.one_of(apr_vfi.FUSIONS),
+  'widths': rules.tuple_of(
+    rules.positive_int(), 'two or more positive whole numbers', least=2
+  ),
+  'features': rules.positive_int(),
+  'context_channels': rules.positive_int(),
+  'context_hidden': rules.positive_int(),
+  'levels': rules.either(
+    None, rules.positive_int(expected='a positive whole number or None')
+  ),
+  'standardised': rules.truth(),
+  'train_flow': rules.truth(),
+  'temperature': rules.number(0, expected='a positive number', above=True),
+  'census_weight': rules.number(0),
+  'apr_weight': rules.number(0),
+  'warp_weight': rules.number(0),
+  'flow_weight': rules.number(0),
+  'flow_gamma': rules.number(0),
+  'dtype': rules.one_of(('float32', 'bfloat16')),
+}
+
+
+def checked(settings: Settings) -> Settings:
+  """The settings; raises ValueError for the first that cannot be."""
+  settings = rules.check(settings, _RULES)
+  blocks = len(settings.widths)
+  of_blocks = {
+    'depths': rules.tuple_of(
+      rules.either(0, rules.positive_int()),
+      f'{blocks} whole numbers, one per width',
+      length=blocks,
+    ),
+    'keep_ratios': rules.tuple_of(
+      rules.number(0, 1),
+      f'{blocks - 1} shares in [0, 1], one per block after the first',
+      length=blocks - 1,
+    ),
+  }
+  return rules.check(settings, of_blocks)
+
+
+# -------------------------------------------------------------------- routing
+
+
+def reference_routes(
+  settings: Settings, difference: jax.Array, moved: apr_vfi.Moved | None = None
+) -> jax.Array:
+  """The patches that differ most, [B, nh, nw, d], as many as `keep_ratios` say.
+
+  Args:
+    settings: of the system.
+    difference: [B, H, W, 3], of two images.
+    moved: what they were warped by; the holes at the edges do not count.
+  """
+  magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
+  if moved is not None:
+    for i in range(2):
+      magnitude *= 1 - gating.edge_holes(moved.weight[:, i])
+  differences = gating.patch_difference(magnitude, settings.patch)
+  return gating.reference_routes(differences, settings.keep_ratios)
+
+
+def routes_of_warped(settings: Settings, moved: apr_vfi.Moved) -> jax.Array:
+  """`reference_routes` by the difference of the two warped frames."""
+  difference = moved.frames[:, 0] - moved.frames[:, 1]
+  return reference_routes(settings, difference, moved)
+
+
+def inference_gates(
+  model: apr_vfi.APRVFI, settings: Settings, variables, moved: apr_vfi.Moved
+) -> jax.Array:
+  """Which blocks patches go through, [B, nh, nw, d], 0 or 1."""
+  how = settings.inference_routing
+  batch, _, height, width, _ = moved.frames.shape
+  grid = gating.patch_grid(height, width, settings.patch)
+  shape = (batch, *grid, len(settings.widths) - 1)
+  if settings.synthesis != 'routed' or how == 'all':
+    return jnp.ones(shape)
+  if how == 'reference':
+    return routes_of_warped(settings, moved)
+  logits = model.apply(variables, moved, method='route')
+  scores = logits[..., 1] - logits[..., 0]
+  if how == 'argmax':
+    return (scores > 0).astype(jnp.float32)
+  columns = [
+    gating.highest(scores[..., i].reshape(batch, -1), ratio)
+    for i, ratio in enumerate(settings.keep_ratios)
+  ]
+  return jnp.stack(columns, -1).reshape(shape)
+
+
+# ----------------------------------------------------------------------- loss
+
+
+class Scene(NamedTuple):
+  """Two frames and what is computed of them once.
+
+  Attributes:
+    pair: [B, 2, H, W, 3].
+    prepared: flow and features, without a gradient to the flow where
+      `train_flow` is False.
+    estimated: the same with it.
+  """
+
+  pair: jax.Array
+  prepared: apr_vfi.Prepared
+  estimated: apr_vfi.Prepared
+
+
+def frame_loss(
+  model: apr_vfi.APRVFI,
+  settings: Settings,
+  variables,
+  scene: Scene,
+  time,
+  truth: jax.Array,
+  key: jax.Array,
+):
+  """The loss of the frame at one time: equation 4, and of the warped frames.
+
+  Args:
+    model: the networks.
+    settings: of their system.
+    variables: of the networks.
+    scene: the frames between which it lies.
+    time: in (0, 1).
+    truth: [B, H, W, 3].
+    key: of the gates.
+
+  Returns:
+    `(loss, metrics)`.
+  """
+  moved = model.apply(variables, scene.prepared, time, method='move')
+  if settings.synthesis == 'warp':
+    output, total, metrics = apr_vfi.blend(scene.prepared, moved), 0.0, {}
+  elif settings.synthesis != 'routed':
+    output = model.apply(variables, scene.prepared, moved, method='synthesise')
+    total, metrics = 0.0, {}
+  else:
+    output, metrics = _routed(
+      model, settings, variables, scene, moved, truth, key
+    )
+    total = settings.apr_weight * metrics['apr']
+  metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
+  total += metrics['charbonnier']
+  if settings.census_weight:
+    metrics['census'] = losses.census(output.frame, truth)
+    total += settings.census_weight * metrics['census']
+  if settings.warp_weight:
+    metrics['warp'] = _warp_loss(model, variables, scene, time, truth)
+    total += settings.warp_weight * metrics['warp']
+  shown = jnp.clip(output.frame, 0, 1)
+  error = jnp.mean((shown - truth) ** 2, (1, 2, 3))
+  metrics['psnr'] = jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
+  return total, metrics
+
+
+def _routed(model, settings, variables, scene, moved, truth, key):
+  """The output by drawn gates; metrics: how they differ from the reference."""
+  logits = model.apply(variables, moved, method='route')
+  soft = gating.gumbel(logits, key, settings.temperature)
+  hard = (soft > 0.5).astype(jnp.float32)
+  gates = gating.straight_through(hard, soft)
+  output = model.apply(
+    variables, scene.prepared, moved, gates, method='synthesise'
+  )
+  if settings.supervision == 'warped':
+    routes = routes_of_warped(settings, moved)
+  elif settings.supervision == 'image':
+    routes = reference_routes(settings, scene.pair[:, 0] - scene.pair[:, 1])
+  else:
+    routes = reference_routes(settings, output.frame - truth)
+  chances = jax.nn.softmax(logits, -1)[..., 1]
+  return output, {
+    'apr': losses.route_distance(chances, routes),
+    'blocks': 1 + jnp.mean(jnp.sum(hard, -1)),
+  }
+
+
+def _warp_loss(model, variables, scene, time, truth):
+  """Laplacian difference of each warped frame from the truth, where it is."""
+  warped = model.apply(variables, scene.estimated, time, method='move')
+  off = warped.frames - truth[:, None]
+  off = apr_vfi.flat(jnp.where(warped.weight > 0, off, 0))
+  return jnp.mean(losses.laplacian(off, jnp.zeros_like(off), levels=4))
+
+
+def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
+  """The end-point error of each level, from coarse to fine.
+
+  Args:
+    pyramid: of the flow network, from coarse to fine, at quarter resolution.
+    flow: [B, 2, H, W, 2], the exact flow of both frames.
+
+  Returns:
+    [L], in pixels of the frames.
+  """
+  height, width = flow.shape[2:4]
+  errors = []
+  for level, small in zip(reversed(range(len(pyramid))), pyramid):
+    scale = 2**level
+    whole = scale * resize.bilinear(small, scale=4 * scale)
+    both = ebme.to_each(whole[:, :height, :width]).reshape(flow.shape)
+    errors.append(losses.end_point_error(both, flow))
+  return jnp.stack(errors)
+
+
+def clip_loss(
+  model: apr_vfi.APRVFI,
+  settings: Settings,
+  frames: Frames,
+  variables,
+  video: jax.Array,
+  key: jax.Array,
+  flow: jax.Array | None = None,
+):
+  """The loss of a clip; arguments and result are those of `System.loss`."""
+  pair = take(video, frames.context)
+  prepared = estimated = model.apply(
+    variables, pair, settings.levels, method='prepare'
+  )
+  if not settings.train_flow:
+    prepared = prepared._replace(flow=jax.lax.stop_gradient(prepared.flow))
+  one = functools.partial(
+    frame_loss, model, settings, variables, Scene(pair, prepared, estimated)
+  )
+  times = relative_times(frames)
+  if len(times) == 1:
+    total, metrics = one(times[0], video[:, frames.target[0]], key)
+  else:
+    truth = jnp.moveaxis(take(video, frames.target), 1, 0)
+    keys = jax.random.split(key, len(times))
+    total, metrics = jax.lax.map(
+      lambda item: one(*item), (jnp.asarray(times), truth, keys)
+    )
+  total, metrics = jax.tree.map(jnp.mean, (total, metrics))
+  if settings.flow_weight:
+    errors = flow_errors(estimated.pyramid, flow)
+    metrics['end_point_error'] = errors[-1]
+    total += settings.flow_weight * losses.deep_supervision(
+      errors, settings.flow_gamma
+    )
+  return total, ({}, metrics)
+
+
+def relative_times(frames: Frames) -> list[float]:
+  """The times of the targets; the first frame has 0, the last one 1."""
+  start, end = frames.context
+  return [(target - start) / (end - start) for target in frames.target]
+
+
+# ----------------------------------------------------------------- prediction
+
+
+def frame_at(
+  model: apr_vfi.APRVFI,
+  settings: Settings,
+  variables,
+  prepared: apr_vfi.Prepared,
+  time: float,
+):
+  """The frame at one time, and what explains it.
+
+  Returns:
+    `([B, H, W, 3], details)`; `make` says what the details are.
+  """
+  moved = model.apply(variables, prepared, time, method='move')
+  details = {'flow': moved.to[:, 0]}
+  if settings.synthesis == 'warp':
+    output = apr_vfi.blend(prepared, moved)
+  elif settings.synthesis == 'whole':
+    output = model.apply(variables, prepared, moved, method='synthesise')
+  else:
+    gates = inference_gates(model, settings, variables, moved)
+    output = model.apply(
+      variables, prepared, moved, gates, routed=True, method='synthesise'
+    )
+    size = moved.frames.shape[2:4]
+    details |= _shown_routes(gates, size, settings.patch)
+  details['mask'] = output.mask
+  return jnp.clip(output.frame, 0, 1), details
+
+
+def _shown_routes(gates, size, patch):
+  """What `explain` says of gates [B, nh, nw, d]."""
+  shares = jnp.mean(gates, (1, 2))
+  blocks = jnp.concatenate([jnp.ones((len(gates), 1)), shares], -1)
+  routes = jnp.mean(gates, -1, keepdims=True)
+  routes = jnp.repeat(jnp.repeat(routes, patch, 1), patch, 2)
+  return {'blocks': blocks, 'routes': routes[:, : size[0], : size[1]]}
+
+
+def make(*, frames: Frames, **settings) -> System:
+  """Makes the system.
+
+  Args:
+    frames: two context frames and targets between them, such as
+      `((0, 2), (1,))` or `((0, 8), (1, 2, 3, 4, 5, 6, 7))`.
+    **settings: fields of `Settings`.
 
   Returns:
     The system. Metrics of its loss: 'charbonnier', 'census', 'warp', 'psnr'
@@ -130,166 +425,43 @@ def make(
   Raises:
     ValueError: if `frames` or a setting cannot be.
   """
-  _check_settings(locals())
+  chosen = checked(Settings(**settings))
   _check_frames(frames)
-  keep_ratios, widths = tuple(keep_ratios), tuple(widths)
-  routed = synthesis == 'routed'
   model = apr_vfi.APRVFI(
-    synthesised=synthesis != 'warp',
-    routed=routed,
-    patch=patch if synthesis in ('routed', 'patches') else None,
-    widths=widths,
-    depths=tuple(depths),
-    features=features,
-    context_channels=context_channels,
-    context_hidden=context_hidden,
-    fusion=fusion,
-    standardised=standardised,
-    dtype=jnp.dtype(dtype),
+    synthesised=chosen.synthesis != 'warp',
+    routed=chosen.synthesis == 'routed',
+    patch=chosen.patch if chosen.synthesis in ('routed', 'patches') else None,
+    widths=chosen.widths,
+    depths=chosen.depths,
+    features=chosen.features,
+    context_channels=chosen.context_channels,
+    context_hidden=chosen.context_hidden,
+    fusion=chosen.fusion,
+    standardised=chosen.standardised,
+    dtype=jnp.dtype(chosen.dtype),
   )
   start, end = frames.context
-  times = [(target - start) / (end - start) for target in frames.target]
-  num_dynamic = len(widths) - 1
 
   def init(key, video):
     check_shape(video, frames.length, 3, 1)
     # No parameter depends on the size.
-    side = max(32, patch)
+    side = max(32, chosen.patch)
     pair = jnp.zeros((1, 2, side, side, 3))
     return {'params': model.init(key, pair)['params']}
 
-  def bind(method, variables):
-    return functools.partial(model.apply, variables, method=method)
-
-  def reference(difference, moved=None):
-    """[B, nh, nw, d] by [B, H, W, 3], the difference of two images."""
-    magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
-    if moved is not None:
-      for i in range(2):
-        magnitude *= 1 - gating.edge_holes(moved.weight[:, i])
-    differences = gating.patch_difference(magnitude, patch)
-    return gating.reference_routes(differences, keep_ratios)
-
-  def of_warped(moved):
-    return reference(moved.frames[:, 0] - moved.frames[:, 1], moved)
-
   def loss(variables, video, key, flow=None):
     check_clip(video, frames.length, 3, 1)
-    if (flow is not None) != bool(flow_weight):
-      raise ValueError(
-        f'flow_weight is {flow_weight}: got '
-        f'{"no flow" if flow is None else "a flow"}.'
-      )
-    pair = take(video, frames.context)
-    prepared = estimated = bind('prepare', variables)(pair, levels)
-    if not train_flow:
-      prepared = prepared._replace(flow=jax.lax.stop_gradient(prepared.flow))
-
-    def one(time, truth, key):
-      moved = bind('move', variables)(prepared, time)
-      metrics, total = {}, 0.0
-      if not model.synthesised:
-        output = apr_vfi.blend(prepared, moved)
-      elif not routed:
-        output = bind('synthesise', variables)(prepared, moved)
-      else:
-        logits = bind('route', variables)(moved)
-        soft = gating.gumbel(logits, key, temperature)
-        hard = (soft > 0.5).astype(jnp.float32)
-        gates = gating.straight_through(hard, soft)
-        output = bind('synthesise', variables)(prepared, moved, gates)
-        if supervision == 'warped':
-          routes = of_warped(moved)
-        elif supervision == 'image':
-          routes = reference(pair[:, 0] - pair[:, 1])
-        else:
-          routes = reference(output.frame - truth)
-        chances = jax.nn.softmax(logits, -1)[..., 1]
-        metrics['apr'] = losses.route_distance(chances, routes)
-        metrics['blocks'] = 1 + jnp.mean(jnp.sum(hard, -1))
-        total += apr_weight * metrics['apr']
-      metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
-      total += metrics['charbonnier']
-      if census_weight:
-        metrics['census'] = losses.census(output.frame, truth)
-        total += census_weight * metrics['census']
-      if warp_weight:
-        warped = bind('move', variables)(estimated, time)
-        off = warped.frames - truth[:, None]
-        off = apr_vfi.flat(jnp.where(warped.weight > 0, off, 0))
-        metrics['warp'] = jnp.mean(
-          losses.laplacian(off, jnp.zeros_like(off), levels=4)
-        )
-        total += warp_weight * metrics['warp']
-      shown = jnp.clip(output.frame, 0, 1)
-      error = jnp.mean((shown - truth) ** 2, (1, 2, 3))
-      metrics['psnr'] = jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
-      return total, metrics
-
-    if len(times) == 1:
-      total, metrics = one(times[0], video[:, frames.target[0]], key)
-    else:
-      truth = jnp.moveaxis(take(video, frames.target), 1, 0)
-      keys = jax.random.split(key, len(times))
-      total, metrics = jax.lax.map(
-        lambda item: one(*item), (jnp.asarray(times), truth, keys)
-      )
-    total, metrics = jax.tree.map(jnp.mean, (total, metrics))
-    if flow_weight:
-      errors = flow_errors(estimated.pyramid, flow)
-      metrics['end_point_error'] = errors[-1]
-      total += flow_weight * losses.deep_supervision(errors, flow_gamma)
-    return total, ({}, metrics)
-
-  def flow_errors(pyramid, flow):
-    """[L], of each level from coarse to fine, in pixels of the frames."""
-    height, width = flow.shape[2:4]
-    errors = []
-    for level, small in zip(reversed(range(len(pyramid))), pyramid):
-      scale = 2**level
-      whole = scale * resize.bilinear(small, scale=4 * scale)
-      both = ebme.to_each(whole[:, :height, :width]).reshape(flow.shape)
-      errors.append(losses.end_point_error(both, flow))
-    return jnp.stack(errors)
-
-  def chosen(variables, moved):
-    """[B, nh, nw, d], 0 or 1: which blocks patches go through."""
-    batch, _, height, width, _ = moved.frames.shape
-    shape = (batch, *gating.patch_grid(height, width, patch), num_dynamic)
-    if not routed or inference_routing == 'all':
-      return jnp.ones(shape)
-    if inference_routing == 'reference':
-      return of_warped(moved)
-    logits = bind('route', variables)(moved)
-    scores = logits[..., 1] - logits[..., 0]
-    if inference_routing == 'argmax':
-      return (scores > 0).astype(jnp.float32)
-    columns = [
-      gating.highest(scores[..., i].reshape(batch, -1), ratio)
-      for i, ratio in enumerate(keep_ratios)
-    ]
-    return jnp.stack(columns, -1).reshape(shape)
+    check_flow(flow, chosen.flow_weight)
+    return clip_loss(model, chosen, frames, variables, video, key, flow)
 
   def explain(variables, context, key):
     del key
     check_context(context, 2, 3, 1)
-    prepared = model.apply(variables, context, levels, method='prepare')
-    shots = []
-    for time in times:
-      moved = bind('move', variables)(prepared, time)
-      details = {'flow': moved.to[:, 0]}
-      if not model.synthesised:
-        output = apr_vfi.blend(prepared, moved)
-      elif model.patch is None:
-        output = bind('synthesise', variables)(prepared, moved)
-      else:
-        gates = chosen(variables, moved)
-        output = bind('synthesise', variables)(
-          prepared, moved, gates, routed=True
-        )
-        details |= _shown_routes(gates, context.shape[2:4], patch)
-      details['mask'] = output.mask
-      shots.append((jnp.clip(output.frame, 0, 1), details))
+    prepared = model.apply(variables, context, chosen.levels, method='prepare')
+    shots = [
+      frame_at(model, chosen, variables, prepared, time)
+      for time in relative_times(frames)
+    ]
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
 
   def predict(variables, context, key):
@@ -303,66 +475,8 @@ def make(
     multiple=1,
     stochastic=False,
     explain=explain,
-    flow_pairs=((start, end), (end, start)) if flow_weight else (),
+    flow_pairs=((start, end), (end, start)) if chosen.flow_weight else (),
   )
-
-
-def _shown_routes(gates, size, patch):
-  """What `explain` says of gates [B, nh, nw, d]."""
-  shares = jnp.mean(gates, (1, 2))
-  blocks = jnp.concatenate([jnp.ones((len(gates), 1)), shares], -1)
-  routes = jnp.mean(gates, -1, keepdims=True)
-  routes = jnp.repeat(jnp.repeat(routes, patch, 1), patch, 2)
-  return {'blocks': blocks, 'routes': routes[:, : size[0], : size[1]]}
-
-
-def _check_settings(settings):
-  """Raises ValueError for the first setting that cannot be."""
-
-  def number(x, low=-math.inf, high=math.inf):
-    real = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    return real and math.isfinite(x) and low <= x <= high
-
-  def whole(x, low=1):
-    return isinstance(x, numbers.Integral) and number(x, low)
-
-  def several(x):
-    return isinstance(x, Sequence) and not isinstance(x, str)
-
-  def expect(name, fine, expected):
-    if not fine:
-      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
-
-  for name, choices in _CHOICES.items():
-    expect(name, settings[name] in choices, f'one of {choices}')
-  patch, widths = settings['patch'], settings['widths']
-  expect('patch', whole(patch) and patch % 4 == 0, 'a multiple of 4')
-  fine = several(widths) and len(widths) > 1 and all(map(whole, widths))
-  expect('widths', fine, 'two or more positive whole numbers')
-  depths = settings['depths']
-  fine = several(depths) and all(whole(x, 0) for x in depths)
-  fine = fine and len(depths) == len(widths)
-  expect('depths', fine, f'{len(widths)} whole numbers, one per width')
-  ratios = settings['keep_ratios']
-  fine = several(ratios) and all(number(x, 0, 1) for x in ratios)
-  fine = fine and len(ratios) == len(widths) - 1
-  expect(
-    'keep_ratios',
-    fine,
-    f'{len(widths) - 1} shares in [0, 1], one per block after the first',
-  )
-  for name in ('features', 'context_channels', 'context_hidden'):
-    expect(name, whole(settings[name]), 'a positive whole number')
-  levels = settings['levels']
-  expect('levels', levels is None or whole(levels), 'a positive number or None')
-  for name in ('train_flow', 'standardised'):
-    expect(name, isinstance(settings[name], bool), 'True or False')
-  temperature = settings['temperature']
-  fine = number(temperature, 0) and temperature > 0
-  expect('temperature', fine, 'a positive number')
-  weights = ('census_weight', 'apr_weight', 'warp_weight', 'flow_weight')
-  for name in (*weights, 'flow_gamma'):
-    expect(name, number(settings[name], 0), 'a number, 0 or more')
 
 
 def _check_frames(frames):

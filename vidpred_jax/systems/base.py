@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Frames(NamedTuple):
@@ -32,6 +33,51 @@ class Frames(NamedTuple):
     return min(self.context) < min(self.target) and max(self.target) < max(
       self.context
     )
+
+
+class DataSpec(NamedTuple):
+  """What clips are: images, or physical fields and their normalisation.
+
+  Systems see images as float [0, 1] and fields normalised by mean and standard
+  deviation; users see images as uint8 and fields in units of their own.
+
+  Attributes:
+    kind: 'image' or 'field'.
+    variables: names of the C channels of a field.
+    units: of the variables.
+    mean: of each variable, [C].
+    std: the standard deviation of each, [C].
+  """
+
+  kind: str = 'image'
+  variables: tuple[str, ...] = ()
+  units: str = ''
+  mean: tuple[float, ...] = ()
+  std: tuple[float, ...] = ()
+
+  @property
+  def is_field(self) -> bool:
+    """Whether clips are physical fields."""
+    return self.kind == 'field'
+
+  def normalise(self, frames: np.ndarray) -> np.ndarray:
+    """What systems see [..., C], float32, of what users see."""
+    frames = frames.astype(np.float32)
+    if not self.is_field:
+      return frames / 255
+    mean, std = self._scale(frames.ndim)
+    return (frames - mean) / std
+
+  def denormalise(self, frames):
+    """What users see of what systems give, NumPy's or JAX's [..., C]."""
+    if not self.is_field:
+      return (255 * frames.clip(0, 1)).round().astype(np.uint8)
+    mean, std = self._scale(frames.ndim)
+    return frames * std + mean
+
+  def _scale(self, ndim: int):
+    shape = (1,) * (ndim - 1) + (-1,)
+    return (np.reshape(np.float32(x), shape) for x in (self.mean, self.std))
 
 
 class Recurrence(NamedTuple):
@@ -66,6 +112,7 @@ class System(NamedTuple):
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
     channels: of a frame, C.
+    data: what its clips are; loaded systems know what they learned from.
     explain: `(variables, context, key) -> (frames, details)`: as `predict`, and
       a dict of what the model looked at, each `[B, N, ...]`: `'flow'`
       [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
@@ -90,6 +137,7 @@ class System(NamedTuple):
   multiple: int
   stochastic: bool
   channels: int = 3
+  data: DataSpec = DataSpec()
   explain: Callable | None = None
   clip_size: Callable | None = None
   recurrence: Recurrence | None = None
@@ -155,15 +203,34 @@ def check_context(
   check_clip(context, count, channels, multiple)
 
 
-def check_frames(frames: Frames, name: str, example: str) -> None:
-  """Raises ValueError unless prediction goes on in even steps."""
+def check_frames(
+  frames: Frames, name: str, example: str, *, context: int | None = None
+) -> None:
+  """Raises ValueError unless prediction goes on in even steps.
+
+  Args:
+    frames: what a system is to see and to give.
+    name: of the system.
+    example: frames that it can serve.
+    context: how many frames it sees; None: any number.
+  """
   indices = tuple(frames.context) + tuple(frames.target)
   even = len(frames.context) >= 1 and len(frames.target) >= 1
+  if context is not None:
+    even = even and len(frames.context) == context
   if even:
     step = indices[1] - indices[0]
     even = step > 0 and all(b - a == step for a, b in zip(indices, indices[1:]))
   if not even:
+    count = '' if context is None else f'{context} context frames and '
     raise ValueError(
-      f'Got frames {tuple(frames)}; {name} needs targets that go on at the '
-      f'step of the context, such as {example}.'
+      f'Got frames {tuple(frames)}; {name} needs {count}targets that go on at '
+      f'the step of the context, such as {example}.'
     )
+
+
+def check_flow(flow: jax.Array | None, weight: float) -> None:
+  """Raises ValueError unless a flow is given where its error has a weight."""
+  if (flow is not None) != bool(weight):
+    given = 'no flow' if flow is None else 'a flow'
+    raise ValueError(f'flow_weight is {weight}: got {given}.')

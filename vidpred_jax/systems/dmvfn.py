@@ -9,9 +9,8 @@ term sees RGB, as the feature network was trained; the published code shows it
 BGR.
 """
 
-import math
-import numbers
-from collections.abc import Sequence
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,51 +19,24 @@ import numpy as np
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features
 from vidpred_jax.ops import routing as gating
+from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
   Frames,
   System,
   check_clip,
   check_context,
+  check_flow,
+  check_frames,
   check_shape,
+  take,
 )
 from vidpred_jax.systems.rollout import rollout as feed_back
 
-_CHOICES = {
-  'routing': ('stebs', 'gumbel', 'random', 'none'),
-  'inference_routing': ('threshold', 'sample', 'all'),
-  'supervision': ('deep', 'single'),
-  'formulation': ('fast', 'published'),
-  'dtype': ('float32', 'bfloat16'),
-}
 
+class Settings(NamedTuple):
+  """What can be set.
 
-def make(
-  *,
-  frames: Frames,
-  scales: tuple[int, ...] = (4, 4, 4, 2, 2, 2, 1, 1, 1),
-  widths: tuple[int, ...] | None = None,
-  spatial_path: bool = True,
-  routing: str = 'stebs',
-  beta: float = 0.5,
-  inference_beta: float | None = None,
-  inference_routing: str = 'threshold',
-  temperature: tuple[float, float] = (10.0, 0.1),
-  temperature_steps: int = 100_000,
-  gate_penalty: float = 1.0,
-  router_scale: int = 1,
-  supervision: str = 'deep',
-  gamma: float = 0.8,
-  vgg_weight: float = 0.0,
-  flow_weight: float = 0.0,
-  rollout: int = 0,
-  formulation: str = 'fast',
-  dtype: str = 'float32',
-) -> System:
-  """Makes the system.
-
-  Args:
-    frames: two context frames and targets that go on at the same step, such as
-      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`.
+  Attributes:
     scales: the blocks' scale factors S^i, one per block (tables 6, 11).
     widths: the blocks' channels, multiples of 4; None is 160, 80, 44 for the
       first, second and last third of the blocks.
@@ -102,260 +74,259 @@ def make(
       n of these.
     formulation: 'fast' or 'published', see `models.dmvfn.DMVFN`.
     dtype: of the blocks' convolutions, 'float32' or 'bfloat16'.
+  """
+
+  scales: tuple[int, ...] = (4, 4, 4, 2, 2, 2, 1, 1, 1)
+  widths: tuple[int, ...] | None = None
+  spatial_path: bool = True
+  routing: str = 'stebs'
+  beta: float = 0.5
+  inference_beta: float | None = None
+  inference_routing: str = 'threshold'
+  temperature: tuple[float, float] = (10.0, 0.1)
+  temperature_steps: int = 100_000
+  gate_penalty: float = 1.0
+  router_scale: int = 1
+  supervision: str = 'deep'
+  gamma: float = 0.8
+  vgg_weight: float = 0.0
+  flow_weight: float = 0.0
+  rollout: int = 0
+  formulation: str = 'fast'
+  dtype: str = 'float32'
+
+
+_SHARE = rules.number(0, 1, 'a share in [0, 1]')
+_RULES = {
+  'scales': rules.tuple_of(
+    rules.positive_int(), 'positive whole numbers, one per block'
+  ),
+  'spatial_path': rules.truth(),
+  'routing': rules.one_of(('stebs', 'gumbel', 'random', 'none')),
+  'beta': _SHARE,
+  'inference_beta': rules.either(None, _SHARE),
+  'inference_routing': rules.one_of(('threshold', 'sample', 'all')),
+  'temperature': rules.tuple_of(
+    rules.number(0, above=True), 'two positive numbers', length=2
+  ),
+  'temperature_steps': rules.positive_int(),
+  'gate_penalty': rules.number(0),
+  'router_scale': rules.positive_int(),
+  'supervision': rules.one_of(('deep', 'single')),
+  'gamma': rules.number(0),
+  'vgg_weight': rules.number(0),
+  'flow_weight': rules.number(0),
+  'rollout': rules.either(
+    0, rules.positive_int(expected='a whole number, 0 or more')
+  ),
+  'formulation': rules.one_of(('fast', 'published')),
+  'dtype': rules.one_of(('float32', 'bfloat16')),
+}
+
+
+def checked(settings: Settings) -> Settings:
+  """The settings; raises ValueError for the first that cannot be."""
+  settings = rules.check(settings, _RULES)
+  count = len(settings.scales)
+  widths = rules.tuple_of(
+    rules.positive_int(4),
+    f'{count} multiples of 4, one per scale factor',
+    length=count,
+  )
+  return rules.check(settings, {'widths': rules.either(None, widths)})
+
+
+# --------------------------------------------------------------------- routing
+
+
+def routing_probabilities(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, budget: float
+) -> tuple[jax.Array, jax.Array | None]:
+  """The probability of each block, [B, n], and the router's logits.
+
+  Args:
+    model: the network.
+    settings: its system's.
+    variables: its variables.
+    pair: [B, 2, H, W, 3].
+    budget: the share of blocks that 'stebs' uses.
+  """
+  if settings.routing == 'random':
+    return jnp.full((len(pair), len(settings.scales)), 0.5), None
+  logits = model.apply(variables, pair, method='route')
+  if settings.routing == 'gumbel':
+    return jax.nn.softmax(logits, -1)[..., 1], logits
+  return gating.budgeted(logits[..., 0], budget), logits
+
+
+def training_gates(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
+) -> jax.Array | None:
+  """Gates [B, n] with a gradient to the router; None: every block."""
+  if settings.routing == 'none':
+    return None
+  chances, logits = routing_probabilities(
+    model, settings, variables, pair, settings.beta
+  )
+  if settings.routing == 'gumbel':
+    hot, cold = settings.temperature
+    progress = variables['routing']['step'] / settings.temperature_steps
+    tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
+    return gating.gumbel(logits, key, tau)
+  return gating.bernoulli(chances, key)
+
+
+def inference_gates(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
+) -> jax.Array:
+  """Gates [B, n], 0 or 1."""
+  routing, how = settings.routing, settings.inference_routing
+  if routing == 'none' or how == 'all':
+    return jnp.ones((len(pair), len(settings.scales)), jnp.float32)
+  budget = settings.inference_beta
+  budget = settings.beta if budget is None else budget
+  chances, _ = routing_probabilities(model, settings, variables, pair, budget)
+  if how == 'sample' or routing == 'random':
+    return gating.bernoulli(chances, key)
+  if routing == 'gumbel':
+    return (chances >= 0.5).astype(jnp.float32)
+  return gating.most_probable(chances)
+
+
+# ------------------------------------------------------------------------ loss
+
+
+def example_loss(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
+):
+  """The loss of pairs and the frames after them.
+
+  Args:
+    model: the network.
+    settings: its system's.
+    variables: its variables.
+    pair: [B, 2, H, W, 3].
+    truth: [B, H, W, 3], the next frames.
+    flow: [B, H, W, 4], the exact flow into the older and into the newer frame,
+      where `flow_weight` is not 0.
+    key: of the gates.
 
   Returns:
-    The system. Metrics of its loss: 'laplacian' (of the last output), 'psnr'
-    (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg',
-    'end_point_error' (of the last output, pixels) and 'gate_penalty' where they
-    are part of the loss; all of them means over the targets.
-
-  Raises:
-    ValueError: if `frames` or a setting cannot be.
+    `(loss, (metrics, prediction))`.
   """
-  _check_settings(locals())
-  _check_frames(frames)
-  scales = tuple(scales)
-  widths = None if widths is None else tuple(widths)
-  model = dmvfn.DMVFN(
-    scales=scales,
-    widths=widths,
-    spatial_path=spatial_path,
-    router_outputs={'stebs': 1, 'gumbel': 2}.get(routing, 0),
-    router_scale=router_scale,
-    formulation=formulation,
-    dtype=jnp.dtype(dtype),
-  )
-  num_blocks = len(scales)
-  multiple = dmvfn.size_multiple(scales, router_scale)
-  first, second = frames.context
-  stride = second - first
-
-  def init(key, video):
-    check_shape(video, frames.length, 3, multiple)
-    variables = {'params': dmvfn.initial_params(model, key)}
-    if routing == 'gumbel':
-      variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
-    return variables
-
-  def probabilities(variables, pair, budget):
-    """[B, n]: of each block, and the router's logits."""
-    if routing == 'random':
-      return jnp.full((len(pair), num_blocks), 0.5), None
-    logits = model.apply(variables, pair, method='route')
-    if routing == 'gumbel':
-      return jax.nn.softmax(logits, -1)[..., 1], logits
-    return gating.budgeted(logits[..., 0], budget), logits
-
-  def training_gates(variables, pair, key):
-    if routing == 'none':
-      return None
-    chances, logits = probabilities(variables, pair, beta)
-    if routing == 'gumbel':
-      hot, cold = temperature
-      progress = variables['routing']['step'] / temperature_steps
-      tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
-      return gating.gumbel(logits, key, tau)
-    return gating.bernoulli(chances, key)
-
-  def inference_gates(variables, pair, key):
-    if routing == 'none' or inference_routing == 'all':
-      return jnp.ones((len(pair), num_blocks), jnp.float32)
-    budget = beta if inference_beta is None else inference_beta
-    chances, _ = probabilities(variables, pair, budget)
-    if inference_routing == 'sample' or routing == 'random':
-      return gating.bernoulli(chances, key)
-    if routing == 'gumbel':
-      return (chances >= 0.5).astype(jnp.float32)
-    return gating.most_probable(chances)
-
-  def loss(variables, video, key, flow=None):
-    check_clip(video, frames.length, 3, multiple)
-    if (flow is not None) != bool(flow_weight):
-      raise ValueError(
-        f'flow_weight is {flow_weight}: got '
-        f'{"no flow" if flow is None else "a flow"}.'
-      )
-    truth = jnp.stack([video[:, t] for t in frames.target], 1)
-    count = len(frames.target)
-    if flow_weight:
-      # [B, N, H, W, 4], into the older and into the newer frame.
-      flow = flow.reshape(len(flow), count, 2, *flow.shape[2:])
-      flow = jnp.concatenate([flow[:, :, 0], flow[:, :, 1]], -1)
-    if rollout:
-      total, metrics = forecast_loss(variables, video, truth, flow, key)
-    else:
-      # One example per target, with the pair of true frames before it. The
-      # batch stays the outer axis, so that each device keeps its clips.
-      steps = np.array([-2 * stride, -stride])
-      pairs = jnp.stack([video[:, t + steps] for t in frames.target], 1)
-      examples = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (pairs, truth, flow)
-      )
-      total, (metrics, _) = example_loss(variables, *examples, key)
-    collections = {}
-    if routing == 'gumbel':
-      collections['routing'] = {'step': variables['routing']['step'] + 1}
-    if vgg_weight:
-      collections['vgg'] = variables['vgg']
-    return total, (collections, metrics)
-
-  def forecast_loss(variables, video, truth, flow, key):
-    """Of a whole forecast, each frame from the predictions before it."""
-    count = len(frames.target)
-
-    def step(pair, target):
-      n, key, truth, flow = target
-      total, (metrics, frame) = example_loss(variables, pair, truth, flow, key)
-      learns = n >= count - rollout
-      frame = jnp.where(learns, frame, jax.lax.stop_gradient(frame))
-      return jnp.stack([pair[:, 1], frame], 1), (total, metrics)
-
-    targets = (
-      jnp.arange(count),
-      jax.random.split(key, count),
-      *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (truth, flow)),
+  gates = training_gates(model, settings, variables, pair, key)
+  output = model.apply(variables, pair, gates)
+  last = slice(None) if settings.supervision == 'deep' else slice(-1, None)
+  shown = jnp.stack(output.frames[last])
+  distances = jax.vmap(losses.laplacian, (0, None))(shown, truth).mean(1)
+  total = losses.deep_supervision(distances, settings.gamma)
+  error = jnp.mean((output.frames[-1] - truth) ** 2, (1, 2, 3))
+  metrics = {
+    'laplacian': distances[-1],
+    'psnr': jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10))),
+    'blocks': jnp.float32(len(settings.scales))
+    if gates is None
+    else jnp.mean(jnp.sum(gates, 1)),
+  }
+  if settings.flow_weight:
+    flows = jnp.stack(output.flows[last])
+    errors = jax.vmap(_end_point_error, (0, None))(flows, flow)
+    metrics['end_point_error'] = errors[-1]
+    total += settings.flow_weight * losses.deep_supervision(
+      errors, settings.gamma
     )
+  if settings.routing == 'gumbel':
+    metrics['gate_penalty'] = jnp.mean(gates)
+    total += settings.gate_penalty * metrics['gate_penalty']
+  if settings.vgg_weight:
+    metrics['vgg'] = _feature_distance(variables, output.frames[-1], truth)
+    total += settings.vgg_weight * metrics['vgg']
+  return total, (metrics, output.frames[-1])
+
+
+def forecast_loss(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
+):
+  """The loss of a whole forecast, each frame from the predictions before it.
+
+  Args:
+    model: the network.
+    settings: its system's; the gradient goes back through the last `rollout`
+      predictions.
+    variables: its variables.
+    pair: [B, 2, H, W, 3], the context.
+    truth: [B, N, H, W, 3].
+    flow: [B, N, H, W, 4] or None, see `example_loss`.
+    key: of the gates.
+
+  Returns:
+    `(loss, (metrics, predictions))`, means over the targets.
+  """
+  count = truth.shape[1]
+
+  def step(pair, target):
+    n, key, truth, flow = target
+    total, (metrics, frame) = example_loss(
+      model, settings, variables, pair, truth, flow, key
+    )
+    learns = n >= count - settings.rollout
+    frame = jnp.where(learns, frame, jax.lax.stop_gradient(frame))
+    return jnp.stack([pair[:, 1], frame], 1), (total, (metrics, frame))
+
+  targets = (
+    jnp.arange(count),
+    jax.random.split(key, count),
+    *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (truth, flow)),
+  )
+  _, (total, (metrics, frames)) = jax.lax.scan(step, pair, targets)
+  total, metrics = jax.tree.map(jnp.mean, (total, metrics))
+  return total, (metrics, jnp.moveaxis(frames, 0, 1))
+
+
+def loss_of_targets(
+  model: dmvfn.DMVFN,
+  settings: Settings,
+  frames: Frames,
+  variables,
+  video: jax.Array,
+  key: jax.Array,
+  flow: jax.Array | None = None,
+):
+  """The loss of a clip; arguments and result are those of `System.loss`."""
+  count = len(frames.target)
+  truth = take(video, frames.target)
+  if flow is not None:
+    flow = flow.reshape(len(flow), count, 2, *flow.shape[2:])
+    flow = jnp.concatenate([flow[:, :, 0], flow[:, :, 1]], -1)
+  if settings.rollout:
     pair = video[:, np.array(frames.context)]
-    _, terms = jax.lax.scan(step, pair, targets)
-    return jax.tree.map(jnp.mean, terms)
-
-  def example_loss(variables, pair, truth, flow, key):
-    """Of pairs [B, 2, H, W, 3] and the frames [B, H, W, 3] after them.
-
-    Returns:
-      `(loss, (metrics, prediction))`.
-    """
-    gates = training_gates(variables, pair, key)
-    output = model.apply(variables, pair, gates)
-    last = slice(None) if supervision == 'deep' else slice(-1, None)
-    shown = jnp.stack(output.frames[last])
-    distances = jax.vmap(losses.laplacian, (0, None))(shown, truth).mean(1)
-    total = losses.deep_supervision(distances, gamma)
-    error = jnp.mean((output.frames[-1] - truth) ** 2, (1, 2, 3))
-    metrics = {
-      'laplacian': distances[-1],
-      'psnr': jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10))),
-      'blocks': jnp.float32(num_blocks)
-      if gates is None
-      else jnp.mean(jnp.sum(gates, 1)),
-    }
-    if flow_weight:
-      flows = jnp.stack(output.flows[last])
-      errors = jax.vmap(end_point_error, (0, None))(flows, flow)
-      metrics['end_point_error'] = errors[-1]
-      total += flow_weight * losses.deep_supervision(errors, gamma)
-    if routing == 'gumbel':
-      metrics['gate_penalty'] = jnp.mean(gates)
-      total += gate_penalty * metrics['gate_penalty']
-    if vgg_weight:
-      metrics['vgg'] = _feature_distance(variables, output.frames[-1], truth)
-      total += vgg_weight * metrics['vgg']
-    return total, (metrics, output.frames[-1])
-
-  def end_point_error(flow, truth):
-    """Of two flows, [B, H, W, 4]: each is known where the other may not be."""
-    apart = (*flow.shape[:-1], 2, 2)
-    return losses.end_point_error(flow.reshape(apart), truth.reshape(apart))
-
-  def explain(variables, context, key):
-    check_context(context, 2, 3, multiple)
-
-    def step(pair, key):
-      gates = inference_gates(variables, pair, key)
-      output = model.apply(variables, pair, gates, method='follow')
-      used = jnp.any(gates != 0, 1)[:, None, None, None]
-      # Without any block there is nothing but the mean of both frames.
-      frame = jnp.where(used, output.frames[-1], pair[:, 1])
-      mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
-      details = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
-      return frame, details
-
-    return feed_back(step, context, key, len(frames.target))
-
-  def predict(variables, context, key):
-    return explain(variables, context, key)[0]
-
-  return System(
-    init=init,
-    loss=loss,
-    predict=predict,
-    frames=frames,
-    multiple=multiple,
-    stochastic=(
-      routing != 'none'
-      and inference_routing != 'all'
-      and (inference_routing == 'sample' or routing == 'random')
-    ),
-    explain=explain,
-    flow_pairs=tuple((t, t - k * stride) for t in frames.target for k in (2, 1))
-    if flow_weight
-    else (),
-  )
-
-
-def _check_settings(settings):
-  """Raises ValueError for the first setting that cannot be."""
-
-  def number(x, low=-math.inf, high=math.inf):
-    real = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    return real and math.isfinite(x) and low <= x <= high
-
-  def whole(x, step=1):
-    return isinstance(x, numbers.Integral) and number(x, step) and not x % step
-
-  def several(x):
-    return isinstance(x, Sequence) and not isinstance(x, str)
-
-  def expect(name, fine, expected):
-    if not fine:
-      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
-
-  for name, choices in _CHOICES.items():
-    expect(name, settings[name] in choices, f'one of {choices}')
-  scales, widths = settings['scales'], settings['widths']
-  fine = several(scales) and len(scales) > 0 and all(map(whole, scales))
-  expect('scales', fine, 'positive whole numbers, one per block')
-  fine = widths is None or (
-    several(widths)
-    and len(widths) == len(scales)
-    and all(whole(width, 4) for width in widths)
-  )
-  expect('widths', fine, f'{len(scales)} multiples of 4, one per scale factor')
-  hot_cold = settings['temperature']
-  fine = several(hot_cold) and len(hot_cold) == 2
-  fine = fine and all(number(x) and x > 0 for x in hot_cold)
-  expect('temperature', fine, 'two positive numbers')
-  fine = settings['rollout'] == 0 or whole(settings['rollout'])
-  expect('rollout', fine, 'a whole number, 0 or more')
-  for name in ('router_scale', 'temperature_steps'):
-    expect(name, whole(settings[name]), 'a positive whole number')
-  for name in ('beta', 'inference_beta'):
-    fine = number(settings[name], 0, 1)
-    if name == 'inference_beta':
-      fine = fine or settings[name] is None
-    expect(name, fine, 'a share in [0, 1]')
-  for name in ('gamma', 'vgg_weight', 'gate_penalty', 'flow_weight'):
-    expect(name, number(settings[name], 0), 'a number, 0 or more')
-  expect(
-    'spatial_path', isinstance(settings['spatial_path'], bool), 'True or False'
-  )
-
-
-def _check_frames(frames):
-  """Raises ValueError unless prediction goes on in even steps."""
-  context, target = frames
-  even = len(context) == 2 and len(target) >= 1
-  if even:
-    first, second = context
-    step = second - first
-    even = step > 0 and tuple(target) == tuple(
-      second + step * (i + 1) for i in range(len(target))
+    total, (metrics, _) = forecast_loss(
+      model, settings, variables, pair, truth, flow, key
     )
-  if not even:
-    raise ValueError(
-      f'Got frames {tuple(frames)}; dmvfn needs two context frames and targets '
-      'that go on at the same step, such as ((0, 1), (2, 3, 4)).'
+  else:
+    # One example per target, with the pair of true frames before it. The
+    # batch stays the outer axis, so that each device keeps its clips.
+    stride = frames.context[1] - frames.context[0]
+    steps = np.array([-2 * stride, -stride])
+    pairs = jnp.stack([video[:, t + steps] for t in frames.target], 1)
+    examples = jax.tree.map(
+      lambda x: x.reshape(-1, *x.shape[2:]), (pairs, truth, flow)
     )
+    total, (metrics, _) = example_loss(
+      model, settings, variables, *examples, key
+    )
+  collections = {}
+  if settings.routing == 'gumbel':
+    collections['routing'] = {'step': variables['routing']['step'] + 1}
+  if settings.vgg_weight:
+    collections['vgg'] = variables['vgg']
+  return total, (collections, metrics)
+
+
+def _end_point_error(flow, truth):
+  """Of two flows, [B, H, W, 4]: each is known where the other may not be."""
+  apart = (*flow.shape[:-1], 2, 2)
+  return losses.end_point_error(flow.reshape(apart), truth.reshape(apart))
 
 
 def _feature_distance(variables, image, truth):
@@ -370,3 +341,91 @@ def _feature_distance(variables, image, truth):
   maps = features.VGG19().apply({'params': variables['vgg']}, both)
   ours, theirs = zip(*(jnp.split(x, 2) for x in maps))
   return losses.feature_distance(ours, theirs)
+
+
+# ------------------------------------------------------------------ prediction
+
+
+def next_frame(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
+):
+  """The frame after a pair [B, 2, H, W, 3], and what explains it.
+
+  Returns:
+    `([B, H, W, 3], details)`; `System.explain` says what the details are.
+  """
+  gates = inference_gates(model, settings, variables, pair, key)
+  output = model.apply(variables, pair, gates, method='follow')
+  used = jnp.any(gates != 0, 1)[:, None, None, None]
+  # Without any block there is nothing but the mean of both frames.
+  frame = jnp.where(used, output.frames[-1], pair[:, 1])
+  mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
+  details = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
+  return frame, details
+
+
+def make(*, frames: Frames, **settings) -> System:
+  """Makes the system.
+
+  Args:
+    frames: two context frames and targets that go on at the same step, such as
+      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`.
+    **settings: fields of `Settings`.
+
+  Returns:
+    The system. Metrics of its loss: 'laplacian' (of the last output), 'psnr'
+    (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg',
+    'end_point_error' (of the last output, pixels) and 'gate_penalty' where they
+    are part of the loss; all of them means over the targets.
+
+  Raises:
+    ValueError: if `frames` or a setting cannot be.
+  """
+  chosen = checked(Settings(**settings))
+  check_frames(frames, 'dmvfn', '((0, 1), (2, 3, 4))', context=2)
+  model = dmvfn.DMVFN(
+    scales=chosen.scales,
+    widths=chosen.widths,
+    spatial_path=chosen.spatial_path,
+    router_outputs={'stebs': 1, 'gumbel': 2}.get(chosen.routing, 0),
+    router_scale=chosen.router_scale,
+    formulation=chosen.formulation,
+    dtype=jnp.dtype(chosen.dtype),
+  )
+  multiple = dmvfn.size_multiple(chosen.scales, chosen.router_scale)
+  stride = frames.context[1] - frames.context[0]
+
+  def init(key, video):
+    check_shape(video, frames.length, 3, multiple)
+    variables = {'params': dmvfn.initial_params(model, key)}
+    if chosen.routing == 'gumbel':
+      variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
+    return variables
+
+  def loss(variables, video, key, flow=None):
+    check_clip(video, frames.length, 3, multiple)
+    check_flow(flow, chosen.flow_weight)
+    return loss_of_targets(model, chosen, frames, variables, video, key, flow)
+
+  def explain(variables, context, key):
+    check_context(context, 2, 3, multiple)
+    step = functools.partial(next_frame, model, chosen, variables)
+    return feed_back(step, context, key, len(frames.target))
+
+  def predict(variables, context, key):
+    return explain(variables, context, key)[0]
+
+  draws = chosen.inference_routing == 'sample' or chosen.routing == 'random'
+  routes = chosen.routing != 'none' and chosen.inference_routing != 'all'
+  return System(
+    init=init,
+    loss=loss,
+    predict=predict,
+    frames=frames,
+    multiple=multiple,
+    stochastic=routes and draws,
+    explain=explain,
+    flow_pairs=tuple((t, t - k * stride) for t in frames.target for k in (2, 1))
+    if chosen.flow_weight
+    else (),
+  )

@@ -23,8 +23,7 @@ off to [0, 1]; the code leaves the frames it stores as they are.
 """
 
 import math
-import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -32,6 +31,7 @@ import jax.numpy as jnp
 
 from vidpred_jax.models import rvd
 from vidpred_jax.ops import diffusion
+from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
   Frames,
   Recurrence,
@@ -43,13 +43,95 @@ from vidpred_jax.systems.base import (
   take,
 )
 
-_CHOICES = {
-  'mode': ('residual', 'frame'),
-  'error': ('l2', 'l1'),
-  'predicts': ('noise', 'clean'),
-  'sampler': tuple(diffusion.SAMPLERS),
-  'dtype': ('float32', 'bfloat16'),
+
+class Settings(NamedTuple):
+  """What can be set.
+
+  Attributes:
+    channels: of a frame, C.
+    dim: channels at full resolution (table 3): 64 for 128 pixels.
+    mults: widths of the denoiser's levels, in units of `dim`; as many as halve
+      the size of the frame.
+    mean_mults: the same of the network of the mean, if there is one.
+    mode: 'residual': mu by a network; 'frame': mu = 0, the ablation VD of
+      section 3.6.
+    sigma: of equation 5; None is 2, and 1 for `mode='frame'`.
+    depth: N, the number of diffusion steps.
+    predicts: what the denoiser estimates: 'noise', or 'clean', the residual.
+    error: 'l2' or 'l1', of that estimate in the loss.
+    shared_step: in training, whether the frames of a clip share one step n
+      (algorithm 1) or each has its own.
+    clip: in prediction, estimates of the residual are cut off at +- this; None
+      is as far as a frame can be from mu, 2 / sigma (1 / sigma for
+      `mode='frame'`); infinity: not at all.
+    sampler: in prediction, one of `ops.diffusion.SAMPLERS`: 'ancestral' (the
+      paper's), 'ddim', 'dpm++'.
+    steps: how many steps of it, up to `depth`; None is `depth`.
+    eta: of 'ddim': how much it draws at each step, 0 (none) to 1.
+    dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
+      norms, noise and residuals are float32.
+  """
+
+  channels: int = 1
+  dim: int = 64
+  mults: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+  mean_mults: tuple[int, ...] = (1, 2, 3, 4)
+  mode: str = 'residual'
+  sigma: float | None = None
+  depth: int = 1600
+  predicts: str = 'noise'
+  error: str = 'l2'
+  shared_step: bool = True
+  clip: float | None = None
+  sampler: str = 'ancestral'
+  steps: int | None = None
+  eta: float = 0.0
+  dtype: str = 'float32'
+
+
+_MULTS = rules.Rule(
+  lambda x: (
+    rules.tuple_of(rules.positive_int(), '', least=2).accepts(x) and x[0] == 1
+  ),
+  'two or more whole numbers, the first of them 1',
+)
+_POSITIVE = rules.number(0, expected='a positive number or None', above=True)
+_RULES = {
+  'channels': rules.positive_int(),
+  'dim': rules.positive_int(8),
+  'mults': _MULTS,
+  'mean_mults': _MULTS,
+  'mode': rules.one_of(('residual', 'frame')),
+  'sigma': rules.either(None, _POSITIVE),
+  'depth': rules.positive_int(),
+  'predicts': rules.one_of(('noise', 'clean')),
+  'error': rules.one_of(('l2', 'l1')),
+  'shared_step': rules.truth(),
+  'clip': rules.either(None, rules.either(math.inf, _POSITIVE)),
+  'sampler': rules.one_of(diffusion.SAMPLERS),
+  'eta': rules.number(0, 1, 'a number in [0, 1]'),
+  'dtype': rules.one_of(('float32', 'bfloat16')),
 }
+
+
+def checked(settings: Settings) -> Settings:
+  """The settings; raises ValueError for the first that cannot be."""
+  settings = rules.check(settings, _RULES)
+  depth, sampler = settings.depth, settings.sampler
+  together = {
+    'steps': rules.either(
+      None,
+      rules.Rule(
+        lambda x: rules.positive_int().accepts(x) and x <= depth,
+        f'1 to {depth}, the depth, or None',
+      ),
+    ),
+    'eta': rules.Rule(
+      lambda x: x == 0 or sampler == 'ddim',
+      f'0: only ddim has an eta, not {sampler}',
+    ),
+  }
+  return rules.check(settings, together)
 
 
 class Process(NamedTuple):
@@ -202,25 +284,69 @@ def forecast(
   return jnp.moveaxis(frames, 0, 1)
 
 
-def make(
-  *,
+def process_of(settings: Settings) -> Process:
+  """The diffusion of a system's settings."""
+  largest = 2.0 if settings.mode == 'residual' else 1.0
+  sigma = largest if settings.sigma is None else settings.sigma
+  clip = largest / sigma if settings.clip is None else settings.clip
+  schedule = diffusion.cosine(settings.depth)
+  kwargs = {'eta': settings.eta} if settings.sampler == 'ddim' else {}
+  sampler = diffusion.SAMPLERS[settings.sampler]
+  return Process(
+    schedule,
+    sigma,
+    settings.predicts,
+    settings.error,
+    clip if math.isfinite(clip) else None,
+    sampler(schedule, settings.steps, **kwargs),
+  )
+
+
+def clip_loss(
+  model: rvd.RVD,
+  settings: Settings,
+  process: Process,
   frames: Frames,
-  channels: int = 1,
-  dim: int = 64,
-  mults: tuple[int, ...] = (1, 1, 2, 2, 4, 4),
-  mean_mults: tuple[int, ...] = (1, 2, 3, 4),
-  mode: str = 'residual',
-  sigma: float | None = None,
-  depth: int = 1600,
-  predicts: str = 'noise',
-  error: str = 'l2',
-  shared_step: bool = True,
-  clip: float | None = None,
-  sampler: str = 'ancestral',
-  steps: int | None = None,
-  eta: float = 0.0,
-  dtype: str = 'float32',
-) -> System:
+  variables,
+  video: jax.Array,
+  key: jax.Array,
+):
+  """The loss of a clip; arguments and result are those of `System.loss`."""
+  seen, asked = len(frames.context), len(frames.target)
+  video = 2 * take(video, frames.context + frames.target) - 1
+  of_steps, of_noise = jax.random.split(key)
+  batch, _, *shape = video.shape
+  steps = 1 if settings.shared_step else asked
+  n = jax.random.randint(of_steps, (batch, steps), 0, settings.depth)
+  noise = jax.random.normal(of_noise, (batch, asked, *shape))
+  n = jnp.broadcast_to(n, (batch, asked))
+  total, y = denoising_loss(model, variables, video, seen, n, noise, process)
+  metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
+  return total, ({}, metrics)
+
+
+def noise_of_rows(key: jax.Array, shape: tuple[int, ...]) -> Callable:
+  """What `forecast` takes as noise for frames of `shape` [B, H, W, C].
+
+  Args:
+    key: one, of which each row gets its own by its number, or keys [B].
+    shape: of a batch of frames.
+  """
+  keys = diffusion.row_keys(key, shape[0])
+
+  def of_frame(t):
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    return diffusion.drawn(own, shape[1:])
+
+  return of_frame
+
+
+def as_image(frame: jax.Array) -> jax.Array:
+  """A drawn frame in [0, 1]."""
+  return jnp.clip((frame + 1) / 2, 0, 1)
+
+
+def make(*, frames: Frames, **settings) -> System:
   """Makes the system.
 
   `predict(variables, context, key)` takes one key, of which each row of the
@@ -231,28 +357,7 @@ def make(
   Args:
     frames: the context and targets that go on at its step. In training the
       context only conditions, see the module.
-    channels: of a frame, C.
-    dim: channels at full resolution (table 3): 64 for 128 pixels.
-    mults: widths of the denoiser's levels, in units of `dim`; as many as halve
-      the size of the frame.
-    mean_mults: the same of the network of the mean, if there is one.
-    mode: 'residual': mu by a network; 'frame': mu = 0, the ablation VD of
-      section 3.6.
-    sigma: of equation 5; None is 2, and 1 for `mode='frame'`.
-    depth: N, the number of diffusion steps.
-    predicts: what the denoiser estimates: 'noise', or 'clean', the residual.
-    error: 'l2' or 'l1', of that estimate in the loss.
-    shared_step: in training, whether the frames of a clip share one step n
-      (algorithm 1) or each has its own.
-    clip: in prediction, estimates of the residual are cut off at +- this; None
-      is as far as a frame can be from mu, 2 / sigma (1 / sigma for
-      `mode='frame'`); infinity: not at all.
-    sampler: in prediction, one of `ops.diffusion.SAMPLERS`: 'ancestral' (the
-      paper's), 'ddim', 'dpm++'.
-    steps: how many steps of it, up to `depth`; None is `depth`.
-    eta: of 'ddim': how much it draws at each step, 0 (none) to 1.
-    dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
-      norms, noise and residuals are float32.
+    **settings: fields of `Settings`.
 
   Returns:
     The system. Metrics of its loss: 'residual', the root mean square of y_0.
@@ -260,30 +365,16 @@ def make(
   Raises:
     ValueError: if `frames` or a setting cannot be.
   """
-  _check_settings(locals())
+  chosen = checked(Settings(**settings))
   check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
-  residual = mode == 'residual'
-  if sigma is None:
-    sigma = 2.0 if residual else 1.0
-  if clip is None:
-    clip = (2.0 if residual else 1.0) / sigma
-  schedule = diffusion.cosine(depth)
-  kwargs = {'eta': eta} if sampler == 'ddim' else {}
-  process = Process(
-    schedule,
-    sigma,
-    predicts,
-    error,
-    clip if math.isfinite(clip) else None,
-    diffusion.SAMPLERS[sampler](schedule, steps, **kwargs),
-  )
+  process, channels = process_of(chosen), chosen.channels
   seen, asked = len(frames.context), len(frames.target)
   model = rvd.RVD(
     channels=channels,
-    dim=dim,
-    mults=tuple(mults),
-    mean_mults=tuple(mean_mults) if residual else None,
-    dtype=jnp.dtype(dtype),
+    dim=chosen.dim,
+    mults=chosen.mults,
+    mean_mults=chosen.mean_mults if chosen.mode == 'residual' else None,
+    dtype=jnp.dtype(chosen.dtype),
   )
   multiple = model.multiple()
 
@@ -294,50 +385,22 @@ def make(
 
   def loss(variables, video, key):
     check_clip(video, frames.length, channels, multiple)
-    video = 2 * take(video, frames.context + frames.target) - 1
-    of_steps, of_noise = jax.random.split(key)
-    batch, _, *shape = video.shape
-    n = jax.random.randint(
-      of_steps, (batch, 1 if shared_step else asked), 0, depth
-    )
-    noise = jax.random.normal(of_noise, (batch, asked, *shape))
-    total, y = denoising_loss(
-      model,
-      variables,
-      video,
-      seen,
-      jnp.broadcast_to(n, (batch, asked)),
-      noise,
-      process,
-    )
-    metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
-    return total, ({}, metrics)
+    return clip_loss(model, chosen, process, frames, variables, video, key)
 
   def watched(context):
     check_context(context, seen, channels, multiple)
     return 2 * context - 1
 
-  def noise(key, shape):
-    keys = diffusion.row_keys(key, shape[0])
-
-    def of_frame(t):
-      own = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-      return diffusion.drawn(own, shape[1:])
-
-    return of_frame
-
-  def shown(drawn):
-    return jnp.clip((drawn + 1) / 2, 0, 1)
-
   def predict(variables, context, key):
     context = watched(context)
-    drawn = noise(key, (len(context), *context.shape[2:]))
-    return shown(forecast(model, variables, context, asked, drawn, process))
+    noise = noise_of_rows(key, (len(context), *context.shape[2:]))
+    drawn = forecast(model, variables, context, asked, noise, process)
+    return as_image(drawn)
 
   def following(variables, memory, key, n):
-    drawn = noise(key, memory[1].shape)(n)
-    memory, frame = advance(model, variables, memory, drawn, process)
-    return memory, shown(frame)
+    noise = noise_of_rows(key, memory[1].shape)(n)
+    memory, frame = advance(model, variables, memory, noise, process)
+    return memory, as_image(frame)
 
   return System(
     init=init,
@@ -352,45 +415,3 @@ def make(
       following,
     ),
   )
-
-
-def _check_settings(settings):
-  """Raises ValueError for the first setting that cannot be."""
-
-  def expect(name, fine, expected):
-    if not fine:
-      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
-
-  def number(x, low=-math.inf, high=math.inf):
-    real = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    return real and low <= x <= high
-
-  def whole(x, low=1, high=math.inf):
-    return isinstance(x, numbers.Integral) and number(x, low, high)
-
-  for name, choices in _CHOICES.items():
-    expect(name, settings[name] in choices, f'one of {choices}')
-  for name in ('channels', 'depth'):
-    expect(name, whole(settings[name]), 'a positive whole number')
-  dim = settings['dim']
-  expect('dim', whole(dim) and dim % 8 == 0, 'a multiple of 8')
-  for name in ('mults', 'mean_mults'):
-    mults = settings[name]
-    fine = isinstance(mults, Sequence) and not isinstance(mults, str)
-    fine = fine and len(mults) >= 2 and all(map(whole, mults))
-    fine = fine and mults[0] == 1
-    expect(name, fine, 'two or more whole numbers, the first of them 1')
-  for name in ('sigma', 'clip'):
-    x = settings[name]
-    fine = x is None or (number(x, 0) and x > 0)
-    expect(name, fine, 'a positive number or None')
-  expect('sigma', settings['sigma'] != math.inf, 'a positive number or None')
-  fine = settings['steps'] is None or whole(
-    settings['steps'], 1, settings['depth']
-  )
-  expect('steps', fine, f'1 to {settings["depth"]}, the depth, or None')
-  expect('eta', number(settings['eta'], 0, 1), 'a number in [0, 1]')
-  fine = settings['eta'] == 0 or settings['sampler'] == 'ddim'
-  expect('eta', fine, f'0: only ddim has an eta, not {settings["sampler"]}')
-  shared = settings['shared_step']
-  expect('shared_step', isinstance(shared, bool), 'True or False')

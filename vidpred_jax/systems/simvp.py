@@ -12,13 +12,14 @@ GPU's part by itself), or of one micro-batch where gradients are accumulated;
 the running statistics are in `variables['batch_stats']`.
 """
 
-import numbers
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vidpred_jax import losses
 from vidpred_jax.models import simvp
+from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
   Frames,
   System,
@@ -38,25 +39,10 @@ CPU_OPTIONS = (
 )
 
 
-def make(
-  *,
-  frames: Frames,
-  channels: int = 1,
-  hid_s: int = 64,
-  hid_t: int = 512,
-  n_s: int = 4,
-  n_t: int = 8,
-  translator: str = 'gsta',
-  mlp_ratio: float = 8.0,
-  drop_path: float = 0.0,
-  first_drop_path: float = 0.01,
-  divergence_weight: float | None = None,
-  dtype: str = 'float32',
-) -> System:
-  """Makes a SimVP.
+class Settings(NamedTuple):
+  """What can be set.
 
-  Args:
-    frames: the context, at even steps, and targets that go on at that step.
+  Attributes:
     channels: of a frame, C.
     hid_s: width of the encoder and decoder.
     hid_t: width of the translator.
@@ -72,6 +58,105 @@ def make(
       for 'tau', as published, and 0 for the others.
     dtype: of the computation, 'float32' or 'bfloat16'; parameters, norms and
       the loss are float32.
+  """
+
+  channels: int = 1
+  hid_s: int = 64
+  hid_t: int = 512
+  n_s: int = 4
+  n_t: int = 8
+  translator: str = 'gsta'
+  mlp_ratio: float = 8.0
+  drop_path: float = 0.0
+  first_drop_path: float = 0.01
+  divergence_weight: float | None = None
+  dtype: str = 'float32'
+
+
+_RATE = rules.Rule(
+  lambda x: rules.number(0, 1).accepts(x) and x < 1, 'a probability below 1'
+)
+_RULES = {
+  'channels': rules.positive_int(),
+  # Two groups of the norms; eight heads, or parts, of the translators.
+  'hid_s': rules.positive_int(2),
+  'hid_t': rules.positive_int(8),
+  'n_s': rules.positive_int(2, 'an even number of layers'),
+  'n_t': rules.Rule(
+    lambda x: rules.positive_int().accepts(x) and x >= 2, 'at least 2 blocks'
+  ),
+  'translator': rules.one_of(simvp.TRANSLATORS),
+  'mlp_ratio': rules.number(0.1, expected='a positive number'),
+  'drop_path': _RATE,
+  'first_drop_path': _RATE,
+  'divergence_weight': rules.either(
+    None, rules.number(0, expected='0 or more, or None')
+  ),
+  'dtype': rules.one_of(('float32', 'bfloat16')),
+}
+
+
+def forecast(
+  model: simvp.SimVP, variables, context: jax.Array, count: int
+) -> jax.Array:
+  """The `count` frames after a context [B, T, H, W, C], T at a time."""
+  seen, parts = context.shape[1], []
+  for _ in range(0, count, seen):
+    context = model.apply(variables, context, train=False)
+    parts.append(context)
+  return jnp.concatenate(parts, 1)[:, :count]
+
+
+def training_forecast(
+  model: simvp.SimVP, variables, context: jax.Array, count: int, key: jax.Array
+):
+  """As `forecast`, with dropped blocks and statistics of the batch.
+
+  Returns:
+    The frames, and the variables with new running statistics.
+  """
+  seen, parts = context.shape[1], []
+  for i in range(0, count, seen):
+    context, updated = model.apply(
+      variables,
+      context,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.fold_in(key, i)},
+    )
+    variables = {**variables, **updated}
+    parts.append(context)
+  return jnp.concatenate(parts, 1)[:, :count], variables
+
+
+def clip_loss(
+  model: simvp.SimVP,
+  frames: Frames,
+  divergence_weight: float,
+  variables,
+  video: jax.Array,
+  key: jax.Array,
+):
+  """The loss of a clip; arguments and result are those of `System.loss`."""
+  context, target = take(video, frames.context), take(video, frames.target)
+  prediction, variables = training_forecast(
+    model, variables, context, len(frames.target), key
+  )
+  total = jnp.mean((prediction - target) ** 2)
+  metrics = {'mse': total}
+  if divergence_weight:
+    metrics['divergence'] = losses.differential_divergence(prediction, target)
+    total += divergence_weight * metrics['divergence']
+  collections = {k: v for k, v in variables.items() if k != 'params'}
+  return total, (collections, metrics)
+
+
+def make(*, frames: Frames, **settings) -> System:
+  """Makes a SimVP.
+
+  Args:
+    frames: the context, at even steps, and targets that go on at that step.
+    **settings: fields of `Settings`.
 
   Returns:
     The system. Metrics of its loss: 'mse' and, where it counts, 'divergence'.
@@ -79,25 +164,26 @@ def make(
   Raises:
     ValueError: if `frames` or a setting cannot be.
   """
-  _check_settings(locals())
+  chosen = rules.check(Settings(**settings), _RULES)
   check_frames(frames, 'simvp', '((0, 1, 2), (3, 4, 5))')
+  channels, divergence_weight = chosen.channels, chosen.divergence_weight
   if divergence_weight is None:
-    divergence_weight = 0.1 if translator == 'tau' else 0.0
-  seen, asked = len(frames.context), len(frames.target)
+    divergence_weight = 0.1 if chosen.translator == 'tau' else 0.0
+  seen = len(frames.context)
   model = simvp.SimVP(
     frames=seen,
     channels=channels,
-    hid_s=hid_s,
-    hid_t=hid_t,
-    n_s=n_s,
-    n_t=n_t,
-    translator=translator,
-    mlp_ratio=mlp_ratio,
-    drop_path=drop_path,
-    first_drop_path=first_drop_path,
-    dtype=jnp.dtype(dtype),
+    hid_s=chosen.hid_s,
+    hid_t=chosen.hid_t,
+    n_s=chosen.n_s,
+    n_t=chosen.n_t,
+    translator=chosen.translator,
+    mlp_ratio=chosen.mlp_ratio,
+    drop_path=chosen.drop_path,
+    first_drop_path=chosen.first_drop_path,
+    dtype=jnp.dtype(chosen.dtype),
   )
-  multiple = 2 ** (n_s // 2)
+  multiple = 2 ** (chosen.n_s // 2)
 
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
@@ -107,37 +193,14 @@ def make(
     size = simvp.feature_size(variables['params'])
     return size and (size[0] * multiple, size[1] * multiple)
 
+  def loss(variables, video, key):
+    check_clip(video, frames.length, channels, multiple)
+    return clip_loss(model, frames, divergence_weight, variables, video, key)
+
   def predict(variables, context, key):
     del key
     check_context(context, seen, channels, multiple)
-    parts = []
-    for _ in range(0, asked, seen):
-      context = model.apply(variables, context, train=False)
-      parts.append(context)
-    return jnp.concatenate(parts, 1)[:, :asked]
-
-  def loss(variables, video, key):
-    check_clip(video, frames.length, channels, multiple)
-    context, target = take(video, frames.context), take(video, frames.target)
-    parts = []
-    for i in range(0, asked, seen):
-      context, updated = model.apply(
-        variables,
-        context,
-        train=True,
-        mutable=['batch_stats'],
-        rngs={'dropout': jax.random.fold_in(key, i)},
-      )
-      variables = {**variables, **updated}
-      parts.append(context)
-    prediction = jnp.concatenate(parts, 1)[:, :asked]
-    total = jnp.mean((prediction - target) ** 2)
-    metrics = {'mse': total}
-    if divergence_weight:
-      metrics['divergence'] = losses.differential_divergence(prediction, target)
-      total += divergence_weight * metrics['divergence']
-    collections = {k: v for k, v in variables.items() if k != 'params'}
-    return total, (collections, metrics)
+    return forecast(model, variables, context, len(frames.target))
 
   return System(
     init=init,
@@ -150,39 +213,3 @@ def make(
     clip_size=clip_size,
     cpu_options=CPU_OPTIONS,
   )
-
-
-def _check_settings(settings):
-  """Raises ValueError for the first setting that cannot be."""
-
-  def expect(name, fine, expected):
-    if not fine:
-      raise ValueError(f'Got {name}={settings[name]!r}; expected {expected}.')
-
-  def number(x, low):
-    return isinstance(x, numbers.Real) and not isinstance(x, bool) and x >= low
-
-  for name in ('channels', 'hid_s', 'hid_t', 'n_s', 'n_t'):
-    x = settings[name]
-    fine = isinstance(x, numbers.Integral) and number(x, 1)
-    expect(name, fine, 'a positive whole number')
-  expect('n_s', settings['n_s'] % 2 == 0, 'an even number of layers')
-  expect('n_t', settings['n_t'] >= 2, 'at least 2 blocks')
-  for name in ('hid_s', 'hid_t'):
-    # Two groups of the norms; eight heads, or parts, of the translators.
-    least = 2 if name == 'hid_s' else 8
-    expect(name, settings[name] % least == 0, f'a multiple of {least}')
-  choices = simvp.TRANSLATORS
-  expect('translator', settings['translator'] in choices, f'one of {choices}')
-  expect('mlp_ratio', number(settings['mlp_ratio'], 0.1), 'a positive number')
-  for name in ('drop_path', 'first_drop_path'):
-    fine = number(settings[name], 0) and settings[name] < 1
-    expect(name, fine, 'a probability below 1')
-  weight = settings['divergence_weight']
-  expect(
-    'divergence_weight',
-    weight is None or number(weight, 0),
-    '0 or more, or None',
-  )
-  choices = ('float32', 'bfloat16')
-  expect('dtype', settings['dtype'] in choices, f'one of {choices}')

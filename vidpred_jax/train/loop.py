@@ -6,10 +6,12 @@ ended. Data and random keys are functions of
 (seed, step), so a run that was killed goes on to bit-identical weights.
 """
 
+import functools
 import json
 import math
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
+  atomic,
   build,
   checkpoint,
   convert,
@@ -137,13 +140,13 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
   return jax.tree.map(place, state)
 
 
-def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
+def run(config, workdir: str, measure: Callable | None = None) -> bool:
   """Trains what `config` describes in `workdir`, or goes on where it stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
-    protocol: what `build.check(config)` gave, if it was called.
+    measure: what `evaluate.run.make_measure` gave, if it was called.
 
   Returns:
     Whether the run has ended; False after SIGTERM, with its state saved.
@@ -160,120 +163,182 @@ def run(config, workdir: str, protocol: build.Protocol | None = None) -> bool:
       f'batch_size is {config.batch_size}, which {mesh.size} devices times '
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
-  system = build.make_system(config, config.frames)
+  system = build.system(config, config.frames)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
-  best = None
-  if config.eval.every and config.eval.best:
-    if config.eval.best not in config.eval.metrics:
-      raise ValueError(
-        f'eval.best is {config.eval.best!r}, expected one of eval.metrics: '
-        f'{", ".join(config.eval.metrics)}.'
-      )
-    name = config.eval.best
-    best = name, metrics.METRICS[name].higher_is_better
+  best = _best(config)
   if config.eval.every:
-    protocol = protocol or build.check(config)
+    measure = measure or evaluation.make_measure(
+      config, build.evaluation(config)
+    )
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
-  with saved, folder.Sigterm() as stop, folder.Log(workdir) as log:
-    start = saved.latest_step() or 0
-    log.start(start)
-    settings = config.data.to_dict() | config.augment.to_dict()
-    batches = data.train_iterator(
-      settings.pop('source'),
-      num_frames=system.frames.length,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      start_step=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      workers=config.workers,
-      flow_pairs=system.flow_pairs,
-      **settings,
-    )
-    wanted = ('video', 'flow') if system.flow_pairs else ('video',)
-
-    def load():
-      arrays = next(batches)
-      return {name: arrays[name] for name in wanted}
-
-    described = build.describe(batches.source)
-    if jax.process_index() == 0:
-      text = json.dumps(described, indent=2) + '\n'
-      checkpoint.write_text(workdir / checkpoint.DATA, text)
-    bar = tqdm.tqdm(
-      total=config.steps,
-      initial=start,
-      desc='train',
-      disable=jax.process_index() > 0,
-      mininterval=1,
-    )
+  start = saved.latest_step() or 0
+  with saved, folder.Sigterm() as stop, folder.log(workdir, start) as log:
+    batches = _batches(config, system, start)
     try:
+      spec = build.data_spec(batches.source)
+      if jax.process_index() == 0:
+        text = json.dumps(checkpoint.spec_to_json(spec), indent=2) + '\n'
+        atomic.write_text(workdir / checkpoint.DATA, text)
+      load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
       state, rule = _initial_state(config, system, schedule, mesh, shape)
       if start:
         state = checkpoint.restore(saved, start, state)
-      step_fn = runtime.jit(
-        make_train_step(
-          system,
-          rule,
-          accumulate=config.accumulate,
-          ema=config.ema.to_dict() if config.ema.decay else None,
-        ),
-        cpu_options=system.cpu_options,
-        donate_argnums=0,
+      step_fn = _placed(make_step(config, system, rule), mesh)
+      evaluate = functools.partial(_evaluate, config, measure, best)
+      state, ended = _steps(
+        config,
+        step_fn,
+        state,
+        start,
+        batch,
+        load,
+        schedule,
+        saved=saved,
+        log=log,
+        stop=stop,
+        evaluate=evaluate,
       )
-      key = jax.random.key(config.seed)
-      sharding = runtime.batch_sharding(mesh)
-      previous, ended = None, start >= config.steps
-      for step in range(start + 1, config.steps + 1):
-        placed = {
-          name: jax.make_array_from_process_local_data(sharding, array)
-          for name, array in batch.items()
-        }
-        state, values = step_fn(state, placed, key)
-        if step < config.steps:
-          batch = load()
-        # A step behind, so that the device never waits.
-        if previous is not None:
-          _check_finite(previous, step - 1)
-        previous = values
-        bar.update()
-        last = step == config.steps
-        stopped = stop(step)
-        evaluating = config.eval.every and step % config.eval.every == 0
-        if step % config.log_every == 0 or step == 1 or last:
-          values = _check_finite(values, step)
-          values['learning_rate'] = float(schedule(step - 1))
-          log.write(step, values)
-          bar.set_postfix(loss=f'{values["loss"]:.4g}')
-        result = None
-        if evaluating:
-          weights = {'params': state.ema or state.params, **state.collections}
-          result = evaluation.quick(config, weights, mesh, protocol)
-          if best and best[0] not in result:
-            raise ValueError(
-              f'eval.best is {best[0]!r}, which is not defined on frames of '
-              'this size.'
-            )
-          log.write(step, result)
-        if (
-          result is not None
-          or stopped
-          or last
-          or step % config.checkpoint_every == 0
-        ):
-          _check_finite(values, step)
-          checkpoint.save(saved, step, state, result)
-        ended = last
-        if stopped:
-          break
     finally:
-      bar.close()
-      getattr(batches, 'close', lambda: None)()
+      batches.close()
     if ended:
-      _export(config, workdir, saved, state, best, described)
-    return ended
+      _export(config, workdir, saved, state, best, spec)
+  return ended
+
+
+def make_step(config, system: systems.System, rule):
+  """The compiled training step of a configuration."""
+  return runtime.jit(
+    make_train_step(
+      system,
+      rule,
+      accumulate=config.accumulate,
+      ema=config.ema.to_dict() if config.ema.decay else None,
+    ),
+    cpu_options=system.cpu_options,
+    donate_argnums=0,
+  )
+
+
+def _placed(step_fn, mesh):
+  """The step for a batch on the host, whose clips go to all devices."""
+  place = functools.partial(
+    jax.make_array_from_process_local_data, runtime.batch_sharding(mesh)
+  )
+  return lambda state, batch, key: step_fn(
+    state, jax.tree.map(place, batch), key
+  )
+
+
+def _steps(
+  config,
+  step_fn,
+  state,
+  start,
+  batch,
+  load,
+  schedule,
+  *,
+  saved,
+  log,
+  stop,
+  evaluate,
+):
+  """Trains to the end, or until `stop(step)`.
+
+  Returns:
+    The last state, which is saved, and whether it is the end.
+  """
+  key = jax.random.key(config.seed)
+  previous, last = None, start >= config.steps
+  bar = tqdm.tqdm(
+    total=config.steps,
+    initial=start,
+    desc='train',
+    disable=jax.process_index() > 0,
+    mininterval=1,
+  )
+  with bar:
+    for step in range(start + 1, config.steps + 1):
+      state, values = step_fn(state, batch, key)
+      last = step == config.steps
+      if not last:
+        batch = load()
+      # A step behind, so that the device never waits.
+      if previous is not None:
+        _check_finite(previous, step - 1)
+      previous = values
+      bar.update()
+      stopped = stop(step)
+      if step % config.log_every == 0 or step == 1 or last:
+        values = _check_finite(values, step)
+        values['learning_rate'] = float(schedule(step - 1))
+        log(step, values)
+        bar.set_postfix(loss=f'{values["loss"]:.4g}')
+      result = None
+      if config.eval.every and step % config.eval.every == 0:
+        result = evaluate(state)
+        log(step, result)
+      due = step % config.checkpoint_every == 0
+      if result is not None or stopped or last or due:
+        _check_finite(values, step)
+        checkpoint.save(saved, step, state, result)
+      if stopped:
+        break
+  return state, last
+
+
+def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
+  """The means of an evaluation in training."""
+  weights = {'params': state.ema or state.params, **state.collections}
+  result = evaluation.quick(config, weights, measure)
+  if best and best[0] not in result:
+    raise ValueError(
+      f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
+    )
+  return result
+
+
+def _best(config) -> tuple[str, bool] | None:
+  """The metric whose best checkpoint is kept, and whether higher is better."""
+  name = config.eval.best
+  if not (config.eval.every and name):
+    return None
+  if name not in config.eval.metrics:
+    raise ValueError(
+      f'eval.best is {name!r}, expected one of eval.metrics: '
+      f'{", ".join(config.eval.metrics)}.'
+    )
+  return name, metrics.METRICS[name].higher_is_better
+
+
+def _batches(config, system: systems.System, start: int) -> data.Batches:
+  """The batches of this process from step `start` on."""
+  settings = config.data.to_dict() | config.augment.to_dict()
+  return data.train_iterator(
+    settings.pop('source'),
+    num_frames=system.frames.length,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    workers=config.workers,
+    flow_pairs=system.flow_pairs,
+    **settings,
+  )
+
+
+def _loader(batches, system: systems.System):
+  """A function that gives the next batch, of what the loss takes."""
+  wanted = ('video', 'flow') if system.flow_pairs else ('video',)
+
+  def load():
+    arrays = next(batches)
+    return {name: arrays[name] for name in wanted}
+
+  return load
 
 
 def _initial_state(config, system, schedule, mesh, shape):
@@ -328,7 +393,7 @@ def _check_finite(values, step: int) -> dict[str, float]:
   return values
 
 
-def _export(config, workdir, saved, state, best, described) -> None:
+def _export(config, workdir, saved, state, best, spec) -> None:
   """Writes `export/`: the best checkpoint if asked for, else the last."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
@@ -344,7 +409,7 @@ def _export(config, workdir, saved, state, best, described) -> None:
       settings=config.model.to_dict(),
       frames=systems.Frames(**config.eval.frames.to_dict()),
       variables=variables,
-      data=described,
+      data=spec,
       dtype=config.export_dtype,
       overwrite=True,
     )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vidpred_jax import names
 from vidpred_jax import params as params_lib
 
 SCHEDULES = ('constant', 'cosine', 'onecycle', 'step')
@@ -47,10 +48,7 @@ def schedule(
     ValueError: for an unknown name, a warm-up that leaves no steps, a rate
       that is not positive, or 'step' without boundaries.
   """
-  if name not in SCHEDULES:
-    raise ValueError(
-      f'There is no schedule {name!r}; there are {", ".join(SCHEDULES)}.'
-    )
+  names.check('schedule', name, SCHEDULES)
   if peak <= 0:
     raise ValueError(f'The peak learning rate must be above 0, got {peak}.')
   if name == 'step' and not boundaries:
@@ -107,16 +105,15 @@ def make(
     ValueError: for an unknown name, a weight decay with `'adam'`, or an
       expression that matches no parameter.
   """
+  names.check('optimiser', name, ('adam', 'adamw'))
   if name == 'adamw':
     rule = optax.adamw(learning_rate, b1, b2, weight_decay=weight_decay)
-  elif name == 'adam':
+  else:
     if weight_decay:
       raise ValueError(
         f"'adam' has no weight decay, got {weight_decay}; use 'adamw'."
       )
     rule = optax.adam(learning_rate, b1, b2)
-  else:
-    raise ValueError(f"There is no optimiser {name!r}; use 'adam' or 'adamw'.")
   if clip_norm:
     rule = optax.chain(optax.clip_by_global_norm(clip_norm), rule)
   if not frozen:

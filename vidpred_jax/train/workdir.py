@@ -4,15 +4,17 @@
 one configuration; a folder that holds another run is never written to.
 """
 
+import contextlib
 import json
 import pathlib
 import signal
+from collections.abc import Callable, Iterator
 
 import jax
 import tensorboardX
 from jax.experimental import multihost_utils
 
-from vidpred_jax import checkpoint
+from vidpred_jax import atomic, checkpoint
 
 # What may change between two tries at the same run.
 _FREE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
@@ -52,7 +54,7 @@ def claim(workdir: pathlib.Path, config) -> None:
     multihost_utils.sync_global_devices('looked')
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(path, json.dumps(wanted, indent=2) + '\n')
+    atomic.write_text(path, json.dumps(wanted, indent=2) + '\n')
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('claimed')
 
@@ -80,45 +82,45 @@ class Sigterm:
       signal.signal(signal.SIGTERM, self._old)
 
 
-class Log:
-  """`metrics.jsonl` and TensorBoard events, by process 0."""
+@contextlib.contextmanager
+def log(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
+  """`metrics.jsonl` and TensorBoard events, by process 0.
 
-  def __init__(self, workdir: pathlib.Path):
-    self._path = workdir / 'metrics.jsonl'
-    self._workdir = str(workdir)
-    self._writes = jax.process_index() == 0
+  Args:
+    workdir: the run's folder.
+    start: the step that the run goes on from; what an earlier try logged after
+      it is dropped.
 
-  def __enter__(self):
-    return self
+  Yields:
+    A function `(step, values)`, which writes one line, and one TensorBoard
+    scalar for each value.
+  """
+  if jax.process_index() > 0:
+    yield lambda step, values: None
+    return
+  path = workdir / 'metrics.jsonl'
+  atomic.write_text(path, ''.join(_logged(path, start)))
+  board = tensorboardX.SummaryWriter(
+    str(workdir), purge_step=start + 1 if start else None
+  )
+  with path.open('a') as file, contextlib.closing(board):
 
-  def start(self, step: int) -> None:
-    """Drops what an earlier try logged after `step`."""
-    if not self._writes:
-      return
-    kept = []
-    if self._path.exists():
-      for line in self._path.read_text().splitlines():
-        try:
-          if json.loads(line)['step'] <= step:
-            kept.append(line + '\n')
-        except json.JSONDecodeError:
-          break  # cut off when an earlier try was killed
-    checkpoint.write_text(self._path, ''.join(kept))
-    self._file = self._path.open('a')
-    self._board = tensorboardX.SummaryWriter(
-      self._workdir, purge_step=step + 1 if step else None
-    )
+    def write(step: int, values: dict[str, float]) -> None:
+      file.write(json.dumps({'step': step, **values}) + '\n')
+      file.flush()
+      for name, value in values.items():
+        board.add_scalar(name, value, step)
 
-  def write(self, step: int, values: dict[str, float]) -> None:
-    """Writes one line, and one TensorBoard scalar per value."""
-    if not self._writes:
-      return
-    self._file.write(json.dumps({'step': step, **values}) + '\n')
-    self._file.flush()
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    yield write
 
-  def __exit__(self, *_):
-    if self._writes and hasattr(self, '_file'):
-      self._file.close()
-      self._board.close()
+
+def _logged(path: pathlib.Path, last: int) -> list[str]:
+  """The lines of a log up to a step."""
+  kept = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      if json.loads(line)['step'] <= last:
+        kept.append(line + '\n')
+    except json.JSONDecodeError:
+      break  # cut off when an earlier try was killed
+  return kept

@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 from absl import logging
 
+from vidpred_jax import names
 from vidpred_jax.data.published import layouts
 from vidpred_jax.data.published.prediction import PROTOCOLS, absent
 from vidpred_jax.data.published.sequences import Sequence, length, read
@@ -191,9 +192,5 @@ def missing(sequences: list[Sequence]) -> list[str]:
 
 
 def _protocol(dataset: str):
-  if dataset not in layouts.FINDERS:
-    raise ValueError(
-      f'There is no data set {dataset!r}; there are '
-      f'{", ".join(sorted(layouts.FINDERS))}.'
-    )
+  names.check('data set', dataset, layouts.FINDERS)
   return PROTOCOLS[dataset]

@@ -1,0 +1,190 @@
+"""The base configuration: every field once, and how variants are applied.
+
+A file in `configs/` is a paper's recipe. It calls `base`, sets what differs and
+the settings of its system, and ends with `apply`, which applies the variants
+that the command line names.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
+
+
+def base(system: str) -> ConfigDict:
+  """The fields that every configuration has.
+
+  Args:
+    system: one of `systems.SYSTEMS`.
+
+  Returns:
+    The configuration, not locked. `model`, `features` and `data` are empty:
+    their fields depend on the system and on the source of the data.
+  """
+  config = ConfigDict()
+
+  # What is trained.
+  config.system = system  # one of systems.SYSTEMS
+  config.frames = ConfigDict()  # indices into a clip, in training
+  config.frames.context = ()  # what is seen
+  config.frames.target = ()  # what is asked for
+  config.model = ConfigDict()  # settings of systems/<system>.py
+  config.features = ConfigDict()  # weight files of frozen nets of the loss
+
+  # Data, for training and evaluation.
+  config.data = ConfigDict()  # `source`, one of data.SOURCES, and its settings
+  config.augment = ConfigDict()  # in training only
+  config.augment.crop = placeholder(tuple)  # H, W; None: the whole frame
+  # True, False, 'horizontal' or 'vertical'.
+  config.augment.flip = FieldReference(False, field_type=object)
+  config.augment.rotate = False  # by quarter turns
+  config.augment.reverse_time = False  # last frame first
+  config.augment.reverse_channels = False  # RGB to BGR
+  config.workers = 4  # processes that load data; 0: threads of this one
+
+  # Training.
+  config.seed = 0  # of weights, data order and what is drawn
+  config.batch_size = 16  # clips, over all devices and processes
+  config.steps = 100_000  # batches
+  config.accumulate = 1  # micro-batches per batch
+  config.schedule = ConfigDict()  # arguments of optim.schedule
+  config.schedule.name = 'cosine'  # or constant, onecycle, step
+  config.schedule.peak = 1e-4  # highest learning rate
+  config.schedule.final = 0.0  # learning rate at the end, of cosine
+  config.schedule.warmup = 0  # steps from 0 to the peak, not of onecycle
+  config.schedule.boundaries = ()  # steps at which it falls, of step
+  config.schedule.factor = 1.0  # by which it is multiplied there
+  config.optim = ConfigDict()  # arguments of optim.make
+  config.optim.name = 'adamw'  # or adam
+  config.optim.b1 = 0.9  # decay of the mean of the gradients
+  config.optim.b2 = 0.999  # decay of the mean of their squares
+  config.optim.weight_decay = 0.0  # of every parameter
+  config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
+  config.optim.frozen = ()  # regular expressions of parameter names
+  config.ema = ConfigDict()  # the average of the parameters
+  config.ema.decay = 0.0  # of the average, per update; 0: no average
+  config.ema.every = 1  # steps between updates
+  config.ema.start = 0  # before this step it is the parameters themselves
+  config.init_from = ''  # an exported system or a run to start from
+  config.init_match = '.*'  # which of its parameters to take
+  config.shard_params = False  # split parameters over the devices too
+  config.log_every = 100  # steps
+  config.checkpoint_every = 2000  # steps
+  config.keep = 2  # newest checkpoints kept
+  config.export_dtype = 'float32'  # of the weights in export/; or float16
+
+  # Evaluation.
+  config.eval = ConfigDict()  # the protocol
+  config.eval.frames = ConfigDict()  # indices into a clip
+  config.eval.frames.context = ()  # what is seen
+  config.eval.frames.target = ()  # what is asked for
+  # Replaces fields of `data`; with a `source`, all of it.
+  config.eval.data = ConfigDict()
+  config.eval.batch_size = 1  # clips, over all devices and processes
+  config.eval.metrics = ()  # conventions by name: metrics/__init__.py
+  config.eval.lpips = ConfigDict()  # weight files for lpips/*
+  config.eval.lpips.backbone = ''  # of the classifier
+  config.eval.lpips.heads = ''  # of the linear layers
+  config.eval.i3d = ''  # weight file for fvd/*
+  config.eval.samples = 1  # futures of each clip, of a stochastic system
+  config.eval.samples_at_once = 0  # of these drawn together; 0: all
+  config.eval.mean_frame = 0  # training clips of this baseline; 0: without it
+  config.eval.limit = 0  # clips, evenly spread; 0: all
+  config.eval.seed = 0  # of stochastic predictions
+  config.eval.every = 0  # steps between evaluations in training; 0: none
+  config.eval.quick_limit = 64  # clips of those evaluations
+  config.eval.best = ''  # a metric: its best checkpoint is kept and exported
+  config.eval.show = 4  # clips in picture.png and the film
+  config.eval.show_as = 'mp4'  # or gif
+  config.eval.show_fps = 2  # of the film
+  return config
+
+
+def apply(
+  config: ConfigDict,
+  variants: str,
+  table: Mapping[str, Callable[[ConfigDict], None]],
+) -> ConfigDict:
+  """Applies variants in the order of the table and locks the configuration.
+
+  The order in which they are named does not matter: what stands later in the
+  table changes what stands before it. Afterwards `eval.data` has every field of
+  `data`, None for the same value, so that the command line can set it.
+
+  Args:
+    config: the configuration without a variant.
+    variants: names, separated by commas.
+    table: `{name: function}`; the function changes the configuration.
+
+  Returns:
+    `config`.
+
+  Raises:
+    ValueError: if there is no such variant, or two do not go together.
+  """
+  config.lock()
+  named = [name for name in variants.split(',') if name]
+  unknown = [name for name in named if name not in table]
+  if unknown:
+    raise ValueError(
+      f'There is no variant {unknown[0]!r} of {config.system}; there are '
+      f'{", ".join(table)}.'
+    )
+  for name, change in table.items():
+    if name in named:
+      change(config)
+  if 'source' not in config.eval.data:
+    with config.unlocked():
+      for name, value in config.data.items():
+        plain = name != 'source' and not isinstance(value, ConfigDict)
+        if plain and name not in config.eval.data:
+          config.eval.data[name] = placeholder(config.data.get_type(name))
+  config.lock()
+  return config
+
+
+def set_frames(
+  frames: ConfigDict, context: Sequence[int], target: Sequence[int]
+) -> None:
+  """Sets `config.frames` or `config.eval.frames`."""
+  frames.update({'context': tuple(context), 'target': tuple(target)})
+
+
+def set_data(config: ConfigDict, **settings) -> None:
+  """Replaces `config.data`, for training and evaluation alike."""
+  config.data = ConfigDict(settings)
+  config.eval.data = ConfigDict()
+
+
+def set_augment(config: ConfigDict, **settings) -> None:
+  """Sets some fields of `config.augment` and turns the others off."""
+  off = {name: False for name in config.augment} | {'crop': None}
+  config.augment.update(off | settings)
+
+
+def published(name: str, *, root: str = '', **settings) -> dict:
+  """The fields of `data` for a data set of a paper.
+
+  Args:
+    name: one of data/published.
+    root: its folder below data/; by default `name`.
+    **settings: others of the source, such as `size`, (H, W) or None for that
+      of the files. Without a size it is the published one.
+  """
+  fields = {'source': 'frames', 'dataset': name, 'root': f'data/{root or name}'}
+  if 'size' in settings and settings['size'] is None:
+    settings['size'] = placeholder(tuple)
+  return fields | settings
+
+
+def user_videos() -> dict:
+  """The fields of `data` for video files of one's own."""
+  return {
+    'source': 'videos',
+    'root': 'data/videos',  # a folder, a file or a pattern
+    'size': (256, 448),  # H, W
+    'test_fraction': 0.2,  # of the files
+    'test_files': placeholder(tuple),  # these instead, if given
+    'step': 1,  # distance of successive frames
+    'on_error': 'skip',  # or raise, for files that cannot be read
+  }
