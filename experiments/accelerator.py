@@ -10,7 +10,7 @@ rather when what it is at then has ended:
 
 - `machine`: versions, device, which of the project's dependencies are missing.
 - `parity`: do all four systems give the published code's numbers here? With the
-  scripts `parity_*` and the reference arrays of `--shared`.
+  cases of `experiments.parity` and the reference arrays of `--shared`.
 - `times`: forward passes, training steps and sampling of all systems in float32
   (`highest`), TF32 and bfloat16. Weights are random, routes are given.
 - `torch`: the same layers in PyTorch, where it is installed: `pytorch.py`, in
@@ -35,7 +35,6 @@ import ast
 import concurrent.futures
 import contextlib
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -263,17 +262,23 @@ def parity(options, left) -> Iterator[dict]:
 
 def _parity_tables(options):
   """{(system, title): function}, and what could not be prepared."""
+  from experiments import parity
+
   tables, failures = {}, []
   for system in PARITY:
     try:
-      script = importlib.import_module(f'experiments.parity_{system}')
-      found = script.tables(options.shared)
-    except Exception as error:  # one system's arrays or packages are missing
+      found = parity.cases(options.shared, [system])
+    except Exception as error:  # one system's arrays are missing
       failures.append({'system': system} | failure(error))
       continue
-    for title, function in found[: 1 if options.tiny else None]:
-      tables[system, title] = function
+    for case in found[: 1 if options.tiny else None]:
+      tables[system, case.name] = functools.partial(_errors, case)
   return tables, failures
+
+
+def _errors(case) -> dict:
+  """{array: (error, tolerance)}."""
+  return {row.array: (row.error, row.tolerance) for row in case.rows()}
 
 
 def _verdict(errors: dict | Exception) -> dict:

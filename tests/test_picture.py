@@ -194,7 +194,7 @@ def test_heat_goes_from_black_over_red_and_yellow_to_white():
 
 
 def test_a_histogram_has_a_bar_for_each_rank():
-  bars = picture.histogram([0.5, 0.25, 0, 0.25], 100, 80)
+  bars = picture.histogram([0.5, 0.25, 0, 0.25], height=100, width=80)
   filled = (bars == np.array([255, 176, 59])).all(-1)
   heights = [filled[:, 20 * i + 8].sum() for i in range(4)]
   assert heights[2] <= 1 and abs(heights[0] - 2 * heights[1]) <= 3

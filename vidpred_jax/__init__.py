@@ -8,6 +8,7 @@ Example:
 """
 
 import importlib
+from importlib import metadata
 
 from vidpred_jax.checkpoint import load
 from vidpred_jax.predict.predictor import Predictor
@@ -23,6 +24,11 @@ __all__ = [
   'make',
   'models',
 ]
+
+try:
+  __version__ = metadata.version('vidpred_jax')
+except metadata.PackageNotFoundError:  # a checkout that is not installed
+  __version__ = '0+unknown'
 
 
 # Not imported above: `python -m vidpred_jax.convert` would run it twice. The

@@ -25,7 +25,16 @@ VGG_WEIGHTS = tuple(
 def charbonnier(
   a: jax.Array, b: jax.Array, *, epsilon: float = 1e-3
 ) -> jax.Array:
-  """Mean of `sqrt((a - b)^2 + epsilon^2)`, a smooth absolute difference."""
+  """Mean of `sqrt((a - b)^2 + epsilon^2)`, a smooth absolute difference.
+
+  Args:
+    a: any shape.
+    b: the same.
+    epsilon: the difference below which it is smooth.
+
+  Returns:
+    A scalar.
+  """
   chex.assert_equal_shape([a, b])
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
   return jnp.mean(jnp.sqrt(difference**2 + epsilon**2))
@@ -61,7 +70,7 @@ def _multiply(matrix, image, axis):
   )
 
 
-def laplacian_pyramid(image: jax.Array, levels: int = 5) -> list[jax.Array]:
+def laplacian_pyramid(image: jax.Array, *, levels: int = 5) -> list[jax.Array]:
   """Details of an image at `levels` scales (Burt and Adelson).
 
   Each level is the image minus its blurred, decimated and expanded copy; the
@@ -120,7 +129,7 @@ def laplacian(a: jax.Array, b: jax.Array, *, levels: int = 5) -> jax.Array:
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
   return sum(
     jnp.mean(jnp.abs(level), axis=(1, 2, 3))
-    for level in laplacian_pyramid(difference, levels)
+    for level in laplacian_pyramid(difference, levels=levels)
   )
 
 
@@ -190,7 +199,7 @@ def feature_distance(
 
 
 def differential_divergence(
-  pred: jax.Array, target: jax.Array, temperature: float = 0.1
+  pred: jax.Array, target: jax.Array, *, temperature: float = 0.1
 ) -> jax.Array:
   """How differently two clips change (Tan et al., TAU, CVPR 2023, eq. (6)).
 

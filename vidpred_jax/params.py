@@ -61,12 +61,26 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """`{'a': {'b': x}}` to `{'a/b': x}`, sorted by name; empty dicts vanish."""
+  """`{'a': {'b': x}}` to `{'a/b': x}`, sorted by name; empty dicts vanish.
+
+  Args:
+    tree: nested dicts.
+
+  Returns:
+    `{path: leaf}`.
+  """
   return dict(sorted(traverse_util.flatten_dict(tree, sep='/').items()))
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `flatten`."""
+  """The inverse of `flatten`.
+
+  Args:
+    flat: `{path: leaf}`.
+
+  Returns:
+    Nested dicts.
+  """
   return traverse_util.unflatten_dict(dict(flat), sep='/')
 
 

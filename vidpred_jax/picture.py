@@ -116,7 +116,14 @@ def flow_to_rgb(
 
 
 def longest(flow: np.ndarray) -> float:
-  """The length of the longest finite vector of `[..., 2]`, 0 without any."""
+  """The length of the longest finite vector of `[..., 2]`, 0 without any.
+
+  Args:
+    flow: `[..., 2]`, in pixels.
+
+  Returns:
+    In pixels.
+  """
   length = np.hypot(flow[..., 0], flow[..., 1])
   return float(np.max(length, where=np.isfinite(length), initial=0))
 
@@ -182,7 +189,7 @@ def heat(values: np.ndarray, largest: float) -> np.ndarray:
 
 
 def histogram(
-  shares: Sequence[float], height: int = 200, width: int = 400
+  shares: Sequence[float], *, height: int = 200, width: int = 400
 ) -> np.ndarray:
   """A rank histogram: a bar for each rank, and a line where all are equal.
 
@@ -209,7 +216,7 @@ def histogram(
   return np.asarray(image)
 
 
-def beside(panels: Sequence[np.ndarray], even: bool = True) -> np.ndarray:
+def beside(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
   """Pictures side by side without gaps or text, the lower ones padded.
 
   Args:
@@ -467,6 +474,10 @@ def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
   """Writes an image `[H, W, C]` as a PNG, making its folder if needed.
 
   A picture that was there stays until the new one is complete.
+
+  Args:
+    path: of the file.
+    image: `[H, W, C]`, see the module.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,9 @@ def trim(after: Any) -> None:
   for the next call; but once anything small has been put into it, it is too
   short, and another one is taken. A frame of 3840x2160 in tiles had up to 13 GB
   resident in place of 4.
+
+  Args:
+    after: arrays that use the memory, in any tree.
   """
   jax.block_until_ready(after)
   if sys.platform == 'linux':
@@ -69,7 +72,14 @@ def trim(after: Any) -> None:
 
 
 def key(seed: int) -> jax.Array:
-  """A random key whose `init` programs compile fast (the 'rbg' generator)."""
+  """A random key whose `init` programs compile fast (the 'rbg' generator).
+
+  Args:
+    seed: any integer.
+
+  Returns:
+    The key.
+  """
   return jax.random.key(seed, impl='rbg')
 
 
@@ -79,6 +89,13 @@ def accepted(option: str, value: Any) -> bool:
 
   Options come and go with its versions. One that is refused is logged once and
   done without: what it does is speed.
+
+  Args:
+    option: its name.
+    value: its value.
+
+  Returns:
+    False if the compiler refuses it.
   """
   jitted = jax.jit(lambda x: x, compiler_options={option: value})
   try:
@@ -100,6 +117,9 @@ def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
     cpu_options: options for a CPU that win over those that are best for most
       models, `System.cpu_options`.
     **kwargs: of `jax.jit`.
+
+  Returns:
+    The compiled function.
   """
   if jax.default_backend() == 'cpu':
     wanted = _CPU_OPTIONS | dict(cpu_options)
@@ -109,18 +129,39 @@ def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
 
 
 def mesh(devices=None) -> Mesh:
-  """All devices of all processes along one axis, `'data'`."""
+  """All devices of all processes along one axis, `'data'`.
+
+  Args:
+    devices: None: all.
+
+  Returns:
+    The mesh.
+  """
   devices = jax.devices() if devices is None else devices
   return Mesh(np.asarray(devices), ('data',), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis split over the devices."""
+  """The leading axis split over the devices.
+
+  Args:
+    mesh: with the axis `'data'`.
+
+  Returns:
+    The sharding.
+  """
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same on every device."""
+  """The same on every device.
+
+  Args:
+    mesh: any.
+
+  Returns:
+    The sharding.
+  """
   return NamedSharding(mesh, PartitionSpec())
 
 

@@ -7,8 +7,6 @@ import os
 import pathlib
 import pickle
 import struct
-import subprocess
-import sys
 import zipfile
 
 import jax
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests import commands
 from vidpred_jax import checkpoint, command, convert, params
 from vidpred_jax.convert.dmvfn import torch_names as dmvfn_names
 from vidpred_jax.convert.simvp import torch_names as simvp_names
@@ -661,16 +660,6 @@ def test_feature_networks(convert_it, module, channels, ignored, tmp_path):
 # --- Command line ------------------------------------------------------------
 
 
-def run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'vidpred_jax.convert', *map(str, arguments)],
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).resolve().parents[2],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-  )
-
-
 def test_command_line(published, tmp_path):
   np.savez(tmp_path / 'weights.npz', **published)
   output = tmp_path / 'export'
@@ -683,7 +672,7 @@ def test_command_line(published, tmp_path):
     'channel_order=rgb',
     '--set=inference_routing=all',
   )
-  done = run(*arguments)
+  done = commands.run('vidpred_jax.convert', *arguments)
   assert done.returncode == 0, done.stderr
   report = json.loads(done.stdout)
   assert report['parameters'] == 3_559_930
@@ -694,7 +683,7 @@ def test_command_line(published, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
   before = (output / 'system.json').read_bytes()
-  again = run(*arguments)
+  again = commands.run('vidpred_jax.convert', *arguments)
   assert again.returncode == 2
   assert again.stderr.strip().splitlines()[-1].startswith('Error: ')
   assert 'exists already' in again.stderr
@@ -706,7 +695,8 @@ def test_command_line_for_simvp(tmp_path):
   state, expected = openstl('tau')
   lightning = {'state_dict': {f'model.{k}': x for k, x in state.items()}}
   (tmp_path / 'best.ckpt').write_bytes(saved(lightning))
-  done = run(
+  done = commands.run(
+    'vidpred_jax.convert',
     '--system=simvp',
     f'--input={tmp_path}/best.ckpt',
     f'--output={tmp_path}/export',

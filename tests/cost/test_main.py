@@ -1,19 +1,11 @@
+import functools
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from tests import commands
 
-def command(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'vidpred_jax.cost', *arguments],
-    cwd=pathlib.Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
+command = functools.partial(commands.run, 'vidpred_jax.cost')
 
 
 def test_the_command_prints_json():

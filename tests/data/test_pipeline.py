@@ -1,5 +1,4 @@
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -207,11 +206,3 @@ def test_augmentation_of_fields():
       assert np.isin(clip, np.concatenate([whole, whole + 0.5])).all()
     with pytest.raises(ValueError, match='red and blue.*physical'):
       data.train_iterator('field', **settings, reverse_channels=True)
-
-
-def test_needs_neither_jax_nor_cv2():
-  # What is loaded already is not asked about: the sources name no other room.
-  for name, module in list(sys.modules.items()):
-    if name.startswith('vidpred_jax.data'):
-      names = vars(module)
-      assert not {'jax', 'jnp', 'cv2', 'flax'} & set(names), name

@@ -332,62 +332,6 @@ def test_multi_scale_ssim_against_scipy(size, clips):
   )
 
 
-# --- Numbers of the published code -------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def stored(shared):
-  with np.load(shared / 'parity/metrics/case_a_B2T3C1_32x32.npz') as file:
-    arrays = dict(file)
-  for name in ('pred', 'true', 'ms_pred', 'ms_true'):
-    arrays[name] = np.moveaxis(arrays[name].astype(np.float32), -3, -1)
-  return arrays
-
-
-@pytest.mark.parametrize(
-  ('name', 'key'),
-  [
-    ('mse/sum_chw', 'metric64_mse'),
-    ('mae/sum_chw', 'metric64_mae'),
-    ('rmse/sum_chw', 'metric64_rmse'),
-    ('mse/mean', 'metric_spatialnorm_mse'),
-    ('mae/mean', 'metric_spatialnorm_mae'),
-    ('rmse/mean', 'metric_spatialnorm_rmse'),
-    ('psnr/float', 'metric64_psnr'),
-  ],
-)
-def test_openstl(name, key, stored):
-  got = mean(name, stored['pred'], stored['true'])
-  np.testing.assert_allclose(got, stored[key], rtol=2e-7)
-
-
-def test_openstl_ssim(stored):
-  pair = stored['pred'], stored['true']
-  np.testing.assert_allclose(
-    measure('ssim/skimage7_dr2', *pair), stored['ssim_per_frame_R2'], atol=1e-6
-  )
-  for name, key in (
-    ('ssim/skimage7_dr2', 'metric_ssim'),
-    ('ssim/skimage7_dr1', 'ssim_R1'),
-  ):
-    np.testing.assert_allclose(mean(name, *pair), stored[key], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ('name', 'key', 'tolerance'),
-  [
-    # These two were computed in float32 and with float32 windows, which in
-    # float64 would have given 0.8022094 and 0.9183881.
-    ('ssim/pmss', 'pytorch_msssim_ssim', 3e-6),
-    ('ssim/matlab3d', 'ebme_ssim_matlab', 2e-5),
-    ('ms_ssim/pmss', 'pytorch_msssim_msssim', 1e-6),
-  ],
-)
-def test_windows_of_the_published_code(name, key, tolerance, stored):
-  pair = stored['ms_pred'][:, None], stored['ms_true'][:, None]
-  np.testing.assert_allclose(mean(name, *pair), stored[key], atol=tolerance)
-
-
 # --- Bad input ---------------------------------------------------------------
 
 

@@ -72,57 +72,6 @@ def run(levels):
   return jax.jit(functools.partial(model.apply, levels=levels))
 
 
-@pytest.mark.parametrize('levels', [3, 5])
-def test_published_flow_of_real_frames(shared, levels):
-  folder = shared / 'parity' / 'ebme'
-  case = np.load(folder / f'case_a_beanbags_pyr{levels}.npz')
-  assert case['pyr_level'] == levels
-  pair = np.stack([nhwc(case['img0']), nhwc(case['img1'])], 1) / 255
-  estimate = run(levels)(published(folder), pair[..., ::-1])
-
-  def close(ours, theirs, name):
-    difference = np.abs(ours - theirs)
-    assert difference.max() < 3e-3, name
-    assert difference.mean() < 1e-4, name
-
-  for i, flow in enumerate(estimate.pyramid):
-    close(flow, nhwc(case[f'lowres_flow_iter{i}']), i)
-  flow = np.asarray(estimate.flow, np.float64)
-  np.testing.assert_allclose(
-    [flow.mean((0, 1, 2)), flow.std((0, 1, 2))],
-    case['flow_mean_std'],
-    atol=1e-4,
-  )
-  if 'flow_window' in case:
-    top, bottom, left, right = case['flow_window_yx']
-    window = flow[:, top:bottom, left:right]
-    close(window, nhwc(case['flow_window']), 'window')
-
-
-def test_published_parts_of_the_coarsest_level(shared):
-  folder = shared / 'parity' / 'ebme'
-  case = np.load(folder / 'case_a_beanbags_pyr3.npz')
-  model, variables = ebme.BiFlowNet(), published(folder)
-  small = nhwc(case['img0_down_iter0'])[..., ::-1]
-
-  def features(model, images):
-    return model.encoder(images)
-
-  ours = model.apply(variables, small, method=features)
-  np.testing.assert_allclose(ours, nhwc(case['iter0_feat0']), atol=1e-4)
-
-  def passed_on(model, cost, first, second):
-    feature = jnp.zeros((*cost.shape[:3], 64))
-    return model.estimator(cost, first, second, feature, feature[..., :4])
-
-  names = ('iter0_corr', 'iter0_feat0', 'iter0_feat1')
-  flow, feature = model.apply(
-    variables, *(nhwc(case[name]) for name in names), method=passed_on
-  )
-  np.testing.assert_allclose(feature, nhwc(case['iter0_estfeat']), atol=1e-4)
-  np.testing.assert_allclose(flow, nhwc(case['lowres_flow_iter0']), atol=1e-3)
-
-
 def test_padding_is_grey_at_the_right_and_bottom(shared):
   variables = published(shared / 'parity' / 'ebme')
   pair = jax.random.uniform(jax.random.key(0), (1, 2, 25, 44, 3))

@@ -25,15 +25,23 @@ def test_group_norm_is_that_of_each_group():
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
-def test_layer_norm_is_that_of_flax():
-  x = normal(0, 2, 5, 12, mean=3.0)
-  variables = {'params': {'scale': normal(1, 12), 'bias': normal(2, 12)}}
-  for epsilon in (1e-6, 1e-2):
-    np.testing.assert_allclose(
-      layers.LayerNorm(epsilon).apply(variables, x),
-      nn.LayerNorm(epsilon).apply(variables, x),
-      atol=1e-5,
-    )
+class LayerNorm(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return layers.layer_norm(x, 1e-5, 'norm')
+
+
+def test_layer_norm_far_from_zero():
+  """Where the mean of squares less the square of the mean would be rounded."""
+  x = np.asarray(normal(0, 3, 5, 7, 12, mean=2000.0))
+  scale, bias = np.asarray(normal(1, 12)), np.asarray(normal(2, 12))
+  variables = {'params': {'norm': {'scale': scale, 'bias': bias}}}
+  exact = x.astype(np.float64)
+  exact -= exact.mean(-1, keepdims=True)
+  exact /= np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
+  np.testing.assert_allclose(
+    LayerNorm().apply(variables, x), exact * scale + bias, atol=1e-3
+  )
 
 
 def batch_norm(x):
@@ -103,7 +111,7 @@ def test_batch_norm_sees_the_whole_batch_on_many_devices():
   ],
 )
 def test_initial_values(start, shape, groups, deviation):
-  of_kernel, of_bias = layers.initializers(start, shape, groups)
+  of_kernel, of_bias = layers.initializers(start, shape, groups=groups)
   kernel = np.asarray(of_kernel(jax.random.key(0), shape))
   np.testing.assert_allclose(kernel.std(), deviation, rtol=0.1)
   np.testing.assert_allclose(kernel.mean(), 0, atol=0.1 * deviation)
@@ -118,7 +126,7 @@ def test_initial_values(start, shape, groups, deviation):
 
 def test_half_precision_in_and_out_with_statistics_in_full():
   x = normal(0, 2, 8, 8, 16, mean=5.0).astype(jnp.bfloat16)
-  for layer in (layers.GroupNorm(4), layers.LayerNorm(1e-5)):
+  for layer in (layers.GroupNorm(4), LayerNorm()):
     out, variables = layer.init_with_output(jax.random.key(0), x)
     assert out.dtype == jnp.bfloat16
     assert {v.dtype for v in jax.tree.leaves(variables)} == {

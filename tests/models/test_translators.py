@@ -1,5 +1,4 @@
 import functools
-import json
 
 import flax.errors
 import flax.linen as nn
@@ -8,14 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import normal
 from vidpred_jax import params
-from vidpred_jax.convert import weights
-from vidpred_jax.convert.simvp import torch_names
 from vidpred_jax.models import translators
-
-
-def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
 
 
 def images(*shape):
@@ -33,72 +27,6 @@ def drawn(module, x):
   return jax.tree.map(
     lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype(np.float32),
     jax.eval_shape(functools.partial(init, module), x),
-  )
-
-
-# ---------------------------------------------------------------- every block
-
-
-def block(entry):
-  """A module for an entry of blocks.npz and its translator's name."""
-  name, _, index = entry.partition('_')
-  name = name.lower()
-  if name == 'incepu':
-    return translators.Inception(16, 32), name
-  settings = {} if name == 'convmixer' else {'ratio': 4.0}
-  if name == 'swin':
-    settings['shifted'] = index == 'layer1'
-  if name == 'uniformer':
-    settings['local'] = index == 'layer0'
-  return translators.BLOCKS[name](**settings), name
-
-
-ENTRIES = [
-  *(f'{name}_layer1' for name in (
-    'gSTA', 'TAU', 'VAN', 'ConvMixer', 'ConvNeXt', 'HorNet', 'MLP', 'Moga',
-    'Poolformer', 'Swin', 'Uniformer', 'ViT',
-  )),
-  'Swin_layer0',
-  'Uniformer_layer0',
-  'IncepU_block',
-]  # fmt: skip
-
-
-@pytest.mark.parametrize('entry', ENTRIES)
-def test_published_blocks(shared, entry):
-  """Inputs are so small that every epsilon counts."""
-  with np.load(shared / 'parity' / 'simvp' / 'blocks.npz') as file:
-    floors = json.loads(bytes(file['meta_json']))['info']
-    assert set(ENTRIES) == {k for k in floors if not k.startswith('ConvSC')}
-    case = {k.removeprefix(f'{entry}/'): file[k] for k in file if entry in k}
-  module, translator = block(entry)
-  # In the place that it has in the whole network.
-  place, before = 'translation/block_0', 'hid.enc.0.'
-  args = () if translator == 'incepu' else (False,)
-  if translator == 'incepu':
-    place = 'translation/encode_0'
-  state = {
-    before + k.removeprefix('w/'): case[k] for k in case if k.startswith('w/')
-  }
-  x = np.moveaxis(case['x0'].astype(np.float32), 1, -1)
-  expected = jax.eval_shape(
-    lambda x: module.init(jax.random.key(0), x, *args), x
-  )
-  flat = {
-    f'{collection}/{place}/{path}': leaf
-    for collection, tree in expected.items()
-    for path, leaf in params.flatten(tree).items()
-  }
-  names = torch_names(flat, translator)
-  tree = weights.rearrange(names, state, params.unflatten(flat))
-  variables = {
-    collection: functools.reduce(dict.get, place.split('/'), inner)
-    for collection, inner in tree.items()
-  }
-  out = jax.jit(lambda v, x: module.apply(v, x, *args))(variables, x)
-  tolerance = max(1e-5, 10 * floors[entry]['fp32_vs_fp64'])
-  np.testing.assert_allclose(
-    np.moveaxis(np.asarray(out), -1, 1), case['out'], atol=tolerance, rtol=0
   )
 
 

@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from tests.arrays import normal
 from vidpred_jax.ops import conv, layout, resize
-
-
-def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
 
 
 def gradients(function, *args):
@@ -117,25 +114,6 @@ def test_computes_in_the_dtype_of_its_input():
     return jnp.sum(out.astype(jnp.float32))
 
   assert jax.grad(loss)(kernel).dtype == jnp.float32
-
-
-def test_published_numbers(shared):
-  case = np.load(shared / 'parity' / 'dmvfn' / 'ops.npz')
-  x = jnp.moveaxis(jnp.asarray(case['convT_in']), 1, -1)
-  kernel = jnp.transpose(jnp.asarray(case['convT_w']), (2, 3, 0, 1))
-  out = conv.bias_add(conv.transposed_conv(x, kernel), case['convT_b'])
-  np.testing.assert_allclose(
-    out, np.moveaxis(case['convT_out'], 1, -1), atol=2e-6
-  )
-  kernel = jnp.transpose(jnp.asarray(case['conv_w']), (2, 3, 1, 0))
-  for name, part in (('conv_s2_out', x), ('conv_s2_odd_out', x[:, :9, :11])):
-    np.testing.assert_allclose(
-      conv.bias_add(
-        conv.conv(part, kernel, stride=2, padding=1), case['convT_b']
-      ),
-      np.moveaxis(case[name], 1, -1),
-      atol=3e-6,
-    )
 
 
 def by_zeros_between(x, kernel):

@@ -3,12 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import normal
 from vidpred_jax import runtime
 from vidpred_jax.ops import layout
-
-
-def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
 
 
 def gradients(function, *args):
@@ -40,7 +37,7 @@ def test_apart_changes_nothing(platform):
   x = normal(0, 2, 3, 5, 4, 6)
 
   def apart(x):
-    return layout.apart(layout.apart(2 * x), layout.unfold)
+    return layout.apart(layout.apart(2 * x), function=layout.unfold)
 
   ours = gradients(apart, x)
   theirs = gradients(lambda x: layout.unfold(2 * x), x)

@@ -69,29 +69,6 @@ def test_refuses(image, arguments):
     resize.bilinear(image, **arguments)
 
 
-def test_published_numbers(shared):
-  case = np.load(shared / 'parity' / 'dmvfn' / 'ops.npz')
-  nhwc = lambda name: jnp.moveaxis(  # noqa: E731
-    jnp.asarray(case[name], jnp.float32), 1, -1
-  )
-  for source, result, scale in (
-    ('interp_in', 'interp_x0p25', 0.25),
-    ('interp_in', 'interp_x0p5', 0.5),
-    ('interp_in', 'interp_x2', 2),
-    ('interp_in_x4', 'interp_x4', 4),
-    ('interp_in_x8', 'interp_x8', 8),
-    ('interp_odd_in', 'interp_odd_x0p25', 0.25),
-    ('interp_odd_in', 'interp_odd_x0p5', 0.5),
-    ('interp_odd_in', 'interp_odd_x2', 2),
-  ):
-    np.testing.assert_allclose(
-      resize.bilinear(nhwc(source), scale=scale),
-      nhwc(result),
-      atol=2e-6,
-      err_msg=result,
-    )
-
-
 @pytest.mark.parametrize('size', [(5, 7), (23, 31), (12, 1), (6, 27)])
 def test_half_pixel_centres_agree_with_scipy(image, size):
   at = np.meshgrid(

@@ -1,10 +1,9 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import flow_of
 from vidpred_jax.ops import routing, splat
 
 splatted = jax.jit(splat.splat)
@@ -13,11 +12,6 @@ splatted = jax.jit(splat.splat)
 @pytest.fixture
 def image():
   return jax.random.uniform(jax.random.key(0), (2, 12, 17, 3))
-
-
-def flow_of(dx, dy, image):
-  flow = jnp.asarray([dx, dy], jnp.float32)[None, None, None, :]
-  return jnp.broadcast_to(flow, (*image.shape[:3], 2))
 
 
 def random_flow(image, size=4.0):
@@ -248,27 +242,3 @@ def test_wrong_modes_are_refused(image):
     splat.forward(image, flow, mode='softmax')
   with pytest.raises(ValueError, match='with a metric'):
     splat.forward(image, flow, mode='average', metric=metric)
-
-
-def test_published_numbers(shared):
-  case = np.load(shared / 'parity' / 'ebme' / 'ops.npz')
-  nhwc = lambda name: jnp.moveaxis(  # noqa: E731
-    jnp.asarray(case[name], jnp.float32), 1, -1
-  )
-  image, flow = nhwc('splat_in'), nhwc('splat_flow')
-  average = functools.partial(splat.forward, mode='average')
-  out, pull = jax.vjp(lambda x: average(x, flow)[0], image)
-  np.testing.assert_allclose(out, nhwc('splat_avg'), atol=1e-5)
-  np.testing.assert_allclose(
-    pull(nhwc('splat_cot'))[0], nhwc('splat_avg_grad_in'), atol=1e-5
-  )
-  _, weight = average(image, flow)
-  np.testing.assert_allclose(weight, nhwc('splat_sum_ones'), atol=1e-5)
-  np.testing.assert_allclose(
-    np.mean(weight == 0), case['holes_frac'], atol=1e-6
-  )
-  out, pull = jax.vjp(splatted, image, flow)
-  of_image, of_flow = pull(nhwc('splat_cot'))
-  np.testing.assert_allclose(out, nhwc('splat_sum_out'), atol=1e-5)
-  np.testing.assert_allclose(of_image, nhwc('splat_sum_grad_in'), atol=1e-5)
-  np.testing.assert_allclose(of_flow, nhwc('splat_sum_grad_flow'), atol=1e-5)

@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.arrays import flow_of
 from vidpred_jax.ops import warp
 
 
 @pytest.fixture
 def image():
   return jax.random.uniform(jax.random.key(0), (2, 12, 17, 3))
-
-
-def flow_of(dx, dy, image):
-  flow = jnp.asarray([dx, dy], jnp.float32)[None, None, None, :]
-  return jnp.broadcast_to(flow, (*image.shape[:3], 2))
 
 
 def test_no_flow_is_the_image(image):
@@ -93,18 +89,3 @@ def test_no_gradient_to_the_flow_where_it_points_outside(image):
 def test_keeps_half_precision(image):
   half = image.astype(jnp.bfloat16)
   assert warp.backward(half, flow_of(0.5, 0, image)).dtype == jnp.bfloat16
-
-
-def test_published_numbers(shared):
-  case = np.load(shared / 'parity' / 'dmvfn' / 'ops.npz')
-  nhwc = lambda name: jnp.moveaxis(  # noqa: E731
-    jnp.asarray(case[name], jnp.float32), 1, -1
-  )
-  out, pull = jax.vjp(warp.backward, nhwc('warp_img'), nhwc('warp_flow'))
-  of_image, of_flow = pull(nhwc('warp_cot'))
-  np.testing.assert_allclose(out, nhwc('warp_out'), atol=1e-5)
-  np.testing.assert_allclose(of_image, nhwc('warp_grad_img'), atol=1e-4)
-  valid = case['warp_grad_flow_valid']
-  np.testing.assert_allclose(
-    of_flow[valid], nhwc('warp_grad_flow')[valid], atol=1e-5
-  )

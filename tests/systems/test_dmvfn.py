@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from vidpred_jax import convert, losses, runtime
-from vidpred_jax.convert.dmvfn import torch_names
+from vidpred_jax import losses, runtime
 from vidpred_jax.models import dmvfn as model_room
 from vidpred_jax.models import features
-from vidpred_jax.ops import routing, warp
+from vidpred_jax.ops import warp
 from vidpred_jax.systems import Frames, dmvfn
 
 NEXT = Frames((0, 1), (2,))
@@ -278,53 +277,6 @@ def test_predicts_under_shard_map():
   frames = jax.jit(predict)(variables, context)
   np.testing.assert_allclose(frames[:4], expected, atol=1e-6)
   np.testing.assert_allclose(frames[4:], expected[::-1], atol=1e-6)
-
-
-def test_published_gradients(shared):
-  """Deep supervision without the VGG term, routes fixed, in float64 there."""
-  folder = shared / 'parity' / 'dmvfn'
-  case = np.load(folder / 'grad_a_2x64x96.npz')
-  with np.load(folder / 'weights_a.npz') as arrays:
-    variables = convert.from_torch(
-      'dmvfn', {k: arrays[k] for k in arrays.files}, channel_order='rgb'
-    )
-  model = model_room.DMVFN()
-  x = jnp.moveaxis(jnp.asarray(case['x'], jnp.float32), 1, -1)
-  truth = jnp.moveaxis(jnp.asarray(case['gt'], jnp.float32), 1, -1)
-  pair = jnp.stack([x[..., :3], x[..., 3:]], 1)
-
-  def loss(params):
-    variables = {'params': params}
-    logits = model.apply(variables, pair, method='route')[..., 0]
-    gates = routing.straight_through(
-      jnp.asarray(case['ref']), routing.budgeted(logits, 0.5)
-    )
-    outputs = model.apply(variables, pair, gates).frames
-    each = jnp.stack([losses.laplacian(x, truth).mean() for x in outputs])
-    return losses.deep_supervision(each, 0.8), each
-
-  (value, each), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
-    variables['params']
-  )
-  np.testing.assert_allclose(value, case['loss64'], atol=1e-6)
-  np.testing.assert_allclose(each, case['loss_per_block64'], atol=1e-6)
-  layouts = {
-    'conv': (3, 2, 0, 1),
-    'conv_transpose': (2, 3, 0, 1),
-    'linear': (1, 0),
-    'vector': (0,),
-  }
-  compared = 0
-  for name, (path, kind, _) in torch_names().items():
-    if f'grad/{name}' in case:
-      ours = functools.reduce(lambda x, key: x[key], path.split('/'), gradients)
-      ours = np.asarray(ours, np.float64).transpose(layouts[kind])
-      theirs = np.asarray(case[f'grad/{name}'], np.float64)
-      error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
-      part = name.split('.')[0]
-      assert error < {'l1': 1e-3, 'routing': 2e-3}.get(part, 1e-2), name
-      compared += 1
-  assert compared == 15
 
 
 # ------------------------------------------------------- flow and forecasts

@@ -150,7 +150,15 @@ def from_torch(
 
 
 def split_settings(system_name, settings):
-  """Splits `from_torch`'s settings: the conversion's own, and the system's."""
+  """Splits `from_torch`'s settings: the conversion's own, and the system's.
+
+  Args:
+    system_name: as for `from_torch`.
+    settings: by name.
+
+  Returns:
+    Two dicts; what both know is in both.
+  """
   signature = inspect.signature(CONVERTERS[system_name].convert)
   own = {
     name: settings[name]

@@ -33,7 +33,7 @@ def main(argv) -> None:
   if pathlib.Path(values.output).exists():
     raise FileExistsError(f'{values.output} exists already; nothing was read.')
   settings = command.parse_settings(values.set)
-  state_dict = convert.read_torch(values.input, values.key)
+  state_dict = convert.read_torch(values.input, key=values.key)
   variables = convert.from_torch(values.system, state_dict, **settings)
   settings = convert.trained_settings(values.system, state_dict) | settings
   _, settings = convert.split_settings(values.system, settings)

@@ -14,7 +14,7 @@ from vidpred_jax.models import features
 
 def _features(path: str, key, module, indices, ignored: str, source: str):
   """The parameter tree of a module of `models.features`."""
-  arrays = weights.read_torch(path, key)
+  arrays = weights.read_torch(path, key=key)
   arrays = {k: x for k, x in arrays.items() if not re.fullmatch(ignored, k)}
   clip = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   expected = jax.eval_shape(module.init, jax.random.key(0), clip)['params']
@@ -28,7 +28,7 @@ def _features(path: str, key, module, indices, ignored: str, source: str):
     raise ValueError(f'{path} is not {source}. {error}') from None
 
 
-def vgg19(path: str, key: str | None = None) -> dict[str, Any]:
+def vgg19(path: str, *, key: str | None = None) -> dict[str, Any]:
   """Parameters of `models.features.VGG19` from torchvision's weights.
 
   Args:
@@ -53,7 +53,7 @@ def vgg19(path: str, key: str | None = None) -> dict[str, Any]:
   )
 
 
-def alexnet(path: str, key: str | None = None) -> dict[str, Any]:
+def alexnet(path: str, *, key: str | None = None) -> dict[str, Any]:
   """Parameters of `models.features.AlexNet` from torchvision's weights.
 
   Args:
@@ -127,7 +127,7 @@ _I3D_NAMES = (
 )
 
 
-def i3d(path: str, key: str | None = None) -> dict[str, Any]:
+def i3d(path: str, *, key: str | None = None) -> dict[str, Any]:
   """Parameters of `models.features.I3D`, for the Frechet video distance.
 
   Args:
@@ -145,7 +145,7 @@ def i3d(path: str, key: str | None = None) -> dict[str, Any]:
     OSError: if the file cannot be read.
   """
   arrays = {}
-  for name, array in weights.read_torch(path, key).items():
+  for name, array in weights.read_torch(path, key=key).items():
     for pattern, new in _I3D_NAMES:
       name = re.sub(f'^{pattern}', new, name)
     if not name.endswith('.num_batches_tracked'):

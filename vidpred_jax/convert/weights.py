@@ -21,7 +21,7 @@ from vidpred_jax.convert import torch_file
 # --- Reading files -----------------------------------------------------------
 
 
-def read_torch(path: str, key: str | None = None) -> dict[str, np.ndarray]:
+def read_torch(path: str, *, key: str | None = None) -> dict[str, np.ndarray]:
   """Reads named arrays from a file of weights.
 
   Args:

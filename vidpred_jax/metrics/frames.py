@@ -41,7 +41,7 @@ def as_float(x) -> jax.Array:
   return jnp.asarray(x, jnp.float32)
 
 
-def check(pred, target, minimum_size: int = 1) -> None:
+def check(pred, target, *, minimum_size: int = 1) -> None:
   """Refuses pairs that are no `[B, N, H, W, C]` of one shape, or too small.
 
   Raises:
@@ -275,7 +275,7 @@ def ssim_gaussian(pred, target) -> jax.Array:
   Raises:
     ValueError: if a side is below 11.
   """
-  check(pred, target, 11)
+  check(pred, target, minimum_size=11)
   window = _window(_GAUSSIAN)
 
   def frame(x, y):
@@ -286,7 +286,7 @@ def ssim_gaussian(pred, target) -> jax.Array:
 
 
 def _ssim_skimage(pred, target, *, data_range: float, round8: bool = False):
-  check(pred, target, 7)
+  check(pred, target, minimum_size=7)
   window = _window(_UNIFORM)
 
   def frame(x, y):
@@ -374,7 +374,7 @@ def ssim_matlab3d(pred, target) -> jax.Array:
   Raises:
     ValueError: if a side is below 11, where the original changes its window.
   """
-  check(pred, target, 11)
+  check(pred, target, minimum_size=11)
   channels = pred.shape[-1]
   # The pass over C, edges repeated, as a matrix [C, C].
   mix = np.zeros((channels, channels), np.float32)
@@ -427,7 +427,7 @@ def ms_ssim(pred, target) -> jax.Array:
     ValueError: if a side is 160 or less: the window of 11 would not fit the
       fifth scale.
   """
-  check(pred, target, 161)
+  check(pred, target, minimum_size=161)
   window = _window(_GAUSSIAN)
 
   def frame(x, y):

@@ -56,7 +56,7 @@ def _distance(variables, x, y, flip: bool):
 
 
 def _measure(pred, target, variables, flip: bool):
-  frames.check(pred, target, MINIMUM_SIZE)
+  frames.check(pred, target, minimum_size=MINIMUM_SIZE)
   if pred.shape[-1] not in (1, 3):
     raise ValueError(
       f'LPIPS is defined for 1 or 3 channels, got {pred.shape[-1]}.'

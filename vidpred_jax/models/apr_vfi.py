@@ -327,7 +327,7 @@ class Synthesis(nn.Module):
     )
 
 
-def normalised(x: jax.Array, axis: int = -1) -> jax.Array:
+def normalised(x: jax.Array, *, axis: int = -1) -> jax.Array:
   """`x` with mean 0 and variance 1 over an axis."""
   centred = x - jnp.mean(x, axis, keepdims=True)
   variance = jnp.mean(jnp.square(centred), axis, keepdims=True)

@@ -156,13 +156,14 @@ class LinearAttention(nn.Module):
   def setup(self):
     """Declares the layers."""
     total = self.heads * self.width
-    self.norm = layers.LayerNorm(1e-5)
+    self.norm = nn.LayerNorm(1e-5, use_fast_variance=False)
     self.qkv = Conv(self.inputs, 3 * total, size=1, use_bias=False)
     self.out = Conv(total, self.inputs, size=1)
 
   def __call__(self, x):
     """[B, H, W, inputs] to the same."""
-    pixels = self.norm(x).reshape(len(x), -1, self.inputs)
+    pixels = self.norm(x).astype(x.dtype)
+    pixels = pixels.reshape(len(x), -1, self.inputs)
     of_query, of_key, of_value = jnp.split(self.qkv.kernel[0, 0], 3, -1)
     key = conv.pointwise(pixels, of_key).astype(jnp.float32)
     key = jnp.exp(key - jnp.max(key, 1, keepdims=True))

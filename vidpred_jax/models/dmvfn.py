@@ -278,7 +278,7 @@ def default_widths(num_blocks: int) -> tuple[int, ...]:
   return tuple((160, 80, 44)[3 * i // num_blocks] for i in range(num_blocks))
 
 
-def size_multiple(scales: Sequence[int], router_scale: int = 1) -> int:
+def size_multiple(scales: Sequence[int], router_scale: int) -> int:
   """What H and W must be divisible by: 16 for the published network."""
   return math.lcm(*(4 * scale for scale in scales), router_scale)
 

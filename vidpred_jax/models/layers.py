@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from vidpred_jax.ops import conv
 
 
-def initializers(start: str, shape: tuple[int, ...], groups: int = 1):
+def initializers(start: str, shape: tuple[int, ...], *, groups: int = 1):
   """Initialisers of a kernel and its bias.
 
   Args:
@@ -67,7 +67,7 @@ class Conv(nn.Module):
   def __call__(self, x):
     """[B, H, W, C] to [B, H, W, features]."""
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-    of_kernel, of_bias = initializers(self.start, shape, self.groups)
+    of_kernel, of_bias = initializers(self.start, shape, groups=self.groups)
     kernel = self.param('kernel', of_kernel, shape)
     bias = self.param('bias', of_bias, shape[-1:])
     if self.groups > 1:
@@ -122,7 +122,7 @@ class Depthwise(nn.Module):
     """[B, H, W, C] to the same."""
     channels = x.shape[-1]
     of_kernel, of_bias = initializers(
-      self.start, (self.size, self.size, 1, channels), channels
+      self.start, (self.size, self.size, 1, channels), groups=channels
     )
     shape = (self.size, self.size, channels)
     kernel = self.param('kernel', of_kernel, shape)
@@ -205,23 +205,18 @@ class BatchNorm(nn.Module):
     return conv.bias_add(out, bias - mean * factor).astype(x.dtype)
 
 
-class LayerNorm(nn.Module):
-  """Mean 0 and variance 1 over channels.
+def layer_norm(x: jax.Array, epsilon: float, name: str) -> jax.Array:
+  """Mean 0 and variance 1 over channels, in the dtype of `x`.
 
-  Attributes:
+  Args:
+    x: [..., C].
     epsilon: added to the variance.
+    name: of the module that this adds to the one that is being called.
+
+  Returns:
+    [..., C].
   """
-
-  epsilon: float
-
-  @nn.compact
-  def __call__(self, x):
-    """[..., C] to the same."""
-    shape = x.shape[-1:]
-    scale = self.param('scale', nn.initializers.ones, shape)
-    bias = self.param('bias', nn.initializers.zeros, shape)
-    wide = x.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, -1, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
-    out = per_channel(centred * jax.lax.rsqrt(variance + self.epsilon), scale)
-    return conv.bias_add(out, bias).astype(x.dtype)
+  norm = nn.LayerNorm(
+    epsilon, dtype=x.dtype, use_fast_variance=False, name=name
+  )
+  return norm(x)

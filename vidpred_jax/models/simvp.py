@@ -63,7 +63,7 @@ class Unit(nn.Module):
     x = conv.bias_add(x, bias)
     if self.change == 'up':
       x = x.reshape(*x.shape[:3], 4, features)
-      x = layout.apart(x, layout.unfold)
+      x = layout.apart(x, function=layout.unfold)
     return jax.nn.silu(layers.GroupNorm(2, name='norm')(x))
 
 

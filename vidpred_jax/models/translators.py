@@ -196,10 +196,10 @@ class HorNet(nn.Module):
     """[B, H, W, C] to the same."""
     channels = x.shape[-1]
     _refuse_unless_divisible(channels, 'hornet')
-    y = self._gated(layers.LayerNorm(1e-6, name='norm_0')(x))
+    y = self._gated(layers.layer_norm(x, 1e-6, 'norm_0'))
     y = _scaled(self, 'scale_0', 1e-6, y)
     x = _add(x, y, self.rate, train)
-    y = _mlp(layers.LayerNorm(1e-6, name='norm_1')(x), self.ratio, _dense)
+    y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
     y = _scaled(self, 'scale_1', 1e-6, y)
     return _add(x, y, self.rate, train)
 
@@ -241,7 +241,7 @@ class ConvNeXt(nn.Module):
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
     y = layers.Depthwise(7, name='wide')(x)
-    y = _mlp(layers.LayerNorm(1e-6, name='norm')(y), self.ratio, _conv)
+    y = _mlp(layers.layer_norm(y, 1e-6, 'norm'), self.ratio, _conv)
     y = _scaled(self, 'scale', 1e-6, y)
     return _add(x, y, self.rate, train)
 
@@ -328,9 +328,9 @@ class ViT(nn.Module):
     """[B, H, W, C] to the same."""
     shape = x.shape
     x = x.reshape(shape[0], -1, shape[-1])
-    y = _attention(self, layers.LayerNorm(1e-5, name='norm_0')(x))
+    y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
     x = _add(x, y, self.rate, train)
-    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
+    y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
     return _add(x, y, self.rate, train).reshape(shape)
 
 
@@ -364,9 +364,9 @@ class Swin(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
-    y = self._attend(layers.LayerNorm(1e-5, name='norm_0')(x))
+    y = self._attend(layers.layer_norm(x, 1e-5, 'norm_0'))
     x = _add(x, y, self.rate, train)
-    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
+    y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
     return _add(x, y, self.rate, train)
 
   def _attend(self, x):
@@ -418,10 +418,10 @@ class Uniformer(nn.Module):
       return self._convolve(x, train)
     shape, channels = x.shape, x.shape[-1]
     x = x.reshape(shape[0], -1, channels)
-    y = _attention(self, layers.LayerNorm(1e-5, name='norm_0')(x))
+    y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
     y = _scaled(self, 'scale_0', 1e-6, y)
     x = _add(x, y, self.rate, train)
-    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
+    y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
     y = _scaled(self, 'scale_1', 1e-6, y)
     return _add(x, y, self.rate, train).reshape(shape)
 
@@ -454,11 +454,11 @@ class MLPMixer(nn.Module):
         f'{tokens} rows, got {made["kernel"].shape[0]}.'
       )
     x = x.reshape(shape[0], tokens, channels)
-    y = layers.LayerNorm(1e-6, name='norm_0')(x).swapaxes(1, 2)
+    y = layers.layer_norm(x, 1e-6, 'norm_0').swapaxes(1, 2)
     y = _gelu(_dense(channels // 2, name='tokens_in')(y))
     y = _dense(tokens, name='tokens_out')(y).swapaxes(1, 2)
     x = _add(x, y, self.rate, train)
-    y = _mlp(layers.LayerNorm(1e-6, name='norm_1')(x), self.ratio, _dense)
+    y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
     return _add(x, y, self.rate, train).reshape(shape)
 
 

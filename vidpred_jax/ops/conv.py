@@ -17,12 +17,28 @@ import numpy as np
 
 
 def bias_add(x: jax.Array, bias: jax.Array) -> jax.Array:
-  """Adds [C] to [..., C]."""
+  """Adds [C] to [..., C].
+
+  Args:
+    x: [..., C].
+    bias: [C].
+
+  Returns:
+    [..., C] in the dtype of `x`.
+  """
   return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
-  """`x` where positive, else `slope * x`; slope [C], x [B, H, W, C]."""
+  """`x` where positive, else `slope * x`; slope [C], x [B, H, W, C].
+
+  Args:
+    x: [B, H, W, C].
+    slope: [C].
+
+  Returns:
+    [B, H, W, C].
+  """
   return jnp.where(x > 0, x, slope.astype(x.dtype)[None, None, None, :] * x)
 
 
@@ -31,6 +47,13 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   As a product of two matrices: with more axes XLA writes transposed copies for
   the gradient (2026-11), which take longer than the product.
+
+  Args:
+    x: [..., C].
+    kernel: [C, D].
+
+  Returns:
+    [..., D].
   """
   out = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
   return out.reshape(*x.shape[:-1], -1)

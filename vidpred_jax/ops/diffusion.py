@@ -49,7 +49,14 @@ class Schedule(NamedTuple):
 
 
 def of_betas(betas: np.ndarray) -> Schedule:
-  """The schedule with these variances (DDPM, equations 4 and 7)."""
+  """The schedule with these variances (DDPM, equations 4 and 7).
+
+  Args:
+    betas: [N], the variance that each step adds, in (0, 1).
+
+  Returns:
+    The schedule, float64.
+  """
   betas = np.asarray(betas, np.float64)
   bars = np.cumprod(1 - betas)
   before = np.append(1.0, bars[:-1])
@@ -64,7 +71,7 @@ def of_betas(betas: np.ndarray) -> Schedule:
 
 
 def cosine(
-  depth: int, offset: float = 0.008, largest: float = 0.999
+  depth: int, *, offset: float = 0.008, largest: float = 0.999
 ) -> Schedule:
   """The cosine schedule (Nichol and Dhariwal, equation 17).
 
@@ -95,7 +102,17 @@ def _at(values: np.ndarray, n, like: jax.Array):
 def diffuse(
   schedule: Schedule, clean: jax.Array, n, noise: jax.Array
 ) -> jax.Array:
-  """y_n of y_0 (DDPM, equation 4; RVD, equation 10)."""
+  """y_n of y_0 (DDPM, equation 4; RVD, equation 10).
+
+  Args:
+    schedule: of N steps.
+    clean: y_0, [B, ...].
+    n: int [B] or [], steps from 0.
+    noise: epsilon, as `clean`.
+
+  Returns:
+    y_n, as `clean`.
+  """
   bars = schedule.alpha_bars
   signal, spread = (
     _at(np.sqrt(bars), n, clean),
@@ -107,7 +124,17 @@ def diffuse(
 def clean_from_noise(
   schedule: Schedule, noisy: jax.Array, n, noise: jax.Array
 ) -> jax.Array:
-  """y_0 from y_n and the noise in it: `diffuse` solved for y_0."""
+  """y_0 from y_n and the noise in it: `diffuse` solved for y_0.
+
+  Args:
+    schedule: of N steps.
+    noisy: y_n, [B, ...].
+    n: int [B] or [], steps from 0.
+    noise: epsilon, as `noisy`.
+
+  Returns:
+    y_0, as `noisy`.
+  """
   bars = schedule.alpha_bars
   scale = _at(np.sqrt(1 / bars), n, noisy)
   return scale * noisy - _at(np.sqrt(1 / bars - 1), n, noisy) * noise
@@ -135,7 +162,18 @@ def posterior(
 def posterior_step(
   schedule: Schedule, clean: jax.Array, noisy: jax.Array, n, noise: jax.Array
 ) -> jax.Array:
-  """y_{n-1} drawn from `posterior` with this noise (none counts at n = 0)."""
+  """y_{n-1} drawn from `posterior` with this noise (none counts at n = 0).
+
+  Args:
+    schedule: of N steps.
+    clean: y_0 or its estimate, [B, ...].
+    noisy: y_n, as `clean`.
+    n: int [B] or [], steps from 0.
+    noise: standard normal, as `clean`.
+
+  Returns:
+    y_{n-1}, as `clean`.
+  """
   mean, variance = posterior(schedule, clean, noisy, n)
   return mean + jnp.sqrt(variance) * noise
 
@@ -238,6 +276,13 @@ def ancestral(schedule: Schedule, steps: int | None = None) -> Steps:
 
   The forward process seen at K of its N steps only is one of K steps with
   `beta_k = 1 - abar_{n_k} / abar_{n_{k+1}}` (Nichol and Dhariwal, section 4).
+
+  Args:
+    schedule: of N steps.
+    steps: K; None: N.
+
+  Returns:
+    The sampler.
   """
   times = spaced_times(schedule, steps)
   if len(times) < len(schedule.betas):
@@ -255,7 +300,7 @@ def ancestral(schedule: Schedule, steps: int | None = None) -> Steps:
 
 
 def ddim(
-  schedule: Schedule, steps: int | None = None, eta: float = 0.0
+  schedule: Schedule, steps: int | None = None, *, eta: float = 0.0
 ) -> Steps:
   """DDIM (equations 12 and 16).
 
@@ -287,6 +332,13 @@ def dpm_solver(schedule: Schedule, steps: int | None = None) -> Steps:
   The estimate of y_0 is extrapolated from this step and the one before, linear
   in `lambda = log(signal / noise)`; in the first step there is none before, and
   the last goes to lambda = infinity, where the estimate itself is the answer.
+
+  Args:
+    schedule: of N steps.
+    steps: K; None: N.
+
+  Returns:
+    The sampler.
   """
   times = spaced_times(schedule, steps)
   bars, after = _bars(schedule, times)

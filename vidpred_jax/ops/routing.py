@@ -39,7 +39,15 @@ def budgeted(logits: jax.Array, beta: float) -> jax.Array:
 
 
 def straight_through(gates: jax.Array, probabilities: jax.Array) -> jax.Array:
-  """`gates`, with the gradient of `probabilities` (equation 12)."""
+  """`gates`, with the gradient of `probabilities` (equation 12).
+
+  Args:
+    gates: 0 or 1, any shape.
+    probabilities: the same shape.
+
+  Returns:
+    `gates`.
+  """
   return jax.lax.stop_gradient(gates) + (
     probabilities - jax.lax.stop_gradient(probabilities)
   )
@@ -99,12 +107,29 @@ def most_probable(probabilities: jax.Array) -> jax.Array:
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
-  """How many patches cover an image: (nh, nw)."""
+  """How many patches cover an image: (nh, nw).
+
+  Args:
+    height: of the image, in pixels.
+    width: of the image, in pixels.
+    patch: P, the side of a patch.
+
+  Returns:
+    The numbers of rows and columns of patches.
+  """
   return -(-height // patch), -(-width // patch)
 
 
 def to_patches(x: jax.Array, patch: int) -> jax.Array:
-  """Cuts [B, H, W, C] into [B nh nw, P, P, C]; see the module."""
+  """Cuts [B, H, W, C] into [B nh nw, P, P, C]; see the module.
+
+  Args:
+    x: [B, H, W, C].
+    patch: P, the side of a patch.
+
+  Returns:
+    [B nh nw, P, P, C].
+  """
   chex.assert_rank(x, 4)
   batch, height, width, channels = x.shape
   rows, columns = patch_grid(height, width, patch)

@@ -72,6 +72,12 @@ def sum_channels(x):
   """The sum over the last axis.
 
   2026-11: as a reduction, few numbers take four times as long on a CPU.
+
+  Args:
+    x: [..., C].
+
+  Returns:
+    [...].
   """
   if x.shape[-1] > 8:
     return jnp.sum(x, -1)

@@ -61,7 +61,7 @@ class Film:
     self._cut, self._listed = cut, listed
     self._settings = {'deinterlace': deinterlace, 'keep_hdr': self.keeps}
     self._fps, self._times, self._found = fps, [], set()
-    for line in told(self.info, deinterlace, self.keeps):
+    for line in told(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
 
   @property
@@ -98,8 +98,17 @@ class Film:
       yield time, frame.astype(np.float32)
 
 
-def told(info, deinterlace: bool = False, keeps: bool = False) -> list[str]:
-  """What is to be said about a film before it is used, a line each."""
+def told(info, *, deinterlace: bool = False, keeps: bool = False) -> list[str]:
+  """What is to be said about a film before it is used, a line each.
+
+  Args:
+    info: of the film, as `probe` gives it.
+    deinterlace: whether each frame is made to show one moment.
+    keeps: whether frames keep their high dynamic range.
+
+  Returns:
+    Lines; none where there is nothing to say.
+  """
   lines = []
   if info.curve is not None and not keeps:
     lines.append(

@@ -5,36 +5,17 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.data.published.tiny import levels, save, source
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
-from vidpred_jax.data.published import folders, interpolation, layouts, resize
+from vidpred_jax.data.published import interpolation, layouts, resize
 from vidpred_jax.data.published.prediction import (
   KITTI_DRIVES,
   PREDNET_DRIVES,
   PROTOCOLS,
   Count,
 )
-
-
-def save(path, level, size=(8, 12)):
-  """A frame that says which one it is."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  ramp = np.arange(size[1], dtype=np.uint8)[None, :, None]
-  frame = np.broadcast_to(ramp + np.uint8(level), (*size, 3))
-  Image.fromarray(np.ascontiguousarray(frame)).save(path)
-
-
-def levels(clip):
-  """Which frames these are."""
-  return clip[:, 0, 0, 0].tolist()
-
-
-def source(dataset, root, split='test', num_frames=3, size=None):
-  return folders.FrameClips(
-    split, num_frames, dataset=dataset, root=root, size=size
-  )
 
 
 def cityscapes(root):

@@ -1,66 +1,23 @@
 """The data sets of frame interpolation, made small: real names, tiny frames."""
 
-import av
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.data.published.tiny import (
+  levels,
+  pictures,
+  planes,
+  save,
+  source,
+  write_y4m,
+)
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
 from vidpred_jax.data.published import (
-  folders,
   interpolation,
   resize,
-  sequences,
   y4m,
 )
-
-
-def save(path, level, size=(8, 12)):
-  """A frame that says which one it is."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(np.full((*size, 3), level, np.uint8)).save(path)
-
-
-def levels(clip):
-  """Which frames these are."""
-  return clip[:, 0, 0, 0].tolist()
-
-
-def source(dataset, root, split='test', num_frames=3, size=None):
-  return folders.FrameClips(
-    split, num_frames, dataset=dataset, root=root, size=size
-  )
-
-
-def write_y4m(path, frames, kind='420p10'):
-  """Planes [Y, U, V] of each frame, as the clips of Xiph are stored."""
-  height, width = frames[0][0].shape
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('wb') as file:
-    header = f'YUV4MPEG2 W{width} H{height} F60:1 Ip A1:1 C{kind} XYSCSS=420P10'
-    file.write(header.encode() + b'\n')
-    for planes in frames:
-      file.write(b'FRAME\n' + b''.join(p.tobytes() for p in planes))
-
-
-def planes(level, size=(8, 12), dtype='<u2'):
-  """Grey of 10 bits."""
-  half = (size[0] // 2, size[1] // 2)
-  return [
-    np.full(shape, value, dtype)
-    for shape, value in ((size, level), (half, 512), (half, 512))
-  ]
-
-
-def pictures(seed, size=(48, 64)):
-  """Planes of 10 bits with something in them."""
-  rng = np.random.default_rng(seed)
-  half = (size[0] // 2, size[1] // 2)
-  return [
-    rng.integers(64, top, shape).astype('<u2')
-    for shape, top in ((size, 941), (half, 961), (half, 961))
-  ]
 
 
 def septuplets(root):
@@ -302,72 +259,6 @@ class TestXiph:
     np.testing.assert_array_equal(half[0], mean)
     part = source('xiph_4k', tmp_path, size='protocol')[0]['video']
     np.testing.assert_array_equal(part[0], whole[540:-540, 1024:-1024])
-
-
-class TestY4m:
-  @pytest.mark.parametrize('kind', ['420p10', '420jpeg'])
-  def test_as_ffmpeg_converts(self, tmp_path, kind):
-    """Against FFmpeg's own reader and what it puts in between formats."""
-    path = tmp_path / 'a.y4m'
-    frames = [pictures(k) for k in range(5)]
-    if kind == '420jpeg':
-      frames = [[(p >> 2).astype(np.uint8) for p in f] for f in frames]
-    write_y4m(path, frames, kind)
-    got = y4m.read(path, range(1, 5, 3))
-    assert got.shape == (2, 48, 64, 3) and got.dtype == np.uint8
-    with av.open(str(path)) as container:
-      stream = container.streams.video[0]
-      graph = av.filter.Graph()
-      chain = [
-        graph.add_buffer(template=stream),
-        graph.add('format', 'rgb24'),
-        graph.add('buffersink'),
-      ]
-      graph.link_nodes(*chain).configure()
-      wanted = []
-      for frame in container.decode(stream):
-        graph.push(frame)
-        wanted.append(graph.pull().to_ndarray())
-    np.testing.assert_array_equal(got, np.stack(wanted)[[1, 4]])
-    # Near to the conversion used elsewhere, but not it.
-    exact = video_io.read(path)[[1, 4]].astype(int)
-    assert 0 < (exact - got).mean() < 2.5
-
-  def test_it_is_a_run_of_frames(self, tmp_path):
-    path = tmp_path / 'a.y4m'
-    write_y4m(path, [planes(64 + 80 * k) for k in range(9)])
-    run = sequences.Sequence('a', str(path), first=1, step=2)
-    assert sequences.length(run) == 4
-    got = levels(sequences.read(run, 1, 3))
-    wanted = 80 * np.array([3, 5, 7]) / 876 * 255
-    assert np.abs(got - wanted).max() < 4  # 1 to 2 levels darker
-
-  def test_a_file_that_ends_early(self, tmp_path):
-    path = tmp_path / 'a.y4m'
-    write_y4m(path, [planes(300)] * 4)
-    path.write_bytes(path.read_bytes()[:-1])
-    assert y4m.probe(path).num_frames == 3
-    assert y4m.read(path, range(3)).shape[0] == 3
-    with pytest.raises(ValueError, match='3 frames; frame 3 was'):
-      y4m.read(path, range(1, 4))
-
-  @pytest.mark.parametrize(
-    'content, message',
-    [
-      (b'', 'no y4m file'),
-      (b'YUV4MPEG2 W8 H8', 'no y4m file'),
-      (b'YUV4MPEG2 W8 Hx C420\n', 'no y4m file'),
-      (b'YUV4MPEG2 W8 H8 C444p12\n', 'holds 444p12; expected one of 420'),
-      (b'YUV4MPEG2 W8 H7 C420\n', '7x8; expected even'),
-      (b'YUV4MPEG2 W2 H2 C420\nFRAMEX' + bytes(6), 'frame 0 does not begin'),
-    ],
-  )
-  def test_other_files(self, tmp_path, content, message):
-    path = tmp_path / 'a.y4m'
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as error:
-      y4m.read(path, range(1))
-    assert str(path) in str(error.value)
 
 
 class TestResize:

@@ -10,27 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.published.tiny import levels, ramp, save, source
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
-from vidpred_jax.data.published import folders, layouts, resize
+from vidpred_jax.data.published import layouts, resize
 from vidpred_jax.data.published.prediction import PREDNET_DRIVES, PROTOCOLS
-
-
-def save(path, level, size=(8, 12)):
-  """A frame that says which one it is."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(ramp(level, size)).save(path)
-
-
-def ramp(level, size=(8, 12)):
-  """Brighter by one from column to column."""
-  row = np.arange(size[1], dtype=np.uint8)[None, :, None] + np.uint8(level)
-  return np.ascontiguousarray(np.broadcast_to(row, (*size, 3)))
-
-
-def levels(clip):
-  """Which frames these are."""
-  return clip[:, 0, 0, 0].tolist()
 
 
 def write_seq(path, frames, *, stamp=8, code=201, fps=30.0, told=None):
@@ -59,12 +43,6 @@ def write_seq(path, frames, *, stamp=8, code=201, fps=30.0, told=None):
       Image.fromarray(frame).save(buffer, 'JPEG', quality=95)
       file.write(struct.pack('<I', buffer.tell() + 4) + buffer.getvalue())
       file.write(bytes(range(stamp)))
-
-
-def source(dataset, root, split='test', num_frames=3, size=None):
-  return folders.FrameClips(
-    split, num_frames, dataset=dataset, root=root, size=size
-  )
 
 
 def human36m_256(root):

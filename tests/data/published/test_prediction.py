@@ -2,27 +2,15 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.data.published.tiny import levels, save
 from vidpred_jax.data.published import folders, resize
-
-
-def save(path, level, size=(8, 12)):
-  """A frame that says which one it is, and where its columns are."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  columns = np.arange(size[1], dtype=np.uint8)[None, :, None]
-  frame = np.broadcast_to(columns + np.uint8(level), (*size, 3))
-  Image.fromarray(np.ascontiguousarray(frame)).save(path)
 
 
 def source(dataset, root, split='test', num_frames=16, size=None):
   return folders.FrameClips(
     split, num_frames, dataset=dataset, root=root, size=size
   )
-
-
-def levels(clip):
-  return clip[:, 0, 0, 0].tolist()
 
 
 def test_bair(tmp_path):

@@ -1,0 +1,14 @@
+"""Arrays that several tests begin with."""
+
+import jax
+import jax.numpy as jnp
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def flow_of(dx, dy, image):
+  """The same everywhere, [B, H, W, 2]."""
+  flow = jnp.asarray([dx, dy], jnp.float32)[None, None, None, :]
+  return jnp.broadcast_to(flow, (*image.shape[:3], 2))

@@ -1,0 +1,80 @@
+"""Commands as a user runs them."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Imports once; then each line of arguments is a run in a fork of its own.
+_FORKS = """
+import importlib, json, os, sys, tempfile
+from vidpred_jax import command
+main = importlib.import_module(sys.argv[1])
+for name in sys.argv[2:]:
+  importlib.import_module(name)
+for line in sys.stdin:
+  with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    child = os.fork()
+    if not child:
+      os.dup2(out.fileno(), 1)
+      os.dup2(err.fileno(), 2)
+      sys.argv = [main.__file__, *json.loads(line)]
+      command.run(main.main, main.define_flags)
+    _, status = os.waitpid(child, 0)
+    texts = [stream.seek(0) or stream.read().decode() for stream in (out, err)]
+  print(json.dumps([os.waitstatus_to_exitcode(status), *texts]), flush=True)
+"""
+
+
+def run(module, *arguments):
+  """Runs a command in a process of its own, to its end."""
+  return subprocess.run(
+    [sys.executable, '-m', module, *map(str, arguments)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+class Forks:
+  """Runs a command again and again without importing it anew.
+
+  For what ends soon: a fork has one device and no threads of its parent.
+  """
+
+  def __init__(self, module, *imported):
+    self._process = subprocess.Popen(
+      [sys.executable, '-W', 'ignore', '-c', _FORKS, module, *imported],
+      cwd=ROOT,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self._process.communicate(timeout=60)
+
+  def run(self, *arguments):
+    """Returns (exit status, stdout, stderr)."""
+    print(json.dumps(arguments), file=self._process.stdin, flush=True)
+    answer = self._process.stdout.readline()
+    if not answer:
+      pytest.fail(f'The process that forks has ended before {arguments}.')
+    return json.loads(answer)
+
+
+def is_one_line(status, out, err, *words):
+  """Asserts that an error was told in one line; a bar may stand before it."""
+  assert status == 2, (status, out, err)
+  lines = [x for x in err.splitlines() if x.strip() and '%|' not in x]
+  assert len(lines) == 1 and lines[0].startswith('Error: '), err
+  for word in words:
+    assert word in err, (word, err)

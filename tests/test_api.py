@@ -1,0 +1,143 @@
+"""How public functions are written down and called, by introspection."""
+
+import importlib
+import inspect
+import pathlib
+import tomllib
+
+import pytest
+
+import vidpred_jax
+
+PACKAGE = pathlib.Path(vidpred_jax.__file__).parent
+ROOMS = ('ops', 'losses', 'metrics', 'models', 'picture', 'params', 'runtime')
+
+# Optional, and yet by position.
+BY_POSITION = {
+  # Samplers are called alike, by name: `SAMPLERS[name](schedule, steps)`.
+  'vidpred_jax.ops.diffusion.ancestral': {'steps'},
+  'vidpred_jax.ops.diffusion.ddim': {'steps'},
+  'vidpred_jax.ops.diffusion.dpm_solver': {'steps'},
+  'vidpred_jax.ops.diffusion.spaced_times': {'steps'},
+  # As `jax.jit(function, ...)` and `Mesh(devices)`.
+  'vidpred_jax.runtime.jit': {'cpu_options'},
+  'vidpred_jax.runtime.mesh': {'devices'},
+  # Context, prediction, truth: the order of the panels.
+  'vidpred_jax.picture.demo_frames': {'target'},
+  'vidpred_jax.picture.flow_to_rgb': {'max_magnitude'},
+  # How many samples, and how many of them at once.
+  'vidpred_jax.systems.sampling.draw': {'at_once'},
+}
+# What a key is drawn for comes first.
+KEY_LATER = {
+  'vidpred_jax.ops.routing.bernoulli',
+  'vidpred_jax.ops.routing.gumbel',
+  'vidpred_jax.models.dmvfn.initial_params',
+}
+# One line says what goes in and what comes out; or, for conventions of metrics,
+# the room's docstring does, for all of them.
+ONE_LINE = (
+  'vidpred_jax.metrics.',
+  'vidpred_jax.models.',
+  'vidpred_jax.video_io.pictures.',
+)
+
+
+def module_names(room):
+  place = PACKAGE / room
+  if not place.is_dir():
+    return [f'vidpred_jax.{room}']
+  return [f'vidpred_jax.{room}'] + [
+    f'vidpred_jax.{room}.{path.stem}'
+    for path in sorted(place.glob('*.py'))
+    if not path.stem.startswith('__')
+  ]
+
+
+def public_functions():
+  """{name: function}: of the rooms, and what packages name in `__all__`."""
+  result = {}
+  for room in ROOMS:
+    for module in map(importlib.import_module, module_names(room)):
+      for name, value in vars(module).items():
+        own = getattr(value, '__module__', None) == module.__name__
+        if own and inspect.isroutine(inspect.unwrap(value)):
+          result[f'{module.__name__}.{name}'] = value
+  for package in ('', '.convert', '.data', '.systems.sampling', '.video_io'):
+    module = importlib.import_module(f'vidpred_jax{package}')
+    for name in getattr(module, '__all__', ['draw']):
+      value = getattr(module, name)
+      if inspect.isfunction(value):
+        result[f'{value.__module__}.{value.__name__}'] = value
+  return {
+    name: value
+    for name, value in result.items()
+    if not name.rpartition('.')[2].startswith('_')
+  }
+
+
+FUNCTIONS = public_functions()
+
+
+def parameters(function):
+  return list(inspect.signature(function).parameters.values())
+
+
+def test_there_are_functions_of_every_room():
+  for room in ROOMS:
+    assert any(f'vidpred_jax.{room}' in name for name in FUNCTIONS), room
+  assert 'vidpred_jax.ops.warp.sample' in FUNCTIONS  # with its own gradient
+  assert 'vidpred_jax.checkpoint.load' in FUNCTIONS
+
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_a_docstring_says_what_goes_in_and_what_comes_out(name):
+  function = FUNCTIONS[name]
+  text = inspect.getdoc(function) or ''
+  assert text and text.splitlines()[0].endswith(('.', ';', ':')), text
+  if name.startswith(ONE_LINE) and '\n\n' not in text:
+    return
+  if parameters(function) and not name.startswith(ONE_LINE):
+    assert '\nArgs:\n' in text
+  signature = inspect.signature(function)
+  if signature.return_annotation not in (None, 'None'):
+    if not name.startswith(ONE_LINE):
+      assert '\nReturns:\n' in text or '\nYields:\n' in text
+  if '\nArgs:\n' in text:
+    listed = text.partition('\nArgs:\n')[2]
+    for parameter in signature.parameters:
+      assert f'{parameter}:' in listed or f', {parameter}' in listed, parameter
+
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_optional_arguments_are_by_keyword_only(name):
+  optional = {
+    p.name
+    for p in parameters(FUNCTIONS[name])
+    if p.default is not p.empty and p.kind is not p.KEYWORD_ONLY
+  }
+  assert optional == BY_POSITION.get(name, set())
+
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_a_random_key_comes_first(name):
+  names = [
+    p.name
+    for p in parameters(FUNCTIONS[name])
+    if p.name == 'key' and 'str' not in str(p.annotation)
+  ]
+  if names and name not in KEY_LATER:
+    assert parameters(FUNCTIONS[name])[0].name == 'key'
+
+
+def test_the_exceptions_are_functions():
+  assert {*BY_POSITION, *KEY_LATER} <= set(FUNCTIONS)
+
+
+def test_the_citation_has_the_version():
+  root = PACKAGE.parent
+  project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
+  assert (
+    f'\nversion: {project["version"]}\n' in (root / 'CITATION.cff').read_text()
+  )
+  assert vidpred_jax.__version__ in (project['version'], '0+unknown')
