@@ -1,6 +1,3 @@
-import os
-import signal
-
 import pytest
 from ml_collections import ConfigDict
 
@@ -38,12 +35,3 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
   with pytest.raises(ValueError, match='not empty and holds no run'):
     workdir.claim(tmp_path, config())
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
-
-
-def test_sigterm_is_asked_for_and_given_back():
-  before = signal.getsignal(signal.SIGTERM)
-  with workdir.Sigterm() as stop:
-    assert not stop(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert stop(2) and stop(3)
-  assert signal.getsignal(signal.SIGTERM) is before
