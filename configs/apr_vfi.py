@@ -69,9 +69,11 @@ from ml_collections.config_dict import placeholder
 from vidpred_jax.config import (
   apply,
   base,
+  photographs,
   published,
   set_augment,
   set_data,
+  set_films,
   set_frames,
   user_videos,
 )
@@ -276,7 +278,9 @@ def _film1(config):
   config.model.context_hidden = 16
   config.model.flow_weight = 0.05
   config.model.warp_weight = 1.0
-  config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
+  config.data = ConfigDict(
+    photographs(128, max_speed=128 / 10) | {'source': 'photos'}
+  )
   config.eval.data = ConfigDict({'num_clips': 64})
   set_augment(config, flip=True, rotate=True, reverse_channels=True)
   config.batch_size = 4
@@ -293,57 +297,13 @@ def _film1(config):
   config.eval.batch_size = 4
 
 
-def _photographs(side):
-  """Photographs in motion as cameras see it."""
-  return {
-    'size': (side, side),
-    'max_speed': side / 10,
-    'min_speed': 0.25,
-    'still': 0.15,
-    'rotation': 0.05,
-    'zoom': 0.04,
-    'cutouts': 2,
-    'shutter': 0.5,
-    'light': 0.05,
-    'noise': 4.0,
-    'coding': 0.3,
-    'folder': '',  # more photographs
-  }
-
-
 def _film2(config):
   _film1(config)
   config.model.synthesis = 'whole'
   config.init_from = 'runs/film1'
   config.init_match = 'flow/.*'
   config.model.flow_weight = 0.02
-  films = {
-    'source': 'videos',
-    'root': 'data/films/train',
-    'test_fraction': 0.0,
-    'size': (256, 448),
-    'step': (1, 2, 3),
-    'teacher': 'dis',  # needs OpenCV; empty for none
-    'cache_mb': 5000,
-  }
-  config.data = ConfigDict({'source': 'mix'})
-  config.data.parts = ConfigDict(
-    {
-      'films': films | {'weight': 3.0},
-      'photos': _photographs(192) | {'source': 'photos', 'weight': 1.0},
-    }
-  )
-  config.augment.crop = (192, 192)
-  config.augment.reverse_time = True
-  config.eval.data = ConfigDict(
-    {
-      'source': 'videos',
-      'root': 'data/films/test',
-      'test_fraction': 1.0,
-      'size': (256, 448),
-      'hop': 20,
-    }
-  )
+  set_films(config, steps=(1, 2, 3), max_speed=192 / 10)
   config.schedule.peak = 4e-4
 
 

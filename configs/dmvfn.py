@@ -42,9 +42,11 @@ from ml_collections import ConfigDict
 from vidpred_jax.config import (
   apply,
   base,
+  photographs,
   published,
   set_augment,
   set_data,
+  set_films,
   set_frames,
   user_videos,
 )
@@ -200,7 +202,9 @@ def _film1(config):
   config.model.router_scale = 8
   config.model.routing = 'none'
   config.model.flow_weight = 0.05
-  config.data = ConfigDict(_photographs(128) | {'source': 'photos'})
+  config.data = ConfigDict(
+    photographs(128, max_speed=128 / 8) | {'source': 'photos'}
+  )
   config.eval.data = ConfigDict({'num_clips': 64})
   set_augment(config, flip=True, rotate=True, reverse_channels=True)
   config.batch_size = 4
@@ -218,55 +222,11 @@ def _film1(config):
   config.eval.batch_size = 4
 
 
-def _photographs(side):
-  """Photographs in motion as cameras see it, up to 1/8 of the width a frame."""
-  return {
-    'size': (side, side),
-    'max_speed': side / 8,
-    'min_speed': 0.25,
-    'still': 0.15,
-    'rotation': 0.05,
-    'zoom': 0.04,
-    'cutouts': 2,
-    'shutter': 0.5,
-    'light': 0.05,
-    'noise': 4.0,
-    'coding': 0.3,
-    'folder': '',  # more photographs
-  }
-
-
 def _film2(config):
   _film1(config)
   config.init_from = 'runs/film1'
   config.model.flow_weight = 0.02
-  films = {
-    'source': 'videos',
-    'root': 'data/films/train',
-    'test_fraction': 0.0,
-    'size': (256, 448),
-    'step': (1, 2),
-    'teacher': 'dis',  # needs OpenCV; empty for none
-    'cache_mb': 5000,
-  }
-  config.data = ConfigDict({'source': 'mix'})
-  config.data.parts = ConfigDict(
-    {
-      'films': films | {'weight': 3.0},
-      'photos': _photographs(192) | {'source': 'photos', 'weight': 1.0},
-    }
-  )
-  config.augment.crop = (192, 192)
-  config.augment.reverse_time = True
-  config.eval.data = ConfigDict(
-    {
-      'source': 'videos',
-      'root': 'data/films/test',
-      'test_fraction': 1.0,
-      'size': (256, 448),
-      'hop': 20,
-    }
-  )
+  set_films(config, steps=(1, 2), max_speed=192 / 8)
   config.schedule.peak = 3e-4
 
 

@@ -177,6 +177,66 @@ def published(name: str, *, root: str = '', **settings) -> dict:
   return fields | settings
 
 
+def photographs(side: int, *, max_speed: float) -> dict:
+  """The fields of the source 'photos' for motion as cameras see it.
+
+  Args:
+    side: of the clips, in pixels.
+    max_speed: pixels a frame.
+  """
+  return {
+    'size': (side, side),
+    'max_speed': max_speed,
+    'min_speed': 0.25,
+    'still': 0.15,
+    'rotation': 0.05,
+    'zoom': 0.04,
+    'cutouts': 2,
+    'shutter': 0.5,
+    'light': 0.05,
+    'noise': 4.0,
+    'coding': 0.3,
+    'folder': '',  # more photographs
+  }
+
+
+def set_films(
+  config: ConfigDict, *, steps: tuple[int, ...], max_speed: float
+) -> None:
+  """Trains on films, and every fourth time on photographs in motion.
+
+  Args:
+    config: to be changed.
+    steps: distances of a clip's frames in a film.
+    max_speed: of the photographs, pixels a frame.
+  """
+  films = {
+    'source': 'videos',
+    'weight': 3.0,
+    'root': 'data/films/train',
+    'test_fraction': 0.0,
+    'size': (256, 448),
+    'step': steps,
+    'teacher': 'dis',  # needs OpenCV; empty for none
+    'cache_mb': 5000,
+  }
+  photos = photographs(192, max_speed=max_speed)
+  photos |= {'source': 'photos', 'weight': 1.0}
+  config.data = ConfigDict({'source': 'mix'})
+  config.data.parts = ConfigDict({'films': films, 'photos': photos})
+  config.augment.crop = (192, 192)
+  config.augment.reverse_time = True
+  config.eval.data = ConfigDict(
+    {
+      'source': 'videos',
+      'root': 'data/films/test',
+      'test_fraction': 1.0,
+      'size': (256, 448),
+      'hop': 20,
+    }
+  )
+
+
 def user_videos() -> dict:
   """The fields of `data` for video files of one's own."""
   return {

@@ -1,6 +1,8 @@
 import pathlib
+import re
 import subprocess
 import sys
+import types
 from fractions import Fraction
 
 import av
@@ -9,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidpred_jax import checkpoint, runtime, systems, video_io
+import vidpred_jax as vp
+from vidpred_jax import checkpoint, runtime, systems, video_io, zoo
 from vidpred_jax.predict import __main__ as predict
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems import base
@@ -556,3 +559,45 @@ def test_the_command_knows_fields_from_videos(folder, tmp_path):
   expected = np.asarray(predicted)[0, :, :11, :13] * np.float32(KNOWN.std)
   expected += np.float32(KNOWN.mean)
   np.testing.assert_allclose(np.load(output)[:2], expected, rtol=1e-4)
+
+
+# ------------------------------------------- no input, no checkpoint
+
+
+def asked(tmp_path, **options):
+  """The flags of a command without --input."""
+  usual = {'factor': None, 'num_frames': None, 'samples': None, 'seed': 0}
+  usual |= {'output': str(tmp_path / 'out.mp4'), 'overwrite': False}
+  return types.SimpleNamespace(**usual | options)
+
+
+def test_without_input_a_film_of_known_truth_is_predicted(tmp_path, capsys):
+  predict._try_out(forward, asked(tmp_path, num_frames=3), None)
+  said = capsys.readouterr().out
+  assert said.startswith('3 frames written')
+  assert 'copies of the last frame' in said
+  assert len(video_io.read(tmp_path / 'out.mp4')) == 3
+
+
+def test_without_input_a_film_of_known_truth_is_interpolated(tmp_path, capsys):
+  predict._try_out(between, asked(tmp_path, factor=2), None)
+  said = capsys.readouterr().out
+  assert said.startswith('15 frames written')
+  # This system is the mean of the frames around, but for its rounding.
+  ours, theirs = re.findall(r'([\d.]+) dB', said)
+  assert abs(float(ours) - float(theirs)) < 0.1
+  assert len(video_io.read(tmp_path / 'out.mp4')) == 15
+
+
+@pytest.mark.parametrize('options', [{'samples': 2}, {'fps': Fraction(60)}])
+def test_what_a_generated_film_is_not_for_is_refused(tmp_path, options):
+  fps = options.pop('fps', None)
+  with pytest.raises(ValueError, match='generated film'):
+    predict._try_out(forward, asked(tmp_path, **options), fps)
+
+
+def test_the_model_for_any_film_is_taken_by_what_is_asked():
+  assert predict._FOR_ANY_FILM == {False: 'dmvfn-film', True: 'apr-vfi-film'}
+  for between_frames, name in predict._FOR_ANY_FILM.items():
+    if name in zoo.models():
+      assert vp.load(name)[0].frames.interpolates == between_frames
