@@ -231,10 +231,14 @@ def rearrange_images(names, state_dict, tree, channel_order):
 
 
 def _unprefixed(names, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Without what a program put in front of all names, such as `model.`."""
-  while state_dict and not any(name in state_dict for name in names):
-    firsts = {name.partition('.')[0] for name in state_dict}
-    if len(firsts) > 1 or not all('.' in name for name in state_dict):
-      break
-    state_dict = without(state_dict, f'{firsts.pop()}.')
-  return state_dict
+  """Without what a program put in front of all names, such as `model.`.
+
+  Where no part of the names leads to those that are known they stay whole.
+  """
+  rest = state_dict
+  while rest and not any(name in rest for name in names):
+    firsts = {name.partition('.')[0] for name in rest}
+    if len(firsts) > 1 or not all('.' in name for name in rest):
+      return state_dict
+    rest = without(rest, f'{firsts.pop()}.')
+  return rest

@@ -63,7 +63,7 @@ from vidpred_jax import command, picture, runtime, video_io
 from vidpred_jax.predict import sample, tiling
 from vidpred_jax.predict.fields import predict_field
 from vidpred_jax.predict.predictor import Predictor
-from vidpred_jax.systems.base import Frames
+from vidpred_jax.systems.base import DataSpec, Frames
 from vidpred_jax.video_io import scenes
 
 __all__ = [
@@ -153,7 +153,8 @@ def predict_video(
         '--samples and --overlay; got --hdr=keep.'
       )
     write = functools.partial(write, curve=info.curve)
-    settings['field'] = 0.0, video_io.WHITE
+    load = functools.partial(_of_light, load)
+    system, variables = load()
   sound = source if audio and info.has_audio else None
   explain = bool(overlay)
   if between:
@@ -191,6 +192,19 @@ def predict_video(
   shots = _untimed(serve.stream(clip, num_frames, key, explain=explain))
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
+
+
+def _of_light(load, **overrides):
+  """A system and its variables, for frames in units of light, `WHITE` at 1."""
+  system, variables = load(**overrides)
+  light = DataSpec(
+    'field',
+    variables=('red', 'green', 'blue'),
+    units='light',
+    mean=(0.0,) * 3,
+    std=(float(video_io.WHITE),) * 3,
+  )
+  return system._replace(data=light), variables
 
 
 def _check_request(between: bool, **asked) -> None:
