@@ -69,12 +69,11 @@ from ml_collections.config_dict import placeholder
 from vidpred_jax.config import (
   apply,
   base,
-  photographs,
   published,
-  set_augment,
   set_data,
   set_films,
   set_frames,
+  set_photographs,
   user_videos,
 )
 
@@ -278,23 +277,9 @@ def _film1(config):
   config.model.context_hidden = 16
   config.model.flow_weight = 0.05
   config.model.warp_weight = 1.0
-  config.data = ConfigDict(
-    photographs(128, max_speed=128 / 10) | {'source': 'photos'}
-  )
-  config.eval.data = ConfigDict({'num_clips': 64})
-  set_augment(config, flip=True, rotate=True, reverse_channels=True)
-  config.batch_size = 4
-  config.steps = 4000
-  config.workers = 0
+  set_photographs(config, max_speed=128 / 10)
   config.schedule.peak = 1.5e-3
-  config.schedule.final = 1e-5
-  config.schedule.warmup = 200
-  config.optim.clip_norm = 1.0
   config.optim.b2 = 0.99  # early gradients are large
-  config.ema.update({'decay': 0.999, 'start': 1000})
-  config.export_dtype = 'float16'
-  config.checkpoint_every = 250
-  config.eval.batch_size = 4
 
 
 def _film2(config):

@@ -42,12 +42,12 @@ from ml_collections import ConfigDict
 from vidpred_jax.config import (
   apply,
   base,
-  photographs,
   published,
   set_augment,
   set_data,
   set_films,
   set_frames,
+  set_photographs,
   user_videos,
 )
 
@@ -202,24 +202,10 @@ def _film1(config):
   config.model.router_scale = 8
   config.model.routing = 'none'
   config.model.flow_weight = 0.05
-  config.data = ConfigDict(
-    photographs(128, max_speed=128 / 8) | {'source': 'photos'}
-  )
-  config.eval.data = ConfigDict({'num_clips': 64})
-  set_augment(config, flip=True, rotate=True, reverse_channels=True)
-  config.batch_size = 4
-  config.steps = 4000
-  config.workers = 0
+  set_photographs(config, max_speed=128 / 8)
   config.schedule.peak = 1e-3
-  config.schedule.final = 1e-5
-  config.schedule.warmup = 200
-  config.optim.clip_norm = 1.0
-  config.ema.update({'decay': 0.999, 'start': 1000})
-  config.export_dtype = 'float16'
   config.log_every = 100
-  config.checkpoint_every = 250
   set_frames(config.eval.frames, (0, 1), (2, 3, 4))
-  config.eval.batch_size = 4
 
 
 def _film2(config):

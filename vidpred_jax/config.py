@@ -200,6 +200,29 @@ def photographs(side: int, *, max_speed: float) -> dict:
   }
 
 
+def set_photographs(config: ConfigDict, *, max_speed: float) -> None:
+  """Trains on photographs in motion, as the first run of a film recipe does.
+
+  Args:
+    config: to be changed.
+    max_speed: pixels a frame, of clips of 128 pixels.
+  """
+  photos = photographs(128, max_speed=max_speed)
+  config.data = ConfigDict(photos | {'source': 'photos'})
+  config.eval.data = ConfigDict({'num_clips': 64})
+  set_augment(config, flip=True, rotate=True, reverse_channels=True)
+  config.batch_size = 4
+  config.steps = 4000
+  config.workers = 0
+  config.schedule.final = 1e-5
+  config.schedule.warmup = 200
+  config.optim.clip_norm = 1.0
+  config.ema.update({'decay': 0.999, 'start': 1000})
+  config.export_dtype = 'float16'
+  config.checkpoint_every = 250
+  config.eval.batch_size = 4
+
+
 def set_films(
   config: ConfigDict, *, steps: tuple[int, ...], max_speed: float
 ) -> None:
