@@ -4,8 +4,8 @@ A clip is `[B, T, H, W, C]`, float32 in [0, 1] for images. `Frames` says which
 of its frames are seen and which are asked for; no model branches on a task.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -80,46 +80,153 @@ class DataSpec(NamedTuple):
     return (np.reshape(np.float32(x), shape) for x in (self.mean, self.std))
 
 
+Variables = Mapping[str, Any]  # 'params' and further collections, trees
+Details = dict[str, jax.Array]  # what explains a prediction, by name
+
+
+class InitFn(Protocol):
+  """Makes the variables of a model."""
+
+  def __call__(self, key: jax.Array, video: jax.Array, /) -> Variables:
+    """Returns a dict with `'params'` and any other Flax collections.
+
+    Args:
+      key: a random key.
+      video: a clip [B, T, H, W, C] of any type; only its shape matters.
+    """
+    ...
+
+
+class LossFn(Protocol):
+  """The loss of a clip, for training."""
+
+  def __call__(
+    self, variables: Variables, video: jax.Array, key: jax.Array, /
+  ) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """Returns `(scalar, (collections, metrics))`.
+
+    `collections` are the updated non-parameter collections, `metrics` a flat
+    dict of scalars.
+
+    Args:
+      variables: of the model.
+      video: the whole clip [B, T, H, W, C], float.
+      key: of what is drawn.
+    """
+    ...
+
+
+class FlowLossFn(Protocol):
+  """`LossFn` of a system with `flow_pairs`, which learns from exact flow."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    video: jax.Array,
+    key: jax.Array,
+    /,
+    flow: jax.Array | None = None,
+  ) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """As `LossFn`; `flow` is [B, P, H, W, 2] for P `flow_pairs`."""
+    ...
+
+
+class PredictFn(Protocol):
+  """Predicts the target frames."""
+
+  def __call__(
+    self, variables: Variables, context: jax.Array, key: jax.Array, /
+  ) -> jax.Array:
+    """Returns [B, N, H, W, C] with N = `len(frames.target)`.
+
+    Args:
+      variables: of the model.
+      context: [B, len(frames.context), H, W, C], float like the clip.
+      key: of what is drawn; deterministic systems ignore it.
+    """
+    ...
+
+
+class ExplainFn(Protocol):
+  """Predicts, and says what the model looked at."""
+
+  def __call__(
+    self, variables: Variables, context: jax.Array, key: jax.Array, /
+  ) -> tuple[jax.Array, Details]:
+    """Returns the frames of `PredictFn` and details, each [B, N, ...].
+
+    Those with a meaning to all: `'flow'` [B, N, H, W, 2] (dx, dy) in pixels,
+    `'mask'` [B, N, H, W, 1] in [0, 1], `'blocks'` [B, N, K] with 1 for each
+    block used.
+    """
+    ...
+
+
+class ClipSizeFn(Protocol):
+  """Reads from weights which size of clip they are tied to."""
+
+  def __call__(self, variables: Variables, /) -> tuple[int, int] | None:
+    """Returns (H, W) of a clip at which `InitFn` gives arrays of these shapes.
+
+    None where any size does.
+    """
+    ...
+
+
+class BeginFn(Protocol):
+  """Begins a forecast frame by frame."""
+
+  def __call__(self, variables: Variables, context: jax.Array, /) -> Any:
+    """Returns the memory, a tree of arrays; `context` is that of `predict`."""
+    ...
+
+
+class AdvanceFn(Protocol):
+  """Goes on with a forecast by a frame."""
+
+  def __call__(
+    self, variables: Variables, memory: Any, key: jax.Array, n: jax.Array, /
+  ) -> tuple[Any, jax.Array]:
+    """Returns `(memory, frame)`, the next frame [B, H, W, C].
+
+    Args:
+      variables: of the model.
+      memory: what the last call, or `BeginFn`, returned.
+      key: the same for all frames.
+      n: number of the frame, from 0.
+    """
+    ...
+
+
 class Recurrence(NamedTuple):
   """A forecast frame by frame; `predict` is `advance` again and again.
 
   Attributes:
-    begin: `(variables, context) -> memory`, a tree of arrays; `context` is that
-      of `predict`.
-    advance: `(variables, memory, key, n) -> (memory, frame)`: the next frame
-      [B, H, W, C], number n from 0; the key is the same for all of them.
+    begin: `(variables, context) -> memory`.
+    advance: `(variables, memory, key, n) -> (memory, frame)`.
   """
 
-  begin: Callable
-  advance: Callable
+  begin: BeginFn
+  advance: AdvanceFn
 
 
 class System(NamedTuple):
   """A model, its loss and its way of predicting, as pure functions.
 
   Attributes:
-    init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
-      collections. `video` is a clip `[B, T, H, W, C]` of
-      any type; only its shape matters.
-    loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
-      is the whole clip, float [0, 1]; `collections` are the updated
-      non-parameter collections, `metrics` a flat dict of scalars. With
-      `flow_pairs` there is also `flow`, a keyword: [B, P, H, W, 2].
-    predict: `(variables, context, key) -> frames`. `context` is `[B,
-      len(frames.context), H, W, C]`, float like the clip, the result `[B, N, H,
-      W, C]` with N = `len(frames.target)`.
+    init: `(key, video) -> variables`, see `InitFn`.
+    loss: `(variables, video, key) -> (scalar, (collections, metrics))`, see
+      `LossFn`; with `flow_pairs` it also takes `flow`, see `FlowLossFn`.
+    predict: `(variables, context, key) -> frames`, see `PredictFn`.
     frames: the frames `loss` and `predict` are about.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
     channels: of a frame, C.
     data: what its clips are; loaded systems know what they learned from.
-    explain: `(variables, context, key) -> (frames, details)`: as `predict`, and
-      a dict of what the model looked at, each `[B, N, ...]`: `'flow'`
-      [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
-      `'blocks'` [B, N, K] with 1 for each block used. None where there is
-      nothing to show.
-    clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
-      these shapes, for weights that are tied to a size; None: any size does.
+    explain: `(variables, context, key) -> (frames, details)`, see `ExplainFn`.
+      None where there is nothing to show.
+    clip_size: `(variables) -> (H, W)`, see `ClipSizeFn`, for weights that are
+      tied to a size; None: any size does.
     recurrence: for systems that remember more of a video than they are shown:
       the same forecast a frame a call, of any length. None: calls of `predict`
       go on from what was predicted as well as one that is longer.
@@ -128,21 +235,42 @@ class System(NamedTuple):
       frame `into`, NaN where that is not known. Empty: it takes none.
     cpu_options: compiler options, (name, value), with which this model is
       faster on a CPU than with those of `runtime.jit`.
+    name: in `systems.SYSTEMS`; empty for a system made without it.
+    settings: (name, value) of each setting that is not its default.
   """
 
-  init: Callable
-  loss: Callable
-  predict: Callable
+  init: InitFn
+  loss: LossFn | FlowLossFn
+  predict: PredictFn
   frames: Frames
   multiple: int
   stochastic: bool
   channels: int = 3
   data: DataSpec = DataSpec()
-  explain: Callable | None = None
-  clip_size: Callable | None = None
+  explain: ExplainFn | None = None
+  clip_size: ClipSizeFn | None = None
   recurrence: Recurrence | None = None
   flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
+  name: str = ''
+  settings: tuple[tuple[str, Any], ...] = ()
+
+  def __repr__(self) -> str:
+    frames, kind = self.frames, 'images'
+    if self.data.is_field:
+      kind = f'fields {", ".join(self.data.variables)}'
+    lines = [
+      f'System {self.name}'.rstrip(),
+      f'frames: {frames.context} -> {frames.target}, '
+      f'{"stochastic" if self.stochastic else "deterministic"}',
+      f'clips: {kind}, {self.channels} channel{"s" * (self.channels != 1)}, '
+      f'sides divisible by {self.multiple}',
+    ]
+    if self.settings:
+      lines.append(
+        'settings: ' + ', '.join(f'{k}={v!r}' for k, v in self.settings)
+      )
+    return '\n  '.join(lines)
 
 
 def as_float(video: jax.Array) -> jax.Array:
