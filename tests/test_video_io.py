@@ -36,6 +36,7 @@ def encode(path, clip, rotation=None, pixels='yuv444p', container=None):
   """Writes H.264 through PyAV alone; `rotation` is a (degrees, flip) pair."""
   with av.open(str(path), 'w', format=container) as output:
     stream = output.add_stream('libx264', rate=25, options={'crf': '5'})
+    stream.codec_context.thread_count = 1  # or one run in 30 differs
     stream.height, stream.width = clip.shape[1:3]
     stream.pix_fmt = pixels
     if rotation is not None:
