@@ -52,7 +52,8 @@ def _matroska(file) -> list[Crop]:
       if name in found:
         file.seek(a)
         found[name] = int.from_bytes(file.read(b - a), 'big')
-    crops.append(tuple(found.values()))
+    top, bottom, left, right = found.values()
+    crops.append((top, bottom, left, right))
   return crops
 
 

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import pathlib
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -313,7 +313,9 @@ def _picture(frame: np.ndarray, style: Style, pixels: str) -> av.VideoFrame:
     palette = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue
     colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     palette[: len(colours), 1:] = colours
-    return av.VideoFrame.from_ndarray((np.asarray(image), palette), 'pal8')
+    # Its types know of one array only.
+    both: Any = np.asarray(image), palette
+    return av.VideoFrame.from_ndarray(both, 'pal8')
   if style.curve is not None:
     form, matrix = 'rgb48le', 'BT2020'
   else:

@@ -8,6 +8,7 @@ import logging
 import pathlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Film:
     self.info = reading.probe(path, times=True, fps=fps)
     self.keeps = hdr == 'keep' and self.info.curve is not None
     self._cut, self._listed = cut, listed
-    self._settings = {'deinterlace': deinterlace, 'keep_hdr': self.keeps}
+    self._settings: dict[str, Any] = {'deinterlace': deinterlace, 'keep_hdr': self.keeps}
     self._fps, self._times, self._found = fps, [], set()
     for line in told(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
@@ -67,8 +68,9 @@ class Film:
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:
     """Says which of the streamed frames begin a scene."""
-    if self._listed is not None:
-      return lambda n, _: self._listed(n, self._times[n])
+    listed = self._listed
+    if listed is not None:
+      return lambda n, _: listed(n, self._times[n])
     return (lambda n, _: n in self._found) if self.keeps else None
 
   def frames(self) -> Iterator[tuple[Fraction, np.ndarray]]:
