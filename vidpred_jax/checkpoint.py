@@ -14,6 +14,7 @@ of physical fields `{'kind': 'field', 'mean': [C], 'std': [C], 'units': text,
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,7 @@ DATA = 'data.json'
 
 
 def save_system(
-  path: str,
+  path: str | os.PathLike,
   *,
   system: str,
   settings: Mapping[str, Any],
@@ -109,7 +110,7 @@ def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
   return leaf.astype(np.float16)
 
 
-def load(path: str, **overrides):
+def load(path: str | os.PathLike, **overrides):
   """Loads an exported system, or the weights of a training run.
 
   Of a training run that has ended its export is taken, of one that has not the
@@ -151,7 +152,7 @@ def fitted(path, record, system: systems.System, variables):
     ) from None
 
 
-def read(path: str) -> tuple[dict, dict]:
+def read(path: str | os.PathLike) -> tuple[dict, dict]:
   """The record and the variables in an export or a run; see `load`."""
   path = zoo.find(path)
   if (path / RECORD).exists():
@@ -166,7 +167,7 @@ def read(path: str) -> tuple[dict, dict]:
   )
 
 
-def read_data(path: str) -> systems.DataSpec | None:
+def read_data(path: str | os.PathLike) -> systems.DataSpec | None:
   """What the clips were that an export or a run learned from.
 
   Returns:
@@ -295,7 +296,7 @@ def _tuples(value):
 
 
 def manager(
-  workdir: str,
+  workdir: str | os.PathLike,
   *,
   keep: int = 2,
   best: tuple[str, bool] | None = None,

@@ -133,7 +133,8 @@ class Engine:
 
     Of a single tile it is what `run` gives, padded.
     """
-    sums = tree = None
+    sums: list = []
+    tree = None
     for number, (patch, covered) in enumerate(self._pieces(size, tiles)):
       part = run(number, patch, covered)
       if patch is None:

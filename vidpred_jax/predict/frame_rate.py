@@ -113,7 +113,7 @@ def fill(
     yield from (shown[k] for k in asked)
     interval = before[0], time
     before = time, frame
-  if number < 2:
+  if before is None or number < 2:
     raise ValueError(
       f'The video has {number} frame{"s" * (number != 1)}, expected at least 2 '
       'to interpolate between.'

@@ -38,7 +38,7 @@ def write(
     all frames of the film.
   """
   if factor is None:
-    film = frames(_SEEN + num_frames)
+    film = frames(_SEEN + (num_frames or 0))
     seen, truth = film[:_SEEN], film[_SEEN:]
   else:
     truth = frames((_SEEN - 1) * factor + 1)
@@ -69,19 +69,18 @@ def compare(
     The mean PSNR of the frames that were not seen, of the model's and of the
     simple ones.
   """
-  if factor is None:
-    simple, name = (
-      np.broadcast_to(last, truth.shape),
-      'copies of the last frame',
-    )
-    wanted = np.arange(len(truth))
-  else:
+  if factor is not None:
     name = 'the mean of the frames around'
     seen = truth[::factor].astype(np.float32)
     mean = (seen[:-1] + seen[1:]) / 2
     wanted = np.array([t for t in range(len(truth)) if t % factor])
     simple = np.zeros(truth.shape, np.float32)
     simple[wanted] = mean[wanted // factor]
+  else:
+    assert last is not None
+    name = 'copies of the last frame'
+    wanted = np.arange(len(truth))
+    simple = np.broadcast_to(last, truth.shape)
   ours, theirs = (
     np.mean([_psnr(frames[t], truth[t]) for t in wanted])
     for frames in (made, simple)

@@ -262,7 +262,7 @@ def define_flags() -> None:
     flags.DEFINE_string(name, str(text), _HELP[name])
 
 
-def _parsed(text: str):
+def _parsed(text):
   """'8,8' as (8, 8); what is no number stays a text, which is refused."""
   try:
     return ast.literal_eval(text)

@@ -77,7 +77,9 @@ class DataSpec(NamedTuple):
 
   def _scale(self, ndim: int):
     shape = (1,) * (ndim - 1) + (-1,)
-    return (np.reshape(np.array(x, np.float32), shape) for x in (self.mean, self.std))
+    return (
+      np.reshape(np.array(x, np.float32), shape) for x in (self.mean, self.std)
+    )
 
 
 Variables = Mapping[str, Any]  # 'params' and further collections, trees

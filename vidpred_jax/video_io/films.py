@@ -60,7 +60,10 @@ class Film:
     self.info = reading.probe(path, times=True, fps=fps)
     self.keeps = hdr == 'keep' and self.info.curve is not None
     self._cut, self._listed = cut, listed
-    self._settings: dict[str, Any] = {'deinterlace': deinterlace, 'keep_hdr': self.keeps}
+    self._settings: dict[str, Any] = {
+      'deinterlace': deinterlace,
+      'keep_hdr': self.keeps,
+    }
     self._fps, self._times, self._found = fps, [], set()
     for line in told(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
