@@ -131,7 +131,7 @@ def inference(size, repeats):
 
     def chain(variables, pair):
       frames = dmvfn.side_by_side(pair)
-      state = dmvfn.start(frames)
+      state = dmvfn.initial_state(frames)
       for i in np.flatnonzero(gates):
         width = dmvfn.default_widths(9)[i]
         block = dmvfn.Block(width, model.scales[i], formulation='published')
@@ -258,13 +258,13 @@ def rvd_of_size(size, repeats):
   frame = jax.random.uniform(jax.random.key(5), (1, 1, size, size, 3))
   n = jnp.int32(800)
   variables = runtime.jit(model.init)(runtime.key(0), frame, frame[:, 0], n)
-  state = model.start(1, size, size)
+  state = model.initial_state(1, size, size)
 
   def apply(method, *args):
     return model.apply(variables, *args, method=method)
 
-  watch = runtime.jit(functools.partial(apply, 'watch'))
-  contexts = [c[:, 0] for c in watch(frame, state)[0]]
+  observe = runtime.jit(functools.partial(apply, 'observe'))
+  contexts = [c[:, 0] for c in observe(frame, state)[0]]
   prepare = runtime.jit(functools.partial(apply, 'prepare'))
   prepared = prepare(contexts)
   noisy = frame[:, 0]
@@ -275,10 +275,10 @@ def rvd_of_size(size, repeats):
 
     def run(prepared, key):
       estimate = diffusion.estimator(
-        lambda y, n: apply('denoise', y, n, prepared), schedule, clip=2.0
+        lambda y, n: apply('denoise', y, n, prepared), schedule, clip_range=2.0
       )
-      keys = diffusion.row_keys(key, 1)
-      noise = diffusion.drawn(keys, noisy.shape[1:])
+      keys = diffusion.keys_per_example(key, 1)
+      noise = diffusion.gaussian_noise_fn(keys, noisy.shape[1:])
       return diffusion.sample(estimate, table, noise)
 
     return functools.partial(runtime.jit(run), prepared, jax.random.key(0))
@@ -286,7 +286,7 @@ def rvd_of_size(size, repeats):
   denoise = runtime.jit(functools.partial(apply, 'denoise'))
   calls = {
     'denoising step': functools.partial(denoise, noisy, n, prepared),
-    'context and mean of a frame': functools.partial(watch, frame, state),
+    'context and mean of a frame': functools.partial(observe, frame, state),
     'their share in the denoiser': functools.partial(prepare, contexts),
     '10 steps': steps(10),
     '40 steps': steps(40),

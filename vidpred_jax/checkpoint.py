@@ -129,7 +129,7 @@ def load(path: str, **overrides):
       system with these settings.
   """
   record, variables = read(path)
-  system = make_recorded(record, **overrides)
+  system = system_from_record(record, **overrides)
   system = system._replace(data=read_data(path) or systems.DataSpec())
   return system, fitted(path, record, system, variables)
 
@@ -201,9 +201,12 @@ def _spec(path: pathlib.Path, stored) -> systems.DataSpec | None:
     raise ValueError(f'{path} is damaged: {error}') from None
 
 
-def make_recorded(record: Mapping[str, Any], **overrides) -> systems.System:
-  """The system a record describes, with some settings replaced."""
-  settings = {k: _tuples(v) for k, v in record['settings'].items()}
+def system_from_record(
+  record: Mapping[str, Any], **overrides
+) -> systems.System:
+  """Makes the system that a record describes, with some settings replaced."""
+  stored = systems.renamed.current(record['system'], record['settings'])
+  settings = {k: _tuples(v) for k, v in stored.items()}
   stored = record['frames']
   frames = overrides.pop('frames', None) or systems.Frames(
     tuple(stored['context']), tuple(stored['target'])
@@ -273,10 +276,15 @@ def exported(params, collections, ema, features) -> dict:
 def read_config(workdir: pathlib.Path) -> dict:
   """The configuration of the run in `workdir`.
 
+  Settings of its system that have been renamed since have their new names.
+
   Raises:
     ValueError: if the file is damaged.
   """
-  return _read_json(workdir / CONFIG)
+  config = _read_json(workdir / CONFIG)
+  if 'model' in config:
+    config['model'] = systems.renamed.current(config['system'], config['model'])
+  return config
 
 
 def _read_json(path: pathlib.Path) -> dict:

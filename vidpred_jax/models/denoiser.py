@@ -87,46 +87,48 @@ class ResBlock(nn.Module):
       self.shortcut = Conv(inputs, self.features, size=1)
 
   def prepare(self, context):
-    """The context's share of the first convolution and of the shortcut.
+    """The context's part of the first convolution and of the shortcut.
 
     Args:
       context: [B, H, W, context].
 
     Returns:
-      Twice [B, H, W, features]: what `__call__` takes as `share`.
+      Twice [B, H, W, features]: what `__call__` takes as `context_features`.
     """
     kernel = self.conv_0.kernel[:, :, self.inputs :]
-    share = conv.conv(context, kernel, padding=1)
-    beside = conv.pointwise(context, self.shortcut.kernel[0, 0, self.inputs :])
+    main = conv.conv(context, kernel, padding=1)
+    shortcut = conv.pointwise(
+      context, self.shortcut.kernel[0, 0, self.inputs :]
+    )
     return (
-      conv.bias_add(share, self.conv_0.bias),
-      conv.bias_add(beside, self.shortcut.bias),
+      conv.bias_add(main, self.conv_0.bias),
+      conv.bias_add(shortcut, self.shortcut.bias),
     )
 
-  def __call__(self, x, time=None, share=None):
+  def __call__(self, x, time=None, context_features=None):
     """One block.
 
     Args:
       x: [B, H, W, inputs].
       time: [B or 1, time], if the block has any.
-      share: from `prepare`, if the block has a context.
+      context_features: from `prepare`, if the block has a context.
 
     Returns:
       [B, H, W, features].
     """
-    if share is None:
+    if context_features is None:
       out = self.conv_0(x)
     else:
       kernel = self.conv_0.kernel[:, :, : self.inputs]
-      out = conv.conv(x, kernel, padding=1) + share[0]
+      out = conv.conv(x, kernel, padding=1) + context_features[0]
     out = leaky(self.norm_0(out))
     if self.time:
       shift = self.shift(leaky(time))
       out = out + shift[:, None, None, :]
     out = leaky(self.norm_1(self.conv_1(out)))
-    if share is not None:
+    if context_features is not None:
       kernel = self.shortcut.kernel[0, 0, : self.inputs]
-      return out + conv.pointwise(x, kernel) + share[1]
+      return out + conv.pointwise(x, kernel) + context_features[1]
     return out + (x if self.inputs == self.features else self.shortcut(x))
 
 
@@ -207,10 +209,10 @@ class DownLevel(nn.Module):
     """See `ResBlock.prepare`."""
     return self.block_1.prepare(context)
 
-  def __call__(self, x, time, share):
+  def __call__(self, x, time, context_features):
     """The level's features, and the next level's input."""
     out = self.block_0(x, time)
-    out = self.attention(self.block_1(out, time, share))
+    out = self.attention(self.block_1(out, time, context_features))
     return out, (self.shrink(out, stride=2) if self.down else out)
 
 
@@ -241,7 +243,7 @@ class UpLevel(nn.Module):
     return self.grow(self.attention(out))
 
 
-def embedded(n: jax.Array, width: int) -> jax.Array:
+def timestep_embedding(n: jax.Array, width: int) -> jax.Array:
   """Sines and cosines of the step, [B] to [B, width]."""
   half = width // 2
   rates = np.exp(-math.log(10000) * np.arange(half) / (half - 1))
@@ -287,24 +289,24 @@ class Denoiser(nn.Module):
 
   def embed(self, n):
     """The embedded step, [B] to [B, dim]."""
-    time = self.time_0(embedded(n, self.dim))
+    time = self.time_0(timestep_embedding(n, self.dim))
     return self.time_1(jax.nn.gelu(time, approximate=False))
 
-  def __call__(self, x, n, shares):
+  def __call__(self, x, n, prepared):
     """The estimate.
 
     Args:
       x: noisy images, [B, H, W, channels].
       n: int32 [B] or [1].
-      shares: from `prepare`, [B, H', W', C'] each.
+      prepared: from `prepare`.
 
     Returns:
       [B, H, W, channels], float32.
     """
     time = self.embed(n).astype(x.dtype)
     kept = []
-    for level, share in zip(self.level, shares):
-      out, x = level(x, time, share)
+    for level, context_features in zip(self.level, prepared):
+      out, x = level(x, time, context_features)
       kept.append(out)
     x = self.middle_1(self.middle_attention(self.middle_0(x, time)), time)
     for level in self.up:

@@ -101,7 +101,7 @@ def _rows(x):
   return x.reshape(-1, *x.shape[2:])
 
 
-class Level(nn.Module):
+class EncoderLevel(nn.Module):
   """A level of a recurrent network: block, cell, and on to the next.
 
   Attributes:
@@ -132,7 +132,7 @@ class Level(nn.Module):
     return out, state, following
 
 
-class Memory(nn.Module):
+class RecurrentEncoder(nn.Module):
   """Recurrent levels, each of half the height and width: the context network.
 
   Attributes:
@@ -148,7 +148,7 @@ class Memory(nn.Module):
     inputs = (self.channels, *self.widths[:-1])
     last = len(self.widths) - 1
     self.level = [
-      Level(a, b, down=i < last)
+      EncoderLevel(a, b, down=i < last)
       for i, (a, b) in enumerate(zip(inputs, self.widths))
     ]
 
@@ -170,7 +170,7 @@ class Memory(nn.Module):
     return found, tuple(new)
 
 
-class Rise(nn.Module):
+class UpBlock(nn.Module):
   """A level of the mean network's way up: a block, then twice the size.
 
   Attributes:
@@ -204,10 +204,10 @@ class MeanNet(nn.Module):
 
   def setup(self):
     """Declares the parts."""
-    self.memory = Memory(self.channels, self.widths)
+    self.memory = RecurrentEncoder(self.channels, self.widths)
     ups = list(zip(self.widths[1:], self.widths[:-1]))[::-1]
     self.up = [
-      Rise(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)
+      UpBlock(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)
     ]
     self.readout = Conv(self.widths[0], self.channels)
 
@@ -216,7 +216,7 @@ class MeanNet(nn.Module):
 
     Args:
       x: [B, T, H, W, channels].
-      states: as for `Memory`.
+      states: as for `RecurrentEncoder`.
       since: frames before this one are only remembered.
 
     Returns:
@@ -255,7 +255,7 @@ class RVD(nn.Module):
 
   def setup(self):
     """Declares the parts."""
-    self.context_net = Memory(self.channels, self._widths(self.mults))
+    self.context_net = RecurrentEncoder(self.channels, self._widths(self.mults))
     self.denoiser = Denoiser(self.channels, self.dim, self._widths(self.mults))
     if self.mean_mults is not None:
       self.mean_net = MeanNet(self.channels, self._widths(self.mean_mults))
@@ -269,7 +269,7 @@ class RVD(nn.Module):
     return 2 ** (max(len(self.mults), len(self.mean_mults or ())) - 1)
 
   @nn.nowrap
-  def start(self, batch: int, height: int, width: int) -> State:
+  def initial_state(self, batch: int, height: int, width: int) -> State:
     """What is remembered before the first frame: zeros."""
 
     def zeros(mults):
@@ -280,12 +280,12 @@ class RVD(nn.Module):
 
     return State(zeros(self.mults), zeros(self.mean_mults or ()))
 
-  def watch(self, frames, state: State, since: int = 0):
+  def observe(self, frames, state: State, since: int = 0):
     """Contexts and means after frames.
 
     Args:
       frames: [B, T, H, W, C] in [-1, 1], following those seen before.
-      state: from `start`, or what the call before gave.
+      state: from `initial_state`, or what the call before gave.
       since: contexts and means after the frames `since`, `since + 1`, ... are
         asked for.
 
@@ -336,7 +336,7 @@ class RVD(nn.Module):
       The estimate and the mean, both [B, H, W, C].
     """
     batch, count, height, width, _ = frames.shape
-    state = self.start(batch, height, width)
-    contexts, mean, _ = self.watch(frames, state, count - 1)
+    state = self.initial_state(batch, height, width)
+    contexts, mean, _ = self.observe(frames, state, count - 1)
     prepared = self.prepare([c[:, 0] for c in contexts])
     return self.denoise(noisy, n, prepared), mean[:, 0]

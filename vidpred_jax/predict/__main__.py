@@ -10,8 +10,8 @@ alone, with `--with_input` the input before them. A stochastic system draws
 `--samples=S` futures: `future_0.mp4` and so on, with `future_mean.mp4` and
 `future_spread.mp4` (standard deviation; white is a quarter of the range from
 black to white, or more). `--set name=value` replaces a setting of the system,
-such as RVD's 1600 steps: `--set sampler=dpm++ --set steps=25`, or what it sees:
-`--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
+such as RVD's 1600 steps: `--set sampler=dpm++ --set sampling_steps=25`, or the
+frames it sees: `--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
 
 What lies between (any system that interpolates):
 

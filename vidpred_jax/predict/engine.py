@@ -217,7 +217,7 @@ def _filled(context, size):
 
 def _watch(system, variables, context, size, key):
   """What a system remembers of the context; of keys [S] with S in front."""
-  memory = system.recurrence.begin(variables, _filled(context, size))
+  memory = system.recurrence.init_carry(variables, _filled(context, size))
   shape = key.shape
   return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), memory)
 
@@ -227,7 +227,7 @@ def _draw(system, variables, memory, key, n):
   if key.ndim:
     draw = functools.partial(_draw, system)
     return jax.vmap(draw, (None, 0, 0, None))(variables, memory, key, n)
-  memory, frame = system.recurrence.advance(variables, memory, key, n)
+  memory, frame = system.recurrence.step(variables, memory, key, n)
   return memory, frame[0].astype(jnp.float32)
 
 

@@ -1,10 +1,10 @@
 """The systems by name, and the one way to make them."""
 
 from vidpred_jax import names
-from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
+from vidpred_jax.systems import apr_vfi, dmvfn, renamed, rvd, simvp
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
-__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
+__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make', 'renamed']
 
 # Each has `Settings`, a NamedTuple with the paper's defaults, and `make`.
 SYSTEMS = {'apr_vfi': apr_vfi, 'dmvfn': dmvfn, 'rvd': rvd, 'simvp': simvp}
@@ -27,6 +27,8 @@ def make(name: str, *, frames: Frames, **settings) -> System:
       `frames`.
   """
   system = names.choose('system', name, SYSTEMS)
-  names.check_settings(name, settings, system.Settings._fields)
+  names.check_settings(
+    name, settings, system.Settings._fields, renamed.NAMES.get(name, {})
+  )
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
   return system.make(frames=frames, **settings)

@@ -81,17 +81,19 @@ class DataSpec(NamedTuple):
 
 
 class Recurrence(NamedTuple):
-  """A forecast frame by frame; `predict` is `advance` again and again.
+  """A forecast as a recurrence, one frame per call, as `lax.scan` runs it.
+
+  `predict` is `init_carry` followed by N times `step`.
 
   Attributes:
-    begin: `(variables, context) -> memory`, a tree of arrays; `context` is that
-      of `predict`.
-    advance: `(variables, memory, key, n) -> (memory, frame)`: the next frame
-      [B, H, W, C], number n from 0; the key is the same for all of them.
+    init_carry: `(variables, context) -> carry`, a tree of arrays; `context` is
+      that of `predict`.
+    step: `(variables, carry, key, n) -> (carry, frame)`: frame n, from 0, [B,
+      H, W, C]. The key is the same for all frames.
   """
 
-  begin: Callable
-  advance: Callable
+  init_carry: Callable
+  step: Callable
 
 
 class System(NamedTuple):
@@ -120,9 +122,9 @@ class System(NamedTuple):
       nothing to show.
     clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
       these shapes, for weights that are tied to a size; None: any size does.
-    recurrence: for systems that remember more of a video than they are shown:
-      the same forecast a frame a call, of any length. None: calls of `predict`
-      go on from what was predicted as well as one that is longer.
+    recurrence: the forecast as a recurrence, one frame per call, for systems
+      whose state holds more than the context frames. None: feeding predictions
+      back into `predict` is equivalent to a longer prediction.
     flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes where
       it is known: (dx, dy) from each pixel of frame `of` to the same point in
       frame `into`, NaN where that is not known. Empty: it takes none.
