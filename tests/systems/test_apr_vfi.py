@@ -139,8 +139,8 @@ def test_plain_warping_needs_the_flow_only():
 
   def directly(pair):
     prepared = model.apply(flow_only, pair, 1, method='prepare')
-    moved = model.apply(flow_only, prepared, 0.5, method='move')
-    return apr_vfi.blend(prepared, moved).frame
+    warped = model.apply(flow_only, prepared, 0.5, method='warp')
+    return apr_vfi.blend(prepared, warped).frame
 
   np.testing.assert_allclose(
     frames[:, 0], jax.jit(directly)(clip()[:, ::2]), atol=1e-5

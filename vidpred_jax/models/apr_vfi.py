@@ -26,7 +26,7 @@ which tell what each block costs, come out within 1 %:
   depends on the time: several frames between the same two share it.
 - Warping: average splatting. What is split by the warping is not filled, holes
   are 0; the block sees where they are. In equation 2 what neither frame reaches
-  is taken from the frames as they are (`filled`).
+  is taken from the frames as they are (`fill_holes`).
 - Refine block: 3x3 convolution of stride 2, some more at half resolution, a 4x4
   transposed convolution of stride 2 and a 3x3 convolution to 32 channels, all
   but the last followed by LeakyReLU(0.1); from the second block on the result
@@ -55,7 +55,7 @@ which tell what each block costs, come out within 1 %:
 - Patches have no border of their neighbours, as table 2 suggests: a block's
   convolutions see zeros around each patch. So running a block on all patches is
   not the same as running it on the whole image, except further from a patch's
-  border than the convolutions reach (`Block.reach`); weights are to be trained
+  border than the convolutions reach (`RefineBlock.reach`); weights are to be trained
   in the mode they are used in (stage 2 of the paper). What does not depend on
   the route, the first block, context and head, sees the whole image always.
   Running all patches through `routed` is exactly running all of them.
@@ -93,7 +93,7 @@ class Prepared(NamedTuple):
   pyramid: tuple[jax.Array, ...] = ()
 
 
-class Moved(NamedTuple):
+class Warped(NamedTuple):
   """What has been moved to the wanted time.
 
   Attributes:
@@ -151,7 +151,7 @@ class Context(nn.Module):
     return tuple(outputs)
 
 
-class Up(nn.Module):
+class UpConv(nn.Module):
   """The 4x4 transposed convolution of stride 2 with bias and LeakyReLU(0.1).
 
   Attributes:
@@ -172,7 +172,7 @@ class Up(nn.Module):
     return nn.leaky_relu(x, 0.1)
 
 
-class Block(nn.Module):
+class RefineBlock(nn.Module):
   """A refine block (figure 2): a small encoder-decoder.
 
   Attributes:
@@ -194,7 +194,7 @@ class Block(nn.Module):
     x = ebme.Conv(self.width, stride=2, name='down')(x)
     for i in range(self.depth):
       x = ebme.Conv(self.width, name=f'conv_{i}')(x)
-    x = Up(self.features, name='up')(x)
+    x = UpConv(self.features, name='up')(x)
     x = ebme.Conv(self.features, activated=False, name='out')(x)
     return inputs[-1] + x if self.residual else x
 
@@ -209,7 +209,7 @@ class Synthesis(nn.Module):
   """The blocks, the fusion of their features, mask and residual.
 
   Attributes:
-    widths: of the blocks, see `Block`.
+    widths: of the blocks, see `RefineBlock`.
     depths: of the blocks.
     features: channels between the blocks.
     fusion: 'add', 'concat' or 'none' (table 5).
@@ -236,7 +236,9 @@ class Synthesis(nn.Module):
     self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
 
   def _block(self, i, **kwargs):
-    return Block(self.widths[i], self.depths[i], self.features, i > 0, **kwargs)
+    return RefineBlock(
+      self.widths[i], self.depths[i], self.features, i > 0, **kwargs
+    )
 
   def __call__(self, first, contexts, gates=None, *, routed=False):
     """Refines.
@@ -316,7 +318,9 @@ class Synthesis(nn.Module):
           rest = rest + i * (new - x).astype(jnp.float32)
         return new, rest
 
-      return routing.process(refine, (x, rest), jnp.arange(len(x)), gate)
+      return routing.apply_to_selected(
+        refine, (x, rest), jnp.arange(len(x)), gate
+      )
 
     def from_whole():
       whole = routing.to_patches(context().astype(x.dtype), self.patch)
@@ -346,9 +350,9 @@ class Router(nn.Module):
   patch: int
 
   @nn.compact
-  def __call__(self, moved):
-    """A `Moved` to logits [B, nh, nw, d, 2], float32."""
-    frames, flows = side_by_side(moved.frames), side_by_side(moved.flows)
+  def __call__(self, warped):
+    """A `Warped` to logits [B, nh, nw, d, 2], float32."""
+    frames, flows = concat_pair(warped.frames), concat_pair(warped.flows)
     difference = jnp.abs(frames[..., :3] - frames[..., 3:])
     x = layout.concatenate(
       [difference / _DIFFERENCE_UNIT, flows / _FLOW_UNIT, frames]
@@ -365,7 +369,7 @@ class Router(nn.Module):
     pooled = jnp.concatenate([mean, most], -1)
     pooled = pooled.reshape(batch, rows * columns, 2 * channels)
     pooled = normalised(pooled, axis=1)
-    logits = layers.Dense(2 * self.outputs, start='torch', name='linear')(
+    logits = layers.Dense(2 * self.outputs, init_scheme='torch', name='linear')(
       pooled
     )
     return logits.reshape(batch, rows, columns, self.outputs, 2)
@@ -430,12 +434,12 @@ class APRVFI(nn.Module):
       An `Output`.
     """
     prepared = self.prepare(pair)
-    moved = self.move(prepared, time)
+    warped = self.warp(prepared, time)
     if self.routed and self.is_initializing():
-      self.route(moved)
+      self.route(warped)
     if not self.synthesised:
-      return blend(prepared, moved)
-    return self.synthesise(prepared, moved)
+      return blend(prepared, warped)
+    return self.synthesise(prepared, warped)
 
   def prepare(self, pair, levels=None):
     """Estimates the flows and the features of both frames.
@@ -458,7 +462,7 @@ class APRVFI(nn.Module):
       )
     return Prepared(pair, flow, contexts, pyramid)
 
-  def move(self, prepared, time):
+  def warp(self, prepared, time):
     """Moves both frames to a time (equation 1).
 
     Args:
@@ -466,51 +470,51 @@ class APRVFI(nn.Module):
       time: in (0, 1).
 
     Returns:
-      A `Moved`.
+      A `Warped`.
     """
     time = jnp.asarray(time, jnp.float32)
-    to = ebme.to_each(prepared.flow)
+    to = ebme.per_frame_flow(prepared.flow)
     to = to.reshape(-1, 2, *to.shape[1:])
     to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
     both = jnp.concatenate([prepared.pair, to], -1)
-    both, weight = splat.forward(flat(both), flat(to))
+    both, weight = splat.forward(flatten_pair(both), flatten_pair(to))
     both = both.reshape(*to.shape[:4], -1)
     weight = weight.reshape(*to.shape[:4], -1)
-    return Moved(both[..., :3], both[..., 3:], weight, to, time)
+    return Warped(both[..., :3], both[..., 3:], weight, to, time)
 
-  def route(self, moved):
-    """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Moved`."""
-    return self.router(moved)
+  def route(self, warped):
+    """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Warped`."""
+    return self.router(warped)
 
-  def synthesise(self, prepared, moved, gates=None, *, routed=False):
+  def synthesise(self, prepared, warped, gates=None, *, routed=False):
     """Makes the frame (equations 2 and 3).
 
     Args:
       prepared: a `Prepared`.
-      moved: what `move` made of it.
+      warped: what `warp` made of it.
       gates: [B, nh, nw, d] or None, see `Synthesis`.
       routed: see `Synthesis`.
 
     Returns:
       An `Output`.
     """
-    arrived = jnp.minimum(moved.weight, 1)
+    arrived = jnp.minimum(warped.weight, 1)
     first = layout.concatenate(
       [
-        side_by_side(moved.frames),
-        side_by_side(moved.flows) / _FLOW_UNIT,
-        side_by_side(arrived),
+        concat_pair(warped.frames),
+        concat_pair(warped.flows) / _FLOW_UNIT,
+        concat_pair(arrived),
       ]
     )
 
     # As `splat.forward`, but the weight is known.
-    def moved_context(context, at=None):
+    def warped_context(context, at=None):
       if at is None:
-        sums = splat.splat(flat(context), flat(moved.to))
+        sums = splat.splat(flatten_pair(context), flatten_pair(warped.to))
         sums = sums.reshape(context.shape)
-        weight = moved.weight
-        return side_by_side(sums / jnp.where(weight == 0, 1, weight))
-      sums = splat.splat_patches(context, there, self.patch, at)
+        weight = warped.weight
+        return concat_pair(sums / jnp.where(weight == 0, 1, weight))
+      sums = splat.splat_patches(context, bins, self.patch, at)
       weight = weights[at][..., None]
       # Not 0 is the sum, but 0 the weight, beyond the image.
       sums = sums / jnp.where(weight == 0, jnp.inf, weight)
@@ -521,48 +525,49 @@ class APRVFI(nn.Module):
         raise ValueError('Got routed=True with patch=None; expected patches.')
       # Used on a CPU only; elsewhere XLA drops it. The flow as the weights saw
       # it, and not computed anew and rounded in another way.
-      to = jax.lax.optimization_barrier(moved.to)
-      there = splat.arrivals(to, self.patch)
-      weights = routing.to_patches(side_by_side(moved.weight), self.patch)
+      to = jax.lax.optimization_barrier(warped.to)
+      bins = splat.bin_by_patch(to, self.patch)
+      weights = routing.to_patches(concat_pair(warped.weight), self.patch)
     contexts = [
-      functools.partial(moved_context, context) for context in prepared.contexts
+      functools.partial(warped_context, context)
+      for context in prepared.contexts
     ]
     out = self.synthesis(first, contexts, gates, routed=routed)
-    mask = jax.nn.sigmoid(out[..., :1] + blend_logit(moved))
+    mask = jax.nn.sigmoid(out[..., :1] + blend_logit(warped))
     residual = 2 * jax.nn.sigmoid(out[..., 1:]) - 1
-    frames = filled(prepared, moved)
+    frames = fill_holes(prepared, warped)
     older, newer = frames[:, 0], frames[:, 1]
     return Output(mask * older + (1 - mask) * newer + residual, mask)
 
 
-def flat(x: jax.Array) -> jax.Array:
+def flatten_pair(x: jax.Array) -> jax.Array:
   """[B, 2, H, W, C] to [2 B, H, W, C]."""
   return x.reshape(-1, *x.shape[2:])
 
 
-def side_by_side(x: jax.Array) -> jax.Array:
+def concat_pair(x: jax.Array) -> jax.Array:
   """[B, 2, H, W, C] to [B, H, W, 2 C]."""
   return jnp.concatenate([x[:, 0], x[:, 1]], -1)
 
 
-def blend_logit(moved: Moved) -> jax.Array:
+def blend_logit(warped: Warped) -> jax.Array:
   """The logit of frame 0's weight in plain forward warping.
 
   Frames count by how near in time they are; what has not arrived counts for
   next to nothing, a thousandth.
 
   Args:
-    moved: both frames at the wanted time.
+    warped: both frames at the wanted time.
 
   Returns:
     [B, H, W, 1]; the sigmoid of it is the weight of frame 0.
   """
-  there = jnp.where(moved.weight > 0, 1.0, 1e-3)
-  odds = jnp.log(1 - moved.time) - jnp.log(moved.time)
-  return odds + jnp.log(there[:, 0]) - jnp.log(there[:, 1])
+  arrived = jnp.where(warped.weight > 0, 1.0, 1e-3)
+  odds = jnp.log(1 - warped.time) - jnp.log(warped.time)
+  return odds + jnp.log(arrived[:, 0]) - jnp.log(arrived[:, 1])
 
 
-def blend(prepared: Prepared, moved: Moved) -> Output:
+def blend(prepared: Prepared, warped: Warped) -> Output:
   """Plain forward warping, without a synthesis network.
 
   The mean of both warped frames by how near they are in time; only one of them
@@ -571,29 +576,29 @@ def blend(prepared: Prepared, moved: Moved) -> Output:
 
   Args:
     prepared: both frames.
-    moved: both at the wanted time.
+    warped: both at the wanted time.
 
   Returns:
     An `Output`.
   """
-  near = jnp.stack([1 - moved.time, moved.time])[None, :, None, None, None]
-  weight = near * (moved.weight > 0)
+  near = jnp.stack([1 - warped.time, warped.time])[None, :, None, None, None]
+  weight = near * (warped.weight > 0)
   nothing = jnp.sum(weight, 1, keepdims=True) == 0
   weight = jnp.where(nothing, near, weight)
   total = jnp.sum(weight, 1)
-  frame = jnp.sum(weight * filled(prepared, moved), 1) / total
+  frame = jnp.sum(weight * fill_holes(prepared, warped), 1) / total
   return Output(frame, weight[:, 0] / total)
 
 
-def filled(prepared: Prepared, moved: Moved) -> jax.Array:
+def fill_holes(prepared: Prepared, warped: Warped) -> jax.Array:
   """The warped frames; where both have a hole, the frames as they are.
 
   Args:
     prepared: both frames.
-    moved: both at the wanted time.
+    warped: both at the wanted time.
 
   Returns:
     [B, 2, H, W, 3].
   """
-  nothing = jnp.sum(moved.weight, 1, keepdims=True) == 0
-  return jnp.where(nothing, prepared.pair, moved.frames)
+  nothing = jnp.sum(warped.weight, 1, keepdims=True) == 0
+  return jnp.where(nothing, prepared.pair, warped.frames)

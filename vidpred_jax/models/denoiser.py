@@ -41,10 +41,10 @@ class Conv(nn.Module):
     shape = (self.size, self.size, self.inputs, self.features)
     # PyTorch counts the outputs of a transposed convolution as its inputs;
     # here both are equal.
-    of_kernel, of_bias = layers.initializers('torch', shape)
-    self.kernel = self.param('kernel', of_kernel, shape)
+    kernel_init, bias_init = layers.initializers('torch', shape)
+    self.kernel = self.param('kernel', kernel_init, shape)
     if self.use_bias:
-      self.bias = self.param('bias', of_bias, shape[-1:])
+      self.bias = self.param('bias', bias_init, shape[-1:])
 
   def __call__(self, x, stride: int = 1):
     """[B, H, W, inputs] to [B, H', W', features]."""
@@ -82,7 +82,7 @@ class ResBlock(nn.Module):
     self.conv_1 = Conv(self.features, self.features)
     self.norm_1 = layers.GroupNorm(8)
     if self.time:
-      self.shift = layers.Dense(self.features, start='torch')
+      self.shift = layers.Dense(self.features, init_scheme='torch')
     if inputs != self.features:
       self.shortcut = Conv(inputs, self.features, size=1)
 
@@ -267,8 +267,8 @@ class Denoiser(nn.Module):
   def setup(self):
     """Declares the parts."""
     dim, widths = self.dim, self.widths
-    self.time_0 = layers.Dense(4 * dim, start='torch')
-    self.time_1 = layers.Dense(dim, start='torch')
+    self.time_0 = layers.Dense(4 * dim, init_scheme='torch')
+    self.time_1 = layers.Dense(dim, init_scheme='torch')
     inputs = (self.channels, *widths[:-1])
     self.level = [
       DownLevel(a, b, dim, down=i < len(widths) - 1)

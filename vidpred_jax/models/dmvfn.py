@@ -195,7 +195,7 @@ class Block(nn.Module):
     Args:
       frames: [B, H, W, 6], both frames.
       state: what is known so far.
-      first: whether that is nothing: the state is `start(frames)`.
+      first: whether that is nothing: the state is `initial_state(frames)`.
 
     Returns:
       [B, H, W, 5] to be added to `state.voxel`, float32.
@@ -264,7 +264,7 @@ class Block(nn.Module):
         out += conv.folded_transposed_conv(
           spatial, self.head.kernel[:, :, split:]
         )
-    return layout.unfold(self.head.finish(out.astype(jnp.float32)))
+    return layout.depth_to_space(self.head.finish(out.astype(jnp.float32)))
 
   def _motion(self, x):
     """The motion path from its second convolution to its last."""
@@ -337,7 +337,7 @@ class DMVFN(nn.Module):
     Returns:
       Logits [B, n, router_outputs], float32.
     """
-    logits = self.router(side_by_side(pair))
+    logits = self.router(concat_pair(pair))
     return logits.reshape(len(logits), len(self.scales), self.router_outputs)
 
   def __call__(self, pair, gates=None):
@@ -354,16 +354,16 @@ class DMVFN(nn.Module):
     Returns:
       An `Output` with n predictions.
     """
-    frames = side_by_side(pair)
-    state = start(frames)
+    frames = concat_pair(pair)
+    state = initial_state(frames)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
       step = block(frames, state, first=i == 0)
-      ungated = gated = moved(frames, state.voxel + step)
+      ungated = gated = warp_frames(frames, state.voxel + step)
       if gates is not None:
         gate = gates[:, i, None, None, None]
-        gated = moved(frames, state.voxel + gate * step)
+        gated = warp_frames(frames, state.voxel + gate * step)
       last = i == len(self.scales) - 1
       shown = gated if last else ungated
       outputs.append(blend(shown))
@@ -374,7 +374,7 @@ class DMVFN(nn.Module):
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     return Output(tuple(outputs), flow, mask, tuple(flows))
 
-  def follow(self, pair, gates):
+  def run_route(self, pair, gates):
     """Runs only the blocks whose gates are not 0, for each sample its own.
 
     The samples are taken one after the other, so that a skipped block costs
@@ -391,8 +391,8 @@ class DMVFN(nn.Module):
 
     def one(sample):
       pair, gates = sample
-      frames = side_by_side(pair[None])
-      state = start(frames)
+      frames = concat_pair(pair[None])
+      state = initial_state(frames)
       for i in range(len(self.scales)):
         block = self._block(i, parent=None)
 
@@ -400,7 +400,7 @@ class DMVFN(nn.Module):
           with jax.named_scope(f'block_{i}'):
             weights = {'params': params[f'block_{i}']}
             step = block.apply(weights, frames, state, first=i == 0)
-            return moved(frames, state.voxel + step)
+            return warp_frames(frames, state.voxel + step)
 
         state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
       flow, mask = state.voxel[0, ..., :4], state.voxel[0, ..., 4:]
@@ -446,19 +446,19 @@ def initial_params(model: DMVFN, key: jax.Array) -> dict[str, Any]:
   return jax.tree.unflatten(tree, values)
 
 
-def side_by_side(pair: jax.Array) -> jax.Array:
+def concat_pair(pair: jax.Array) -> jax.Array:
   """[B, 2, H, W, 3] to [B, H, W, 6], older frame first."""
   chex.assert_shape(pair, (None, 2, None, None, 3))
   return jnp.concatenate([pair[:, 0], pair[:, 1]], -1).astype(jnp.float32)
 
 
-def start(frames: jax.Array) -> State:
+def initial_state(frames: jax.Array) -> State:
   """The state before the first block, from frames [B, H, W, 6]."""
   voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
   return State(voxel, frames[..., :3], frames[..., 3:])
 
 
-def moved(frames: jax.Array, voxel: jax.Array) -> State:
+def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:
   """The state with this voxel flow, from frames [B, H, W, 6]."""
   older = warp.backward(frames[..., :3], voxel[..., :2])
   newer = warp.backward(frames[..., 3:], voxel[..., 2:4])

@@ -207,7 +207,7 @@ class BiFlowNet(nn.Module):
       feature = resize.bilinear(feature, scale=2)
       # Each frame goes half the way, to the middle.
       half = 0.5 * resize.bilinear(flow, scale=4)
-      images, _ = splat.forward(images, to_each(half))
+      images, _ = splat.forward(images, per_frame_flow(half))
     features = self.encoder(images.astype(self.dtype))
     features = features.reshape(-1, 2, *features.shape[1:])
     if self.standardised:
@@ -226,7 +226,7 @@ def standardise(features: jax.Array) -> jax.Array:
   return (x * jax.lax.rsqrt(variance + 1e-6)).astype(features.dtype)
 
 
-def to_each(flow: jax.Array) -> jax.Array:
+def per_frame_flow(flow: jax.Array) -> jax.Array:
   """Flows [B, H, W, 4] as one per frame, [2 B, H, W, 2], pair by pair."""
   batch, height, width, _ = flow.shape
   flow = flow.reshape(batch, height, width, 2, 2).transpose(0, 3, 1, 2, 4)

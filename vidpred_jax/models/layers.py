@@ -1,7 +1,7 @@
 """Layers that several models are made of, as PyTorch's behave.
 
 Arrays are [B, H, W, C] or [..., C]. Parameters are float32; a layer computes in
-the dtype of its input, a norm takes its statistics in float32. `start` names
+the dtype of its input, a norm takes its statistics in float32. `init_scheme`
 how weights and biases begin:
 
 - 'torch': both uniform in +-1 / sqrt(fan-in), PyTorch's default;
@@ -19,18 +19,18 @@ import jax.numpy as jnp
 from vidpred_jax.ops import conv
 
 
-def initializers(start: str, shape: tuple[int, ...], *, groups: int = 1):
+def initializers(init_scheme: str, shape: tuple[int, ...], *, groups: int = 1):
   """Initialisers of a kernel and its bias.
 
   Args:
-    start: 'torch', 'fan_out' or 'small'.
+    init_scheme: 'torch', 'fan_out' or 'small'.
     shape: of the kernel, [..., inputs of a group, outputs].
     groups: of a convolution.
 
   Returns:
     Two functions `(key, shape) -> array`.
   """
-  if start == 'torch':
+  if init_scheme == 'torch':
     bound = 1 / math.sqrt(math.prod(shape[:-1]))
 
     def uniform(key, shape, dtype=jnp.float32):
@@ -39,11 +39,11 @@ def initializers(start: str, shape: tuple[int, ...], *, groups: int = 1):
     return uniform, uniform
   *window, _, outputs = shape
   fan_out = math.prod(window) * outputs // groups
-  deviation = {'fan_out': math.sqrt(2 / fan_out), 'small': 0.02}[start]
+  deviation = {'fan_out': math.sqrt(2 / fan_out), 'small': 0.02}[init_scheme]
   return nn.initializers.normal(deviation), nn.initializers.zeros
 
 
-def per_channel(x: jax.Array, factor: jax.Array) -> jax.Array:
+def scale_channels(x: jax.Array, factor: jax.Array) -> jax.Array:
   """Multiplies [..., C] by [C]."""
   return x * factor.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
@@ -55,21 +55,23 @@ class Conv(nn.Module):
     features: output channels.
     size: of the kernel [size, size, C / groups, features].
     groups: into which inputs and outputs are divided.
-    start: see the module.
+    init_scheme: see the module.
   """
 
   features: int
   size: int = 1
   groups: int = 1
-  start: str = 'torch'
+  init_scheme: str = 'torch'
 
   @nn.compact
   def __call__(self, x):
     """[B, H, W, C] to [B, H, W, features]."""
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-    of_kernel, of_bias = initializers(self.start, shape, groups=self.groups)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, shape[-1:])
+    kernel_init, bias_init = initializers(
+      self.init_scheme, shape, groups=self.groups
+    )
+    kernel = self.param('kernel', kernel_init, shape)
+    bias = self.param('bias', bias_init, shape[-1:])
     if self.groups > 1:
       x = conv.grouped(x, kernel, self.groups)
     elif self.size > 1:
@@ -85,22 +87,22 @@ class Dense(nn.Module):
   Attributes:
     features: output channels.
     use_bias: whether it has one.
-    start: see the module.
+    init_scheme: see the module.
   """
 
   features: int
   use_bias: bool = True
-  start: str = 'small'
+  init_scheme: str = 'small'
 
   @nn.compact
   def __call__(self, x):
     """[..., C] to [..., features]."""
     shape = (x.shape[-1], self.features)
-    of_kernel, of_bias = initializers(self.start, shape)
-    x = conv.pointwise(x, self.param('kernel', of_kernel, shape))
+    kernel_init, bias_init = initializers(self.init_scheme, shape)
+    x = conv.pointwise(x, self.param('kernel', kernel_init, shape))
     if self.use_bias:
       # The fan-in of a bias is that of its kernel.
-      x = conv.bias_add(x, self.param('bias', of_bias, shape[-1:]))
+      x = conv.bias_add(x, self.param('bias', bias_init, shape[-1:]))
     return x
 
 
@@ -110,23 +112,23 @@ class Depthwise(nn.Module):
   Attributes:
     size: of the kernel [size, size, C], odd.
     dilation: distance of its taps.
-    start: see the module.
+    init_scheme: see the module.
   """
 
   size: int
   dilation: int = 1
-  start: str = 'fan_out'
+  init_scheme: str = 'fan_out'
 
   @nn.compact
   def __call__(self, x):
     """[B, H, W, C] to the same."""
     channels = x.shape[-1]
-    of_kernel, of_bias = initializers(
-      self.start, (self.size, self.size, 1, channels), groups=channels
+    kernel_init, bias_init = initializers(
+      self.init_scheme, (self.size, self.size, 1, channels), groups=channels
     )
     shape = (self.size, self.size, channels)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, shape[-1:])
+    kernel = self.param('kernel', kernel_init, shape)
+    bias = self.param('bias', bias_init, shape[-1:])
     x = conv.depthwise(x, kernel, dilation=self.dilation)
     return conv.bias_add(x, bias)
 
@@ -201,7 +203,7 @@ class BatchNorm(nn.Module):
         running_mean.value = 0.9 * running_mean.value + 0.1 * mean
         running_var.value = 0.9 * running_var.value + 0.1 * unbiased
     factor = scale * jax.lax.rsqrt(variance + 1e-5)
-    out = per_channel(wide, factor)
+    out = scale_channels(wide, factor)
     return conv.bias_add(out, bias - mean * factor).astype(x.dtype)
 
 

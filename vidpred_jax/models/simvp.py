@@ -29,7 +29,7 @@ from vidpred_jax.ops import conv, layout
 TRANSLATORS = (*translators.BLOCKS, 'incepu')
 
 
-class Unit(nn.Module):
+class ConvSC(nn.Module):
   """ConvSC: convolution, GroupNorm of 2 groups, SiLU (equations 6, 7).
 
   Attributes:
@@ -50,9 +50,9 @@ class Unit(nn.Module):
     channels, features = x.shape[-1], self.features
     outputs = 4 * features if self.change == 'up' else features
     shape = (self.size, self.size, channels, outputs)
-    of_kernel, of_bias = layers.initializers('small', shape)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, (outputs,))
+    kernel_init, bias_init = layers.initializers('small', shape)
+    kernel = self.param('kernel', kernel_init, shape)
+    bias = self.param('bias', bias_init, (outputs,))
     if self.change == 'up':
       # So that the features of a pixel lie side by side.
       kernel = kernel.reshape(*shape[:3], features, 4).swapaxes(3, 4)
@@ -63,7 +63,7 @@ class Unit(nn.Module):
     x = conv.bias_add(x, bias)
     if self.change == 'up':
       x = x.reshape(*x.shape[:3], 4, features)
-      x = layout.apart(x, function=layout.unfold)
+      x = layout.materialize(x, function=layout.depth_to_space)
     return jax.nn.silu(layers.GroupNorm(2, name='norm')(x))
 
 
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
     first = None
     for i in range(self.units):
       change = 'down' if i % 2 else 'none'
-      x = Unit(self.features, self.size, change, name=f'unit_{i}')(x)
+      x = ConvSC(self.features, self.size, change, name=f'unit_{i}')(x)
       first = x if first is None else first
     return x, first
 
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
       change = 'none' if i % 2 else 'up'
       if i == self.units - 1:
         x = x + first
-      x = Unit(self.features, self.size, change, name=f'unit_{i}')(x)
+      x = ConvSC(self.features, self.size, change, name=f'unit_{i}')(x)
     return layers.Conv(self.channels, name='readout')(x)
 
 

@@ -48,7 +48,7 @@ def _gelu(x):
   return (wide * phi).astype(x.dtype)
 
 
-def _add(x, branch, rate, train):
+def _add_with_drop_path(x, branch, rate, train):
   """`x + branch`; in training the branch of some samples is left out.
 
   Stochastic depth: with probability `rate` for each sample; what remains is
@@ -56,13 +56,13 @@ def _add(x, branch, rate, train):
   """
   drop = nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim)))
   # Or every later block would add up all branches before it again.
-  return layout.apart(x + drop(branch, deterministic=not train))
+  return layout.materialize(x + drop(branch, deterministic=not train))
 
 
-def _scaled(module, name, value, x):
+def _layer_scale(module, name, value, x):
   """`x` times a learned factor per channel, at first `value`."""
-  start = nn.initializers.constant(value)
-  return layers.per_channel(x, module.param(name, start, x.shape[-1:]))
+  init = nn.initializers.constant(value)
+  return layers.scale_channels(x, module.param(name, init, x.shape[-1:]))
 
 
 def _mlp(x, ratio, layer):
@@ -80,7 +80,7 @@ def _refuse_unless_divisible(channels, kind):
     )
 
 
-_conv = functools.partial(layers.Conv, start='fan_out')
+_conv = functools.partial(layers.Conv, init_scheme='fan_out')
 _dense = layers.Dense
 
 
@@ -108,31 +108,33 @@ class LargeKernel(nn.Module):
     channels = x.shape[-1]
     y = layers.BatchNorm(name='norm_0')(x, train)
     y = self._attend(y) + y
-    y = _scaled(self, 'scale_0', 1e-2, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-2, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = layers.BatchNorm(name='norm_1')(x, train)
     y = _conv(int(channels * self.ratio), name='mlp_in')(y)
     y = _gelu(layers.Depthwise(3, name='mlp_local')(y))
     y = _conv(channels, name='mlp_out')(y)
-    y = _scaled(self, 'scale_1', 1e-2, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_1', 1e-2, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
     channels = x.shape[-1]
     # The published code makes TAU's attention after it has set the initial
     # values of the block.
-    start = 'torch' if self.gate == 'tau' else 'fan_out'
-    pointwise = functools.partial(layers.Conv, start=start)
+    init_scheme = 'torch' if self.gate == 'tau' else 'fan_out'
+    pointwise = functools.partial(layers.Conv, init_scheme=init_scheme)
     seen = _gelu(pointwise(channels, name='proj_in')(x))
-    y = layers.Depthwise(5, start=start, name='local')(seen)
-    y = layers.Depthwise(7, dilation=3, start=start, name='wide')(y)
+    y = layers.Depthwise(5, init_scheme=init_scheme, name='local')(seen)
+    y = layers.Depthwise(7, dilation=3, init_scheme=init_scheme, name='wide')(y)
     if self.gate == 'gsta':
       y, gate = jnp.split(pointwise(2 * channels, name='mix')(y), 2, -1)
       y = y * jax.nn.sigmoid(gate)
     else:
       y = pointwise(channels, name='mix')(y) * seen
     if self.gate == 'tau':
-      linear = functools.partial(_dense, use_bias=False, start=start)
+      linear = functools.partial(
+        _dense, use_bias=False, init_scheme=init_scheme
+      )
       gate = jnp.mean(seen, (1, 2), dtype=jnp.float32).astype(x.dtype)
       fewer = channels // max(channels // 16, 4)
       gate = jax.nn.relu(linear(fewer, name='squeeze')(gate))
@@ -154,18 +156,18 @@ class Moga(nn.Module):
     _refuse_unless_divisible(channels, 'moga')
     y = layers.BatchNorm(name='norm_0')(x, train)
     y = self._attend(y) + y
-    y = _scaled(self, 'scale_0', 1e-5, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-5, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = layers.BatchNorm(name='norm_1')(x, train)
     y = self._mix(y)
-    y = _scaled(self, 'scale_1', 1e-5, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_1', 1e-5, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
     channels = x.shape[-1]
     y = _conv(channels, name='proj_in')(x)
     mean = jnp.mean(y, (1, 2), keepdims=True, dtype=jnp.float32)
-    y = y + _scaled(self, 'sigma', 1e-5, y - mean.astype(x.dtype))
+    y = y + _layer_scale(self, 'sigma', 1e-5, y - mean.astype(x.dtype))
     y = jax.nn.silu(y)
     gate = _conv(channels, name='gate')(y)
     y = layers.Depthwise(5, name='order_0')(y)
@@ -181,7 +183,7 @@ class Moga(nn.Module):
     y = _conv(int(channels * self.ratio), name='mlp_in')(x)
     y = _gelu(layers.Depthwise(3, name='mlp_local')(y))
     common = _gelu(_conv(1, name='mlp_common')(y))
-    y = y + _scaled(self, 'mlp_sigma', 1e-5, y - common)
+    y = y + _layer_scale(self, 'mlp_sigma', 1e-5, y - common)
     return _conv(channels, name='mlp_out')(y)
 
 
@@ -197,11 +199,11 @@ class HorNet(nn.Module):
     channels = x.shape[-1]
     _refuse_unless_divisible(channels, 'hornet')
     y = self._gated(layers.layer_norm(x, 1e-6, 'norm_0'))
-    y = _scaled(self, 'scale_0', 1e-6, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-6, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
-    y = _scaled(self, 'scale_1', 1e-6, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_1', 1e-6, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _gated(self, x):
     channels = x.shape[-1]
@@ -242,8 +244,8 @@ class ConvNeXt(nn.Module):
     """[B, H, W, C] to the same."""
     y = layers.Depthwise(7, name='wide')(x)
     y = _mlp(layers.layer_norm(y, 1e-6, 'norm'), self.ratio, _conv)
-    y = _scaled(self, 'scale', 1e-6, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale', 1e-6, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
 
 class Poolformer(nn.Module):
@@ -257,12 +259,12 @@ class Poolformer(nn.Module):
     """[B, H, W, C] to the same."""
     y = layers.GroupNorm(1, name='norm_0')(x)
     y = mean_of_neighbours(y) - y
-    y = _scaled(self, 'scale_0', 1e-5, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-5, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = layers.GroupNorm(1, name='norm_1')(x)
-    y = _mlp(y, self.ratio, functools.partial(layers.Conv, start='small'))
-    y = _scaled(self, 'scale_1', 1e-5, y)
-    return _add(x, y, self.rate, train)
+    y = _mlp(y, self.ratio, functools.partial(layers.Conv, init_scheme='small'))
+    y = _layer_scale(self, 'scale_1', 1e-5, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
 
 def mean_of_neighbours(x: jax.Array) -> jax.Array:
@@ -329,9 +331,9 @@ class ViT(nn.Module):
     shape = x.shape
     x = x.reshape(shape[0], -1, shape[-1])
     y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
-    return _add(x, y, self.rate, train).reshape(shape)
+    return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
 
 def swin_window(height: int, width: int) -> int:
@@ -365,9 +367,9 @@ class Swin(nn.Module):
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
     y = self._attend(layers.layer_norm(x, 1e-5, 'norm_0'))
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
-    return _add(x, y, self.rate, train)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
     batch, height, width, channels = x.shape
@@ -412,27 +414,27 @@ class Uniformer(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
-    start = 'fan_out' if self.local else 'torch'
-    x = x + layers.Depthwise(3, start=start, name='position')(x)
+    init_scheme = 'fan_out' if self.local else 'torch'
+    x = x + layers.Depthwise(3, init_scheme=init_scheme, name='position')(x)
     if self.local:
       return self._convolve(x, train)
     shape, channels = x.shape, x.shape[-1]
     x = x.reshape(shape[0], -1, channels)
     y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
-    y = _scaled(self, 'scale_0', 1e-6, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-6, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
-    y = _scaled(self, 'scale_1', 1e-6, y)
-    return _add(x, y, self.rate, train).reshape(shape)
+    y = _layer_scale(self, 'scale_1', 1e-6, y)
+    return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
   def _convolve(self, x, train):
     y = layers.BatchNorm(name='norm_0')(x, train)
     y = _conv(x.shape[-1], name='conv_in')(y)
     y = layers.Depthwise(5, name='conv_local')(y)
     y = _conv(x.shape[-1], name='conv_out')(y)
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.BatchNorm(name='norm_1')(x, train), self.ratio, _conv)
-    return _add(x, y, self.rate, train)
+    return _add_with_drop_path(x, y, self.rate, train)
 
 
 class MLPMixer(nn.Module):
@@ -457,9 +459,9 @@ class MLPMixer(nn.Module):
     y = layers.layer_norm(x, 1e-6, 'norm_0').swapaxes(1, 2)
     y = _gelu(_dense(channels // 2, name='tokens_in')(y))
     y = _dense(tokens, name='tokens_out')(y).swapaxes(1, 2)
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
-    return _add(x, y, self.rate, train).reshape(shape)
+    return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
 
 # ---------------------------------------------------------------- translators

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 
-def unfold(x: jax.Array) -> jax.Array:
+def depth_to_space(x: jax.Array) -> jax.Array:
   """Puts the pixels of each cell where they belong.
 
   Args:
@@ -25,7 +25,7 @@ def unfold(x: jax.Array) -> jax.Array:
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def apart(
+def materialize(
   x: jax.Array,
   *,
   function: Callable[[jax.Array], jax.Array] = lambda x: x,

@@ -7,7 +7,7 @@ Prediction", CVPR 2023.
 
 For patches: an image is cut into squares of P pixels, `[N, P, P, C]` row by
 row, image after image, N = B nh nw; at the right and bottom it is padded with
-zeros first. `process` runs a function on some of them, in time proportional to
+zeros first. `apply_to_selected` runs a function on some of them, in time proportional to
 how many these are.
 """
 
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 
-def budgeted(logits: jax.Array, beta: float) -> jax.Array:
+def budgeted_probabilities(logits: jax.Array, beta: float) -> jax.Array:
   """Probabilities whose sum is at most `beta * n` (equation 10).
 
   `w_i = beta * n * sigmoid(v_i) / sum_j sigmoid(v_j)`, cut off at 1. Where it
@@ -84,12 +84,12 @@ def gumbel(
   return jax.nn.softmax((logits + noise) / temperature, axis=-1)[..., 1]
 
 
-def most_probable(probabilities: jax.Array) -> jax.Array:
+def deterministic_gates(probabilities: jax.Array) -> jax.Array:
   """Gates without chance: as many blocks as sampling would use on average.
 
   The k most probable blocks are used, k the sum of the probabilities rounded
   to the nearest integer (a half upwards). Among equals the earlier block wins.
-  With `budgeted` probabilities beta therefore remains a budget: k is
+  With `budgeted_probabilities` probabilities beta therefore remains a budget: k is
   `beta * n`, rounded, or less where probabilities were cut off at 1, and a
   smaller beta never adds a block.
 
@@ -99,7 +99,7 @@ def most_probable(probabilities: jax.Array) -> jax.Array:
   Returns:
     [..., n], 0 or 1 in the dtype of `probabilities`.
   """
-  # The 1e-6 under the fraction in `budgeted` leaves the sum just below.
+  # The 1e-6 under the fraction in `budgeted_probabilities` leaves the sum just below.
   count = jnp.floor(jnp.sum(probabilities, -1, keepdims=True) + 0.501)
   order = jnp.argsort(-probabilities, axis=-1, stable=True)
   rank = jnp.argsort(order, axis=-1)
@@ -157,7 +157,7 @@ def from_patches(patches: jax.Array, size: tuple[int, int]) -> jax.Array:
   return x[:, : size[0], : size[1]]
 
 
-def process(
+def apply_to_selected(
   function: Callable,
   patches: Any,
   others: Any,
@@ -207,12 +207,12 @@ def process(
   return jax.lax.platform_dependent(
     patches,
     others,
-    cpu=functools.partial(loop, chunk=few, put=_put_in_turn),
-    default=functools.partial(loop, chunk=many, put=_put_at_once),
+    cpu=functools.partial(loop, chunk=few, put=_scatter_loop),
+    default=functools.partial(loop, chunk=many, put=_scatter),
   )
 
 
-def _put_in_turn(x, new, at):
+def _scatter_loop(x, new, at):
   """Writes patches [K, ...] to places `at` [K] of x.
 
   2026-11: XLA computes the last step towards each where it is written, which
@@ -225,12 +225,12 @@ def _put_in_turn(x, new, at):
   return x
 
 
-def _put_at_once(x, new, at):
+def _scatter(x, new, at):
   """The same by a scatter."""
   return x.at[at].set(new, mode='promise_in_bounds')
 
 
-def highest(scores: jax.Array, ratio: float) -> jax.Array:
+def top_fraction_mask(scores: jax.Array, ratio: float) -> jax.Array:
   """1 for the highest scores of each row, 0 for the others.
 
   Args:
@@ -294,7 +294,7 @@ def reference_routes(
   """The routes that APR-VFI's router learns (section 3.3).
 
   Of each image and block, the patches that differ most, as many as its keep
-  ratio says (`highest`), are to be processed.
+  ratio says (`top_fraction_mask`), are to be processed.
 
   Args:
     differences: [B, nh, nw], of `patch_difference`.
@@ -304,5 +304,5 @@ def reference_routes(
     [B, nh, nw, d], 0 or 1.
   """
   scores = differences.reshape(len(differences), -1)
-  routes = [highest(scores, ratio) for ratio in keep_ratios]
+  routes = [top_fraction_mask(scores, ratio) for ratio in keep_ratios]
   return jnp.stack(routes, -1).reshape(*differences.shape, -1)

@@ -1,7 +1,7 @@
 """Forward warping: every pixel goes along a flow and is added where it falls.
 
 Flows are forward ones in the convention of `warp`. All of an image's pixels are
-splatted by `splat`; `arrivals` and `splat_patches` do it for some patches only.
+splatted by `splat`; `bin_by_patch` and `splat_patches` do it for some patches only.
 """
 
 import math
@@ -38,17 +38,17 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
   return jax.lax.platform_dependent(
     values.astype(jnp.float32),
     *(x.reshape(-1) for x in (index, wx, wy)),
-    cpu=_add_in_turn,
-    default=_add_at_once,
+    cpu=_scatter_add_loop,
+    default=_scatter_add,
   )
 
 
-def _add_in_turn(values, index, wx, wy):
+def _scatter_add_loop(values, index, wx, wy):
   """Adds values [B, H, W, C] to the pixels `index` and those after these.
 
   Which are counted through all images with their margins; see `_targets`.
 
-  2026-11: the scatter of `_add_at_once` takes about twice as long on a CPU,
+  2026-11: the scatter of `_scatter_add` takes about twice as long on a CPU,
   where it is a loop as well, over four times as many weighted values that have
   been written to memory before.
 
@@ -151,7 +151,7 @@ def _add_one(sums, values, i, index, wx, wy, steps):
   return sums
 
 
-def _add_at_once(values, index, wx, wy):
+def _scatter_add(values, index, wx, wy):
   """The same by a scatter."""
   batch, height, width, channels = values.shape
   shape, row = (batch, height + 3, width + 3), width + 3
@@ -220,8 +220,8 @@ def _splat_backward(saved, gradient):
 splat.defvjp(_splat_forward, _splat_backward)
 
 
-class Arrivals(NamedTuple):
-  """Where the pixels of F images per sample go, by patches; of `arrivals`.
+class PatchBins(NamedTuple):
+  """Where the pixels of F images per sample go, by patches; of `bin_by_patch`.
 
   All pixels are counted through, S = B F H W. Patches are those of
   `ops/routing.py`, N of them, here with a margin of one pixel around each, so
@@ -233,22 +233,22 @@ class Arrivals(NamedTuple):
       that goes on for ever, F cells per pixel.
     wx: [S], the distance from there in x.
     wy: [S], in y.
-    first: [N + 1], int32, the first entry in the list of each patch, at last of
-      what reaches none; entries 4 i to 4 i + 3 are of pixel i, which can reach
-      four patches. -1: the list is empty.
-    following: [4 S], int32, the entry after each in its list. -1: none.
+    head: [N + 1], int32, the first entry of each patch's linked list; the last
+      list holds what reaches no patch. Entries 4 i to 4 i + 3 belong to pixel
+      i, which can reach four patches. -1: the list is empty.
+    next: [4 S], int32, the entry after each entry in its list. -1: none.
     shifts: [N], int32, `cell` of each patch's own first cell.
   """
 
   cell: jax.Array
   wx: jax.Array
   wy: jax.Array
-  first: jax.Array
-  following: jax.Array
+  head: jax.Array
+  next: jax.Array
   shifts: jax.Array
 
 
-def arrivals(flow: jax.Array, patch: int) -> Arrivals:
+def bin_by_patch(flow: jax.Array, patch: int) -> PatchBins:
   """Lists the pixels that a flow brings to each patch, for `splat_patches`.
 
   Loops over pixels, as is sensible on a CPU only.
@@ -258,7 +258,7 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
     patch: side P of the patches.
 
   Returns:
-    An `Arrivals`.
+    An `PatchBins`.
   """
   chex.assert_shape(flow, (None, None, None, None, 2))
   batch, images, height, width, _ = flow.shape
@@ -289,40 +289,40 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   count = index.size
 
   def link(j, state):
-    first, following = state
+    head, following = state
     i = count - 1 - j  # so that lists go through the pixels forwards
     for k, of in enumerate(patches):
       at, entry = _read(of, i), 4 * i + k
-      after = _read(first, at)
+      after = _read(head, at)
       following = _write(following, after, entry)
-      # 2026-11: reading it back tells XLA that `first` changes after
-      # `following`; else it copies `first` for every pixel.
-      first = _write(first, entry + _read(following, entry) - after, at)
-    return first, following
+      # 2026-11: reading it back tells XLA that `head` changes after
+      # `following`; else it copies `head` for every pixel.
+      head = _write(head, entry + _read(following, entry) - after, at)
+    return head, following
 
-  first = jnp.full(nowhere + 1, -1, jnp.int32)
+  head = jnp.full(nowhere + 1, -1, jnp.int32)
   following = jnp.full(4 * count, -1, jnp.int32)
-  first, following = jax.lax.fori_loop(0, count, link, (first, following))
+  head, following = jax.lax.fori_loop(0, count, link, (head, following))
   cell = ((y * (patch + 2) + x) * images + image).reshape(-1)
   tops = patch * jnp.arange(rows, dtype=jnp.int32)[:, None] - 1
   lefts = patch * jnp.arange(columns, dtype=jnp.int32)[None] - 1
   shifts = ((tops * (patch + 2) + lefts) * images).reshape(-1)
   shifts = jnp.tile(shifts, batch)
-  return Arrivals(
-    cell, wx.reshape(-1), wy.reshape(-1), first, following, shifts
+  return PatchBins(
+    cell, wx.reshape(-1), wy.reshape(-1), head, following, shifts
   )
 
 
 def splat_patches(
-  values: jax.Array, there: Arrivals, patch: int, at: jax.Array
+  values: jax.Array, bins: PatchBins, patch: int, at: jax.Array
 ) -> jax.Array:
   """Sum splatting to some patches, in time proportional to what reaches these.
 
-  Has no gradient, and is for CPUs, see `arrivals`.
+  Has no gradient, and is for CPUs, see `bin_by_patch`.
 
   Args:
     values: [B, F, H, W, C], any range.
-    there: `arrivals` of the flow, with the same patches.
+    bins: `bin_by_patch` of the flow, with the same patches.
     patch: their side P.
     at: [K], which of them.
 
@@ -333,23 +333,23 @@ def splat_patches(
   chex.assert_rank(values, 5)
   images, channels = values.shape[1], values.shape[-1]
   values = values.astype(jnp.float32)
-  chex.assert_shape(there.cell, (values.size // channels,))
+  chex.assert_shape(bins.cell, (values.size // channels,))
   side = patch + 2
   size, steps = side * side * images, (side * images, images)
 
   def add(sums, values):
     def add_patch(k, sums):
-      shift = k * size - _read(there.shifts, _read(at, k))
+      shift = k * size - _read(bins.shifts, _read(at, k))
 
       def add_next(state):
         entry, sums = state
         i = jax.lax.div(entry, 4)
-        index = _read(there.cell, i) + shift
-        wx, wy = _read(there.wx, i), _read(there.wy, i)
+        index = _read(bins.cell, i) + shift
+        wx, wy = _read(bins.wx, i), _read(bins.wy, i)
         sums = _add_one(sums, values, i, index, wx, wy, steps)
-        return _read(there.following, entry), sums
+        return _read(bins.next, entry), sums
 
-      state = _read(there.first, _read(at, k)), sums
+      state = _read(bins.head, _read(at, k)), sums
       return jax.lax.while_loop(lambda x: x[0] >= 0, add_next, state)[1]
 
     return jax.lax.fori_loop(0, len(at), add_patch, sums)

@@ -158,47 +158,49 @@ def checked(settings: Settings) -> Settings:
 
 
 def reference_routes(
-  settings: Settings, difference: jax.Array, moved: apr_vfi.Moved | None = None
+  settings: Settings,
+  difference: jax.Array,
+  warped: apr_vfi.Warped | None = None,
 ) -> jax.Array:
   """The patches that differ most, [B, nh, nw, d], as many as `keep_ratios` say.
 
   Args:
     settings: of the system.
     difference: [B, H, W, 3], of two images.
-    moved: what they were warped by; the holes at the edges do not count.
+    warped: what they were warped by; the holes at the edges do not count.
   """
   magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
-  if moved is not None:
+  if warped is not None:
     for i in range(2):
-      magnitude *= 1 - gating.edge_holes(moved.weight[:, i])
+      magnitude *= 1 - gating.edge_holes(warped.weight[:, i])
   differences = gating.patch_difference(magnitude, settings.patch)
   return gating.reference_routes(differences, settings.keep_ratios)
 
 
-def routes_of_warped(settings: Settings, moved: apr_vfi.Moved) -> jax.Array:
+def routes_of_warped(settings: Settings, warped: apr_vfi.Warped) -> jax.Array:
   """`reference_routes` by the difference of the two warped frames."""
-  difference = moved.frames[:, 0] - moved.frames[:, 1]
-  return reference_routes(settings, difference, moved)
+  difference = warped.frames[:, 0] - warped.frames[:, 1]
+  return reference_routes(settings, difference, warped)
 
 
 def inference_gates(
-  model: apr_vfi.APRVFI, settings: Settings, variables, moved: apr_vfi.Moved
+  model: apr_vfi.APRVFI, settings: Settings, variables, warped: apr_vfi.Warped
 ) -> jax.Array:
   """Which blocks patches go through, [B, nh, nw, d], 0 or 1."""
   how = settings.inference_routing
-  batch, _, height, width, _ = moved.frames.shape
+  batch, _, height, width, _ = warped.frames.shape
   grid = gating.patch_grid(height, width, settings.patch)
   shape = (batch, *grid, len(settings.widths) - 1)
   if settings.synthesis != 'routed' or how == 'all':
     return jnp.ones(shape)
   if how == 'reference':
-    return routes_of_warped(settings, moved)
-  logits = model.apply(variables, moved, method='route')
+    return routes_of_warped(settings, warped)
+  logits = model.apply(variables, warped, method='route')
   scores = logits[..., 1] - logits[..., 0]
   if how == 'argmax':
     return (scores > 0).astype(jnp.float32)
   columns = [
-    gating.highest(scores[..., i].reshape(batch, -1), ratio)
+    gating.top_fraction_mask(scores[..., i].reshape(batch, -1), ratio)
     for i, ratio in enumerate(settings.keep_ratios)
   ]
   return jnp.stack(columns, -1).reshape(shape)
@@ -245,15 +247,15 @@ def frame_loss(
   Returns:
     `(loss, metrics)`.
   """
-  moved = model.apply(variables, scene.prepared, time, method='move')
+  warped = model.apply(variables, scene.prepared, time, method='warp')
   if settings.synthesis == 'warp':
-    output, total, metrics = apr_vfi.blend(scene.prepared, moved), 0.0, {}
+    output, total, metrics = apr_vfi.blend(scene.prepared, warped), 0.0, {}
   elif settings.synthesis != 'routed':
-    output = model.apply(variables, scene.prepared, moved, method='synthesise')
+    output = model.apply(variables, scene.prepared, warped, method='synthesise')
     total, metrics = 0.0, {}
   else:
     output, metrics = _routed(
-      model, settings, variables, scene, moved, truth, key
+      model, settings, variables, scene, warped, truth, key
     )
     total = settings.apr_weight * metrics['apr']
   metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
@@ -270,17 +272,17 @@ def frame_loss(
   return total, metrics
 
 
-def _routed(model, settings, variables, scene, moved, truth, key):
+def _routed(model, settings, variables, scene, warped, truth, key):
   """The output by drawn gates; metrics: how they differ from the reference."""
-  logits = model.apply(variables, moved, method='route')
+  logits = model.apply(variables, warped, method='route')
   soft = gating.gumbel(logits, key, settings.temperature)
   hard = (soft > 0.5).astype(jnp.float32)
   gates = gating.straight_through(hard, soft)
   output = model.apply(
-    variables, scene.prepared, moved, gates, method='synthesise'
+    variables, scene.prepared, warped, gates, method='synthesise'
   )
   if settings.supervision == 'warped':
-    routes = routes_of_warped(settings, moved)
+    routes = routes_of_warped(settings, warped)
   elif settings.supervision == 'image':
     routes = reference_routes(settings, scene.pair[:, 0] - scene.pair[:, 1])
   else:
@@ -294,9 +296,9 @@ def _routed(model, settings, variables, scene, moved, truth, key):
 
 def _warp_loss(model, variables, scene, time, truth):
   """Laplacian difference of each warped frame from the truth, where it is."""
-  warped = model.apply(variables, scene.estimated, time, method='move')
+  warped = model.apply(variables, scene.estimated, time, method='warp')
   off = warped.frames - truth[:, None]
-  off = apr_vfi.flat(jnp.where(warped.weight > 0, off, 0))
+  off = apr_vfi.flatten_pair(jnp.where(warped.weight > 0, off, 0))
   return jnp.mean(losses.laplacian(off, jnp.zeros_like(off), levels=4))
 
 
@@ -315,7 +317,7 @@ def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
   for level, small in zip(reversed(range(len(pyramid))), pyramid):
     scale = 2**level
     whole = scale * resize.bilinear(small, scale=4 * scale)
-    both = ebme.to_each(whole[:, :height, :width]).reshape(flow.shape)
+    both = ebme.per_frame_flow(whole[:, :height, :width]).reshape(flow.shape)
     errors.append(losses.end_point_error(both, flow))
   return jnp.stack(errors)
 
@@ -379,18 +381,18 @@ def frame_at(
   Returns:
     `([B, H, W, 3], details)`; `make` says what the details are.
   """
-  moved = model.apply(variables, prepared, time, method='move')
-  details = {'flow': moved.to[:, 0]}
+  warped = model.apply(variables, prepared, time, method='warp')
+  details = {'flow': warped.to[:, 0]}
   if settings.synthesis == 'warp':
-    output = apr_vfi.blend(prepared, moved)
+    output = apr_vfi.blend(prepared, warped)
   elif settings.synthesis == 'whole':
-    output = model.apply(variables, prepared, moved, method='synthesise')
+    output = model.apply(variables, prepared, warped, method='synthesise')
   else:
-    gates = inference_gates(model, settings, variables, moved)
+    gates = inference_gates(model, settings, variables, warped)
     output = model.apply(
-      variables, prepared, moved, gates, routed=True, method='synthesise'
+      variables, prepared, warped, gates, routed=True, method='synthesise'
     )
-    size = moved.frames.shape[2:4]
+    size = warped.frames.shape[2:4]
     details |= _shown_routes(gates, size, settings.patch)
   details['mask'] = output.mask
   return jnp.clip(output.frame, 0, 1), details

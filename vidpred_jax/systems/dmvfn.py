@@ -48,7 +48,7 @@ class Settings(NamedTuple):
     beta: the share of blocks that 'stebs' uses (equation 10).
     inference_beta: the same at inference (tables 8, 13); None is `beta`.
     inference_routing: 'threshold': the most probable blocks of each sample, as
-      many as would be drawn on average (`ops.routing.most_probable`); for
+      many as would be drawn on average (`ops.routing.deterministic_gates`); for
       'gumbel' the blocks of probability 1/2 and more. 'sample': drawn at
       random, as published. 'all': every block. With 'random' routing
       'threshold' draws too: there is nothing to go by.
@@ -156,7 +156,7 @@ def routing_probabilities(
   logits = model.apply(variables, pair, method='route')
   if settings.routing == 'gumbel':
     return jax.nn.softmax(logits, -1)[..., 1], logits
-  return gating.budgeted(logits[..., 0], budget), logits
+  return gating.budgeted_probabilities(logits[..., 0], budget), logits
 
 
 def training_gates(
@@ -190,7 +190,7 @@ def inference_gates(
     return gating.bernoulli(chances, key)
   if routing == 'gumbel':
     return (chances >= 0.5).astype(jnp.float32)
-  return gating.most_probable(chances)
+  return gating.deterministic_gates(chances)
 
 
 # ------------------------------------------------------------------------ loss
@@ -355,7 +355,7 @@ def next_frame(
     `([B, H, W, 3], details)`; `System.explain` says what the details are.
   """
   gates = inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, method='follow')
+  output = model.apply(variables, pair, gates, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without any block there is nothing but the mean of both frames.
   frame = jnp.where(used, output.frames[-1], pair[:, 1])
