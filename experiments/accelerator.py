@@ -986,7 +986,7 @@ def export(config, workdir, target) -> None:
     settings=config.model.to_dict(),
     frames=vp.Frames(**config.eval.frames.to_dict()),
     variables=variables,
-    data=checkpoint.read_data(workdir),
+    data=checkpoint.read_data_spec(workdir),
     dtype=config.export_dtype,
   )
 

@@ -130,11 +130,11 @@ def load(path: str, **overrides):
   """
   record, variables = read(path)
   system = system_from_record(record, **overrides)
-  system = system._replace(data=read_data(path) or systems.DataSpec())
-  return system, fitted(path, record, system, variables)
+  system = system._replace(data=read_data_spec(path) or systems.DataSpec())
+  return system, check_variables(path, record, system, variables)
 
 
-def fitted(path, record, system: systems.System, variables):
+def check_variables(path, record, system: systems.System, variables):
   """`variables`, if they are what `system` needs; see `load`."""
   size = system.clip_size and system.clip_size(variables)
   height, width = size or 2 * (4 * system.multiple,)
@@ -166,7 +166,7 @@ def read(path: str) -> tuple[dict, dict]:
   )
 
 
-def read_data(path: str) -> systems.DataSpec | None:
+def read_data_spec(path: str) -> systems.DataSpec | None:
   """What the clips were that an export or a run learned from.
 
   Returns:
@@ -255,12 +255,12 @@ def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
     'frames': config['eval']['frames'],
     'sha256': state['fingerprint'],
   }
-  return record, exported(
+  return record, inference_variables(
     state['params'], state['collections'], state['ema'], config['features']
   )
 
 
-def exported(params, collections, ema, features) -> dict:
+def inference_variables(params, collections, ema, features) -> dict:
   """The variables of a training state that are of use without its loss.
 
   Args:

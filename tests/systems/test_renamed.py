@@ -74,12 +74,12 @@ def test_a_run_with_old_names_is_read_and_goes_on(tmp_path):
   text = json.dumps(run | {'model': OLD})
   (tmp_path / checkpoint.CONFIG).write_text(text)
   assert checkpoint.read_config(tmp_path) == run | {'model': NEW}
-  workdir.claim(tmp_path, ConfigDict(run | {'model': NEW}))
+  workdir.check_or_create(tmp_path, ConfigDict(run | {'model': NEW}))
   stored = json.loads((tmp_path / checkpoint.CONFIG).read_text())
   assert stored['model'] == NEW
   (tmp_path / checkpoint.CONFIG).write_text(text)
   with pytest.raises(ValueError, match='another run.*num_timesteps.: 6'):
-    workdir.claim(
+    workdir.check_or_create(
       tmp_path, ConfigDict(run | {'model': NEW | {'num_timesteps': 7}})
     )
 

@@ -53,12 +53,12 @@ which tell what each block costs, come out within 1 %:
   an image is computed in tiles each tile is such an image; one of a single
   patch has the route of the layer's bias.
 - Patches have no border of their neighbours, as table 2 suggests: a block's
-  convolutions see zeros around each patch. So running a block on all patches is
-  not the same as running it on the whole image, except further from a patch's
-  border than the convolutions reach (`RefineBlock.reach`); weights are to be trained
-  in the mode they are used in (stage 2 of the paper). What does not depend on
-  the route, the first block, context and head, sees the whole image always.
-  Running all patches through `routed` is exactly running all of them.
+  convolutions see zeros around each patch. So a block run on all patches equals
+  the block run on the whole image only further from the patches' borders than
+  the convolutions reach (`RefineBlock.reach`). Weights must be trained in the
+  mode they are used in (stage 2 of the paper). The first block, the context and
+  the head do not depend on the route; they always see the whole image. With all
+  gates 1 `routed` computes exactly what it computes without routing.
 """
 
 import functools

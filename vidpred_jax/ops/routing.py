@@ -1,14 +1,14 @@
-"""Which blocks of a network run, for whole images or for patches of them.
+"""Routing: which blocks of a network run, for images or for their patches.
 
-For images: gates `[B, n]` for n blocks. A router gives logits (the v-tilde of
-DMVFN's equation 7); the functions here turn them into gates. The equations are
-those of Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video
+Images have gates `[B, n]` for n blocks. A router predicts logits (the v-tilde
+of DMVFN's equation 7); the functions here turn logits into gates. The equations
+are those of Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video
 Prediction", CVPR 2023.
 
-For patches: an image is cut into squares of P pixels, `[N, P, P, C]` row by
-row, image after image, N = B nh nw; at the right and bottom it is padded with
-zeros first. `apply_to_selected` runs a function on some of them, in time proportional to
-how many these are.
+Patches are squares of P pixels, `[N, P, P, C]`, row by row, image after image,
+with N = B nh nw. Images are padded with zeros at the right and bottom before
+they are cut. `apply_to_selected` runs a function on selected patches, in time
+proportional to their number.
 """
 
 import functools
@@ -85,13 +85,13 @@ def gumbel(
 
 
 def deterministic_gates(probabilities: jax.Array) -> jax.Array:
-  """Gates without chance: as many blocks as sampling would use on average.
+  """Deterministic gates that use as many blocks as sampling does on average.
 
-  The k most probable blocks are used, k the sum of the probabilities rounded
-  to the nearest integer (a half upwards). Among equals the earlier block wins.
-  With `budgeted_probabilities` probabilities beta therefore remains a budget: k is
-  `beta * n`, rounded, or less where probabilities were cut off at 1, and a
-  smaller beta never adds a block.
+  The gates select the k most probable blocks, where k is the sum of the
+  probabilities, rounded to the nearest integer (a half upwards). Of blocks with
+  equal probability the earlier ones are selected. With probabilities from
+  `budgeted_probabilities` beta remains a budget: k is `beta * n`, rounded, or
+  less where probabilities were clipped to 1. A smaller beta never adds a block.
 
   Args:
     probabilities: [..., n] in [0, 1].
@@ -99,7 +99,7 @@ def deterministic_gates(probabilities: jax.Array) -> jax.Array:
   Returns:
     [..., n], 0 or 1 in the dtype of `probabilities`.
   """
-  # The 1e-6 under the fraction in `budgeted_probabilities` leaves the sum just below.
+  # The 1e-6 in `budgeted_probabilities` makes the sum a little too small.
   count = jnp.floor(jnp.sum(probabilities, -1, keepdims=True) + 0.501)
   order = jnp.argsort(-probabilities, axis=-1, stable=True)
   rank = jnp.argsort(order, axis=-1)

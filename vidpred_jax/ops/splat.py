@@ -1,7 +1,7 @@
-"""Forward warping: every pixel goes along a flow and is added where it falls.
+"""Forward warping (splatting): every pixel is moved along a flow and added.
 
-Flows are forward ones in the convention of `warp`. All of an image's pixels are
-splatted by `splat`; `bin_by_patch` and `splat_patches` do it for some patches only.
+Flows are forward flows in the convention of `warp`. `splat` moves all pixels of
+an image; `bin_by_patch` and `splat_patches` compute selected patches only.
 """
 
 import math

@@ -376,13 +376,13 @@ def frame_at(
   prepared: apr_vfi.Prepared,
   time: float,
 ):
-  """The frame at one time, and what explains it.
+  """Interpolates the frame at one time.
 
   Returns:
-    `([B, H, W, 3], details)`; `make` says what the details are.
+    `([B, H, W, 3], diagnostics)`; `make` lists the diagnostics.
   """
   warped = model.apply(variables, prepared, time, method='warp')
-  details = {'flow': warped.to[:, 0]}
+  diagnostics = {'flow': warped.to[:, 0]}
   if settings.synthesis == 'warp':
     output = apr_vfi.blend(prepared, warped)
   elif settings.synthesis == 'whole':
@@ -393,13 +393,13 @@ def frame_at(
       variables, prepared, warped, gates, routed=True, method='synthesise'
     )
     size = warped.frames.shape[2:4]
-    details |= _shown_routes(gates, size, settings.patch)
-  details['mask'] = output.mask
-  return jnp.clip(output.frame, 0, 1), details
+    diagnostics |= _shown_routes(gates, size, settings.patch)
+  diagnostics['mask'] = output.mask
+  return jnp.clip(output.frame, 0, 1), diagnostics
 
 
 def _shown_routes(gates, size, patch):
-  """What `explain` says of gates [B, nh, nw, d]."""
+  """The diagnostics of gates [B, nh, nw, d]."""
   shares = jnp.mean(gates, (1, 2))
   blocks = jnp.concatenate([jnp.ones((len(gates), 1)), shares], -1)
   routes = jnp.mean(gates, -1, keepdims=True)
@@ -419,10 +419,10 @@ def make(*, frames: Frames, **settings) -> System:
     The system. Metrics of its loss: 'charbonnier', 'census', 'warp', 'psnr'
     (dB), 'end_point_error' (pixels, of the finest level), and for 'routed'
     'apr' and 'blocks', how many of the blocks patches went through on average.
-    What it explains: 'flow' (of the first frame to the wanted time), 'mask';
-    and where it works on patches 'blocks', the share of patches that went
-    through each, and 'routes' [B, N, H, W, 1], the share of the blocks after
-    the first that each pixel went through.
+    Its diagnostics: 'flow' (from the first frame to the wanted time), 'mask';
+    and where it works on patches 'blocks', the fraction of patches that each
+    block processed, and 'routes' [B, N, H, W, 1], the fraction of the blocks
+    after the first that processed each pixel.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.
@@ -456,7 +456,7 @@ def make(*, frames: Frames, **settings) -> System:
     check_flow(flow, chosen.flow_weight)
     return clip_loss(model, chosen, frames, variables, video, key, flow)
 
-  def explain(variables, context, key):
+  def diagnostics(variables, context, key):
     del key
     check_context(context, 2, 3, 1)
     prepared = model.apply(variables, context, chosen.levels, method='prepare')
@@ -467,7 +467,7 @@ def make(*, frames: Frames, **settings) -> System:
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
 
   def predict(variables, context, key):
-    return explain(variables, context, key)[0]
+    return diagnostics(variables, context, key)[0]
 
   return System(
     init=init,
@@ -476,7 +476,7 @@ def make(*, frames: Frames, **settings) -> System:
     frames=frames,
     multiple=1,
     stochastic=False,
-    explain=explain,
+    diagnostics=diagnostics,
     flow_pairs=((start, end), (end, start)) if chosen.flow_weight else (),
   )
 

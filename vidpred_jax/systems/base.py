@@ -115,11 +115,11 @@ class System(NamedTuple):
     stochastic: whether `predict` depends on `key`.
     channels: of a frame, C.
     data: what its clips are; loaded systems know what they learned from.
-    explain: `(variables, context, key) -> (frames, details)`: as `predict`, and
-      a dict of what the model looked at, each `[B, N, ...]`: `'flow'`
-      [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
-      `'blocks'` [B, N, K] with 1 for each block used. None where there is
-      nothing to show.
+    diagnostics: `(variables, context, key) -> (frames, diagnostics)`: `predict`
+      and a dict of the model's intermediate results, each `[B, N, ...]`:
+      `'flow'` [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in
+      [0, 1], `'blocks'` [B, N, K] with 1 for each block used. None: the system
+      has none.
     clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
       these shapes, for weights that are tied to a size; None: any size does.
     recurrence: the forecast as a recurrence, one frame per call, for systems
@@ -140,7 +140,7 @@ class System(NamedTuple):
   stochastic: bool
   channels: int = 3
   data: DataSpec = DataSpec()
-  explain: Callable | None = None
+  diagnostics: Callable | None = None
   clip_size: Callable | None = None
   recurrence: Recurrence | None = None
   flow_pairs: tuple[tuple[int, int], ...] = ()

@@ -349,10 +349,10 @@ def _feature_distance(variables, image, truth):
 def next_frame(
   model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
 ):
-  """The frame after a pair [B, 2, H, W, 3], and what explains it.
+  """Predicts the frame after a pair [B, 2, H, W, 3].
 
   Returns:
-    `([B, H, W, 3], details)`; `System.explain` says what the details are.
+    `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
   gates = inference_gates(model, settings, variables, pair, key)
   output = model.apply(variables, pair, gates, method='run_route')
@@ -360,8 +360,8 @@ def next_frame(
   # Without any block there is nothing but the mean of both frames.
   frame = jnp.where(used, output.frames[-1], pair[:, 1])
   mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
-  details = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
-  return frame, details
+  diagnostics = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
+  return frame, diagnostics
 
 
 def make(*, frames: Frames, **settings) -> System:
@@ -407,13 +407,13 @@ def make(*, frames: Frames, **settings) -> System:
     check_flow(flow, chosen.flow_weight)
     return loss_of_targets(model, chosen, frames, variables, video, key, flow)
 
-  def explain(variables, context, key):
+  def diagnostics(variables, context, key):
     check_context(context, 2, 3, multiple)
     step = functools.partial(next_frame, model, chosen, variables)
     return feed_back(step, context, key, len(frames.target))
 
   def predict(variables, context, key):
-    return explain(variables, context, key)[0]
+    return diagnostics(variables, context, key)[0]
 
   draws = chosen.inference_routing == 'sample' or chosen.routing == 'random'
   routes = chosen.routing != 'none' and chosen.inference_routing != 'all'
@@ -424,7 +424,7 @@ def make(*, frames: Frames, **settings) -> System:
     frames=frames,
     multiple=multiple,
     stochastic=routes and draws,
-    explain=explain,
+    diagnostics=diagnostics,
     flow_pairs=tuple((t, t - k * stride) for t in frames.target for k in (2, 1))
     if chosen.flow_weight
     else (),

@@ -25,7 +25,7 @@ def draw(
   """Draws futures; pure, to be compiled by the caller.
 
   Args:
-    function: a system's `predict` or `explain`.
+    function: a system's `predict` or `diagnostics`.
     variables: its variables.
     context: [B, K, H, W, C].
     keys: [B], one for each clip; its future s is drawn with `fold_in(key, s)`.
