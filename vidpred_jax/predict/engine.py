@@ -227,7 +227,7 @@ def _step(system, variables, context, size, key, *, wanted, with_diagnostics):
 
 
 def _filled(context, size):
-  """Stacks frames [H', W', C], extends their edges beyond `size`, adds B = 1."""
+  """Stacks frames [H', W', C] as a batch of 1, edges extended over `size`."""
   context = jnp.stack(context)
   rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
   columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
