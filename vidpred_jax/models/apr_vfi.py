@@ -1,12 +1,12 @@
-"""APR-VFI: frames between two frames, with more work where these disagree.
+"""APR-VFI: interpolates frames, with more computation where they disagree.
 
-The flows between the frames move both of them, and features of them, to the
-wanted time by forward warping (equation 1). A synthesis network of refine
-blocks turns what arrives into a mask that mixes the two and a residual that is
-added (equation 2). The image is cut into patches; a small network, the router
-(alignment-aware patch-level routing, APR), looks at how well the warped frames
-agree and says for each patch which blocks after the first it goes through; it
-skips the others (equation 3).
+Forward warping moves both frames, and features of them, along their flows to
+the time of the new frame (equation 1). A synthesis network of refine blocks
+computes a mask, which mixes the two warped frames, and a residual, which is
+added (equation 2). The image is cut into patches. A small network, the router
+(alignment-aware patch-level routing, APR), sees how well the warped frames
+agree. It selects for each patch which of the blocks after the first process it
+(equation 3).
 
 Frames are RGB in [0, 1], `pair` is [B, 2, H, W, 3], any H and W. Flows are
 forward flows (`ops/warp.py`). d is the number of blocks after the first, P the
@@ -78,13 +78,13 @@ FUSIONS = ('add', 'concat', 'none')
 
 
 class Prepared(NamedTuple):
-  """What does not depend on the wanted time.
+  """The results that do not depend on the time of the new frame.
 
   Attributes:
     pair: [B, 2, H, W, 3], the frames.
     flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
     contexts: features [B, 2, H, W, c] of both frames, one for each block.
-    pyramid: what the flow was refined from, see `models.ebme.Estimate`.
+    pyramid: the flow at each level, see `models.ebme.Estimate`.
   """
 
   pair: jax.Array
@@ -94,14 +94,13 @@ class Prepared(NamedTuple):
 
 
 class Warped(NamedTuple):
-  """What has been moved to the wanted time.
+  """Both frames, warped to the time of the new frame.
 
   Attributes:
-    frames: [B, 2, H, W, 3], both frames there; 0 in holes.
-    flows: [B, 2, H, W, 2], the flows to the wanted time, moved along
-      themselves.
-    weight: [B, 2, H, W, 1], how much arrived: 0 in holes.
-    to: [B, 2, H, W, 2], the flows to the wanted time in either frame.
+    frames: [B, 2, H, W, 3], the warped frames; 0 in holes.
+    flows: [B, 2, H, W, 2], the flows `to`, warped along themselves.
+    weight: [B, 2, H, W, 1], the splatted weight; 0 in holes.
+    to: [B, 2, H, W, 2], the flow of each frame to that time.
     time: a scalar in (0, 1).
   """
 
@@ -113,10 +112,10 @@ class Warped(NamedTuple):
 
 
 class Output(NamedTuple):
-  """A frame between two others.
+  """An interpolated frame.
 
   Attributes:
-    frame: [B, H, W, 3], not cut off at 0 and 1.
+    frame: [B, H, W, 3], not clipped to [0, 1].
     mask: [B, H, W, 1], M of equation 2, in [0, 1].
   """
 
@@ -125,7 +124,7 @@ class Output(NamedTuple):
 
 
 class Context(nn.Module):
-  """Features of frames at full resolution, some for each block.
+  """The context network: full-resolution features of frames for each block.
 
   Attributes:
     blocks: how many blocks.
@@ -177,7 +176,7 @@ class RefineBlock(nn.Module):
 
   Attributes:
     width: channels at half resolution.
-    depth: convolutions there, after the one that gets there.
+    depth: convolutions at half resolution, after the one of stride 2.
     features: output channels.
     residual: whether the last input is added to the result.
   """
@@ -200,13 +199,13 @@ class RefineBlock(nn.Module):
 
   @property
   def reach(self) -> int:
-    """How far in pixels a pixel influences others."""
+    """The radius in pixels of the receptive field."""
     # At half resolution one pixel per convolution; up 2, down 1, out 1.
     return 2 * self.depth + 4
 
 
 class Synthesis(nn.Module):
-  """The blocks, the fusion of their features, mask and residual.
+  """The synthesis network: refine blocks, fusion, mask and residual.
 
   Attributes:
     widths: of the blocks, see `RefineBlock`.
@@ -230,7 +229,7 @@ class Synthesis(nn.Module):
       setattr(self, f'block_{i}', self._block(i))
     if self.fusion == 'concat':
       self.fuse = ebme.Conv(self.features)
-    # Nearly nothing at first, but with a gradient for all that comes before.
+    # Nearly 0 initially, but with a gradient for all earlier layers.
     small, shape = nn.initializers.normal(1e-4), (3, 3, self.features, 4)
     self.head_kernel = self.param('head_kernel', small, shape)
     self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
@@ -241,16 +240,16 @@ class Synthesis(nn.Module):
     )
 
   def __call__(self, first, contexts, gates=None, *, routed=False):
-    """Refines.
+    """Runs the blocks, the fusion and the head.
 
     Args:
-      first: [B, H, W, C], what the first block sees.
-      contexts: of each block, a function that gives [B, H, W, 2 c]; if
-        `routed`, also of indices [K] of patches these only, [K, P, P, 2 c],
-        zeros beyond the image.
-      gates: [B, nh, nw, d], of each patch and block after the first; None: all
-        are 1. Needs patches.
-      routed: whether patches whose gate is 0 are not computed. Has no gradient.
+      first: [B, H, W, C], the input of the first block.
+      contexts: for each block, a function that returns its context [B, H, W, 2
+        c]. If `routed`, the function also takes indices [K] of patches and
+        returns only these, [K, P, P, 2 c], zero outside the image.
+      gates: [B, nh, nw, d], for each patch and block after the first; None: all
+        are 1. Gates need patches.
+      routed: whether patches whose gate is 0 are skipped. It has no gradient.
 
     Returns:
       [B, H, W, 4], float32: logits of the mask and the residual.
@@ -298,12 +297,12 @@ class Synthesis(nn.Module):
     return conv.bias_add(x, self.head_bias)[:, : size[0], : size[1]]
 
   def _routed(self, i, x, rest, context, gate):
-    """Block i on those patches [N, P, P, C] whose gate [N] is not 0.
+    """Runs block i on the patches [N, P, P, C] whose gate [N] is not 0.
 
-    Also keeps what the sum of the blocks' outputs x_0, ... x_i is short of
-    i + 1 times the last, `rest = (i + 1) x_i - sum_k x_k = sum_k k (x_k -
-    x_(k-1))`. A patch that is skipped changes neither, so it is not touched at
-    all, and on a CPU no context is made for it.
+    Also updates `rest`, the difference between (i + 1) x_i and the sum of all
+    outputs so far: `rest = (i + 1) x_i - sum_k x_k = sum_k k (x_k - x_(k-1))`.
+    A skipped patch changes neither x nor `rest`, so it is not touched at all;
+    on a CPU its context is not computed either.
     """
     gate = jnp.ones(len(x)) if gate is None else gate
     block = self._block(i, parent=None)
@@ -332,17 +331,17 @@ class Synthesis(nn.Module):
 
 
 def normalised(x: jax.Array, *, axis: int = -1) -> jax.Array:
-  """`x` with mean 0 and variance 1 over an axis."""
+  """Standardises `x` to mean 0 and variance 1 over an axis."""
   centred = x - jnp.mean(x, axis, keepdims=True)
   variance = jnp.mean(jnp.square(centred), axis, keepdims=True)
   return centred * jax.lax.rsqrt(variance + 1e-5)
 
 
 class Router(nn.Module):
-  """Says which patches go through which blocks (APR, figure 2).
+  """The router: selects the blocks that process each patch (APR, figure 2).
 
   Attributes:
-    outputs: d, how many blocks it decides on.
+    outputs: d, the number of blocks after the first.
     patch: side P of the patches.
   """
 
@@ -379,9 +378,9 @@ class APRVFI(nn.Module):
   """The network.
 
   Attributes:
-    synthesised: whether there are a context and a synthesis network; without
-      them there is `blend` only.
-    routed: whether there is a router.
+    synthesised: whether the network has a context and a synthesis network;
+      without them frames are made by `blend`.
+    routed: whether the network has a router.
     patch: side P of the patches; None: the blocks see the whole image.
     widths: channels of the refine blocks at half resolution.
     depths: their convolutions there.
@@ -424,11 +423,11 @@ class APRVFI(nn.Module):
       self.router = Router(len(self.widths) - 1, self.patch)
 
   def __call__(self, pair, time=0.5):
-    """The whole network, every block on every patch.
+    """Runs the whole network, every block on every patch.
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
-      time: of the wanted frame, in (0, 1).
+      time: of the new frame, in (0, 1).
 
     Returns:
       An `Output`.
@@ -463,7 +462,7 @@ class APRVFI(nn.Module):
     return Prepared(pair, flow, contexts, pyramid)
 
   def warp(self, prepared, time):
-    """Moves both frames to a time (equation 1).
+    """Warps both frames to a time (equation 1).
 
     Args:
       prepared: a `Prepared`.
@@ -487,11 +486,11 @@ class APRVFI(nn.Module):
     return self.router(warped)
 
   def synthesise(self, prepared, warped, gates=None, *, routed=False):
-    """Makes the frame (equations 2 and 3).
+    """Synthesises the frame (equations 2 and 3).
 
     Args:
       prepared: a `Prepared`.
-      warped: what `warp` made of it.
+      warped: its `warp` to the time of the frame.
       gates: [B, nh, nw, d] or None, see `Synthesis`.
       routed: see `Synthesis`.
 
@@ -516,15 +515,16 @@ class APRVFI(nn.Module):
         return concat_pair(sums / jnp.where(weight == 0, 1, weight))
       sums = splat.splat_patches(context, bins, self.patch, at)
       weight = weights[at][..., None]
-      # Not 0 is the sum, but 0 the weight, beyond the image.
+      # Outside the image the weight is 0 although the sum is not; dividing by
+      # infinity gives 0.
       sums = sums / jnp.where(weight == 0, jnp.inf, weight)
       return sums.reshape(*sums.shape[:3], -1)
 
     if routed:
       if self.patch is None:
         raise ValueError('Got routed=True with patch=None; expected patches.')
-      # Used on a CPU only; elsewhere XLA drops it. The flow as the weights saw
-      # it, and not computed anew and rounded in another way.
+      # Only a CPU uses the bins; elsewhere XLA drops them. Without the barrier
+      # XLA might recompute the flow, rounded in another way than for `weight`.
       to = jax.lax.optimization_barrier(warped.to)
       bins = splat.bin_by_patch(to, self.patch)
       weights = routing.to_patches(concat_pair(warped.weight), self.patch)
@@ -553,14 +553,14 @@ def concat_pair(x: jax.Array) -> jax.Array:
 def blend_logit(warped: Warped) -> jax.Array:
   """The logit of frame 0's weight in plain forward warping.
 
-  Frames count by how near in time they are; what has not arrived counts for
-  next to nothing, a thousandth.
+  Each frame's weight is its nearness in time; in its holes it is a thousandth
+  of that.
 
   Args:
     warped: both frames at the wanted time.
 
   Returns:
-    [B, H, W, 1]; the sigmoid of it is the weight of frame 0.
+    [B, H, W, 1]; its sigmoid is the weight of frame 0.
   """
   arrived = jnp.where(warped.weight > 0, 1.0, 1e-3)
   odds = jnp.log(1 - warped.time) - jnp.log(warped.time)
@@ -570,9 +570,9 @@ def blend_logit(warped: Warped) -> jax.Array:
 def blend(prepared: Prepared, warped: Warped) -> Output:
   """Plain forward warping, without a synthesis network.
 
-  The mean of both warped frames by how near they are in time; only one of them
-  where the other has a hole; and the mean of both frames as they are where both
-  have.
+  The result is the mean of both warped frames, weighted by their nearness in
+  time. Where one frame has a hole it is the other one; where both have a hole
+  it is the mean of the two frames without warping.
 
   Args:
     prepared: both frames.
@@ -591,7 +591,7 @@ def blend(prepared: Prepared, warped: Warped) -> Output:
 
 
 def fill_holes(prepared: Prepared, warped: Warped) -> jax.Array:
-  """The warped frames; where both have a hole, the frames as they are.
+  """The warped frames; where both have a hole, the frames without warping.
 
   Args:
     prepared: both frames.

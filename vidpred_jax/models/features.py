@@ -89,7 +89,7 @@ def imagenet_normalise(images) -> jax.Array:
 
 
 def lpips_normalise(images) -> jax.Array:
-  """RGB in [0, 1] -> what LPIPS feeds its networks (v0.1); `[..., 3]`."""
+  """RGB in [0, 1] -> the input of LPIPS's networks (v0.1); `[..., 3]`."""
   shift = np.asarray(LPIPS_SHIFT, np.float32)
   scale = np.asarray(LPIPS_SCALE, np.float32)
   return _per_channel(images, 2 / scale, (-1 - shift) / scale)
@@ -235,8 +235,8 @@ class I3D(nn.Module):
   Carreira & Zisserman 2017, "Quo Vadis, Action Recognition?", as published in
   TensorFlow: `'SAME'` padding, batch normalisation with epsilon 1e-3, no
   dropout; mean over all positions of two neighbouring time steps, 1x1x1
-  convolution, mean over time. What is trained and what is counted (`mean`,
-  `var` of the normalisation) lie side by side in `params`.
+  convolution, mean over time. `params` holds both the trained weights and the
+  running statistics (`mean`, `var`).
   """
 
   @nn.compact

@@ -1,13 +1,13 @@
-"""Layers that several models are made of, as PyTorch's behave.
+"""Layers that several models share; they behave like PyTorch's.
 
-Arrays are [B, H, W, C] or [..., C]. Parameters are float32; a layer computes in
-the dtype of its input, a norm takes its statistics in float32. `init_scheme`
-how weights and biases begin:
+Arrays are [B, H, W, C] or [..., C]. Parameters are float32. A layer computes in
+the dtype of its input; a norm computes its statistics in float32. `init_scheme`
+names the initial values (the field `init` would hide Flax's `Module.init`):
 
-- 'torch': both uniform in +-1 / sqrt(fan-in), PyTorch's default;
+- 'torch': weights and biases uniform in +-1 / sqrt(fan-in), PyTorch's default;
 - 'fan_out': weights normal with variance 2 / fan-out, biases 0;
 - 'small': weights normal with standard deviation 0.02, biases 0 (the published
-  codes cut the normal off at +-2, a hundred standard deviations away).
+  codes truncate the normal at +-2, a hundred standard deviations away).
 """
 
 import math
@@ -49,11 +49,12 @@ def scale_channels(x: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 class Conv(nn.Module):
-  """A square convolution of odd size with bias; without a window: 1x1.
+  """A convolution with an odd square kernel and a bias.
 
   Attributes:
     features: output channels.
-    size: of the kernel [size, size, C / groups, features].
+    size: of the kernel [size, size, C / groups, features]; 1 is a pointwise
+      layer.
     groups: into which inputs and outputs are divided.
     init_scheme: see the module.
   """
@@ -107,7 +108,7 @@ class Dense(nn.Module):
 
 
 class Depthwise(nn.Module):
-  """A convolution of each channel by itself, with bias.
+  """A depthwise convolution with bias.
 
   Attributes:
     size: of the kernel [size, size, C], odd.
@@ -134,10 +135,10 @@ class Depthwise(nn.Module):
 
 
 class GroupNorm(nn.Module):
-  """Mean 0 and variance 1 over pixels and the channels of a group.
+  """Group normalisation: mean 0 and variance 1 over pixels and a group.
 
-  The sums are taken per channel, where memory is read in order, and then put
-  together. Equal to `torch.nn.GroupNorm`, epsilon 1e-5.
+  Equal to `torch.nn.GroupNorm`, epsilon 1e-5. The sums are computed per
+  channel, in the order of memory, and then added over each group.
 
   Attributes:
     groups: number of groups of consecutive channels.
@@ -171,20 +172,19 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Mean 0 and variance 1 over the batch and pixels.
+  """Batch normalisation: mean 0 and variance 1 over the batch and pixels.
 
-  Equal to `torch.nn.BatchNorm2d`: epsilon 1e-5; the running statistics, in the
-  collection 'batch_stats', move by 0.1 towards those of the batch, of which the
-  variance is the unbiased one (while the biased one divides).
+  Equal to `torch.nn.BatchNorm2d`: epsilon 1e-5, momentum 0.1. The running
+  statistics are in the collection 'batch_stats'; their variance is the unbiased
+  one, whereas the biased variance normalises the batch.
 
-  In training the batch is all that the program is given: with the batch split
-  over devices under `jit`, the statistics are those of the whole of it, not of
-  each device's part.
+  In training the statistics are those of the whole batch, also where `jit`
+  splits the batch over devices.
   """
 
   @nn.compact
   def __call__(self, x, train: bool):
-    """[B, ..., C] to the same; `train`: statistics of the batch."""
+    """[B, ..., C] to the same; `train`: normalises by the batch."""
     shape = x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
@@ -208,12 +208,12 @@ class BatchNorm(nn.Module):
 
 
 def layer_norm(x: jax.Array, epsilon: float, name: str) -> jax.Array:
-  """Mean 0 and variance 1 over channels, in the dtype of `x`.
+  """Layer normalisation over channels, in the dtype of `x`.
 
   Args:
     x: [..., C].
     epsilon: added to the variance.
-    name: of the module that this adds to the one that is being called.
+    name: of the submodule that this adds to the calling module.
 
   Returns:
     [..., C].

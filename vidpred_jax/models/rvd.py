@@ -1,18 +1,18 @@
-"""RVD: the mean of the next frame, contexts of the past, a denoiser.
+"""RVD's networks: the mean of the next frame, the contexts, the denoiser.
 
-Two recurrent networks watch the frames x^0..x^t: one gives the mean mu of
-x^{t+1}, the other a context at each resolution. The denoiser
-(`models/denoiser.py`) takes the noisy residual y_n, the step n and the contexts
-to an estimate of the noise. Frames and means are in [-1, 1], clips
-[B, T, H, W, C]. What the recurrent networks remember, `State`, goes in and
-comes out; all frames of a clip go in at once, and of a cell the part that does
-not recur is computed for all of them together.
+Two recurrent networks observe the frames x^0..x^t. The mean network predicts
+the mean mu of x^{t+1}; the context network gives a context at each resolution.
+The denoiser (`models/denoiser.py`) estimates the noise from the noisy residual
+y_n, the step n and the contexts. Frames and means are in [-1, 1], clips are
+[B, T, H, W, C]. The recurrent state, `State`, is an argument and a result. All
+frames of a clip are one call, and the part of a cell that does not depend on
+its state is computed for all of them together.
 
 Yang, Srivastava and Mandt, "Diffusion Probabilistic Modeling for Video
 Generation", 2022, appendix A. The defaults are the widths of table 3 for 128
-pixels, `WIDTHS_64` are those for 64. Where the paper is silent this is the
-published code: the mean is cut off at +-1, and the recurrent cell comes after
-the block of its level.
+pixels; `WIDTHS_64` are those for 64. Where the paper is silent this follows the
+published code: the mean is clipped to [-1, 1], and the recurrent cell comes
+after the block of its level.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ WIDTHS_64 = {'dim': 48, 'mults': (1, 2, 4, 8), 'mean_mults': (1, 2, 2, 4)}
 
 
 class State(NamedTuple):
-  """What the recurrent networks remember of a video.
+  """The state of the recurrent networks.
 
   Attributes:
     context: hidden features of the context network, one [B, H', W', C'] for
@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 class ConvGRU(nn.Module):
-  """A recurrent cell over images.
+  """A convolutional gated recurrent unit.
 
     reset, update = sigmoid(gates * [x, h])
     h <- (1 - update) h + update tanh(candidate * [x, reset h])
@@ -62,7 +62,7 @@ class ConvGRU(nn.Module):
     self.candidate = Conv(total, self.features)
 
   def __call__(self, x, state):
-    """All frames, one after the other.
+    """Runs the cell over all frames.
 
     Args:
       x: [B, T, H, W, inputs].
@@ -102,12 +102,12 @@ def _rows(x):
 
 
 class EncoderLevel(nn.Module):
-  """A level of a recurrent network: block, cell, and on to the next.
+  """A level of a recurrent network: block, recurrent cell, downsampling.
 
   Attributes:
-    inputs: channels of what goes in.
-    features: channels of the result.
-    down: whether it ends with a convolution to half the height and width.
+    inputs: input channels.
+    features: output channels.
+    down: whether it ends with a convolution of stride 2.
   """
 
   inputs: int
@@ -133,7 +133,7 @@ class EncoderLevel(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-  """Recurrent levels, each of half the height and width: the context network.
+  """The context network: recurrent levels, each at half the height and width.
 
   Attributes:
     channels: of the frames.
@@ -171,11 +171,11 @@ class RecurrentEncoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-  """A level of the mean network's way up: a block, then twice the size.
+  """A decoder level of the mean network: a block, then upsampling by 2.
 
   Attributes:
-    inputs: channels of what goes in.
-    features: channels of the result.
+    inputs: input channels.
+    features: output channels.
   """
 
   inputs: int
@@ -192,7 +192,7 @@ class UpBlock(nn.Module):
 
 
 class MeanNet(nn.Module):
-  """The mean of the next frame, mu_phi (figure 6, the transform module).
+  """The mean network: predicts the next frame, mu_phi (figure 6, transform).
 
   Attributes:
     channels: of the frames.
@@ -217,7 +217,7 @@ class MeanNet(nn.Module):
     Args:
       x: [B, T, H, W, channels].
       states: as for `RecurrentEncoder`.
-      since: frames before this one are only remembered.
+      since: frames before this one only update the states.
 
     Returns:
       [B, T - since, H, W, channels] in [-1, 1], float32, and the states.
@@ -241,8 +241,8 @@ class RVD(nn.Module):
     mults: width of each level of the denoiser and of the contexts, in units of
       `dim`; two or more, the first is 1. Each level has half the height and
       width.
-    mean_mults: the same of the mean network; None: there is none, and the mean
-      is 0 (the ablation VD of section 3.6).
+    mean_mults: widths of the mean network's levels, likewise. None: there is no
+      mean network, and the mean is 0 (the ablation VD of section 3.6).
     dtype: of the computation. Parameters, statistics, steps and results are
       float32.
   """
@@ -270,7 +270,7 @@ class RVD(nn.Module):
 
   @nn.nowrap
   def initial_state(self, batch: int, height: int, width: int) -> State:
-    """What is remembered before the first frame: zeros."""
+    """The recurrent state before the first frame: zeros."""
 
     def zeros(mults):
       return tuple(
@@ -281,13 +281,12 @@ class RVD(nn.Module):
     return State(zeros(self.mults), zeros(self.mean_mults or ()))
 
   def observe(self, frames, state: State, since: int = 0):
-    """Contexts and means after frames.
+    """Updates the recurrent networks by frames.
 
     Args:
-      frames: [B, T, H, W, C] in [-1, 1], following those seen before.
-      state: from `initial_state`, or what the call before gave.
-      since: contexts and means after the frames `since`, `since + 1`, ... are
-        asked for.
+      frames: [B, T, H, W, C] in [-1, 1], which follow those observed before.
+      state: from `initial_state` or from the previous call.
+      since: the first frame after which contexts and means are returned.
 
     Returns:
       Contexts, for each level [B, T - since, H', W', C']; the means of the
@@ -303,7 +302,7 @@ class RVD(nn.Module):
     return contexts, mean, State(remembered, states)
 
   def prepare(self, contexts):
-    """What `denoise` needs of contexts [B, H', W', C'], once for a frame."""
+    """Precomputes what `denoise` needs of contexts [B, H', W', C']."""
     return self.denoiser.prepare(contexts)
 
   def denoise(self, noisy, n, prepared):
@@ -321,7 +320,7 @@ class RVD(nn.Module):
     return self.denoiser(noisy.astype(self.dtype), n, prepared)
 
   def embed(self, n):
-    """The embedded steps, int32 [B] to [B, dim]."""
+    """The embedding of steps, int32 [B] to [B, dim]."""
     return self.denoiser.embed(n)
 
   def __call__(self, frames, noisy, n):

@@ -16,11 +16,11 @@ from vidpred_jax.ops import routing, warp
 
 @jax.custom_vjp
 def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
-  """Moves every pixel along a flow and adds up what meets (sum splatting).
+  """Sum splatting: moves every pixel along a flow and adds it there.
 
   Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation", CVPR 2020,
   equations (1) to (3). The gradient at a whole number is that of the interval
-  to its right. Pixels whose flow is not finite are lost.
+  to its right. Pixels whose flow is not finite are dropped.
 
   Args:
     values: [B, H, W, C], any range.
@@ -44,13 +44,13 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
 
 
 def _scatter_add_loop(values, index, wx, wy):
-  """Adds values [B, H, W, C] to the pixels `index` and those after these.
+  """Adds values [B, H, W, C] to pixel `index` and its three neighbours.
 
-  Which are counted through all images with their margins; see `_targets`.
+  Indices count the pixels of all images with their margins, see `_targets`.
 
-  2026-11: the scatter of `_scatter_add` takes about twice as long on a CPU,
-  where it is a loop as well, over four times as many weighted values that have
-  been written to memory before.
+  2026-11: `_scatter_add` takes about twice as long on a CPU. There a scatter is
+  a loop as well, over four times as many weighted values, which are stored in
+  memory first.
 
   Returns:
     [B, H, W, C].
@@ -71,12 +71,13 @@ def _scatter_add_loop(values, index, wx, wy):
 
 
 def _by_groups(add, size, values):
-  """Adds values [..., C] of N pixels by `add`, 16 channels after others.
+  """Applies `add` to groups of 16 channels, one group after another.
 
   2026-11: XLA compiles a loop as a whole if an iteration touches little, here
-  some 18 channels; with more it takes several times as long. And LLVM unrolls a
-  loop over the last axis, if it is short, before it would vectorise it; so the
-  last axis is another one where there are whole vectors (16 channels: x 0.5).
+  some 18 channels; with more channels the loop takes several times as long.
+  LLVM unrolls a short loop over the last axis before it would vectorise it. So
+  channels are not the last axis where they fill whole vectors (16 channels:
+  half the time).
 
   Args:
     add: a function of sums [size, c, 1] or [size, 1, c], at first 0, and of
@@ -85,8 +86,8 @@ def _by_groups(add, size, values):
     values: [..., C].
 
   Returns:
-    All sums, [size, c] of each group. With more groups than one their values
-    are copies, unless `values` is concatenated from these very groups.
+    The sums [size, c] of each group. With more than one group the values are
+    copied, unless `values` is a concatenation of exactly these groups.
   """
   out = []
   for start in range(0, values.shape[-1], 16):
@@ -100,7 +101,7 @@ def _by_groups(add, size, values):
 
 
 def _slice(x, start, shape):
-  """`dynamic_slice` at a start that is not negative, without a check of it."""
+  """`dynamic_slice` at a non-negative start, without the check of its sign."""
   start = [jnp.asarray(i, jnp.int32) for i in start]
   return jax.lax.dynamic_slice(x, start, shape, allow_negative_indices=False)
 
@@ -128,11 +129,10 @@ def _write(x, value, i):
 
 
 def _add_one(sums, values, i, index, wx, wy, steps):
-  """Adds `values[i]`, of [N, c], to pixel `index` of sums and three after it.
+  """Adds `values[i]`, of [N, c], to pixel `index` and its three neighbours.
 
-  Sums are [M, c, 1], added to in vectors of 8, the last of 4 if need be, or
-  [M, 1, c]. The three are `steps` further on, one row below and one column to
-  the right.
+  Sums are [M, c, 1], updated in vectors of 8 (the last may have 4), or
+  [M, 1, c]. `steps` are the index distances of the next row and column.
   """
   row, column = steps
   count = values.shape[1]
@@ -152,7 +152,7 @@ def _add_one(sums, values, i, index, wx, wy, steps):
 
 
 def _scatter_add(values, index, wx, wy):
-  """The same by a scatter."""
+  """Equals `_scatter_add_loop`, by one scatter."""
   batch, height, width, channels = values.shape
   shape, row = (batch, height + 3, width + 3), width + 3
   shares = [(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy]
@@ -165,14 +165,15 @@ def _scatter_add(values, index, wx, wy):
 
 
 def _targets(flow):
-  """The first, left and upper one, of the four that a pixel is distributed to.
+  """The upper-left of the four pixels that each pixel is splatted to.
 
-  They are counted in an image with a margin, one pixel at the left and top, two
-  at the right and bottom, where whatever falls outside ends.
+  Indices count pixels of an image with a margin: one pixel at the left and top,
+  two at the right and bottom. Pixels that move out of the image end there.
 
   Returns:
     The index [B, H, W] among (H + 3)(W + 3) pixels; the distances in x and y
-    from there, [B, H, W]; and whether x and y lie in the image or its margin.
+    from that pixel, [B, H, W]; and whether x and y lie in the image or its
+    margin.
   """
   _, height, width, _ = flow.shape
   flow = flow.astype(jnp.float32)
@@ -180,12 +181,12 @@ def _targets(flow):
   for axis, side in enumerate((width, height)):
     shape = [1, 1, -1] if axis == 0 else [1, -1, 1]
     at = jnp.arange(side, dtype=jnp.float32).reshape(shape) + flow[..., axis]
-    fine = (at >= -1) & (at <= side)  # and not NaN
+    valid = (at >= -1) & (at <= side)  # and not NaN
     at = jnp.clip(jnp.where(jnp.isnan(at), -1, at), -1, side)
     first = jnp.floor(at)
     firsts.append(first.astype(jnp.int32) + 1)
     distances.append(at - first)
-    inside.append(fine)
+    inside.append(valid)
   return firsts[1] * (width + 3) + firsts[0], distances, inside
 
 
@@ -194,7 +195,7 @@ def _splat_forward(values, flow):
 
 
 def _splat_backward(saved, gradient):
-  """Reads the gradient where each pixel went: nothing is scattered."""
+  """Gathers the gradient at each pixel's target; nothing is scattered."""
   values, flow = saved
   batch, height, width, channels = values.shape
   index, (wx, wy), inside = _targets(flow)
@@ -207,8 +208,8 @@ def _splat_backward(saved, gradient):
   upper, lower = a * (1 - wx) + b * wx, c * (1 - wx) + d * wx
   slopes = ((b - a) * (1 - wy) + (d - c) * wy, lower - upper)
   of_flow = [
-    jnp.where(fine, warp.sum_channels(values.astype(jnp.float32) * slope), 0)
-    for fine, slope in zip(inside, slopes)
+    jnp.where(valid, warp.sum_channels(values.astype(jnp.float32) * slope), 0)
+    for valid, slope in zip(inside, slopes)
   ]
   of_values = upper * (1 - wy) + lower * wy
   return (
@@ -221,23 +222,23 @@ splat.defvjp(_splat_forward, _splat_backward)
 
 
 class PatchBins(NamedTuple):
-  """Where the pixels of F images per sample go, by patches; of `bin_by_patch`.
+  """Linked lists of the pixels that a flow moves into each patch.
 
-  All pixels are counted through, S = B F H W. Patches are those of
-  `ops/routing.py`, N of them, here with a margin of one pixel around each, so
-  that all four pixels that one is distributed to lie in it if any of them lies
-  in the patch.
+  Pixels of F images per sample are numbered consecutively, S = B F H W. The N
+  patches are those of `ops/routing.py`, each with a margin of one pixel. So if
+  one of the four pixels that a pixel is splatted to lies in a patch, all four
+  lie in the patch or its margin.
 
   Attributes:
-    cell: [S], int32, the first of these four in the margin of a patch at (0, 0)
-      that goes on for ever, F cells per pixel.
-    wx: [S], the distance from there in x.
+    cell: [S], int32, the index of the upper-left of these four in a patch at
+      (0, 0) with margin whose height is unlimited, F cells per pixel.
+    wx: [S], the distance from that pixel in x.
     wy: [S], in y.
     head: [N + 1], int32, the first entry of each patch's linked list; the last
       list holds what reaches no patch. Entries 4 i to 4 i + 3 belong to pixel
       i, which can reach four patches. -1: the list is empty.
     next: [4 S], int32, the entry after each entry in its list. -1: none.
-    shifts: [N], int32, `cell` of each patch's own first cell.
+    shifts: [N], int32, `cell` of the first cell of each patch.
   """
 
   cell: jax.Array
@@ -249,16 +250,16 @@ class PatchBins(NamedTuple):
 
 
 def bin_by_patch(flow: jax.Array, patch: int) -> PatchBins:
-  """Lists the pixels that a flow brings to each patch, for `splat_patches`.
+  """Lists the pixels that a flow moves into each patch, for `splat_patches`.
 
-  Loops over pixels, as is sensible on a CPU only.
+  It loops over pixels, so it is fast on CPUs only.
 
   Args:
     flow: [B, F, H, W, 2], (dx, dy) in pixels, where each pixel goes.
     patch: side P of the patches.
 
   Returns:
-    An `PatchBins`.
+    The lists.
   """
   chex.assert_shape(flow, (None, None, None, None, 2))
   batch, images, height, width, _ = flow.shape
@@ -316,19 +317,20 @@ def bin_by_patch(flow: jax.Array, patch: int) -> PatchBins:
 def splat_patches(
   values: jax.Array, bins: PatchBins, patch: int, at: jax.Array
 ) -> jax.Array:
-  """Sum splatting to some patches, in time proportional to what reaches these.
+  """Sum splatting into selected patches.
 
-  Has no gradient, and is for CPUs, see `bin_by_patch`.
+  The time is proportional to the number of pixels that reach these patches. It
+  has no gradient and is for CPUs, see `bin_by_patch`.
 
   Args:
     values: [B, F, H, W, C], any range.
     bins: `bin_by_patch` of the flow, with the same patches.
     patch: their side P.
-    at: [K], which of them.
+    at: [K], the indices of the patches.
 
   Returns:
     [K, P, P, F, C], float32: the patches of `splat` of each of the F images.
-    But where patches go on beyond the image, it is not 0 what arrives there.
+    Pixels of a patch outside the image are not zeroed.
   """
   chex.assert_rank(values, 5)
   images, channels = values.shape[1], values.shape[-1]
@@ -369,7 +371,7 @@ def forward(
   mode: str = 'average',
   metric: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Moves an image along a flow (forward warping).
+  """Forward warping: moves an image along a flow.
 
   With w the weight of a pixel and S the sum splatting of `splat`:
 
@@ -388,13 +390,13 @@ def forward(
       'softmax' (any).
 
   Returns:
-    The image [B, H, W, C] in its dtype and S(w), [B, H, W, 1] in float32, which
-    is 0 exactly in holes. (For 'softmax' w is divided by its greatest value in
-    the image.)
+    The image [B, H, W, C] in its dtype, and the weight S(w), [B, H, W, 1] in
+    float32, which is exactly 0 in holes. (For 'softmax' w is divided by its
+    maximum in the image.)
 
   Raises:
-    ValueError: if there is no such mode, or it needs a metric and there is
-      none, or the other way round.
+    ValueError: for an unknown mode, a missing metric, or a metric that the mode
+      does not use.
   """
   if mode not in SPLATTINGS:
     raise ValueError(f'Got mode={mode!r}; expected one of {SPLATTINGS}.')
