@@ -230,9 +230,10 @@ class Block(nn.Module):
   def _fast(self, frames, state, first):
     """Equals `_published`, with linear operations merged or moved.
 
-    They are moved to lower resolution. Both paths share one convolution where they have the same input. The head
-    mixes the channels of the motion path before they are enlarged. In the first
-    block the warped frames equal the frames, so each is convolved once.
+    They are moved to lower resolution. Both paths share one convolution where
+    they have the same input. The head mixes the channels of the motion path
+    before they are enlarged. In the first block the warped frames equal the
+    frames, so each is convolved once.
     """
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     # The motion path sees the flow in small pixels.

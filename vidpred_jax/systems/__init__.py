@@ -1,4 +1,4 @@
-"""The systems by name, and the one way to make them."""
+"""The systems by name, and `make`, which makes them."""
 
 from vidpred_jax import names
 from vidpred_jax.systems import apr_vfi, dmvfn, renamed, rvd, simvp
@@ -15,7 +15,7 @@ def make(name: str, *, frames: Frames, **settings) -> System:
 
   Args:
     name: one of `SYSTEMS`.
-    frames: which frames are seen and which are asked for.
+    frames: indices of the context and target frames.
     **settings: fields of `Settings` of systems/<name>.py; their defaults are
       the paper's.
 

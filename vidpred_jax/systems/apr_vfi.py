@@ -1,22 +1,24 @@
-"""APR-VFI as a system: frames between two frames.
+"""APR-VFI as a system: frame interpolation.
 
 Chen et al., "Alignment-aware Patch-level Routing for Dynamic Video Frame
 Interpolation", 2024; equation and table numbers are this paper's. Images are
-RGB. Any number of frames between the two and any times: the flow and the
+RGB. It interpolates any number of frames at any times; the flow and the
 features of the two frames are computed once.
 
 The paper's three stages of training are three settings of `synthesis`:
 'whole', then 'patches' and 'routed' with `train_flow=False` and the flow's
-parameters frozen. 'warp' has no synthesis network at all, for weights of the
-flow alone.
+parameters frozen. 'warp' has no synthesis network, for weights of the flow
+alone.
 
-Where the paper is silent: gates in training are drawn by the straight-through
-Gumbel-softmax at temperature 1, but what the loss compares with the reference
-route map are the router's probabilities (with the binary gates in their place
-it learns less well); the census transform is `losses.census`;
-differences are means over colours of absolute values; the hole region around a
-warped image's edge is `ops.routing.edge_holes`; predictions are cut off at 0
-and 1, but not in the loss.
+Choices where the paper is silent:
+
+- Gates in training are drawn by the straight-through Gumbel-softmax at
+  temperature 1. The loss compares the router's probabilities, not the gates,
+  with the reference route map (with the gates the router learns less well).
+- The census transform is `losses.census`.
+- Differences are absolute values, averaged over colours.
+- The hole region at the edge of a warped image is `ops.routing.edge_holes`.
+- Predictions are clipped to [0, 1], but not in the loss.
 """
 
 import functools
@@ -42,26 +44,27 @@ from vidpred_jax.systems.base import (
 
 
 class Settings(NamedTuple):
-  """What can be set.
+  """The settings of APR-VFI.
 
   Attributes:
-    synthesis: 'whole': every block on the whole image (stage 1); 'patches':
-      every block but the first on every patch by itself (stage 2); 'routed': on
-      patches that the router chooses (stage 3); 'warp': none, the mean of both
-      frames warped.
+    synthesis: 'whole': every block runs on the whole image (stage 1).
+      'patches': every block but the first runs on every patch by itself (stage
+      2). 'routed': blocks run on the patches that the router selects (stage 3).
+      'warp': no synthesis; frames are the mean of both warped frames.
     patch: side of a patch in pixels, a multiple of 4 (table 2).
-    keep_ratios: kr_1..kr_d, the share of patches that each block after the
-      first is to process (table 3).
-    inference_routing: 'routed' only, which patches a block processes.
-      'argmax': those of which the router says so, as published; 'ratios': as
-      many as `keep_ratios` say, those of which it is surest; 'reference': the
-      same by how much the warped frames differ, without the router; 'all'.
-    supervision: of the router, table 4: by the difference of the 'warped'
-      frames, of the frames as they are ('image'), or of the prediction and the
-      truth ('reconstruction').
+    keep_ratios: kr_1..kr_d, the fraction of patches that each block after the
+      first should process (table 3).
+    inference_routing: 'routed' only, the patches that a block processes.
+      'argmax': those that the router selects, as published; 'ratios': the
+      patches with the highest scores of the router, their fraction by
+      `keep_ratios`; 'reference': the patches whose warped frames differ most,
+      likewise, without the router; 'all': every patch.
+    supervision: of the router (table 4): by the difference of the warped frames
+      ('warped'), of the frames without warping ('image'), or of the prediction
+      and the truth ('reconstruction').
     fusion: of the blocks' features, 'add', 'concat' or 'none' (table 5).
     widths: channels of the refine blocks at half resolution.
-    depths: their convolutions there.
+    depths: convolutions of the refine blocks at half resolution.
     features: channels between the blocks.
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
@@ -74,14 +77,16 @@ class Settings(NamedTuple):
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
     apr_weight: lambda_2 of equation 4.
-    warp_weight: of what the paper does not have, the difference of each warped
-      frame from the truth by Laplacian pyramids, which has a gradient to the
-      flow in any case. From random weights a flow follows from it alone in some
-      hundred steps; equation 4 is met by blending before, and holds it back.
-    flow_weight: of what the paper does not have either, the end-point error of
-      both flows in pixels, at every level of the pyramid, where the exact flow
-      is known. It has a gradient to the flow in any case.
-    flow_gamma: how much less a level counts there than the next finer one.
+    warp_weight: weight of the Laplacian-pyramid difference of each warped frame
+      from the truth, with a gradient to the flow in any case. The paper does
+      not have this term. From random weights it alone teaches a flow in some
+      hundred steps; equation 4 is first minimised by blending, which delays the
+      flow.
+    flow_weight: weight of the end-point error of both flows in pixels, at every
+      level of the pyramid, where the exact flow is known, with a gradient to
+      the flow in any case. The paper does not have this term.
+    flow_gamma: the factor of a level in that error relative to the next finer
+      level.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
   """
 
@@ -162,12 +167,12 @@ def reference_routes(
   difference: jax.Array,
   warped: apr_vfi.Warped | None = None,
 ) -> jax.Array:
-  """The patches that differ most, [B, nh, nw, d], as many as `keep_ratios` say.
+  """Selects the patches that differ most, [B, nh, nw, d], by `keep_ratios`.
 
   Args:
     settings: of the system.
     difference: [B, H, W, 3], of two images.
-    warped: what they were warped by; the holes at the edges do not count.
+    warped: the warped frames, whose holes at the edges are left out; or None.
   """
   magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
   if warped is not None:
@@ -186,7 +191,7 @@ def routes_of_warped(settings: Settings, warped: apr_vfi.Warped) -> jax.Array:
 def inference_gates(
   model: apr_vfi.APRVFI, settings: Settings, variables, warped: apr_vfi.Warped
 ) -> jax.Array:
-  """Which blocks patches go through, [B, nh, nw, d], 0 or 1."""
+  """The gates at inference, [B, nh, nw, d], 0 or 1."""
   how = settings.inference_routing
   batch, _, height, width, _ = warped.frames.shape
   grid = gating.patch_grid(height, width, settings.patch)
@@ -210,13 +215,13 @@ def inference_gates(
 
 
 class Scene(NamedTuple):
-  """Two frames and what is computed of them once.
+  """Two frames and the results that all times between them share.
 
   Attributes:
     pair: [B, 2, H, W, 3].
     prepared: flow and features, without a gradient to the flow where
       `train_flow` is False.
-    estimated: the same with it.
+    estimated: flow and features, with a gradient to the flow.
   """
 
   pair: jax.Array
@@ -233,7 +238,7 @@ def frame_loss(
   truth: jax.Array,
   key: jax.Array,
 ):
-  """The loss of the frame at one time: equation 4, and of the warped frames.
+  """The loss of the frame at one time: equation 4 and our additional terms.
 
   Args:
     model: the networks.
@@ -273,7 +278,7 @@ def frame_loss(
 
 
 def _routed(model, settings, variables, scene, warped, truth, key):
-  """The output by drawn gates; metrics: how they differ from the reference."""
+  """The output with drawn gates, and the router's metrics."""
   logits = model.apply(variables, warped, method='route')
   soft = gating.gumbel(logits, key, settings.temperature)
   hard = (soft > 0.5).astype(jnp.float32)
@@ -295,11 +300,11 @@ def _routed(model, settings, variables, scene, warped, truth, key):
 
 
 def _warp_loss(model, variables, scene, time, truth):
-  """Laplacian difference of each warped frame from the truth, where it is."""
+  """Laplacian difference of each warped frame from the truth, outside holes."""
   warped = model.apply(variables, scene.estimated, time, method='warp')
-  off = warped.frames - truth[:, None]
-  off = apr_vfi.flatten_pair(jnp.where(warped.weight > 0, off, 0))
-  return jnp.mean(losses.laplacian(off, jnp.zeros_like(off), levels=4))
+  error = warped.frames - truth[:, None]
+  error = apr_vfi.flatten_pair(jnp.where(warped.weight > 0, error, 0))
+  return jnp.mean(losses.laplacian(error, jnp.zeros_like(error), levels=4))
 
 
 def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
@@ -361,7 +366,7 @@ def clip_loss(
 
 
 def relative_times(frames: Frames) -> list[float]:
-  """The times of the targets; the first frame has 0, the last one 1."""
+  """The times of the targets, relative to the context: 0 to 1."""
   start, end = frames.context
   return [(target - start) / (end - start) for target in frames.target]
 

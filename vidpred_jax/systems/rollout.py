@@ -1,4 +1,4 @@
-"""Many frames from a model that predicts the next one."""
+"""Autoregressive prediction with a model that predicts the next frame."""
 
 from collections.abc import Callable
 from typing import Any
