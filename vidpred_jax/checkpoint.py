@@ -130,12 +130,12 @@ def load(path: str | os.PathLike, **overrides):
       system with these settings.
   """
   record, variables = read(path)
-  system = make_recorded(record, **overrides)
-  system = system._replace(data=read_data(path) or systems.DataSpec())
-  return system, fitted(path, record, system, variables)
+  system = system_from_record(record, **overrides)
+  system = system._replace(data=read_data_spec(path) or systems.DataSpec())
+  return system, check_variables(path, record, system, variables)
 
 
-def fitted(path, record, system: systems.System, variables):
+def check_variables(path, record, system: systems.System, variables):
   """`variables`, if they are what `system` needs; see `load`."""
   size = system.clip_size and system.clip_size(variables)
   height, width = size or 2 * (4 * system.multiple,)
@@ -167,7 +167,7 @@ def read(path: str | os.PathLike) -> tuple[dict, dict]:
   )
 
 
-def read_data(path: str | os.PathLike) -> systems.DataSpec | None:
+def read_data_spec(path: str | os.PathLike) -> systems.DataSpec | None:
   """What the clips were that an export or a run learned from.
 
   Returns:
@@ -202,9 +202,12 @@ def _spec(path: pathlib.Path, stored) -> systems.DataSpec | None:
     raise ValueError(f'{path} is damaged: {error}') from None
 
 
-def make_recorded(record: Mapping[str, Any], **overrides) -> systems.System:
-  """The system a record describes, with some settings replaced."""
-  settings = {k: _tuples(v) for k, v in record['settings'].items()}
+def system_from_record(
+  record: Mapping[str, Any], **overrides
+) -> systems.System:
+  """Makes the system that a record describes, with some settings replaced."""
+  stored = systems.renamed.current(record['system'], record['settings'])
+  settings = {k: _tuples(v) for k, v in stored.items()}
   stored = record['frames']
   frames = overrides.pop('frames', None) or systems.Frames(
     tuple(stored['context']), tuple(stored['target'])
@@ -253,12 +256,12 @@ def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
     'frames': config['eval']['frames'],
     'sha256': state['fingerprint'],
   }
-  return record, exported(
+  return record, inference_variables(
     state['params'], state['collections'], state['ema'], config['features']
   )
 
 
-def exported(params, collections, ema, features) -> dict:
+def inference_variables(params, collections, ema, features) -> dict:
   """The variables of a training state that are of use without its loss.
 
   Args:
@@ -274,10 +277,15 @@ def exported(params, collections, ema, features) -> dict:
 def read_config(workdir: pathlib.Path) -> dict:
   """The configuration of the run in `workdir`.
 
+  Settings of its system that have been renamed since have their new names.
+
   Raises:
     ValueError: if the file is damaged.
   """
-  return _read_json(workdir / CONFIG)
+  config = _read_json(workdir / CONFIG)
+  if 'model' in config:
+    config['model'] = systems.renamed.current(config['system'], config['model'])
+  return config
 
 
 def _read_json(path: pathlib.Path) -> dict:

@@ -30,7 +30,10 @@ def check(kind: str, name: str, known: Collection[str]) -> None:
 
 
 def check_settings(
-  owner: str, settings: Iterable[str], known: Collection[str]
+  owner: str,
+  settings: Iterable[str],
+  known: Collection[str],
+  renamed: Mapping[str, str] | None = None,
 ) -> None:
   """Raises ValueError if there are settings that the owner does not have.
 
@@ -38,10 +41,13 @@ def check_settings(
     owner: whose they are, such as 'dmvfn'.
     settings: names that are given.
     known: names that it has.
+    renamed: {old name: new name}, for the message.
   """
   unknown = sorted(set(settings) - set(known))
   if unknown:
+    new = {x: (renamed or {}).get(x) for x in unknown}
+    named = [f'{x} ({y} now)' if y else x for x, y in new.items()]
     raise ValueError(
-      f'{owner} has no setting {", ".join(unknown)}; it has '
+      f'{owner} has no setting {", ".join(named)}; it has '
       f'{", ".join(known) or "none"}.'
     )

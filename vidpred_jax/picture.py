@@ -99,7 +99,7 @@ def flow_to_rgb(
   flow = np.where(finite, flow, 0)
   length = np.hypot(flow[..., 0], flow[..., 1])
   if max_magnitude is None:
-    max_magnitude = longest(flow)
+    max_magnitude = largest_magnitude(flow)
   length = length / max(max_magnitude, 1e-9)
   wheel = _colour_wheel() / 255
   turn = (np.arctan2(-flow[..., 1], -flow[..., 0]) / np.pi + 1) / 2
@@ -115,7 +115,7 @@ def flow_to_rgb(
   return np.floor(255 * np.where(finite, colour, 0)).astype(np.uint8)
 
 
-def longest(flow: np.ndarray) -> float:
+def largest_magnitude(flow: np.ndarray) -> float:
   """The length of the longest finite vector of `[..., 2]`, 0 without any.
 
   Args:
@@ -168,7 +168,7 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(image)
 
 
-def heat(values: np.ndarray, largest: float) -> np.ndarray:
+def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
   """A map of numbers as colours: 0 black, then red and yellow, to white.
 
   Args:
@@ -216,7 +216,7 @@ def histogram(
   return np.asarray(image)
 
 
-def beside(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
+def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
   """Pictures side by side without gaps or text, the lower ones padded.
 
   Args:
@@ -459,7 +459,9 @@ def _panels(
     titles.append(f'truth t+{n + 1}')
     panels.append(target[n])
   if flow is not None:
-    scale = longest(np.asarray(flow)) if max_flow is None else max_flow
+    scale = (
+      largest_magnitude(np.asarray(flow)) if max_flow is None else max_flow
+    )
     titles.append(f'flow, longest {scale:5.1f} px')
     panels.append(flow_to_rgb(flow[n], scale))
   if blocks is not None:

@@ -44,8 +44,8 @@ SMALL = {
       'dim': 8,
       'mults': (1, 2),
       'mean_mults': (1, 2),
-      'depth': 8,
-      'steps': 4,
+      'num_timesteps': 8,
+      'sampling_steps': 4,
     },
     (16, 24),
   ),
@@ -131,14 +131,14 @@ def test_jit_equals_no_jit(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_explain_predicts_the_same(name):
   system, variables, video = small(name)
-  if system.explain is None:
-    pytest.skip(f'{name} has nothing to explain')
+  if system.diagnostics is None:
+    pytest.skip(f'{name} has no diagnostics')
   context = base.take(video, system.frames.context)
-  frames, details = jax.jit(system.explain)(
+  frames, diagnostics = jax.jit(system.diagnostics)(
     variables, context, jax.random.key(0)
   )
   np.testing.assert_allclose(predicted(name, 0), frames, atol=1e-5)
-  for value in details.values():
+  for value in diagnostics.values():
     assert value.shape[:2] == frames.shape[:2]
 
 

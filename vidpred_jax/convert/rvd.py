@@ -145,7 +145,7 @@ def convert(
   state_dict,
   expected,
   *,
-  depth: int = 1600,
+  num_timesteps: int = 1600,
   sigma: float | None = None,
   mode: str = 'residual',
 ):
@@ -156,11 +156,12 @@ def convert(
       f'They were trained with sigma=1; got sigma={sigma} (None is the 2 of '
       'the paper). Set sigma=1.'
     )
-  betas = diffusion.cosine(depth).betas
+  betas = diffusion.cosine(num_timesteps).betas
   trained = np.asarray(state_dict.get('betas', betas))
-  if len(trained) != depth:
+  if len(trained) != num_timesteps:
     raise ValueError(
-      f'They were trained with depth={len(trained)}; got {depth}.'
+      f'They were trained with num_timesteps={len(trained)}; got '
+      f'{num_timesteps}.'
     )
   if not np.allclose(trained, betas, rtol=1e-4, atol=1e-6):
     raise ValueError(
@@ -179,10 +180,10 @@ def clip(state_dict):
 
 
 def settings(state_dict):
-  """What they tell of the system's settings."""
+  """The settings of the system that the weights determine."""
   found = torch_widths({k: np.shape(x) for k, x in state_dict.items()})
   if found and 'mean_mults' not in found:
     found['mode'] = 'frame'
   if len(betas := np.shape(state_dict.get('betas', 0))) == 1:
-    found['depth'], *_ = betas
+    found['num_timesteps'], *_ = betas
   return found

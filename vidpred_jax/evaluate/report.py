@@ -189,7 +189,7 @@ def _samples(clip: Shown, frames, n: int, scales) -> dict[str, np.ndarray]:
   assert clip.samples is not None and clip.mean is not None
   samples = {f'sample {s + 1}': x[n] for s, x in enumerate(clip.samples)}
   maps = {
-    f'{name}, white {largest:.3g}': picture.heat(
+    f'{name}, white {largest:.3g}': picture.heatmap(
       getattr(clip, name)[n].mean(-1), largest
     )
     for name, largest in scales.items()

@@ -54,7 +54,7 @@ def make_measure(
   return measure
 
 
-def quick(config, variables, measure: Callable) -> dict[str, float]:
+def quick_eval(config, variables, measure: Callable) -> dict[str, float]:
   """Mean of each metric on some clips of the split, while training."""
   result = measure(variables, config.eval.quick_limit)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
@@ -108,7 +108,7 @@ def _weights(config, workdir: pathlib.Path):
       f'for {config.system!r}.'
     )
   system = build.system(config, config.eval.frames)
-  variables = checkpoint.fitted(source, record, system, variables)
+  variables = checkpoint.check_variables(source, record, system, variables)
   return record, jax.device_put(variables, runtime.replicated(runtime.mesh()))
 
 
@@ -162,14 +162,14 @@ def _metric_weights(config) -> dict[str, dict]:
     'fvd': {'i3d': config.eval.i3d},
   }
 
-  def told(path):
+  def file_record(path):
     with open(path, 'rb') as stream:
       digest = hashlib.file_digest(stream, 'sha256')
     return {'file': pathlib.Path(path).name, 'sha256': digest.hexdigest()}
 
   measures = {name.split('/')[0] for name in config.eval.metrics}
   return {
-    measure: {part: told(path) for part, path in parts.items()}
+    measure: {part: file_record(path) for part, path in parts.items()}
     for measure, parts in files.items()
     if measure in measures
   }

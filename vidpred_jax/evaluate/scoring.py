@@ -126,7 +126,7 @@ def make_eval_step(
     true = base.take(video, system.frames.target)
     target = in_units(true)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-    drawn, details = predict(variables, context, keys)
+    drawn, diagnostics = predict(variables, context, keys)
     others = baselines(system.frames, context, mean_frame)
     forecasts = {
       'prediction': drawn,
@@ -145,13 +145,13 @@ def make_eval_step(
         for name, metric in sets.items()
       },
     }
-    if 'blocks' in details:
-      out['blocks'] = details['blocks'].mean(0)
+    if 'blocks' in diagnostics:
+      out['blocks'] = diagnostics['blocks'].mean(0)
     if show:
       out['shown'] = {'prediction': drawn[0]}
-      if 'flow' in details:
-        out['shown']['flow'] = details['flow'][0]
-      if 'blocks' in details:
+      if 'flow' in diagnostics:
+        out['shown']['flow'] = diagnostics['flow'][0]
+      if 'blocks' in diagnostics:
         out['shown']['blocks'] = out['blocks']
       if system.stochastic:
         out['shown'] |= _shown_samples(system.data, drawn, target)
@@ -165,13 +165,19 @@ def _same(frames):
 
 
 def _forecast(system, samples, at_once):
-  """`(variables, context, keys) -> (frames, details)`, samples in front."""
-  explain = system.explain or (lambda *args: (system.predict(*args), {}))
+  """`(variables, context, keys) -> (frames, diagnostics)`, samples in front."""
+  diagnostics = system.diagnostics or (
+    lambda *args: (system.predict(*args), {})
+  )
 
   def predict(variables, context, keys):
     if system.stochastic:
-      return sampling.draw(explain, variables, context, keys, samples, at_once)
-    return jax.tree.map(lambda x: x[None], explain(variables, context, keys[0]))
+      return sampling.draw(
+        diagnostics, variables, context, keys, samples, at_once
+      )
+    return jax.tree.map(
+      lambda x: x[None], diagnostics(variables, context, keys[0])
+    )
 
   return predict
 

@@ -10,8 +10,8 @@ alone, with `--with_input` the input before them. A stochastic system draws
 `--samples=S` futures: `future_0.mp4` and so on, with `future_mean.mp4` and
 `future_spread.mp4` (standard deviation; white is a quarter of the range from
 black to white, or more). `--set name=value` replaces a setting of the system,
-such as RVD's 1600 steps: `--set sampler=dpm++ --set steps=25`, or what it sees:
-`--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
+such as RVD's 1600 steps: `--set sampler=dpm++ --set sampling_steps=25`, or the
+frames it sees: `--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
 
 What lies between (any system that interpolates):
 
@@ -112,8 +112,8 @@ def predict_video(
     fps: interpolation: frames per second instead of `factor`.
     samples: prediction: draw so many futures, each to a file of its own.
     with_input: prediction: write the input before the predicted frames.
-    overlay: names of details that `system.explain` gives; each is shown right
-      of the frames. Frames of the input keep the details of the frame before.
+    overlay: names of diagnostics that `system.diagnostics` gives; each is shown
+      right of the frames. Frames of the input keep those of the frame before.
     audio: whether sound is copied (interpolation, `with_input`).
     overwrite: whether an existing output may be replaced.
     key: for stochastic systems.
@@ -156,7 +156,7 @@ def predict_video(
     load = functools.partial(_of_light, load)
     system, variables = load()
   sound = source if audio and info.has_audio else None
-  explain = bool(overlay)
+  with_diagnostics = bool(overlay)
   if between:
     parts = _parts(info, factor, fps)
     frames = Frames((0, parts), tuple(range(1, parts)))
@@ -170,17 +170,19 @@ def predict_video(
     writer = write(output, fps=fps, audio=sound, trim_audio=False, last=last)
     serve = Predictor(*load(frames=frames), cuts=film.begins, **settings)
     if total is not None:
-      shots = _interpolated(serve, film, key, explain)
+      shots = _interpolated(serve, film, key, with_diagnostics)
     else:
       timed = _frames(film, system.channels)
-      shots = serve.resample(timed, fps, key, explain=explain, last=info.last)
+      shots = serve.resample(
+        timed, fps, key, with_diagnostics=with_diagnostics, last=info.last
+      )
       shots = _untimed(shots)
     return _write(writer, _overlaid(shots, overlay), total, progress)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
-    shots = _continued(serve, film, num_frames, key, explain)
+    shots = _continued(serve, film, num_frames, key, with_diagnostics)
     assert info.num_frames is not None
     total = info.num_frames + num_frames
     return _write(writer, _overlaid(shots, overlay), total, progress)
@@ -191,7 +193,9 @@ def predict_video(
     writers = [write(path, fps=fps) for path in outputs]
     futures = serve.stream_samples(clip, num_frames, samples, key)
     return _write_samples(writers, futures, num_frames, progress)
-  shots = _untimed(serve.stream(clip, num_frames, key, explain=explain))
+  shots = _untimed(
+    serve.stream(clip, num_frames, key, with_diagnostics=with_diagnostics)
+  )
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
 
@@ -267,8 +271,8 @@ def _untimed(shots: Iterable) -> Iterator:
   return ((None, shot) for shot in shots)
 
 
-def _interpolated(serve, film, key, explain) -> Iterator:
-  """Yields (time or None, frame or (frame, details))."""
+def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
+  """Yields (time or None, frame or (frame, diagnostics))."""
   times = []
 
   def frames():
@@ -277,7 +281,9 @@ def _interpolated(serve, film, key, explain) -> Iterator:
       yield frame
 
   parts = serve.system.frames.context[-1]
-  shots = serve.interpolate(frames(), parts, key, explain=explain)
+  shots = serve.interpolate(
+    frames(), parts, key, with_diagnostics=with_diagnostics
+  )
   for n, shot in enumerate(shots):
     time = None
     if film.info.variable:
@@ -287,7 +293,7 @@ def _interpolated(serve, film, key, explain) -> Iterator:
     yield time, shot
 
 
-def _continued(serve, film, num_frames, key, explain):
+def _continued(serve, film, num_frames, key, with_diagnostics):
   """Yields the input and what follows: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
@@ -296,43 +302,43 @@ def _continued(serve, film, num_frames, key, explain):
   timed = film.info.variable or step != 1
   for time, frame in _frames(film, serve.system.channels):
     seen.append(frame)
-    yield (time if timed else None), (frame, {}) if explain else frame
-  shots = serve.stream(seen, num_frames, key, explain=explain)
+    yield (time if timed else None), (frame, {}) if with_diagnostics else frame
+  shots = serve.stream(seen, num_frames, key, with_diagnostics=with_diagnostics)
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
     yield then, shot
 
 
 def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
-  """Yields (time, picture): frames, right of them what explains them.
+  """Yields (time, picture): frames with their diagnostics at the right.
 
   Args:
-    shots: (time, frame), or with an overlay (time, (frame, details)).
-    overlay: names of details.
+    shots: (time, frame), or with an overlay (time, (frame, diagnostics)).
+    overlay: names of diagnostics.
   """
   longest, panels = 0.0, None
   if not overlay:
     yield from shots
     return
-  for time, (frame, details) in shots:
-    if details:
+  for time, (frame, diagnostics) in shots:
+    if diagnostics:
       panels = []
       for name in overlay:
-        if name not in details:
+        if name not in diagnostics:
           raise ValueError(
-            f'Got --overlay={name}; this system has {", ".join(details)}.'
+            f'Got --overlay={name}; this system has {", ".join(diagnostics)}.'
           )
-        detail = details[name]
+        detail = diagnostics[name]
         if detail.ndim == 1:
           panels.append(picture.block_bars(detail, *frame.shape[:2]))
         elif detail.shape[-1] == 2:
           # One scale for all frames so far, so that colours hardly change.
-          longest = max(longest, picture.longest(detail))
+          longest = max(longest, picture.largest_magnitude(detail))
           panels.append(picture.flow_to_rgb(detail, longest))
         else:
           panels.append(picture.to_rgb(detail))
     blank = [np.zeros_like(frame)] * len(overlay)
-    yield time, picture.beside([frame, *(panels or blank)])
+    yield time, picture.hstack([frame, *(panels or blank)])
 
 
 def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
@@ -415,7 +421,7 @@ def define_flags() -> None:
   flags.DEFINE_integer('tile_overlap', tiling.OVERLAP, 'Of tiles, in pixels.')
   flags.DEFINE_float(
     'cut',
-    scenes.LEAST,
+    scenes.MIN_SIMILARITY,
     'Interpolation: frames less alike may be of two scenes, -1 to 1.',
   )
   flags.mark_flags_as_required(['output'])
@@ -447,7 +453,7 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  data = checkpoint.read_data(chosen)
+  data = checkpoint.read_data_spec(chosen)
   if data is not None and data.is_field:
     for name in (
       'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',

@@ -12,14 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from vidpred_jax.video_io.scenes import likeness
+from vidpred_jax.video_io.scenes import similarity
 
-__all__ = ['check_same_size', 'fill', 'likeness', 'multiplied', 'resampled']
+__all__ = [
+  'check_same_size',
+  'interpolate',
+  'similarity',
+  'upsampled_phases',
+  'constant_rate_phases',
+]
 
 Phases = Callable[[Any, Any], list[int]]
 
 
-def multiplied(factor: int, parts: int) -> Phases:
+def upsampled_phases(factor: int, parts: int) -> Phases:
   """Phases for `factor` times as many frames.
 
   Args:
@@ -33,7 +39,7 @@ def multiplied(factor: int, parts: int) -> Phases:
   return lambda before, after: list(range(0, parts, parts // factor))
 
 
-def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
+def constant_rate_phases(fps: fractions.Fraction | float, parts: int) -> Phases:
   """Phases for a constant frame rate: frame n at n / fps after the first.
 
   Args:
@@ -70,13 +76,13 @@ def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
   return phases
 
 
-def fill(
+def interpolate(
   timed_frames: Iterable[tuple[Any, np.ndarray, bool]],
   phases: Phases,
   parts: int,
   make: Callable[[int, np.ndarray, np.ndarray, tuple[int, ...]], Iterable],
   *,
-  hold: bool = False,
+  hold_last: bool = False,
   last: fractions.Fraction | None = None,
 ) -> Iterator[tuple[np.ndarray, dict]]:
   """Yields frames at the phases of each interval, then the last one.
@@ -84,16 +90,16 @@ def fill(
   Args:
     timed_frames: (time, [H, W, C], whether it begins a scene); two are held
       at a time.
-    phases: `multiplied` or `resampled`.
+    phases: `upsampled_phases` or `constant_rate_phases`.
     parts: K.
     make: of the number of the later frame (of the video's first one it is 1),
       the two frames, and phases in 1..K - 1, increasing, gives a (frame,
-      details) for each of them.
+      diagnostics) for each of them.
     hold: whether the last frame is shown for a while, not just once.
     last: for how many seconds; None for as long as the interval before it.
 
   Yields:
-    (frame, details); frames that are not made have no details.
+    (frame, diagnostics); frames that are not made have no diagnostics.
 
   Raises:
     ValueError: if frames differ in size, or there are fewer than 2.
@@ -119,7 +125,7 @@ def fill(
       'to interpolate between.'
     )
   held = [0]
-  if hold:
+  if hold_last:
     before_last, begin = interval
     held = phases(begin, begin + (last or begin - before_last))
   for _ in held:

@@ -61,7 +61,7 @@ class Predictor:
     max_pixels: int = tiling.MAX_PIXELS,
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
-    cut: float = scenes.LEAST,
+    cut: float = scenes.MIN_SIMILARITY,
     cuts: Callable[[int, Any], bool] | None = None,
   ):
     """Puts the variables on the device; nothing is compiled yet.
@@ -75,7 +75,7 @@ class Predictor:
       tile: (height, width) of tiles to use whatever `max_pixels` says.
       overlap: least overlap of tiles in pixels; take more than the longest
         motion.
-      cut: successive frames whose `scenes.likeness` is below this may be of
+      cut: successive frames whose `scenes.similarity` is below this may be of
         two scenes, and nothing is interpolated between them; -1: never.
       cuts: says of the number (from 0) and the time of each frame whether it
         begins a scene, in place of the rule.
@@ -86,7 +86,7 @@ class Predictor:
         '0 and max_pixels >= 1.'
       )
     if not -1 <= cut <= 1:
-      raise ValueError(f'Got cut={cut}; expected a likeness in [-1, 1].')
+      raise ValueError(f'Got cut={cut}; expected a similarity in [-1, 1].')
     self.system = system
     self._engine = engine.Engine(
       system, variables, max_pixels=max_pixels, tile=tile, overlap=overlap
@@ -114,7 +114,7 @@ class Predictor:
     max_pixels: int = tiling.MAX_PIXELS,
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
-    cut: float = scenes.LEAST,
+    cut: float = scenes.MIN_SIMILARITY,
     cuts: Callable[[int, Any], bool] | None = None,
     **overrides,
   ) -> 'Predictor':
@@ -176,7 +176,7 @@ class Predictor:
     num_frames: int,
     key=None,
     *,
-    explain: bool = False,
+    with_diagnostics: bool = False,
   ) -> Iterator:
     """As `predict`, frame by frame in bounded memory.
 
@@ -185,22 +185,25 @@ class Predictor:
         only the last ones are held.
       num_frames: how many frames to predict.
       key: for stochastic systems; `jax.random.key(0)` by default.
-      explain: yield `(frame, details)` instead of frames; details are what
-        `system.explain` gives, without the axes B and N, cropped to the frame.
+      with_diagnostics: yield `(frame, diagnostics)` instead of frames.
+        Diagnostics are those of `system.diagnostics`, without the axes B and N,
+        cropped to the frame.
 
     Returns:
       An iterator over uint8 `[H, W, C]`.
 
     Raises:
-      ValueError: as `predict`; also if there is nothing to explain.
+      ValueError: as `predict`; also if the system has no diagnostics.
     """
-    timeline = self._begin(clip, num_frames, explain)
-    return self._predictions(timeline, num_frames, _default(key), explain)
+    timeline = self._context_frames(clip, num_frames, with_diagnostics)
+    return self._predictions(
+      timeline, num_frames, _default(key), with_diagnostics
+    )
 
-  def _begin(self, clip, num_frames, explain):
+  def _context_frames(self, clip, num_frames, with_diagnostics):
     """The frames of a clip that are seen, by their time."""
     frames = self.system.frames
-    self._require(interpolates=False, explain=explain)
+    self._require(interpolates=False, with_diagnostics=with_diagnostics)
     if num_frames < 1:
       raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
     last = max(frames.context)
@@ -227,14 +230,16 @@ class Predictor:
       )
     return dict(zip(range(last, last - length, -1), reversed(seen)))
 
-  def _predictions(self, timeline, num_frames, key, explain):
+  def _predictions(self, timeline, num_frames, key, with_diagnostics):
     """Yields frames; of keys [S] the frames [S, H, W, C] of S futures."""
     frames = self.system.frames
     span = max(frames.target) - max(frames.context)
     first = next(iter(timeline.values()))
     tiles = self._engine.plan(*first.shape[:2])
     size = first.shape[:2]
-    timeline = {t: self._engine.enter(f, tiles) for t, f in timeline.items()}
+    timeline = {
+      t: self._engine.to_device(f, tiles) for t, f in timeline.items()
+    }
     if self.system.recurrence is not None:
       context = [timeline[c] for c in frames.context]
       yield from self._recurrent_predictions(
@@ -244,27 +249,27 @@ class Predictor:
     wanted = tuple(range(len(frames.target)))
     for chunk in range(-(-num_frames // len(wanted))):
       shift = chunk * span
-      shots = self._engine.advance(
+      shots = self._engine.predict(
         [timeline[c + shift] for c in frames.context],
         size,
         tiles,
         engine.fold_in(key, chunk),
         wanted,
-        explain,
+        with_diagnostics,
       )
       for t, shot in zip(frames.target, shots):
         timeline[t + shift] = shot.state
       oldest = min(frames.context) + shift + span
       timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
       for shot in shots[: num_frames - chunk * len(wanted)]:
-        yield (shot.frame, shot.details) if explain else shot.frame
+        yield (shot.frame, shot.diagnostics) if with_diagnostics else shot.frame
 
   def _recurrent_predictions(self, context, size, tiles, num_frames, key):
     """As `_predictions`, of a system that remembers."""
     key = engine.fold_in(key, 0)
-    memories = self._engine.begin(context, size, tiles, key)
+    carries = self._engine.init_carry(context, size, tiles, key)
     for n in range(num_frames):
-      memories, frame = self._engine.draw(memories, size, tiles, key, n)
+      carries, frame = self._engine.recurrent_step(carries, size, tiles, key, n)
       yield frame
 
   def samples(
@@ -304,7 +309,7 @@ class Predictor:
     if num_samples < 1:
       raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
     key = _default(key)
-    timeline = self._begin(clip, num_frames, False)
+    timeline = self._context_frames(clip, num_frames, False)
     size = next(iter(timeline.values())).shape[:2]
     tiles = self._engine.plan(*size)
     groups = num_samples
@@ -328,7 +333,7 @@ class Predictor:
     factor: int | None = None,
     key=None,
     *,
-    explain: bool = False,
+    with_diagnostics: bool = False,
   ) -> Iterator:
     """Puts `factor - 1` frames between each two of a video.
 
@@ -339,7 +344,8 @@ class Predictor:
         `Frames((0, K), (1, ..., K - 1))` serves K, the default, and whatever
         divides it.
       key: for stochastic systems; `jax.random.key(0)` by default.
-      explain: yield `(frame, details)`; frames of the input have no details.
+      with_diagnostics: yield `(frame, diagnostics)`; frames of the input have
+        no diagnostics.
 
     Returns:
       An iterator over `(T - 1) * factor + 1` frames, the given ones among them.
@@ -348,7 +354,7 @@ class Predictor:
       ValueError: if the system does not interpolate by `factor` or the input is
         no video; if there is only one frame, once that is known.
     """
-    parts = self._parts(explain)
+    parts = self._parts(with_diagnostics)
     factor = parts if factor is None else factor
     if factor < 1 or parts % factor:
       raise ValueError(
@@ -356,9 +362,9 @@ class Predictor:
         f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
       )
     self._check_clip(frames)
-    phases = frame_rate.multiplied(factor, parts)
+    phases = frame_rate.upsampled_phases(factor, parts)
     timed = ((None, frame) for frame in frames)
-    return self._fill(timed, phases, parts, key, explain)
+    return self._interpolate(timed, phases, parts, key, with_diagnostics)
 
   def resample(
     self,
@@ -366,7 +372,7 @@ class Predictor:
     fps: fractions.Fraction | float,
     key=None,
     *,
-    explain: bool = False,
+    with_diagnostics: bool = False,
     last: fractions.Fraction | None = None,
   ) -> Iterator:
     """A video at another, constant, frame rate, by the times of its frames.
@@ -381,7 +387,8 @@ class Predictor:
       timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
       fps: frames per second of the result.
       key: for stochastic systems; `jax.random.key(0)` by default.
-      explain: yield `(frame, details)`; frames of the input have no details.
+      with_diagnostics: yield `(frame, diagnostics)`; frames of the input have
+        no diagnostics.
       last: for how many seconds the last frame is shown; None for as long as
         the one before it.
 
@@ -391,17 +398,19 @@ class Predictor:
     Raises:
       ValueError: as `interpolate`, or if times do not increase.
     """
-    parts = self._parts(explain)
-    phases = frame_rate.resampled(fps, parts)
+    parts = self._parts(with_diagnostics)
+    phases = frame_rate.constant_rate_phases(fps, parts)
     timed = (
       (fractions.Fraction(time).limit_denominator(1 << 30), frame)
       for time, frame in timed_frames
     )
-    return self._fill(timed, phases, parts, key, explain, True, last)
+    return self._interpolate(
+      timed, phases, parts, key, with_diagnostics, True, last
+    )
 
-  def _parts(self, explain: bool) -> int:
+  def _parts(self, with_diagnostics: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
-    self._require(interpolates=True, explain=explain)
+    self._require(interpolates=True, with_diagnostics=with_diagnostics)
     frames = self.system.frames
     first, last = frames.context[0], frames.context[-1]
     if len(frames.context) != 2 or frames.target != tuple(
@@ -413,10 +422,17 @@ class Predictor:
       )
     return last - first
 
-  def _fill(
-    self, timed_frames, phases, parts, key, explain, hold=False, last=None
+  def _interpolate(
+    self,
+    timed_frames,
+    phases,
+    parts,
+    key,
+    with_diagnostics,
+    hold_last=False,
+    last=None,
   ):
-    """An iterator over what `frame_rate.fill` yields, made by the system."""
+    """Runs `frame_rate.interpolate` with the system."""
     key, tiles = _default(key), None
     entered = {}  # the later frame of the pair before, by its number
 
@@ -430,22 +446,22 @@ class Predictor:
       first = entered.pop(number - 1, None)
       entered.clear()
       if first is None:
-        first = self._engine.enter(before, tiles)
-      entered[number] = self._engine.enter(after, tiles)
-      shots = self._engine.advance(
+        first = self._engine.to_device(before, tiles)
+      entered[number] = self._engine.to_device(after, tiles)
+      shots = self._engine.predict(
         [first, entered[number]],
         after.shape[:2],
         tiles,
         jax.random.fold_in(key, number),
         tuple(k - 1 for k in wanted),
-        explain,
+        with_diagnostics,
       )
-      return [(shot.frame, shot.details) for shot in shots]
+      return [(shot.frame, shot.diagnostics) for shot in shots]
 
-    filled = frame_rate.fill(
-      checked(), phases, parts, make, hold=hold, last=last
+    filled = frame_rate.interpolate(
+      checked(), phases, parts, make, hold_last=hold_last, last=last
     )
-    return filled if explain else (frame for frame, _ in filled)
+    return filled if with_diagnostics else (frame for frame, _ in filled)
 
   # ------------------------------------------------------------- one step
 
@@ -489,7 +505,7 @@ class Predictor:
       raise ValueError('A frame has values that are missing or not finite.')
     return frame
 
-  def _require(self, *, interpolates: bool, explain: bool) -> None:
+  def _require(self, *, interpolates: bool, with_diagnostics: bool) -> None:
     if self.system.frames.interpolates != interpolates:
       does, asked = 'predicts what follows', 'interpolate'
       if not interpolates:
@@ -497,8 +513,8 @@ class Predictor:
       raise ValueError(
         f'This system {does} ({self.system.frames}); it cannot {asked}.'
       )
-    if explain and self.system.explain is None:
-      raise ValueError('This system has nothing to explain a prediction by.')
+    if with_diagnostics and self.system.diagnostics is None:
+      raise ValueError('This system has no diagnostics.')
 
 
 def _default(key):

@@ -36,7 +36,7 @@ class Tiles(NamedTuple):
     return len(self.rows) == len(self.columns) == 1
 
 
-class Patch(NamedTuple):
+class Placement(NamedTuple):
   """One tile's part in a frame.
 
   Attributes:
@@ -47,7 +47,7 @@ class Patch(NamedTuple):
 
   place: tuple[slice, slice]
   weight: np.ndarray
-  share: float
+  fraction: float
 
 
 def plan(
@@ -107,13 +107,15 @@ def plan(
   )
 
 
-def patches(size: tuple[int, int], tiles: Tiles, overlap: int) -> list[Patch]:
+def placements(
+  size: tuple[int, int], tiles: Tiles, overlap: int
+) -> list[Placement]:
   """What each tile covers of a frame of (H, W) = `size`, row by row."""
   high, wide = min(tiles.height, size[0]), min(tiles.width, size[1])
   rows = _feathers(size[0], high, tiles.rows, overlap)
   columns = _feathers(size[1], wide, tiles.columns, overlap)
   return [
-    Patch(
+    Placement(
       (slice(top, top + high), slice(left, left + wide)),
       down[:, None, None] * across[None, :, None],
       1 / (len(rows) * len(columns)),
@@ -133,7 +135,7 @@ def pad(frame: np.ndarray, tiles: Tiles) -> np.ndarray:
 def add(
   total: np.ndarray | None,
   part: np.ndarray,
-  patch: Patch,
+  placement: Placement,
   tiles: Tiles,
   size: tuple[int, int],
 ) -> np.ndarray:
@@ -152,11 +154,11 @@ def add(
   """
   part = np.asarray(part, np.float32)
   if part.shape[:2] != (tiles.height, tiles.width):
-    return patch.share * part + (0 if total is None else total)
+    return placement.fraction * part + (0 if total is None else total)
   if total is None:
     total = np.zeros((*size, part.shape[2]), np.float32)
-  height, width, _ = patch.weight.shape
-  total[patch.place] += patch.weight * part[:height, :width]
+  height, width, _ = placement.weight.shape
+  total[placement.place] += placement.weight * part[:height, :width]
   return total
 
 

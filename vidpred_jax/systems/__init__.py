@@ -1,10 +1,10 @@
-"""The systems by name, and the one way to make them."""
+"""The systems by name, and `make`, which makes them."""
 
 from vidpred_jax import names
-from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
+from vidpred_jax.systems import apr_vfi, dmvfn, renamed, rvd, simvp
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
-__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
+__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make', 'renamed']
 
 # Each has `Settings`, a NamedTuple with the paper's defaults, and `make`.
 SYSTEMS = {'apr_vfi': apr_vfi, 'dmvfn': dmvfn, 'rvd': rvd, 'simvp': simvp}
@@ -15,7 +15,7 @@ def make(name: str, *, frames: Frames, **settings) -> System:
 
   Args:
     name: one of `SYSTEMS`.
-    frames: which frames are seen and which are asked for.
+    frames: indices of the context and target frames.
     **settings: fields of `Settings` of systems/<name>.py; their defaults are
       the paper's.
 
@@ -27,7 +27,9 @@ def make(name: str, *, frames: Frames, **settings) -> System:
       `frames`.
   """
   module = names.choose('system', name, SYSTEMS)
-  names.check_settings(name, settings, module.Settings._fields)
+  names.check_settings(
+    name, settings, module.Settings._fields, renamed.NAMES.get(name, {})
+  )
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
   system = module.make(frames=frames, **settings)
   defaults = module.Settings._field_defaults

@@ -157,7 +157,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       another run, or if the loss is no longer finite.
   """
   workdir = pathlib.Path(workdir)
-  folder.claim(workdir, config)
+  folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
     raise ValueError(
@@ -293,7 +293,7 @@ def _steps(
 def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
   """The means of an evaluation in training."""
   weights = {'params': state.ema or state.params, **state.collections}
-  result = evaluation.quick(config, weights, measure)
+  result = evaluation.quick_eval(config, weights, measure)
   if best and best[0] not in result:
     raise ValueError(
       f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
@@ -398,7 +398,7 @@ def _export(config, workdir, saved, state, best, spec) -> None:
   """Writes `export/`: the best checkpoint if asked for, else the last."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
-  variables = checkpoint.exported(
+  variables = checkpoint.inference_variables(
     state.params, state.collections, state.ema, config.features
   )
   if jax.process_count() > 1:

@@ -36,7 +36,7 @@ class Film:
     fps: Fraction | None = None,
     deinterlace: bool = False,
     hdr: str = 'tonemap',
-    cut: float = scenes.LEAST,
+    cut: float = scenes.MIN_SIMILARITY,
     cuts=None,
   ):
     """Looks through the file without decoding it.

@@ -3,7 +3,7 @@
 The rule sees thumbnails (36x64). Frame t begins a scene if, of the part of the
 picture that differs from frame t - 1 at all,
 
-  - the `likeness` to frame t - 1 is below `LEAST`, and
+  - the `similarity` to frame t - 1 is below `MIN_SIMILARITY`, and
   - the difference is at least 2.5 times what is usual there, the median of the
     two steps before and the two after.
 
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 THUMBNAIL = (36, 64)
-LEAST = 0.8
+MIN_SIMILARITY = 0.8
 _STANDS_OUT = 2.5
 _NOISE = 0.3  # of a step's mean difference, in levels
 _SMALLEST = 0.02  # share of the picture
@@ -41,7 +41,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
   return np.asarray(small).reshape(*THUMBNAIL, -1)
 
 
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
   """How alike two frames are where they differ, -1 to 1; 1 if nowhere.
 
   The correlation of their colours, times how near the mean colours are. Of
@@ -67,7 +67,7 @@ class Finder:
     cuts: the numbers of the frames found so far; the first is none of them.
   """
 
-  def __init__(self, least: float = LEAST):
+  def __init__(self, least: float = MIN_SIMILARITY):
     """`least`: the likeness from which on two frames are of one scene."""
     self._least = least
     self._window = collections.deque(maxlen=4 + _AHEAD)
@@ -98,7 +98,7 @@ class Finder:
 
 def mark(
   items: Iterable[Any],
-  least: float = LEAST,
+  least: float = MIN_SIMILARITY,
   shrink: Callable[[Any], np.ndarray] = thumbnail,
 ) -> Iterator[tuple[Any, bool]]:
   """Says of each frame whether it begins a scene; the first one does not.
