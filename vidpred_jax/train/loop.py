@@ -395,7 +395,7 @@ def _check_finite(values, step: int) -> dict[str, float]:
 
 
 def _export(config, workdir, saved, state, best, spec) -> None:
-  """Writes `export/`: the best checkpoint if the run selects it, or the last."""
+  """Writes `export/` from the best checkpoint, or from the last one."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
   variables = checkpoint.inference_variables(
