@@ -420,15 +420,15 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
   fits = min(np.array(photo.size) / extent)
   high = min(fits, 3.0)
   low = min(1.0, high)
-  pitch = math.exp(rng.uniform(math.log(low), math.log(high)))
-  side = np.minimum(extent * pitch, photo.size)
+  interval = math.exp(rng.uniform(math.log(low), math.log(high)))
+  side = np.minimum(extent * interval, photo.size)
   corner = rng.uniform(0, 1, 2) * (photo.size - side)
   box = tuple(
     float(v) for v in (*corner, *np.minimum(corner + side, photo.size))
   )
   size = tuple(int(math.ceil(v)) for v in extent)
   fine = tuple(int(round(v * _DENSITY)) for v in extent)
-  if pitch <= 1:
+  if interval <= 1:
     return photo.resize(fine, Image.Resampling.BICUBIC, box=box)
   coarse = photo.resize(size, Image.Resampling.LANCZOS, box=box)
   return coarse.resize(fine, Image.Resampling.BICUBIC)
