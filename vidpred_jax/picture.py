@@ -1,11 +1,11 @@
-"""Pictures for people: flow as colours, bars of used blocks, labelled grids.
+"""Visualisation: flow as colours, bars of used blocks, labelled grids.
 
-Everything here takes NumPy arrays of one clip (no batch axis) and gives uint8
-RGB images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
+Functions take NumPy arrays of one clip (no batch axis) and return uint8 RGB
+images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
 channels. Flow is `[H, W, 2]`, (dx, dy) in pixels, x to the right and y down.
 
-`demo_frames` gives the frames of a film, context | prediction | truth | flow |
-blocks side by side, `demo_grid` a still with several clips below one another:
+`demo_frames` makes the frames of a film, with the panels context | prediction |
+truth | flow | blocks. `demo_grid` makes a still with a row for each clip:
 
   frames = picture.demo_frames(context, prediction, target, flow=flow)
   picture.save_png('demo.png', picture.demo_grid([clip_a, clip_b]))
@@ -30,7 +30,7 @@ _BAR = _FONT_SIZE + 9  # height of a line of text
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-  """Any of our images as uint8 RGB.
+  """Converts an image to uint8 RGB.
 
   Args:
     image: `[..., H, W, C]` with C 1 or 3, uint8, or float in [0, 1] (clipped).
@@ -39,7 +39,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     uint8 `[..., H, W, 3]`.
 
   Raises:
-    ValueError: if it is no such image.
+    ValueError: if the array is not an image.
   """
   image = np.asarray(image)
   if image.ndim < 3 or image.shape[-1] not in (1, 3):
@@ -77,9 +77,9 @@ def flow_to_rgb(
 ) -> np.ndarray:
   """Optical flow as colours, with the colour wheel of the Middlebury benchmark.
 
-  Hue is the direction (right red, down yellow, left cyan, up violet),
-  saturation the length; no motion is white. Longer than `max_magnitude` is
-  darkened, not finite is black.
+  Hue is the direction (right red, down yellow, left cyan, up violet);
+  saturation is the length, so no motion is white. Vectors longer than
+  `max_magnitude` are darkened; vectors that are not finite are black.
 
   Args:
     flow: `[..., H, W, 2]`, (dx, dy) in pixels.
@@ -116,7 +116,7 @@ def flow_to_rgb(
 
 
 def largest_magnitude(flow: np.ndarray) -> float:
-  """The length of the longest finite vector of `[..., 2]`, 0 without any.
+  """The length of the longest finite vector; 0 without any.
 
   Args:
     flow: `[..., 2]`, in pixels.
@@ -129,16 +129,16 @@ def largest_magnitude(flow: np.ndarray) -> float:
 
 
 def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Which blocks ran, as a row of bars numbered from 1.
+  """The use of blocks as a row of bars numbered from 1.
 
   Args:
-    blocks: `[K]` in [0, 1]: 1 for a block that was used, 0 for one that was
-      not, between for the share of several runs that used it.
+    blocks: `[K]` in [0, 1]: 1 for a used block, 0 for a skipped one; values in
+      between are the fraction of runs that used it.
     height: of the picture.
     width: of the picture.
 
   Returns:
-    uint8 `[height, width, 3]`: a bar is filled up to its share.
+    uint8 `[height, width, 3]`: a bar is filled up to its value.
   """
   blocks = np.clip(np.asarray(blocks, np.float64).reshape(-1), 0, 1)
   image = Image.new('RGB', (width, height), _BACKGROUND)
@@ -169,11 +169,11 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
-  """A map of numbers as colours: 0 black, then red and yellow, to white.
+  """A map of numbers as colours: 0 is black, then red, yellow and white.
 
   Args:
     values: `[H, W]`.
-    largest: what is white, as is more than that.
+    largest: the value that is white; larger values are white too.
 
   Returns:
     uint8 `[H, W, 3]`.
@@ -191,7 +191,7 @@ def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
 def histogram(
   shares: Sequence[float], *, height: int = 200, width: int = 400
 ) -> np.ndarray:
-  """A rank histogram: a bar for each rank, and a line where all are equal.
+  """A rank histogram: a bar for each rank, and a line at the uniform share.
 
   Args:
     shares: one for each rank, summing to 1.
@@ -217,7 +217,7 @@ def histogram(
 
 
 def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
-  """Pictures side by side without gaps or text, the lower ones padded.
+  """Pictures side by side without gaps or text; smaller ones are padded below.
 
   Args:
     panels: images `[H, W, C]` of any sizes.
@@ -353,8 +353,8 @@ def demo_frames(
       'PSNR 27.1'.
     max_flow: length of full saturation in pixels; by default the longest vector
       of the whole clip, so that colours mean the same in all its frames.
-    between: whether the predicted frames lie between those seen, of which the
-      oldest is shown then, too.
+    between: whether the predicted frames lie between the context frames; then
+      the oldest context frame is shown too.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
@@ -475,7 +475,7 @@ def _panels(
 def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
   """Writes an image `[H, W, C]` as a PNG, making its folder if needed.
 
-  A picture that was there stays until the new one is complete.
+  An existing picture stays until the new one is complete.
 
   Args:
     path: of the file.
