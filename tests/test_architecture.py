@@ -17,7 +17,6 @@ FLOORS = (
     'names': (),
     'params': (),
     'ops': (),
-    'video_io': (),
     'command': (),
     'config': (),
     'runtime': (),
@@ -25,15 +24,18 @@ FLOORS = (
   },
   {
     'models': ('ops',),
-    'data': ('atomic', 'names', 'video_io'),
+    'video_io': ('atomic',),
     'picture': ('atomic',),
   },
   {
+    'data': ('atomic', 'names', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
-    'simulation': ('command', 'data', 'runtime'),
   },
-  {'systems': ('losses', 'models', 'names', 'ops')},
+  {
+    'simulation': ('atomic', 'command', 'data', 'runtime'),
+    'systems': ('losses', 'models', 'names', 'ops'),
+  },
   {
     'checkpoint': ('atomic', 'params', 'systems', 'zoo'),
     'convert': ('ops', 'params', 'models', 'systems'),

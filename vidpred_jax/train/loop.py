@@ -154,9 +154,15 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
 
   Raises:
     ValueError: if the configuration or the data are wrong, if `workdir` holds
-      another run, or if the loss is no longer finite.
+      another run or another process is in it, or if the loss is no longer
+      finite.
   """
   workdir = pathlib.Path(workdir)
+  with folder.held(workdir):
+    return _run(config, workdir, measure)
+
+
+def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
   folder.claim(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):

@@ -2,10 +2,8 @@
 
 import contextlib
 import logging
-import os
 import pathlib
 import re
-import shutil
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -13,6 +11,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from vidpred_jax import atomic
 from vidpred_jax.video_io import hdr, showing
 from vidpred_jax.video_io.companions import Companions
 from vidpred_jax.video_io.opening import address, naming
@@ -173,9 +172,7 @@ class Writer:
     self._audio_path = audio if self._coding and self._coding.audio else None
     self._audio_start, self._trim_audio = Fraction(audio_start), trim_audio
     self._check_target()
-    self._part = self._path.with_name(
-      f'.{self._path.stem}.part{os.getpid()}{self._path.suffix}'
-    )
+    self._part = atomic.beside(self._path)
     self._container = self._stream = self._companions = None
     self._shape = self._time_base = self._waiting = None
     self._count, self._left_out, self._end = 0, 0, Fraction(0)
@@ -191,14 +188,11 @@ class Writer:
           raise ValueError(f'{self._path}: no frame was written.')
         self._finish()
         self._check_target()
-        _replace(self._part, self._path)
+        atomic.put(self._part, self._path)
     finally:
       with contextlib.suppress(Exception):
         self._stack.close()
-      if self._part.is_dir():
-        shutil.rmtree(self._part, ignore_errors=True)
-      else:
-        self._part.unlink(missing_ok=True)
+      atomic.remove(self._part)
 
   def write(self, frame: np.ndarray, time: Fraction | float | None = None):
     """Appends a frame.
@@ -394,13 +388,3 @@ class Writer:
         '%s: %d frames that a GIF cannot show, less than 0.02 s after others, '
         'are left out.', self._path, self._left_out,
       )  # fmt: skip
-
-
-def _replace(part: pathlib.Path, path: pathlib.Path) -> None:
-  if not path.is_dir():
-    os.replace(part, path)
-    return
-  old = part.with_name(part.name + '.old')
-  os.replace(path, old)
-  os.replace(part, path)
-  shutil.rmtree(old, ignore_errors=True)
