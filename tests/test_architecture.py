@@ -20,6 +20,7 @@ FLOORS = (
     'command': (),
     'config': (),
     'runtime': (),
+    'stored': (),
     'zoo': (),
   },
   {
@@ -37,8 +38,8 @@ FLOORS = (
     'systems': ('losses', 'models', 'names', 'ops'),
   },
   {
-    'checkpoint': ('atomic', 'params', 'systems', 'zoo'),
-    'convert': ('ops', 'params', 'models', 'systems'),
+    'checkpoint': ('atomic', 'params', 'stored', 'systems', 'zoo'),
+    'convert': ('ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
   },
   {

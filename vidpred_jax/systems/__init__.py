@@ -2,6 +2,7 @@
 
 from vidpred_jax import names
 from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
+from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
 __all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
@@ -28,5 +29,18 @@ def make(name: str, *, frames: Frames, **settings) -> System:
   """
   system = names.choose('system', name, SYSTEMS)
   names.check_settings(name, settings, system.Settings._fields)
-  frames = Frames(tuple(frames[0]), tuple(frames[1]))
+  frames = _checked(frames)
   return system.make(frames=frames, **settings)
+
+
+def _checked(frames) -> Frames:
+  """Frames of any two sequences of indices; ValueError for anything else."""
+  indices = rules.tuple_of(rules.whole(0, 100_000), '', least=1)
+  two = rules.tuple_of(indices, '', length=2)
+  if not two.accepts(frames):
+    raise ValueError(
+      f'Got frames {frames!r}; expected indices of what is seen and of what is '
+      'asked for, such as ((0, 1), (2, 3)).'
+    )
+  seen, asked = frames
+  return Frames(tuple(map(int, seen)), tuple(map(int, asked)))

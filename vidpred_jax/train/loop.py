@@ -7,7 +7,6 @@ ended. Data and random keys are functions of
 """
 
 import functools
-import json
 import math
 import pathlib
 import re
@@ -23,7 +22,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
-  atomic,
   build,
   checkpoint,
   convert,
@@ -184,8 +182,8 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
     try:
       spec = build.data_spec(batches.source)
       if jax.process_index() == 0:
-        text = json.dumps(checkpoint.spec_to_json(spec), indent=2) + '\n'
-        atomic.write_text(workdir / checkpoint.DATA, text)
+        record = checkpoint.spec_to_json(spec)
+        checkpoint.write_json(workdir / checkpoint.DATA, record)
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape

@@ -103,7 +103,7 @@ def claim(workdir: pathlib.Path, config) -> None:
   _wait('compared')  # all have looked before one writes
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, json.dumps(wanted, indent=2) + '\n')
+    checkpoint.write_json(path, wanted)
   _wait('claimed')
 
 
