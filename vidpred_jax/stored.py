@@ -132,8 +132,9 @@ def check(
         f'{field.expected}.'
       )
     if not field.accepts(record[name]):
+      got = shown(record[name])
       raise ValueError(
-        f'{path} is damaged: {section}{name} is {shown(record[name])}, expected '
+        f'{path} is damaged: {section}{name} is {got}, expected '
         f'{field.expected}.'
       )
 
