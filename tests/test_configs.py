@@ -174,3 +174,28 @@ def test_the_docstring_names_every_variant_and_the_command(path):
   assert 'python -m vidpred_jax.main --config=configs/' in module.__doc__
   for variant in module.VARIANTS:
     assert variant in module.__doc__, variant
+
+
+def test_static_is_the_first_stage_of_apr_vfi_whatever_goes_with_it():
+  module = load(ROOT / 'configs' / 'apr_vfi.py')
+  stage1 = module.get_config('stage1')
+  assert stage1.steps == 800_000
+  assert module.get_config('static').to_dict() == stage1.to_dict()
+  for fusion in ('concat', 'unfused'):
+    config = module.get_config(f'static,{fusion}')
+    expected = module.get_config(f'stage1,{fusion}')
+    assert config.to_dict() == expected.to_dict()
+  demo = module.get_config('demo')
+  config = module.get_config('demo,static')
+  assert config.steps == demo.steps and config.model.synthesis == 'whole'
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_own_videos_need_no_weights(path):
+  module = load(path)
+  for name in {'videos', 'demo', 'smoke', 'small', 'film1'} & set(
+    module.VARIANTS
+  ):
+    config = module.get_config(name)
+    assert not config.init_from, name
+    assert not config.optim.frozen, name

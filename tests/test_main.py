@@ -213,7 +213,10 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     ([*TINY, '--num_processes=2'], ['--coordinator']),
     ([*TINY, '--config.eval.metrics=("lpips/alex",)'], ['alexnet']),
     ([*TINY, '--config.schedule.name=linear'], ['linear', 'cosine']),
-    ([*TINY, '--config.init_from=nowhere'], ['nowhere']),
+    (
+      [*TINY, '--config.init_from=nowhere'],
+      ["init_from='nowhere'", 'Train them first'],
+    ),
     ([*TINY, '--mode=evaluate'], ['evaluate', 'train', 'eval']),
     ([*TINY, '--mode=eval'], ['holds no weights']),
     ([*TINY, 'config.steps=3'], ['config.steps=3', '--name=value']),

@@ -165,6 +165,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
   system = build.system(config, config.frames)
+  begin = _weights(config)
   schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
   best = _best(config)
   if config.eval.every:
@@ -183,7 +184,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
-      state, rule = _initial_state(config, system, schedule, mesh, shape)
+      state, rule = _initial_state(config, system, schedule, mesh, shape, begin)
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
@@ -342,30 +343,51 @@ def _loader(batches, system: systems.System):
   return load
 
 
-def _initial_state(config, system, schedule, mesh, shape):
-  """The state before the first step, placed on the mesh, and the optimiser."""
+def _weights(config):
+  """The variables that a run begins with, or None; before data are looked at.
+
+  Raises:
+    FileNotFoundError: if there are none at `init_from`.
+    ValueError: if they are those of another system.
+  """
+  if not config.init_from:
+    return None
+  try:
+    record, variables = checkpoint.read(config.init_from)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'init_from={config.init_from!r}, the weights to begin with: {error} '
+      'Train them first, name others, or take a variant that begins with none.'
+    ) from None
+  if record['system'] != config.system:
+    raise ValueError(
+      f'init_from holds weights of {record["system"]!r}, the configuration '
+      f'is for {config.system!r}.'
+    )
+  return variables
+
+
+def _initial_state(config, system, schedule, mesh, shape, begin=None):
+  """The state before the first step, placed on the mesh, and the optimiser.
+
+  `begin` are variables to take what `init_match` names from, or None.
+  """
   clip = jnp.zeros((1, *shape[1:]))
   variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
   for name, path in config.features.items():
     if path:
       variables[name] = convert.FEATURES[name](path)
-  if config.init_from:
-    record, other = checkpoint.read(config.init_from)
-    if record['system'] != config.system:
-      raise ValueError(
-        f'init_from holds weights of {record["system"]!r}, the configuration '
-        f'is for {config.system!r}.'
-      )
+  if begin is not None:
     parameters = params.take_matching(
-      parameters, other['params'], config.init_match
+      parameters, begin['params'], config.init_match
     )
     # What goes with them, such as batch statistics.
-    for name in variables.keys() & other.keys() - config.features.keys():
+    for name in variables.keys() & begin.keys() - config.features.keys():
       names = params.flatten(variables[name])
       if any(re.fullmatch(config.init_match, n) for n in names):
         variables[name] = params.take_matching(
-          variables[name], other[name], config.init_match
+          variables[name], begin[name], config.init_match
         )
   rule = optim.make(parameters, schedule, **config.optim.to_dict())
   ema = parameters if config.ema.decay else {}
