@@ -7,7 +7,7 @@ import pytest
 
 from vidpred_jax import build, data, metrics, systems
 from vidpred_jax.data import vortices
-from vidpred_jax.train import optim
+from vidpred_jax.train import loop, optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -51,10 +51,8 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
   for size in (config.augment.crop, config.data.get('size')):
     if size:
       assert all(n % system.multiple == 0 for n in size), (size, variant)
-  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
-  optim.make(
-    {'kernel': 0.0}, schedule, **config.optim.to_dict() | {'frozen': ()}
-  )
+  schedule, of_rule = loop.optimiser_settings(config)
+  optim.make({'kernel': 0.0}, schedule, **of_rule | {'frozen': ()})
   for name in config.eval.metrics:
     if not name.startswith('lpips'):
       metrics.make(name)

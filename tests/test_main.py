@@ -203,8 +203,9 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     (
       [*TINY, '--config.schedule.boundary=(3,)'],
       [
-        "Error: --config.schedule has no field 'boundary'; it has boundaries, "
-        'factor, final, name, peak, warmup.\n'
+        "Error: --config.schedule has no field 'boundary'; it has b1_cycle, "
+        'boundaries, '
+        'factor, final, initial, name, peak, warmup.\n'
       ],
     ),
     ([*TINY, '--config.batch_size=7.5'], ['batch_size']),

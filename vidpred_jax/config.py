@@ -51,9 +51,13 @@ def base(system: str) -> ConfigDict:
   config.schedule.name = 'cosine'  # or constant, onecycle, step
   config.schedule.peak = 1e-4  # highest learning rate
   config.schedule.final = 0.0  # learning rate at the end, of cosine
-  config.schedule.warmup = 0  # steps from 0 to the peak, not of onecycle
+  config.schedule.initial = 0.0  # learning rate that the warm-up begins with
+  config.schedule.warmup = 0  # steps from there to the peak, not of onecycle
   config.schedule.boundaries = ()  # steps at which it falls, of step
   config.schedule.factor = 1.0  # by which it is multiplied there
+  # Of onecycle: optim.b1 at both ends and at the peak, PyTorch's default for
+  # OneCycleLR; (): optim.b1 throughout.
+  config.schedule.b1_cycle = (0.95, 0.85)
   config.optim = ConfigDict()  # arguments of optim.make
   config.optim.name = 'adamw'  # or adam
   config.optim.b1 = 0.9  # decay of the mean of the gradients

@@ -166,7 +166,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     )
   system = build.system(config, config.frames)
   begin = _weights(config)
-  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
+  schedule, of_rule = optimiser_settings(config)
   best = _best(config)
   if config.eval.every:
     measure = measure or evaluation.make_measure(
@@ -184,7 +184,9 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
-      state, rule = _initial_state(config, system, schedule, mesh, shape, begin)
+      state, rule = _initial_state(
+        config, system, schedule, of_rule, mesh, shape, begin
+      )
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
@@ -367,7 +369,19 @@ def _weights(config):
   return variables
 
 
-def _initial_state(config, system, schedule, mesh, shape, begin=None):
+def optimiser_settings(config):
+  """The learning rate, and the keyword arguments of `optim.make`."""
+  settings, of_rule = config.schedule.to_dict(), config.optim.to_dict()
+  of_rule['b1'] = optim.first_moment(
+    settings['name'],
+    steps=config.steps,
+    b1=of_rule['b1'],
+    cycle=settings.pop('b1_cycle'),
+  )
+  return optim.schedule(steps=config.steps, **settings), of_rule
+
+
+def _initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
   """The state before the first step, placed on the mesh, and the optimiser.
 
   `begin` are variables to take what `init_match` names from, or None.
@@ -389,7 +403,7 @@ def _initial_state(config, system, schedule, mesh, shape, begin=None):
         variables[name] = params.take_matching(
           variables[name], begin[name], config.init_match
         )
-  rule = optim.make(parameters, schedule, **config.optim.to_dict())
+  rule = optim.make(parameters, schedule, **of_rule)
   ema = parameters if config.ema.decay else {}
   state = TrainState(
     jnp.int32(0), parameters, variables, rule.init(parameters), ema
