@@ -44,6 +44,8 @@ then the size of the model, then its translator and the rest.
   era5       hourly temperatures in one npz file: --config.data.root=FILE;
              `era5,small` for a CPU
   bf16       computes in bfloat16; parameters and norms stay float32
+  perceptual measures LPIPS, too; wants weights/alexnet-owt-7be5be79.pth and
+             weights/alex.pth
 
 `python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files.
 """
@@ -51,7 +53,14 @@ then the size of the model, then its translator and the rest.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vidpred_jax.config import apply, base, published, set_data, set_frames
+from vidpred_jax.config import (
+  apply,
+  base,
+  measure_perceptual,
+  published,
+  set_data,
+  set_frames,
+)
 
 # Learning rates of the published Moving MNIST configurations.
 TRANSLATORS = {
@@ -222,7 +231,6 @@ def _caltech(config):
   _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
   _schedule(config, 'onecycle', 5e-3, epochs=100, clips=2_042)
   _frames(config, 10, 1)
-  # And lpips/alex, whose weights you supply: --config.eval.lpips.backbone=...
   config.eval.metrics = (
     'mse/sum_chw',
     'mae/sum_chw',
@@ -298,6 +306,10 @@ def _bf16(config):
   config.model.dtype = 'bfloat16'
 
 
+def _perceptual(config):
+  measure_perceptual(config, 'lpips/alex')
+
+
 # What comes later changes what comes before: the order they are applied in.
 VARIANTS = {
   'taxibj': _taxibj,
@@ -317,4 +329,5 @@ VARIANTS = {
   **{name: _translator(name) for name in TRANSLATORS},
   'long': _long,
   'bf16': _bf16,
+  'perceptual': _perceptual,
 }

@@ -2,7 +2,9 @@ import importlib.util
 import itertools
 import pathlib
 import re
+import types
 
+import numpy as np
 import pytest
 
 from vidpred_jax import build, data, metrics, systems
@@ -54,7 +56,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
   schedule, of_rule = loop.optimiser_settings(config)
   optim.make({'kernel': 0.0}, schedule, **of_rule | {'frozen': ()})
   for name in config.eval.metrics:
-    if not name.startswith('lpips'):
+    if not name.startswith(('lpips', 'fvd')):
       metrics.make(name)
 
 
@@ -197,3 +199,59 @@ def test_own_videos_need_no_weights(path):
     config = module.get_config(name)
     assert not config.init_from, name
     assert not config.optim.frozen, name
+
+
+def test_dmvfn_never_reverses_time_and_film_recipes_and_apr_vfi_do():
+  module = load(ROOT / 'configs' / 'dmvfn.py')
+  reversing = {
+    name
+    for name in ('', *module.VARIANTS)
+    if module.get_config(name).augment.reverse_time
+  }
+  assert reversing == {'film2', 'film3'}  # ours, not the paper's
+  module = load(ROOT / 'configs' / 'apr_vfi.py')
+  for name in ('', 'stage1', 'static', 'film2', 'film3'):
+    assert module.get_config(name).augment.reverse_time, name
+
+
+def test_the_warmup_of_dmvfns_code_is_counted_in_its_batches():
+  """Learning rates of scripts/train.py: a batch is a step for every triplet."""
+  module = load(ROOT / 'configs' / 'dmvfn.py')
+  for name, triplets in {'': 28, 'kitti': 7, 'ucf101': 8, 'vimeo': 1}.items():
+    config = module.get_config(','.join(filter(None, (name, 'code'))))
+    rate, _ = loop.optimiser_settings(config)
+    for batch in (0, 500, 1999):
+      published = 9e-5 * batch / 2000 + 1e-5
+      assert np.isclose(rate(batch * triplets), published, rtol=1e-4)
+    assert np.isclose(rate(2000 * triplets), 1e-4, rtol=1e-4)
+    assert config.augment.crop == (
+      (224,) * 2 if name == 'vimeo' else (256,) * 2
+    )
+
+
+def test_the_scales_of_dmvfn_are_those_of_table_11():
+  module = load(ROOT / 'configs' / 'dmvfn.py')
+  expected = {
+    'scales_1': (1,) * 9,
+    'scales_1_2': (1,) * 4 + (2,) * 5,
+    'scales_4_1': (4,) * 4 + (1,) * 5,
+    'scales_1_2_4': (1,) * 3 + (2,) * 3 + (4,) * 3,
+  }
+  for name, scales in expected.items():
+    assert module.get_config(name).model.scales == scales
+  default = (4,) * 3 + (2,) * 3 + (1,) * 3
+  assert module.get_config('').model.scales == default
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_perceptual_metrics_name_their_files_and_where_to_get_them(path):
+  module = load(path)
+  for variant in {'perceptual', 'strpm'} & set(module.VARIANTS):
+    config = module.get_config(variant)
+    names = [x for x in config.eval.metrics if x.startswith(('lpips', 'fvd'))]
+    assert names
+    with pytest.raises(FileNotFoundError, match='weights/.*(https|github)'):
+      build.metrics(config, types.SimpleNamespace(kind='image'))
+    told = {'lpips': config.eval.lpips.heads, 'fvd': config.eval.i3d}
+    for name in names:
+      assert told[name.split('/')[0]] in module.__doc__

@@ -5,6 +5,7 @@ keyword arguments.
 """
 
 import functools
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,8 +91,10 @@ def metrics(config, source) -> dict[str, Any]:
   for name in config.eval.metrics:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
+      _look_for(name, files.backbone, files.heads)
       extra['variables'] = convert.lpips(files.backbone, files.heads)
     if name.startswith('fvd') and config.eval.i3d:
+      _look_for(name, config.eval.i3d)
       extra['variables'] = convert.i3d(config.eval.i3d)
     if name.endswith('/latitude'):
       if source.kind != 'field' or source.latitudes is None:
@@ -111,6 +114,18 @@ def metrics(config, source) -> dict[str, Any]:
       for c, variable in enumerate(source.variables)
     }
   return found
+
+
+def _look_for(metric: str, *paths: str) -> None:
+  """Raises FileNotFoundError, with where to get it, for weights not there."""
+  missing = [path for path in paths if not pathlib.Path(path).exists()]
+  if missing:
+    try:
+      metrics_lib.make(metric)
+    except ValueError as error:
+      raise FileNotFoundError(
+        f'{", ".join(missing)} is not there. {error}'
+      ) from None
 
 
 def _of_channel(values, channel: int, pred, target):

@@ -181,6 +181,22 @@ def published(name: str, *, root: str = '', **settings) -> dict:
   return fields | settings
 
 
+def measure_perceptual(config: ConfigDict, *metrics: str) -> None:
+  """Adds metrics that need weights, and where these files are looked for.
+
+  `vidpred_jax.build` says where to get those that are not there.
+
+  Args:
+    config: to be changed.
+    *metrics: such as 'lpips/alex' or 'fvd/i3d400'.
+  """
+  missing = [name for name in metrics if name not in config.eval.metrics]
+  config.eval.metrics = tuple(config.eval.metrics) + tuple(missing)
+  config.eval.lpips.backbone = 'weights/alexnet-owt-7be5be79.pth'
+  config.eval.lpips.heads = 'weights/alex.pth'
+  config.eval.i3d = 'weights/i3d_pretrained_400.pt'
+
+
 def photographs(side: int, *, max_speed: float) -> dict:
   """The fields of the source 'photos' for motion as cameras see it.
 
