@@ -255,3 +255,42 @@ def test_perceptual_metrics_name_their_files_and_where_to_get_them(path):
     told = {'lpips': config.eval.lpips.heads, 'fvd': config.eval.i3d}
     for name in names:
       assert told[name.split('/')[0]] in module.__doc__
+
+
+# Of OpenSTL: docs/en/model_zoos and configs/*/simvp at c74deb5.
+SIMVP_RECIPES = {
+  'human36m': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-3),
+  'uv10': dict(hid_t=256, n_t=8, drop_path=0.2, peak=5e-3),
+  'tcc': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-2),
+  'caltech': dict(hid_t=256, n_t=6, drop_path=0.2, peak=5e-3),
+  'kth,incepu': dict(hid_t=256, n_t=4, drop_path=0.1, peak=1e-3),
+  'caltech,incepu': dict(hid_t=256, n_t=4, drop_path=0.1, peak=5e-3),
+  'weather,incepu': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-2),
+  'uv10,incepu': dict(hid_t=256, n_t=8, drop_path=0.1, peak=5e-3),
+  'taxibj,incepu': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-3),
+  'human36m,incepu': dict(hid_t=512, n_t=6, drop_path=0.1, peak=1e-3),
+  'incepu': dict(hid_t=512, n_t=8, drop_path=0.0, peak=1e-3),
+  'convmixer': dict(hid_t=512, n_t=8, drop_path=0.0, peak=1e-2),
+  'caltech,vit': dict(hid_t=256, n_t=6, drop_path=0.2, peak=5e-3),
+}
+
+
+@pytest.mark.parametrize('variants', SIMVP_RECIPES)
+def test_simvps_recipe_on_each_data_set_is_the_published_one(variants):
+  config = load(ROOT / 'configs' / 'simvp.py').get_config(variants)
+  found = dict(config.model.to_dict(), peak=config.schedule.peak)
+  expected = SIMVP_RECIPES[variants]
+  assert {name: found[name] for name in expected} == expected
+
+
+def test_simvps_epochs_are_those_of_the_paper():
+  module = load(ROOT / 'configs' / 'simvp.py')
+  expected = {'x3': 600, 'x5': 1000, 'x10': 2000}
+  for name, epochs in expected.items():
+    assert module.get_config(name).steps == epochs * 10_000 // 16
+  for name in ('weather', 'tcc'):
+    config = module.get_config(f'{name},paper')
+    assert config.data.train_years == (1979, 2015)
+    assert config.steps == 50 * 324_313 // 16
+  assert module.get_config('caltech').steps == 100 * 2_042 // 16
+  assert module.get_config('caltech,paper').steps == 50 * 2_042 // 16
