@@ -90,6 +90,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.steps = placeholder(int)  # of the sampler; None: all of them
   config.model.eta = 0.0  # of ddim: 0 draws nothing on the way
   config.model.dtype = 'float32'  # of the computation; or bfloat16
+  config.model.remat = False  # trains in less memory and more time
 
   _simulation(config)
   config.steps = 1_000_000

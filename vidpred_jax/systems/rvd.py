@@ -70,6 +70,8 @@ class Settings(NamedTuple):
     eta: of 'ddim': how much it draws at each step, 0 (none) to 1.
     dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
       norms, noise and residuals are float32.
+    remat: in training, whether a level's inside is computed anew for the
+      gradient and not kept: less memory, more time, the same gradient.
   """
 
   channels: int = 1
@@ -87,6 +89,7 @@ class Settings(NamedTuple):
   steps: int | None = None
   eta: float = 0.0
   dtype: str = 'float32'
+  remat: bool = False
 
 
 _MULTS = rules.Rule(
@@ -111,6 +114,7 @@ _RULES = {
   'sampler': rules.one_of(diffusion.SAMPLERS),
   'eta': rules.number(0, 1, 'a number in [0, 1]'),
   'dtype': rules.one_of(('float32', 'bfloat16')),
+  'remat': rules.truth(),
 }
 
 
@@ -375,6 +379,7 @@ def make(*, frames: Frames, **settings) -> System:
     mults=chosen.mults,
     mean_mults=chosen.mean_mults if chosen.mode == 'residual' else None,
     dtype=jnp.dtype(chosen.dtype),
+    remat=chosen.remat,
   )
   multiple = model.multiple()
 
