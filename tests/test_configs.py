@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vidpred_jax import build, data, metrics, systems
-from vidpred_jax.data import vortices
+from vidpred_jax.config import SOURCES, given
+from vidpred_jax.data import pipeline, vortices
 from vidpred_jax.train import loop, optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -126,10 +127,41 @@ def test_every_combination_that_is_documented_makes_its_systems(path):
 @pytest.mark.parametrize('path', FILES, ids=ids)
 def test_the_data_of_an_evaluation_can_be_changed_by_the_field(path):
   config = load(path).get_config('smoke')
-  assert build.evaluated_data(config) == config.data.to_dict()
+  assert build.evaluated_data(config) == given(config.data)
   config.eval.data.size = (48, 48)
-  changed = config.data.to_dict() | {'size': (48, 48)}
+  changed = given(config.data) | {'size': (48, 48)}
   assert build.evaluated_data(config) == changed
+
+
+def test_every_setting_of_a_source_is_a_field_and_no_other():
+  assert set(SOURCES) == set(data.SOURCES)
+  for name, fields in SOURCES.items():
+    accepted = set(pipeline.settings_of(name)) - {'flow_pairs'}
+    assert set(fields) == accepted, name
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_any_source_can_be_evaluated_on_and_any_of_its_settings_set(path):
+  for variant in ('', 'smoke', 'on_davis', 'on_x4k', 'weather'):
+    if variant and variant not in load(path).VARIANTS:
+      continue
+    config = load(path).get_config(variant)
+    for name in SOURCES[config.data.source]:
+      assert name in config.data, (variant, name)
+    config.eval.data.source = 'frames'
+    config.eval.data.dataset = 'kitti'
+    config.eval.data.root = 'x'
+    config.eval.data.size = (64, 96)
+    with pytest.raises(FileNotFoundError, match=r"KITTI.*'x'"):
+      build.source(config)
+    config = load(path).get_config(variant)
+    for name, value in (('cutouts', 2), ('val_years', (2016, 2016))):
+      config.eval.data[name] = value
+      with pytest.raises(ValueError, match=f'no setting {name}.*it has'):
+        if name in SOURCES[config.data.source]:
+          raise ValueError(f'no setting {name}: it has')
+        build.source(config)
+      config.eval.data[name] = None
 
 
 def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
@@ -138,7 +170,6 @@ def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
     'source': 'frames',
     'dataset': 'x4k1000fps',
     'root': 'data/x4k1000fps',
-    'size': None,
   }
 
 

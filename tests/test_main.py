@@ -75,7 +75,11 @@ def weights(workdir):
 
 def log(workdir):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  found = [json.loads(line) for line in lines]
+  for values in found:  # what it took is another time another
+    for name in ('clips_per_second', 'epoch_seconds'):
+      values.pop(name, None)
+  return found
 
 
 @pytest.fixture(scope='module')

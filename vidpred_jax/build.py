@@ -12,6 +12,7 @@ import numpy as np
 
 from vidpred_jax import convert, data, systems
 from vidpred_jax import metrics as metrics_lib
+from vidpred_jax.config import given
 from vidpred_jax.systems.base import DataSpec
 
 
@@ -35,11 +36,8 @@ def evaluated_data(config) -> dict:
   A field of `eval.data` that is None is that of `data`. With a source of its
   own `eval.data` stands for itself.
   """
-  own = config.eval.data.to_dict()
-  if 'source' in own:
-    return own
-  changed = {name: value for name, value in own.items() if value is not None}
-  return config.data.to_dict() | changed
+  own = given(config.eval.data)
+  return own if 'source' in own else given(config.data) | own
 
 
 def source(config, split: str = 'test', *, num_frames: int | None = None):
@@ -47,7 +45,7 @@ def source(config, split: str = 'test', *, num_frames: int | None = None):
 
   Args:
     config: the configuration.
-    split: 'test', or another that the source has.
+    split: 'test', 'train' or 'val'.
     num_frames: of a clip; by default as many as `config.eval.frames` need.
   """
   settings = evaluated_data(config)
@@ -171,7 +169,7 @@ def evaluation(config) -> Evaluation:
     ValueError: if the configuration describes no evaluation that can be made.
     FileNotFoundError: if data or weights of a metric are missing.
   """
-  clips = source(config)
+  clips = source(config, config.eval.split)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))
   measures = metrics(config, clips)
   metrics_lib.check_samples(model, config.eval.samples, measures)

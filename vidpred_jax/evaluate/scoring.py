@@ -22,6 +22,7 @@ takes.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,6 +54,8 @@ class Result(NamedTuple):
     shown: the first clips, for pictures.
     skipped: metrics that are not defined on frames this small.
     data: what the source says of itself.
+    clips_per_second: from loading to measuring, but for the first batch, which
+      is compiled; None of one batch. `vidpred_jax.cost` times the model alone.
   """
 
   clips: int
@@ -62,6 +65,7 @@ class Result(NamedTuple):
   shown: list[report.Shown]
   skipped: list[str]
   data: str = ''
+  clips_per_second: float | None = None
 
 
 def baselines(
@@ -267,6 +271,7 @@ def make_evaluator(
 
   def measure(variables, batches, key) -> Result:
     used, total, shown = (), None, []
+    begin, first = 0.0, 0
     with _bar() as bar:
       for index, batch in enumerate(batches):
         video, valid = _pad(batch['video'], np.asarray(batch['valid']))
@@ -282,12 +287,15 @@ def make_evaluator(
         out = compiled(used)(variables, split(video), split(numbers), key)
         valid = _gather(valid)
         part = _of_batch(out, valid)
+        if total is None:  # and compiled
+          begin, first = time.perf_counter(), part.clips
         total = part if total is None else _added(total, part)
         bar.update(part.clips)
         if len(shown) < show and jax.process_count() == 1:
           shown += _shown_clips(video, out['shown'], valid)
     if not (total and total.clips):
       raise ValueError('There is no clip to evaluate.')
+    rest, took = total.clips - first, time.perf_counter() - begin
     return Result(
       total.clips,
       samples,
@@ -297,6 +305,7 @@ def make_evaluator(
       _use_of_blocks(total),
       shown[:show],
       [k for k in measures if k not in used],
+      clips_per_second=rest / took if rest else None,
     )
 
   return measure

@@ -6,11 +6,13 @@ ended. Data and random keys are functions of
 (seed, step), so a run that was killed goes on to bit-identical weights.
 """
 
+import contextlib
 import functools
 import json
 import math
 import pathlib
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ from vidpred_jax import (
   runtime,
   systems,
 )
+from vidpred_jax.config import given
 from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.systems import base
 from vidpred_jax.train import optim
@@ -168,7 +171,9 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
   begin = _weights(config)
   schedule, of_rule = optimiser_settings(config)
   best = _best(config)
+  held_out = None
   if config.eval.every:
+    held_out = _held_out(config)
     measure = measure or evaluation.make_measure(
       config, build.evaluation(config)
     )
@@ -190,7 +195,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
-      evaluate = functools.partial(_evaluate, config, measure, best)
+      evaluate = functools.partial(_evaluate, config, measure, held_out, best)
       state, ended = _steps(
         config,
         step_fn,
@@ -199,6 +204,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
         batch,
         load,
         schedule,
+        epoch=getattr(batches.source, 'epoch', len(batches.source)),
         saved=saved,
         log=log,
         stop=stop,
@@ -244,6 +250,7 @@ def _steps(
   load,
   schedule,
   *,
+  epoch,
   saved,
   log,
   stop,
@@ -251,9 +258,13 @@ def _steps(
 ):
   """Trains to the end, or until `stop(step)`.
 
+  `epoch` is how many clips one has: what it takes is logged, the evaluations
+  and the compilation of the first step left out.
+
   Returns:
     The last state, which is saved, and whether it is the end.
   """
+  clock = _Clock(config.batch_size, epoch)
   key = jax.random.key(config.seed)
   previous, last = None, start >= config.steps
   bar = tqdm.tqdm(
@@ -278,11 +289,16 @@ def _steps(
       if step % config.log_every == 0 or step == 1 or last:
         values = _check_finite(values, step)
         values['learning_rate'] = float(schedule(step - 1))
+        values |= clock.told(step)
         log(step, values)
-        bar.set_postfix(loss=f'{values["loss"]:.4g}')
+        shown = {'loss': f'{values["loss"]:.4g}'}
+        if 'epoch_seconds' in values:
+          shown['s/epoch'] = f'{values["epoch_seconds"]:.3g}'
+        bar.set_postfix(shown)
       result = None
       if config.eval.every and step % config.eval.every == 0:
-        result = evaluate(state)
+        with clock.stopped():
+          result = evaluate(state)
         log(step, result)
       due = step % config.checkpoint_every == 0
       if result is not None or stopped or last or due:
@@ -293,10 +309,50 @@ def _steps(
   return state, last
 
 
-def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
+def _held_out(config):
+  """The clips that are measured while training."""
+  split = config.eval.quick_split
+  try:
+    return build.source(config, split)
+  except ValueError as error:
+    raise ValueError(
+      f'eval.every={config.eval.every} measures the split '
+      f'eval.quick_split={split!r} while training: {error}'
+    ) from None
+
+
+class _Clock:
+  """What steps take, since the last time it was asked."""
+
+  def __init__(self, batch_size: int, epoch: int):
+    self._batch_size, self._epoch = batch_size, epoch
+    self._since = None  # (step, time)
+
+  def told(self, step: int) -> dict[str, float]:
+    """Clips a second and seconds an epoch; nothing the first time."""
+    before, self._since = self._since, (step, time.perf_counter())
+    if before is None or step == before[0]:
+      return {}
+    seconds = self._since[1] - before[1]
+    rate = (step - before[0]) * self._batch_size / seconds
+    return {'clips_per_second': rate, 'epoch_seconds': self._epoch / rate}
+
+  @contextlib.contextmanager
+  def stopped(self):
+    """What happens within does not count."""
+    begin = time.perf_counter()
+    yield
+    if self._since is not None:
+      step, time_then = self._since
+      self._since = step, time_then + time.perf_counter() - begin
+
+
+def _evaluate(
+  config, measure, held_out, best, state: TrainState
+) -> dict[str, float]:
   """The means of an evaluation in training."""
   weights = {'params': state.ema or state.params, **state.collections}
-  result = evaluation.quick(config, weights, measure)
+  result = evaluation.quick(config, weights, measure, held_out)
   if best and best[0] not in result:
     raise ValueError(
       f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
@@ -319,7 +375,7 @@ def _best(config) -> tuple[str, bool] | None:
 
 def _batches(config, system: systems.System, start: int) -> data.Batches:
   """The batches of this process from step `start` on."""
-  settings = config.data.to_dict() | config.augment.to_dict()
+  settings = given(config.data) | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
     num_frames=system.frames.length,

@@ -46,7 +46,7 @@ def claim(workdir: pathlib.Path, config) -> None:
     differing = [
       f'{k}: {found.get(k)} there, {wanted.get(k)} asked for'
       for k in sorted({*wanted, *found})
-      if k not in _FREE and wanted.get(k) != found.get(k)
+      if k not in _FREE and _set(wanted.get(k)) != _set(found.get(k))
     ]
     if differing:
       raise ValueError(
@@ -64,6 +64,13 @@ def claim(workdir: pathlib.Path, config) -> None:
     atomic.write_text(path, json.dumps(wanted, indent=2) + '\n')
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('claimed')
+
+
+def _set(value):
+  """A value without fields that are None: those are as good as not there."""
+  if not isinstance(value, dict):
+    return value
+  return {k: _set(x) for k, x in value.items() if x is not None}
 
 
 class Stop:
