@@ -43,7 +43,7 @@ FLOORS = (
     'cost': ('runtime',),
   },
   {
-    'build': ('convert', 'data', 'metrics', 'systems'),
+    'build': ('config', 'convert', 'data', 'metrics', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
   },
   {
@@ -80,6 +80,7 @@ FLOORS = (
       'atomic',
       'build',
       'checkpoint',
+      'config',
       'convert',
       'data',
       'evaluate',
@@ -100,7 +101,7 @@ FLOORS = (
     ),
     '__init__': ('checkpoint', 'predict', 'systems', 'zoo'),
   },
-  {'main': ('build', 'command', 'evaluate', 'runtime', 'train')},
+  {'main': ('atomic', 'build', 'command', 'evaluate', 'runtime', 'train')},
   {'__main__': ()},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}

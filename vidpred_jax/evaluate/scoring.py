@@ -21,6 +21,7 @@ all samples, as compiled for a CPU), plus what drawing `at_once` samples needs.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,6 +53,8 @@ class Result(NamedTuple):
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
     data: `repr` of the source.
+    clips_per_second: from loading to measuring, but for the first batch, which
+      is compiled; None of one batch. `vidpred_jax.cost` times the model alone.
   """
 
   clips: int
@@ -61,6 +64,7 @@ class Result(NamedTuple):
   shown: list[report.Shown]
   skipped: list[str]
   data: str = ''
+  clips_per_second: float | None = None
 
 
 def baselines(
@@ -273,6 +277,7 @@ def make_evaluator(
 
   def measure(variables, batches, key) -> Result:
     used, total, shown = (), None, []
+    begin, first = 0.0, 0
     with _bar() as bar:
       for index, batch in enumerate(batches):
         video, valid = _pad(batch['video'], np.asarray(batch['valid']))
@@ -288,12 +293,15 @@ def make_evaluator(
         out = compiled(used)(variables, split(video), split(numbers), key)
         valid = _gather(valid)
         part = _of_batch(out, valid)
+        if total is None:  # and compiled
+          begin, first = time.perf_counter(), part.clips
         total = part if total is None else _added(total, part)
         bar.update(part.clips)
         if len(shown) < show and jax.process_count() == 1:
           shown += _shown_clips(video, out['shown'], valid)
     if not (total and total.clips):
       raise ValueError('There is no clip to evaluate.')
+    rest, took = total.clips - first, time.perf_counter() - begin
     return Result(
       total.clips,
       samples,
@@ -303,6 +311,7 @@ def make_evaluator(
       _use_of_blocks(total),
       shown[:show],
       [k for k in measures if k not in used],
+      clips_per_second=rest / took if rest else None,
     )
 
   return measure
