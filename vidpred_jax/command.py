@@ -1,4 +1,4 @@
-"""The command line: settings by name, a user's error in one line.
+"""The command line: settings by name, and a user's error as one line.
 
 Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
 `run(main, define_flags)`.
@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-_TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: where an error came from is shown
+_TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -55,16 +55,16 @@ def run(main, define_flags) -> None:
       # A config file's own error comes wrapped in the text of a traceback.
       lines = [x.strip() for x in str(error).splitlines() if x.strip()]
       _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
-    except (AttributeError, KeyError) as error:  # a field that is not there
+    except (AttributeError, KeyError) as error:  # an unknown field
       _complain(_unknown_field(argv) or ValueError(error.args[0]))
-    except (ValueError, OSError, TypeError) as error:  # a value that cannot be
+    except (ValueError, OSError, TypeError) as error:  # an invalid value
       _complain(error)
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.FATAL)
       _quieten_failed_writes()
-    _speak()
+    _show_warnings()
     try:
       if len(argv) > 1:
         raise ValueError(
@@ -110,8 +110,8 @@ def _unknown_field(argv: Sequence[str]) -> ValueError | None:
   return None
 
 
-def _speak() -> None:
-  """Shows our own warnings, a line each: what was left out or changed."""
+def _show_warnings() -> None:
+  """Shows the package's own warnings on stderr, one line each."""
   ours = python_logging.getLogger('vidpred_jax')
   shown = python_logging.StreamHandler(sys.stderr)
   shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
@@ -121,11 +121,11 @@ def _speak() -> None:
 
 
 def _quieten_failed_writes() -> None:
-  """Keeps Orbax's tracebacks of a failed write off the screen.
+  """Hides the tracebacks that Orbax prints after a failed write.
 
-  The failure itself is raised where it is saved. It is also logged by asyncio,
-  and TensorStore's threads, which find the event loop closed by the first
-  failure, hand theirs to `sys.unraisablehook`.
+  `checkpoint.save` raises the failure itself. asyncio logs it as well, and the
+  threads of TensorStore, whose event loop the first failure closed, pass theirs
+  to `sys.unraisablehook`.
   """
   python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited')

@@ -89,6 +89,6 @@ def test_forms_for_other_platforms_agree():
   """The last patches of a chunk may be one and the same."""
   x, new = jnp.zeros((5, 2, 3)), jax.random.normal(jax.random.key(3), (4, 2, 3))
   new, at = new.at[3].set(new[2]), jnp.asarray([1, 3, 4, 4])
-  ours = routing._put_in_turn(x, new, at)
-  np.testing.assert_array_equal(ours, routing._put_at_once(x, new, at))
+  ours = routing._scatter_loop(x, new, at)
+  np.testing.assert_array_equal(ours, routing._scatter(x, new, at))
   np.testing.assert_array_equal(ours[jnp.asarray([1, 3, 4])], new[:3])

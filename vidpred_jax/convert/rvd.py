@@ -1,4 +1,4 @@
-"""RVD's published weights: names, clips, and the settings they tell."""
+"""RVD's published weights: names of parameters, clips, and settings."""
 
 import itertools
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ _SINGLE = {
 
 
 def torch_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Fields of `RVD` that the shapes of a published checkpoint tell.
+  """The fields of `RVD` that follow from a published checkpoint's shapes.
 
   Args:
     shapes: `{published name: shape}`.
@@ -80,7 +80,7 @@ def torch_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-  """Names in the published checkpoint.
+  """Maps the published checkpoint's names to parameters.
 
   Args:
     variables: `{path: array or shape}` of all parameters, such as
@@ -124,7 +124,7 @@ def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
   return result
 
 
-# What the reference computes from N and keeps among its weights.
+# Arrays that the reference computes from N and stores with its weights.
 _SCHEDULE = {
   'betas',
   'alphas_cumprod',
@@ -149,7 +149,7 @@ def convert(
   sigma: float | None = None,
   mode: str = 'residual',
 ):
-  """RVD's `state_dict`, 'model' or 'ema' of the published file."""
+  """Converts RVD's `state_dict`, 'model' or 'ema' of the published file."""
   has_mean = any(name.startswith('transform_fn.') for name in state_dict)
   if has_mean and mode == 'residual' and sigma != 1:
     raise ValueError(

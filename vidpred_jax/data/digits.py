@@ -1,23 +1,23 @@
-"""Moving MNIST: digits that move straight on, bounce off the borders, overlap.
+"""Moving MNIST: digits that move straight, bounce off the borders and overlap.
 
-A clip shows digits of 28x28 pixels on black. Each starts at a random place with
-a random heading; in one frame it moves a tenth of the room that the frame
-leaves it. At a border it stops short, exactly there, and goes back. Where
-digits overlap the brighter pixel is seen. So the test set was made (Srivastava
-et al. 2015), and so published training code makes new clips without end.
+A clip shows digits of 28x28 pixels on black. Each digit starts at a random
+position with a random direction. Per frame it moves a tenth of the distance
+that it can move within the frame. At a border it stops exactly there and turns
+back. Where digits overlap the brighter pixel is shown. The test set was made in
+this way (Srivastava et al. 2015); published training code generates new clips
+without end in the same way.
 
 Clips are uint8 `[T, H, W, 1]`, a function of (split, number of the clip).
 
 The digits of the two splits are disjoint:
 
-  'sklearn': the 8x8 digits that scikit-learn carries, enlarged to 20x20 in a
-    margin of 4, as MNIST's are; the last 360 of 1797 are for testing.
-  'mnist': the IDX files that `root` holds, packed or not. Clips for testing are
-    those of `mnist_test_seq.npy`, the published 10,000, where `root` holds it
-    and 2 digits, 64x64 and at most 20 frames are asked for. Otherwise they are
-    generated, which `repr(source)` says: from the 10,000 test digits or, where
-    these are not there, from the last 10,000 training digits, which training
-    then leaves out.
+  'sklearn': the 8x8 digits of scikit-learn, enlarged to 20x20 with a margin of
+    4 like MNIST's; the last 360 of 1797 are for testing.
+  'mnist': the IDX files in `root`, compressed or not. The test clips are the
+    published 10,000 of `mnist_test_seq.npy`, if `root` holds that file and the
+    clips have 2 digits, 64x64 pixels and at most 20 frames. Otherwise they are
+    generated, as `repr(source)` says: from the 10,000 test digits or, without
+    these, from the last 10,000 training digits, which training then leaves out.
 
 Differences from the reference:
   - Training has `2**30` clips; the published loader calls 10,000 new ones an
@@ -157,10 +157,10 @@ def _moved(place: float, speed: float) -> tuple[float, float]:
 
 
 def count(root, split: str) -> int:
-  """Digits for training, clips for testing, that lie at `root`.
+  """Counts the training digits or the test clips in `root`.
 
   Raises:
-    FileNotFoundError: if they do not.
+    FileNotFoundError: if `root` does not hold them.
   """
   place = _place(root, split)
   if split == 'test':
@@ -205,7 +205,7 @@ def _holds_mnist(root, split) -> bool:
 
 
 def _place(root, split: str) -> pathlib.Path:
-  """Where in `root` the files of MNIST lie."""
+  """The folder in `root` that holds the files of MNIST."""
   root = pathlib.Path(root).expanduser()
   for place in (root, root / 'moving_mnist', root / 'MNIST' / 'raw'):
     if (place / _FIXED).is_file() or _idx_file(place, 'train'):
@@ -220,7 +220,7 @@ def _idx_file(place: pathlib.Path, part: str) -> pathlib.Path | None:
 
 
 def _mnist_digits(place: pathlib.Path, split: str) -> tuple[np.ndarray, str]:
-  """Digits of a split, and what they are."""
+  """The digits of a split, and their description."""
   train, test = _idx_file(place, 'train'), _idx_file(place, 'test')
   if split == 'test' and test is not None:
     return _idx(test), 'test digits of MNIST'

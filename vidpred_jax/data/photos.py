@@ -331,8 +331,8 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
   fits = min(np.array(photo.size) / extent)
   high = min(fits, 3.0)
   low = min(1.0, high)
-  pitch = math.exp(rng.uniform(math.log(low), math.log(high)))
-  side = np.minimum(extent * pitch, photo.size)
+  interval = math.exp(rng.uniform(math.log(low), math.log(high)))
+  side = np.minimum(extent * interval, photo.size)
   corner = rng.uniform(0, 1, 2) * (photo.size - side)
   left, top = map(float, corner)
   right, bottom = map(float, np.minimum(corner + side, photo.size))
@@ -340,7 +340,7 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
   width, height = extent
   size = math.ceil(width), math.ceil(height)
   fine = round(width * DENSITY), round(height * DENSITY)
-  if pitch <= 1:
+  if interval <= 1:
     return photo.resize(fine, Image.Resampling.BICUBIC, box=box)
   coarse = photo.resize(size, Image.Resampling.LANCZOS, box=box)
   return coarse.resize(fine, Image.Resampling.BICUBIC)

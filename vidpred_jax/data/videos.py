@@ -1,13 +1,11 @@
-"""Clips from video files: a folder, a list, a glob pattern of any videos.
+"""Clips from video files: a folder, a list or a glob pattern.
 
-Video files and folders of pictures (see `video_io`) are looked through once:
-how many frames they have, where their scenes change, whether they can be read.
-A clip is a window of T frames, `step` apart, inside one scene.
+Video files and folders of pictures (see `video_io`) are scanned once for their
+number of frames, their scene cuts (`video_io.scenes`) and errors. A clip is a
+window of T frames, `step` apart, within one scene. `logging` warns about files
+that are left out.
 
-Where a scene changes says `video_io.scenes`. What is left out, and why, is said
-in warnings of `logging`.
-
-Splits are made by file: no file has clips in both.
+Splits are made by file: no file has clips in both splits.
 """
 
 import concurrent.futures
@@ -36,12 +34,12 @@ _ARRAYS = {'pts': np.int64, 'times': np.int64, 'marks': np.uint32}
 
 
 class Scan(NamedTuple):
-  """What is known of a file after looking through it.
+  """The result of scanning a file.
 
   Attributes:
     height: of a frame.
     width: of a frame.
-    frames: where they are.
+    frames: the index of its frames.
     cuts: numbers of the frames that begin a new scene, without 0.
   """
 
@@ -238,7 +236,7 @@ class VideoClips:
     return self._cache[f][start:stop:step].copy()
 
   def _resized(self, scan: Scan) -> tuple[int, int]:
-    """(H, W) to which a file's frames are resized, before the rest is cut."""
+    """The size (H, W) to which a file's frames are resized before cropping."""
     shape = np.array((scan.height, scan.width))
     if self._size is not None:
       scale = np.array(self._size) / shape
@@ -328,7 +326,7 @@ def find(root) -> list[pathlib.Path]:
 
 
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
-  """Looks through a file of any length in bounded memory, but for its index.
+  """Scans a file; except for its index the memory is bounded.
 
   Raises:
     ValueError: if it cannot be read.
@@ -369,7 +367,7 @@ def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:
 
 
 def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
-  """Scans, or the reason why there is none, of each file."""
+  """Scans files; returns for each the scan or the reason why it failed."""
 
   def attempt(path):
     try:
@@ -427,7 +425,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
 
 
 def _cache_folder() -> pathlib.Path | None:
-  """As the compilation cache: the variable, set empty, means none."""
+  """The cache folder, as for compilation: an empty variable means none."""
   home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
   place = os.environ.get(
     'VIDPRED_JAX_CACHE', str(pathlib.Path(home) / 'vidpred_jax')

@@ -1,11 +1,11 @@
-"""Pictures for people: flow as colours, bars of used blocks, labelled grids.
+"""Visualisation: flow as colours, bars of used blocks, labelled grids.
 
-Everything here takes NumPy arrays of one clip (no batch axis) and gives uint8
-RGB images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
+Functions take NumPy arrays of one clip (no batch axis) and return uint8 RGB
+images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
 channels. Flow is `[H, W, 2]`, (dx, dy) in pixels, x to the right and y down.
 
-`demo_frames` gives the frames of a film, context | prediction | truth | flow |
-blocks side by side, `demo_grid` a still with several clips below one another:
+`demo_frames` makes the frames of a film, with the panels context | prediction |
+truth | flow | blocks. `demo_grid` makes a still with a row for each clip:
 
   frames = picture.demo_frames(context, prediction, target, flow=flow)
   picture.save_png('demo.png', picture.demo_grid([clip_a, clip_b]))

@@ -13,7 +13,7 @@ FONT_SIZE = 15
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-  """Any of our images as uint8 RGB.
+  """Converts an image to uint8 RGB.
 
   Args:
     image: `[..., H, W, C]` with C 1 or 3, uint8, or float in [0, 1] (clipped).
@@ -22,7 +22,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     uint8 `[..., H, W, 3]`.
 
   Raises:
-    ValueError: if it is no such image.
+    ValueError: if the array is not an image.
   """
   image = np.asarray(image)
   if image.ndim < 3 or image.shape[-1] not in (1, 3):
@@ -60,9 +60,9 @@ def flow_to_rgb(
 ) -> np.ndarray:
   """Optical flow as colours, with the colour wheel of the Middlebury benchmark.
 
-  Hue is the direction (right red, down yellow, left cyan, up violet),
-  saturation the length; no motion is white. Longer than `max_magnitude` is
-  darkened, not finite is black.
+  Hue is the direction (right red, down yellow, left cyan, up violet);
+  saturation is the length, so no motion is white. Vectors longer than
+  `max_magnitude` are darkened; vectors that are not finite are black.
 
   Args:
     flow: `[..., H, W, 2]`, (dx, dy) in pixels.
@@ -99,7 +99,7 @@ def flow_to_rgb(
 
 
 def largest_magnitude(flow: np.ndarray) -> float:
-  """The length of the longest finite vector of `[..., 2]`, 0 without any.
+  """The length of the longest finite vector; 0 without any.
 
   Args:
     flow: `[..., 2]`, in pixels.
@@ -112,16 +112,16 @@ def largest_magnitude(flow: np.ndarray) -> float:
 
 
 def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Which blocks ran, as a row of bars numbered from 1.
+  """The use of blocks as a row of bars numbered from 1.
 
   Args:
-    blocks: `[K]` in [0, 1]: 1 for a block that was used, 0 for one that was
-      not, between for the share of several runs that used it.
+    blocks: `[K]` in [0, 1]: 1 for a used block, 0 for a skipped one; values in
+      between are the fraction of runs that used it.
     height: of the picture.
     width: of the picture.
 
   Returns:
-    uint8 `[height, width, 3]`: a bar is filled up to its share.
+    uint8 `[height, width, 3]`: a bar is filled up to its value.
   """
   blocks = np.clip(np.asarray(blocks, np.float64).reshape(-1), 0, 1)
   image = Image.new('RGB', (width, height), BACKGROUND)
@@ -152,11 +152,11 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
-  """A map of numbers as colours: 0 black, then red and yellow, to white.
+  """A map of numbers as colours: 0 is black, then red, yellow and white.
 
   Args:
     values: `[H, W]`.
-    largest: what is white, as is more than that.
+    largest: the value that is white; larger values are white too.
 
   Returns:
     uint8 `[H, W, 3]`.
@@ -174,7 +174,7 @@ def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
 def histogram(
   shares: Sequence[float], *, height: int = 200, width: int = 400
 ) -> np.ndarray:
-  """A rank histogram: a bar for each rank, and a line where all are equal.
+  """A rank histogram: a bar for each rank, and a line at the uniform share.
 
   Args:
     shares: one for each rank, summing to 1.

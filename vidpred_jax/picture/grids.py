@@ -23,7 +23,7 @@ _BAR = FONT_SIZE + 9  # height of a line of text
 
 
 def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
-  """Pictures side by side without gaps or text, the lower ones padded.
+  """Pictures side by side without gaps or text; smaller ones are padded below.
 
   Args:
     panels: images `[H, W, C]` of any sizes.
@@ -159,8 +159,8 @@ def demo_frames(
       'PSNR 27.1'.
     max_flow: length of full saturation in pixels; by default the longest vector
       of the whole clip, so that colours mean the same in all its frames.
-    between: whether the predicted frames lie between those seen, of which the
-      oldest is shown then, too.
+    between: whether the predicted frames lie between the context frames; then
+      the oldest context frame is shown too.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
@@ -281,7 +281,7 @@ def _panels(
 def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
   """Writes an image `[H, W, C]` as a PNG, making its folder if needed.
 
-  A picture that was there stays until the new one is complete.
+  An existing picture stays until the new one is complete.
 
   Args:
     path: of the file.

@@ -1,11 +1,11 @@
-"""A video in, a video out.
+"""Predicts or interpolates video files and arrays of physical fields.
 
-What happens next (any system that predicts):
+Prediction (any system that predicts):
 
   python -m vidpred_jax.predict --checkpoint=runs/demo --input=clip.mp4 \\
     --output=future.mp4 --num_frames=5
 
-goes on from the last frames of the clip. The output holds the predicted frames
+predicts the frames after the clip. The output holds the predicted frames
 alone, with `--with_input` the input before them. A stochastic system draws
 `--samples=S` futures: `future_0.mp4` and so on, with `future_mean.mp4` and
 `future_spread.mp4` (standard deviation; white is a quarter of the range from
@@ -13,29 +13,29 @@ black to white, or more). `--set name=value` replaces a setting of the system,
 such as RVD's 1600 steps: `--set sampler=dpm++ --set sampling_steps=25`, or the
 frames it sees: `--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
 
-What lies between (any system that interpolates):
+Interpolation (any system that interpolates):
 
   python -m vidpred_jax.predict --checkpoint=DIR --input=a.mp4 \\
     --output=b.mp4 --factor=2
 
-gives K times as many frames per second, between the first and the last;
-`--fps=60` gives a video of that rate by the times of the frames and of the same
-duration. Sound, subtitles and chapters are copied. Where the scene changes
-(`--cut`, or the list `--cuts=FILE`) nothing is blended.
+makes a video of K times the frame rate. `--fps=60` makes a video of that rate
+and of the same duration, by the times of the frames. Sound, subtitles and
+chapters are copied. Nothing is blended across a scene cut (`--cut`, or the list
+`--cuts=FILE`).
 
-Interlaced video is used as it is, with a word about it, unless `--deinterlace`
-is given; high dynamic range is mapped to the standard one, with a word, unless
-`--hdr=keep` is. `--input_fps` is the rate of a folder of pictures.
+Interlaced video is used unchanged, with a warning, unless `--deinterlace` is
+given. High dynamic range is mapped to the standard range, with a warning,
+unless `--hdr=keep` is given. `--input_fps` is the rate of a folder of pictures.
 
 `--checkpoint` is an exported system, the workdir of a run, or the name of a
-model that comes with the package; without it the one for any film is taken.
-Without `--input` a generated film is, whose true frames are known. Input and
-output are video files or folders of pictures (an output without a suffix). The
-output appears when it is complete; an existing one is replaced with
-`--overwrite` only. `--overlay=flow,blocks` puts what the system looked at
-beside the frames. The bar counts written frames.
+model that comes with the package; the default is the package's model for any
+film. The default of `--input` is a generated film whose true frames are known.
+Input and output are video files or folders of pictures (an output without a
+suffix). The output appears when it is complete; an existing output is replaced
+only with `--overwrite`. `--overlay=flow,blocks` shows diagnostics of the system
+at the right of the frames. The progress bar counts written frames.
 
-Physical fields (a system that learned from them):
+Physical fields (a system trained on fields):
 
   python -m vidpred_jax.predict --checkpoint=runs/era5 --input=hours.npz \\
     --output=future.npz --num_frames=12
@@ -106,11 +106,11 @@ def predict_video(
       path; `frames` is overridden for interpolation.
     source: video file or folder of pictures.
     output: the same, to write.
-    num_frames: prediction: how many, by default as many as the system's frames
-      say; of a run those of its evaluation.
-    factor: interpolation: how many times as many frames; 2 by default.
+    num_frames: prediction: the number of frames; by default that of the
+      system's targets, for a run those of its evaluation.
+    factor: interpolation: the factor of the frame rate; 2 by default.
     fps: interpolation: frames per second instead of `factor`.
-    samples: prediction: draw so many futures, each to a file of its own.
+    samples: prediction: the number of futures, each written to its own file.
     with_input: prediction: write the input before the predicted frames.
     overlay: names of diagnostics that `system.diagnostics` gives; each is shown
       right of the frames. Frames of the input keep those of the frame before.
@@ -122,11 +122,11 @@ def predict_video(
     **settings: of `Predictor`.
 
   Returns:
-    How many frames were written to (each) output.
+    The number of frames written to (each) output.
 
   Raises:
-    ValueError: if the request does not suit the system or the video.
-    OSError: if a file is not there or cannot be written.
+    ValueError: if the request does not fit the system or the video.
+    OSError: if a file is missing or cannot be written.
   """
   system, variables = load()
   between = system.frames.interpolates
@@ -201,7 +201,7 @@ def predict_video(
 
 
 def _of_light(load, **overrides):
-  """A system and its variables, for frames in units of light, `WHITE` at 1."""
+  """Adapts a system to frames in units of light, with `WHITE` at 1."""
   system, variables = load(**overrides)
   light = DataSpec(
     'field',
@@ -214,7 +214,7 @@ def _of_light(load, **overrides):
 
 
 def _check_request(between: bool, **asked) -> None:
-  """Raises ValueError unless a system of this kind serves what is asked."""
+  """Raises ValueError unless a system of this kind serves the request."""
   wrong, does = ('factor', 'fps'), 'predicts what follows'
   if between:
     wrong = ('num_frames', 'samples', 'with_input')
@@ -232,7 +232,7 @@ def _check_request(between: bool, **asked) -> None:
 
 
 def _parts(info, factor, fps) -> int:
-  """Into how many parts an interval is divided."""
+  """The number K of parts of an interval."""
   if fps is None:
     return factor or 2
   ratio = fps / info.fps
@@ -241,18 +241,18 @@ def _parts(info, factor, fps) -> int:
 
 
 def _step(frames: Frames) -> Fraction:
-  """Frames of the input that one predicted frame goes on by."""
+  """The distance of predicted frames, in frames of the input."""
   return Fraction(max(frames.target) - max(frames.context), len(frames.target))
 
 
 def _frames(film, channels: int) -> Iterator:
   """Yields (time, frame), grey for a system of one channel."""
   for time, frame in film.frames():
-    yield time, _seen(frame, channels)
+    yield time, _with_channels(frame, channels)
 
 
-def _seen(frames: np.ndarray, channels: int) -> np.ndarray:
-  """Colour [..., 3] as a system of one channel sees it: its luma (BT.601)."""
+def _with_channels(frames: np.ndarray, channels: int) -> np.ndarray:
+  """Converts colour [..., 3] to grey, its luma (BT.601)."""
   if channels != 1 or frames.shape[-1] != 3:
     return frames
   luma = frames @ np.array([[0.299], [0.587], [0.114]], np.float32)
@@ -260,10 +260,10 @@ def _seen(frames: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _tail(film, system) -> np.ndarray:
-  """The last frames of a video, as many as the system looks back."""
+  """The last frames of a video that the system needs."""
   context = system.frames.context
   length = max(context) - min(context) + 1
-  return _seen(film.last(length), system.channels)
+  return _with_channels(film.last(length), system.channels)
 
 
 def _untimed(shots: Iterable) -> Iterator:
@@ -294,7 +294,7 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
 
 
 def _continued(serve, film, num_frames, key, with_diagnostics):
-  """Yields the input and what follows: (time or None, frame or shot)."""
+  """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
   seen = collections.deque(maxlen=length)
@@ -342,7 +342,7 @@ def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
 
 
 def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
-  """Writes (time or None, picture)s; returns how many there were."""
+  """Writes (time or None, picture)s; returns their number."""
   count = 0
   with writer:
     for time, image in _bar(timed_pictures, total, progress):
@@ -352,7 +352,7 @@ def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
 
 
 def _colour(image: np.ndarray) -> np.ndarray:
-  """What a writer takes: grey becomes colour, floats 16 bits."""
+  """Converts frames for a writer: grey to colour, floats to 16 bits."""
   if image.dtype.kind == 'f':
     return np.rint(image.clip(0, video_io.WHITE)).astype(np.uint16)
   return np.ascontiguousarray(picture.to_rgb(image))
@@ -373,7 +373,7 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
 
 
 def _bar(items: Iterable, total: int | None, progress: bool) -> Iterable:
-  """A progress bar, if wanted and where somebody can see it."""
+  """A progress bar, if wanted and if stderr is a terminal."""
   hidden = None if progress else True
   return tqdm.tqdm(items, total=total, unit=' frames', disable=hidden)
 
@@ -428,7 +428,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-  """Reads, predicts, writes; says what was written."""
+  """Reads, predicts and writes; prints what was written."""
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))

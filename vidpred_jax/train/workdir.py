@@ -1,7 +1,7 @@
-"""A run's folder: whose it is, what is logged in it, when to stop.
+"""The folder of a run: its owner, its logs, and the signal to stop.
 
 `config.json`, `checkpoints/`, `metrics.jsonl` and TensorBoard events belong to
-one configuration; a folder that holds another run is never written to.
+one configuration. A folder that holds another run is never changed.
 """
 
 import contextlib

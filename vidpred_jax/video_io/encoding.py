@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Coding(NamedTuple):
-  """How a kind of file is written.
+  """The encoding of a kind of file.
 
   Attributes:
     container: FFmpeg's name of it.

@@ -1,7 +1,6 @@
-"""A film as a program reads it: once, with all its settings, and what it says.
+"""`Film`: a video file that a program streams once, with all its settings.
 
-Nothing about a film is changed without a word: `Film` logs a line about high
-dynamic range that is mapped and about frames of two moments.
+`Film` logs a warning if it maps high dynamic range or if frames are interlaced.
 """
 
 import logging
@@ -39,7 +38,7 @@ class Film:
     cut: float = scenes.MIN_SIMILARITY,
     cuts=None,
   ):
-    """Looks through the file without decoding it.
+    """Probes the file; frames are not decoded yet.
 
     Args:
       path: file or folder.
@@ -70,7 +69,7 @@ class Film:
 
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:
-    """Says which of the streamed frames begin a scene."""
+    """Whether each of the streamed frames begins a scene."""
     listed = self._listed
     if listed is not None:
       return lambda n, _: listed(n, self._times[n])
@@ -91,7 +90,7 @@ class Film:
     return clip.astype(np.float32) if self.keeps else clip
 
   def _watched(self, timed):
-    """Frames as floats; scenes are found by what is seen of 8 bits."""
+    """Yields frames as floats; scenes are detected on 8-bit frames."""
 
     def shrink(item):
       return scenes.thumbnail((item[1] >> 8).astype(np.uint8))
@@ -104,7 +103,7 @@ class Film:
 
 
 def told(info, *, deinterlace: bool = False, keeps: bool = False) -> list[str]:
-  """What is to be said about a film before it is used, a line each.
+  """The warnings about a film, one line each.
 
   Args:
     info: of the film, as `probe` gives it.

@@ -25,7 +25,7 @@ _LOOKED_AT = 6  # frames in which `probe` looks for fields
 
 
 class Info(NamedTuple):
-  """What `probe` finds.
+  """The result of `probe`.
 
   Attributes:
     path: the file or folder.
@@ -62,7 +62,7 @@ class Info(NamedTuple):
 
 
 class Index(NamedTuple):
-  """Where the frames of a file are, made from what was decoded.
+  """The index of a file's frames, made by decoding them.
 
   Attributes:
     num_frames: exact.
@@ -97,7 +97,7 @@ def probe(
   stream: int | None = None,
   fps: Fraction | None = None,
 ) -> Info:
-  """Looks at a video file or folder of pictures; decodes a few frames.
+  """Probes a video file or folder of pictures; decodes a few frames.
 
   Args:
     path: file or folder.
@@ -178,7 +178,7 @@ def _probe_pictures(path, found, fps) -> Info:
 
 
 def _picture_times(path, found, fps) -> tuple[list[Fraction], Fraction]:
-  """When each picture is shown, and for how long the last one."""
+  """The time of each picture, and the duration of the last one."""
   if found.times is None:
     rate = Fraction(fps or FOLDER_FPS)
     return [n / rate for n in range(len(found.pictures))], 1 / rate
@@ -217,7 +217,7 @@ def indexed(
   fps: Fraction | None = None,
   see=None,
 ) -> tuple[Index, tuple[int, int]]:
-  """As `index`, and hands every frame, resized, to a function.
+  """As `index`, and passes every frame, resized, to a function.
 
   Args:
     path: file or folder.
@@ -345,7 +345,7 @@ def read(
   stream: int | None = None,
   index: Index | None = None,
 ) -> np.ndarray:
-  """Reads `count` frames, `step` apart, from frame `start` on: exactly those.
+  """Reads exactly `count` frames, `step` apart, from frame `start` on.
 
   Args:
     path: file or folder.
@@ -389,7 +389,7 @@ def read_last(
   deinterlace: bool = False,
   keep_hdr: bool = False,
 ) -> np.ndarray:
-  """Reads the last `count` frames, fewer if there are not so many.
+  """Reads the last `count` frames, or all if the file has fewer.
 
   Decodes from two key frames near the end, one behind the other, further and
   further in front until both give the same frames.
@@ -422,7 +422,7 @@ def read_last(
 
 
 def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
-  """Frames by their index, from the key frame before the first one on.
+  """Yields frames by index, decoding from the previous key frame.
 
   Some files' key frames do not stand where their index says, and what follows
   a key frame may need what is before it. So every frame is checked: if a seek
