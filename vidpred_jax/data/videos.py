@@ -160,29 +160,10 @@ class VideoClips:
     if split == 'val' or not held_out and (val_fraction or val_files):
       held_out = split == 'val'
       files = _split(held_out, files, 'val', val_fraction, val_files)
-    self.files, self._scans, self.unreadable = [], [], []
-    for path, scan in zip(files, _scan_all(files, stream, scan_cache)):
-      if isinstance(scan, Scan):
-        self.files.append(path)
-        self._scans.append(scan)
-      elif on_error == 'raise':
-        raise scan
-      else:
-        _LOG.warning('Left out: %s', scan)
-        self.unreadable.append((path, str(scan)))
-
-    # One row per scene with room for a clip: file, first frame, step, hop; and
-    # the number of clips before it.
-    rows, counts = [], []
-    for step in steps:
-      length = (num_frames - 1) * step + 1
-      apart = hop or (1 if split == 'train' else length)
-      for f, scan in enumerate(self._scans):
-        borders = (0, *scan.cuts, scan.frames.num_frames)
-        for begin, end in zip(borders, borders[1:]):
-          if end - begin >= length:
-            rows.append((f, begin, step, apart))
-            counts.append((end - begin - length) // apart + 1)
+    self.files, self._scans, self.unreadable = _readable(
+      files, _scan_all(files, stream, scan_cache), on_error
+    )
+    rows, counts = _windows(self._scans, num_frames, steps, hop, split)
     if not rows:
       reasons = ''.join(f'\n  {why}' for _, why in self.unreadable[:5])
       raise ValueError(
@@ -204,14 +185,18 @@ class VideoClips:
       )  # fmt: skip
     self._rows = np.array(rows)
     self._ends = np.cumsum(counts)
-    # In the order of the files, each that still fits whole.
-    kept, room = [], cache_mb * 2**20
+    self._kept = self._fitting(cache_mb * 2**20)
+    self._cache: dict[int, np.ndarray] = {}
+    self._locks = [threading.Lock() for _ in self._kept]
+
+  def _fitting(self, room: int) -> tuple[bool, ...]:
+    """Which files fit whole into so many bytes, in their order."""
+    kept = []
     for scan in self._scans:
       size = scan.frames.num_frames * 3 * self._pixels(scan)
       kept.append(size <= room)
       room -= size if kept[-1] else 0
-    self._kept, self._cache = tuple(kept), {}
-    self._locks = [threading.Lock() for _ in kept]
+    return tuple(kept)
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -279,6 +264,50 @@ class VideoClips:
       return clip
     i, j = ((n - m) // 2 for n, m in zip(clip.shape[1:3], self._size))
     return clip[:, i : i + self._size[0], j : j + self._size[1]]
+
+
+def _readable(files, scans, on_error: str):
+  """Sorts files by whether their scan is a `Scan` or an error.
+
+  Returns:
+    The files that can be read, their scans, and (file, why) of the others.
+  """
+  kept, known, unreadable = [], [], []
+  for path, scan in zip(files, scans):
+    if isinstance(scan, Scan):
+      kept.append(path)
+      known.append(scan)
+    elif on_error == 'raise':
+      raise scan
+    else:
+      _LOG.warning('Left out: %s', scan)
+      unreadable.append((path, str(scan)))
+  return kept, known, unreadable
+
+
+def _windows(
+  scans: Sequence[Scan],
+  num_frames: int,
+  steps: Sequence[int],
+  hop: int | None,
+  split: str,
+) -> tuple[list[tuple[int, int, int, int]], list[int]]:
+  """The scenes with room for a clip.
+
+  Returns:
+    One row for each, (file, first frame, step, hop), and how many clips it has.
+  """
+  rows, counts = [], []
+  for step in steps:
+    length = (num_frames - 1) * step + 1
+    apart = hop or (1 if split == 'train' else length)
+    for f, scan in enumerate(scans):
+      borders = (0, *scan.cuts, scan.frames.num_frames)
+      for begin, end in zip(borders, borders[1:]):
+        if end - begin >= length:
+          rows.append((f, begin, step, apart))
+          counts.append((end - begin - length) // apart + 1)
+  return rows, counts
 
 
 def find(root) -> list[pathlib.Path]:
