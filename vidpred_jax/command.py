@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import logging as python_logging
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: where an error came from is shown
+_CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -40,6 +42,35 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
   return settings
 
 
+def config_file(chosen: str) -> str:
+  """Finds the configuration file that `--config` names.
+
+  Args:
+    chosen: `FILE` or `FILE:VARIANTS`. A file that is not there may be one of
+      the package's: `configs/dmvfn.py`, `dmvfn.py` or `dmvfn`.
+
+  Returns:
+    The same with the file's path.
+
+  Raises:
+    FileNotFoundError: if it is neither; the names there are stand in the
+      message.
+  """
+  path, colon, variants = chosen.partition(':')
+  named = pathlib.Path(path)
+  if named.is_file():
+    return chosen
+  own = sorted(x.stem for x in _CONFIGS.glob('*.py') if x.stem != '__init__')
+  if named.parent.name in ('', 'configs') and len(named.parts) <= 2:
+    stem = named.stem if named.suffix == '.py' else named.name
+    if stem in own:
+      return f'{_CONFIGS / stem}.py{colon}{variants}'
+  raise FileNotFoundError(
+    f'There is no configuration file {path}; the package has '
+    f'{", ".join(f"{x}.py" for x in own)}.'
+  )
+
+
 def run(main, define_flags) -> None:
   """Runs a command; a user's error is one line on stderr and exit status 2.
 
@@ -50,6 +81,7 @@ def run(main, define_flags) -> None:
 
   def parse(argv):
     try:
+      argv = _with_config_file(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:
       # A config file's own error comes wrapped in the text of a traceback.
@@ -81,6 +113,20 @@ def run(main, define_flags) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _with_config_file(argv: Sequence[str]) -> list[str]:
+  """The arguments, with the path of the configuration file that is meant."""
+  found, is_next = [], False
+  for argument in argv:
+    name, equals, value = argument.partition('=')
+    if is_next:
+      argument = config_file(argument)
+    elif name in ('--config', '-config') and equals and value:
+      argument = f'{name}={config_file(value)}'
+    is_next = argument in ('--config', '-config')
+    found.append(argument)
+  return found
 
 
 def _unknown_field(argv: Sequence[str]) -> ValueError | None:

@@ -10,8 +10,9 @@ Clips are uint8 `[T, H, W, 1]`, a function of (split, number of the clip).
 
 The digits of the two splits are disjoint:
 
-  'sklearn': the 8x8 digits that scikit-learn carries, enlarged to 20x20 in a
-    margin of 4, as MNIST's are; the last 360 of 1797 are for testing.
+  'sklearn': the 8x8 digits of UCI that scikit-learn made known, which come with
+    the package, enlarged to 20x20 in a margin of 4, as MNIST's are; the last
+    360 of 1797 are for testing.
   'mnist': the IDX files that `root` holds, packed or not. Clips for testing are
     those of `mnist_test_seq.npy`, the published 10,000, where `root` holds it
     and 2 digits, 64x64 and at most 20 frames are asked for. Otherwise they are
@@ -41,6 +42,7 @@ SIDE = 28
 _STEP = 0.1
 _TRAIN_CLIPS = 2**30
 _FIXED = 'mnist_test_seq.npy'
+_BUNDLED = pathlib.Path(__file__).parent / 'bundled' / 'digits.npz'
 _HELD_OUT = {'sklearn': 360, 'mnist': 10_000}
 
 
@@ -103,7 +105,7 @@ class MovingDigits:
     published = num_digits == 2 and size == (64, 64)
     if digits == 'sklearn':
       self._digits = _divided(_bundled(), digits, split)
-      self._title = 'generated clips of digits from scikit-learn'
+      self._title = 'generated clips of digits of UCI'
       return
     place = _place(root, split)
     fixed = place / _FIXED
@@ -185,11 +187,11 @@ def _divided(digits: np.ndarray, name: str, split: str) -> np.ndarray:
 
 @functools.cache
 def _bundled() -> np.ndarray:
-  """The digits of scikit-learn, uint8 [1797, 28, 28]."""
-  from sklearn import datasets  # takes a second
-
-  digits = np.zeros((1797, SIDE, SIDE), np.uint8)
-  for digit, image in zip(digits, datasets.load_digits().images):
+  """The digits that come with the package, uint8 [1797, 28, 28]."""
+  with np.load(_BUNDLED) as arrays:
+    images = arrays['images']  # 0 to 16
+  digits = np.zeros((len(images), SIDE, SIDE), np.uint8)
+  for digit, image in zip(digits, images):
     small = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
     digit[4:-4, 4:-4] = small.resize((20, 20), Image.Resampling.BICUBIC)
   return digits

@@ -1,10 +1,10 @@
 """Photographs in motion: clips whose motion is known exactly.
 
-Real photographs from the scikit-image wheel (nothing is downloaded) are moved
-by smooth random motion: translation, rotation and zoom, each with its own
-slowly changing speed. In front of the photograph move cut-outs of other
-photographs, which cover and uncover what is behind them. A folder of more
-photographs can be added to those of training.
+Real photographs that come with the package (`bundled/README.md` has where they
+are from and their licences) are moved by smooth random motion: translation,
+rotation and zoom, each with its own slowly changing speed. In front of the
+photograph move cut-outs of other photographs, which cover and uncover what is
+behind them. A folder of more photographs can be added to those of training.
 
 A clip is uint8 `[T, H, W, 3]`, RGB; grey photographs have three equal channels.
 Flow is `[P, H, W, 2]`, (dx, dy) in pixels, one for each pair (of, into) of
@@ -28,7 +28,6 @@ The photographs of the two splits are disjoint:
 """
 
 import functools
-import importlib.util
 import io
 import math
 import os
@@ -55,6 +54,7 @@ PHOTOS = {
   'test': ('chelsea.png', 'motorcycle_left.png', 'camera.png', 'gravel.png'),
 }
 
+_BUNDLED = pathlib.Path(__file__).parent / 'bundled'
 # Photographs are shrunk to this short side: more detail is never shown.
 _SHORT_SIDE = 512
 # Texture pixels per clip pixel.
@@ -125,8 +125,7 @@ class PhotosInMotion:
 
     Raises:
       ValueError: on an unknown split or a setting out of range.
-      FileNotFoundError: if scikit-image's photographs are not installed, or
-        the folder has no photograph.
+      FileNotFoundError: if the folder has no photograph.
     """
     if split not in PHOTOS:
       raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
@@ -167,7 +166,7 @@ class PhotosInMotion:
     self._shutter, self._light = shutter, light
     self._noise, self._coding = noise, coding
     self._seed, self._flow_pairs = seed, flow_pairs
-    self._photos = tuple(_path(name) for name in PHOTOS[split])
+    self._photos = tuple(_BUNDLED / name for name in PHOTOS[split])
     if folder and split == 'train':
       self._photos += _photographs(folder)
 
@@ -338,21 +337,6 @@ class _Layer(NamedTuple):
   texture: Image.Image
   maps: np.ndarray
   mask: Image.Image | None
-
-
-def _path(name: str) -> pathlib.Path:
-  spec = importlib.util.find_spec('skimage')
-  if spec is None or spec.origin is None:
-    raise FileNotFoundError(
-      "The source 'photos' needs the package scikit-image: "
-      'pip install scikit-image'
-    )
-  path = pathlib.Path(spec.origin).parent / 'data' / name
-  if not path.is_file():
-    raise FileNotFoundError(
-      f'{path} is missing: this scikit-image does not carry the photograph.'
-    )
-  return path
 
 
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
