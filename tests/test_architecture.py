@@ -96,7 +96,7 @@ FLOORS = (
       'systems',
       'video_io',
     ),
-    '__init__': ('checkpoint', 'predict', 'systems', 'zoo'),
+    '__init__': ('checkpoint', 'predict', 'runtime', 'systems', 'zoo'),
   },
   {'main': ('build', 'command', 'evaluate', 'runtime', 'train')},
   {'__main__': ()},

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests import commands as commands_of_tests
 from vidpred_jax import __main__ as commands
 from vidpred_jax import command
 
@@ -78,3 +79,14 @@ def test_another_configuration_is_refused_by_name(monkeypatch, tmp_path, name):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(FileNotFoundError, match=r'dmvfn\.py, rvd\.py'):
     command.config_file(name)
+
+
+def test_all_missing_flags_are_told_at_once(tmp_path):
+  done = commands_of_tests.run('vidpred_jax.convert', '--input=x')
+  said = done.returncode, done.stdout, done.stderr
+  commands_of_tests.is_one_line(*said, '--system, --output.')
+
+
+def test_help_is_no_error():
+  done = commands_of_tests.run('vidpred_jax.cost', '--help')
+  assert done.returncode == 0 and '--config' in done.stdout

@@ -19,6 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: where an error came from is shown
+_MISSING = 'This command also needs'
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
 
@@ -71,6 +72,22 @@ def config_file(chosen: str) -> str:
   )
 
 
+def require(*names: str) -> None:
+  """Marks flags that must be given; those that are not are told all at once.
+
+  Args:
+    *names: of flags that are defined.
+  """
+
+  def check(values):
+    missing = [f'--{name}' for name in names if values[name] is None]
+    if missing:
+      raise flags.ValidationError(f'{_MISSING} {", ".join(missing)}.')
+    return True
+
+  flags.register_multi_flags_validator(list(names), check)
+
+
 def run(main, define_flags) -> None:
   """Runs a command; a user's error is one line on stderr and exit status 2.
 
@@ -86,11 +103,15 @@ def run(main, define_flags) -> None:
     except flags.Error as error:
       # A config file's own error comes wrapped in the text of a traceback.
       lines = [x.strip() for x in str(error).splitlines() if x.strip()]
-      _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
+      before, missing, names = lines[-1].partition(_MISSING)
+      said = missing + names or before.removeprefix('ValueError: ')
+      _complain(ValueError(said))
     except (AttributeError, KeyError) as error:  # a field that is not there
       _complain(_unknown_field(argv) or ValueError(error.args[0]))
     except (ValueError, OSError, TypeError) as error:  # a value that cannot be
       _complain(error)
+    except SystemExit as ended:  # after --help, which is no error
+      sys.exit(0 if ended.code == 1 else ended.code)
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:

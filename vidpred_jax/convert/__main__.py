@@ -23,7 +23,7 @@ def _define_flags() -> None:
   flags.DEFINE_string('output', None, 'The folder to make.')
   flags.DEFINE_string('key', None, 'Where in the file the weights are.')
   flags.DEFINE_multi_string('set', [], 'A setting, name=value; repeatable.')
-  flags.mark_flags_as_required(['system', 'input', 'output'])
+  command.require('system', 'input', 'output')
 
 
 def main(argv) -> None:

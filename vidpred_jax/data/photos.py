@@ -40,18 +40,18 @@ from PIL import Image, ImageOps
 
 PHOTOS = {
   'train': (
-    'astronaut.png',
-    'coffee.png',
+    'astronaut.webp',
+    'coffee.webp',
     'rocket.jpg',
     'hubble_deep_field.jpg',
     'retina.jpg',
-    'ihc.png',
+    'ihc.webp',
     'brick.png',
     'grass.png',
     'coins.png',
     'moon.png',
   ),
-  'test': ('chelsea.png', 'motorcycle_left.png', 'camera.png', 'gravel.png'),
+  'test': ('chelsea.webp', 'motorcycle_left.webp', 'camera.png', 'gravel.png'),
 }
 
 _BUNDLED = pathlib.Path(__file__).parent / 'bundled'

@@ -416,7 +416,7 @@ def define_flags() -> None:
     scenes.LEAST,
     'Interpolation: frames less alike may be of two scenes, -1 to 1.',
   )
-  flags.mark_flags_as_required(['output'])
+  command.require('output')
 
 
 def main(argv) -> None:

@@ -29,4 +29,6 @@ def make(name: str, *, frames: Frames, **settings) -> System:
   system = names.choose('system', name, SYSTEMS)
   names.check_settings(name, settings, system.Settings._fields)
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
-  return system.make(frames=frames, **settings)
+  chosen = system.Settings(**settings)._asdict()
+  made = system.make(frames=frames, **settings)
+  return made._replace(name=name, settings=tuple(chosen.items()))

@@ -100,7 +100,8 @@ class System(NamedTuple):
   Attributes:
     init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
       collections. `video` is a clip `[B, T, H, W, C]` of
-      any type; only its shape matters.
+      any type; only its shape matters. It is quickest as `jax.jit(init)` with
+      a key of `runtime.key`.
     loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
       is the whole clip, float [0, 1]; `collections` are the updated
       non-parameter collections, `metrics` a flat dict of scalars. With
@@ -128,6 +129,8 @@ class System(NamedTuple):
       frame `into`, NaN where that is not known. Empty: it takes none.
     cpu_options: compiler options, (name, value), with which this model is
       faster on a CPU than with those of `runtime.jit`.
+    name: in `systems.SYSTEMS`.
+    settings: all of its settings, (name, value).
   """
 
   init: Callable
@@ -143,6 +146,12 @@ class System(NamedTuple):
   recurrence: Recurrence | None = None
   flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
+  name: str = ''
+  settings: tuple[tuple[str, Any], ...] = ()
+
+  def __repr__(self) -> str:
+    sees, gives = self.frames
+    return f'System({self.name!r}, sees {sees}, gives {gives})'
 
 
 def as_float(video: jax.Array) -> jax.Array:
