@@ -88,12 +88,13 @@ def require(*names: str) -> None:
   flags.register_multi_flags_validator(list(names), check)
 
 
-def run(main, define_flags) -> None:
+def run(main, define_flags, *, takes_names: bool = False) -> None:
   """Runs a command; a user's error is one line on stderr and exit status 2.
 
   Args:
     main: `main(argv)`.
     define_flags: called before the flags are parsed.
+    takes_names: whether there may be arguments that are no flags.
   """
 
   def parse(argv):
@@ -119,7 +120,7 @@ def run(main, define_flags) -> None:
       _quieten_failed_writes()
     _speak()
     try:
-      if len(argv) > 1:
+      if len(argv) > 1 and not takes_names:
         raise ValueError(
           f'Got the argument {argv[1]!r}; options are written --name=value.'
         )

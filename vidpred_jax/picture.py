@@ -24,6 +24,7 @@ _BACKGROUND = (24, 26, 30)
 _TEXT = (235, 235, 235)
 _FAINT = (84, 88, 96)
 _USED = (255, 176, 59)
+_WHITE_ERROR = 0.25  # a quarter of the range from black to white
 _GAP = 6
 _FONT_SIZE = 15
 _BAR = _FONT_SIZE + 9  # height of a line of text
@@ -126,6 +127,98 @@ def longest(flow: np.ndarray) -> float:
   """
   length = np.hypot(flow[..., 0], flow[..., 1])
   return float(np.max(length, where=np.isfinite(length), initial=0))
+
+
+def colour_wheel(side: int) -> np.ndarray:
+  """The key to flow as colours: a disc that shows the vector to each place.
+
+  Args:
+    side: of the picture, in pixels. At the rim colours are full: vectors as
+      long as the `max_magnitude` of `flow_to_rgb`.
+
+  Returns:
+    uint8 `[side, side, 3]`.
+  """
+  axis = (np.arange(side) + 0.5) * (2 / side) - 1
+  vectors = np.stack(np.meshgrid(axis, axis), -1)
+  inside = np.hypot(*np.moveaxis(vectors, -1, 0)) <= 1
+  disc = flow_to_rgb(vectors, 1.0)
+  return np.where(inside[..., None], disc, np.uint8(_BACKGROUND))
+
+
+def curves(
+  lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  *,
+  height: int = 160,
+  width: int = 320,
+) -> np.ndarray:
+  """Numbers over the steps of a run, a small diagram for each.
+
+  Args:
+    lines: `{name: (steps, values)}`; values that are not finite leave gaps.
+    height: of a diagram.
+    width: of a diagram.
+
+  Returns:
+    uint8 `[H, W, 3]`: three diagrams in a row, each with the name, the last
+    value, and the least and greatest one at its axis.
+
+  Raises:
+    ValueError: if there is no line.
+  """
+  if not lines:
+    raise ValueError('There is nothing to draw.')
+  panels = [_curve(*line, height, width) for line in lines.values()]
+  rows = [panels[i : i + 3] for i in range(0, len(panels), 3)]
+  titles = [
+    f'{name}, last {_last_finite(values):.4g}'
+    for name, (_, values) in lines.items()
+  ]
+  # Each row has titles of its own.
+  parts = [
+    grid([row], column_titles=titles[3 * i : 3 * i + 3])
+    for i, row in enumerate(rows)
+  ]
+  canvas = _canvas(
+    sum(p.shape[0] for p in parts), max(p.shape[1] for p in parts)
+  )
+  y = 0
+  for part in parts:
+    canvas[y : y + part.shape[0], : part.shape[1]] = part
+    y += part.shape[0]
+  return canvas
+
+
+def _last_finite(values: Sequence[float]) -> float:
+  finite = [x for x in values if np.isfinite(x)]
+  return finite[-1] if finite else float('nan')
+
+
+def _curve(steps, values, height: int, width: int) -> np.ndarray:
+  image = Image.new('RGB', (width, height), _BACKGROUND)
+  draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+  draw.rectangle((0, 0, width - 1, height - 1), outline=_FAINT)
+  steps, values = np.float64(steps), np.float64(values)
+  finite = np.isfinite(values)
+  if not finite.any():
+    return np.asarray(image)
+  low, high = values[finite].min(), values[finite].max()
+  span = (high - low) or max(abs(high), 1e-9)
+  extent = (steps.max() - steps.min()) or 1.0
+  x = 4 + (steps - steps.min()) / extent * (width - 9)
+  y = height - 18 - (values - low) / span * (height - 36)
+  for i in range(len(x)):
+    if not finite[i]:
+      continue
+    if i and finite[i - 1]:
+      draw.line((x[i - 1], y[i - 1], x[i], y[i]), fill=_USED, width=2)
+    else:
+      draw.ellipse((x[i] - 1, y[i] - 1, x[i] + 1, y[i] + 1), fill=_USED)
+  draw.text((5, 3), f'{high:.4g}', _TEXT, font)
+  draw.text((5, height - 4), f'{low:.4g}', _TEXT, font, anchor='ls')
+  last = f'step {steps.max():.0f}'
+  draw.text((width - 5, height - 4), last, _FAINT, font, anchor='rs')
+  return np.asarray(image)
 
 
 def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -401,16 +494,21 @@ def demo_grid(
   Args:
     clips: for each the arguments of `demo_frames` by name: `context`,
       `prediction` and, where there are some, `target`, `flow`, `blocks`,
-      `title`, `max_flow`, `between`. All clips have the same ones.
+      `title`, `max_flow`, `between`. All clips have the same ones. There may be
+      `simple`, a name and the `[N, H, W, C]` of another prediction, and
+      `numbers`, N texts that go to the labels of the rows.
     steps: which target frames to show, from 0; negative ones count from the
       last.
     title: a line above the grid.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
-    uint8 `[H, W, 3]`.
+    uint8 `[H, W, 3]`. With a target there is a column of errors, the mean over
+    the channels; below flow there is the key to its colours.
   """
   rows, labels, titles = [], [], ()
+  flows = [clip['flow'] for clip in clips if clip.get('flow') is not None]
+  scale = max([longest(np.asarray(flow)) for flow in flows], default=None)
   for clip in clips:
     for step in steps:
       n = range(len(clip['prediction']))[step]
@@ -420,19 +518,28 @@ def demo_grid(
         clip.get('target'),
         clip.get('flow'),
         clip.get('blocks'),
-        clip.get('max_flow'),
+        clip.get('max_flow') or scale,
         clip.get('between', False),
         min_side,
         n,
       )
       found = [t.split(',')[0].split(' t+')[0] for t in found]
+      others = _comparison(clip, n)
+      after = found.index('prediction') + 1 + ('truth' in found)
+      found[after:after] = others
+      panels[after:after] = others.values()
       if titles and found != titles:
         raise ValueError(f'Clips show different panels: {found}, {titles}.')
       titles = found
       rows.append(panels)
-      labels.append(
-        '\n'.join(t for t in (clip.get('title'), f't+{n + 1}') if t)
-      )
+      number = clip['numbers'][n] if 'numbers' in clip else ''
+      lines = (clip.get('title'), f't+{n + 1}', number)
+      labels.append('\n'.join(t for t in lines if t))
+  if flows and clips[0].get('max_flow') is None:
+    key = [None] * len(titles)
+    key[titles.index('flow')] = colour_wheel(min_side // 2)
+    rows.append(key)
+    labels.append(f'rim: {scale:.1f} px')
   return grid(
     rows,
     column_titles=titles,
@@ -440,6 +547,19 @@ def demo_grid(
     title=title,
     min_side=min_side,
   )
+
+
+def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
+  """{title: image}: the error of frame n, and another prediction of it."""
+  found = {}
+  if clip.get('target') is not None:
+    pair = (to_rgb(clip[name][n]) for name in ('prediction', 'target'))
+    error = np.abs(np.subtract(*map(np.float64, pair))).mean(-1) / 255
+    found[f'error (white {_WHITE_ERROR:g})'] = heat(error, _WHITE_ERROR)
+  if 'simple' in clip:
+    name, frames = clip['simple']
+    found[name] = frames[n]
+  return found
 
 
 def _panels(

@@ -22,6 +22,7 @@ takes.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,11 +49,14 @@ class Result(NamedTuple):
     samples: S, how many times each.
     values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean': x,
       ...}}}`, the sources being `'prediction'` and the baselines. A metric of
-      sets has empty lists, and beside `'mean'` what it was computed from.
+      sets has empty lists, and beside `'mean'` what it was computed from. Of
+      one number a clip there is `'interval'`, that of the mean plus and minus
+      1.96 of its standard errors over clips.
     blocks: mean use of each block [K] where the system routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are not defined on frames this small.
     data: what the source says of itself.
+    spec: what its clips are.
   """
 
   clips: int
@@ -62,6 +66,7 @@ class Result(NamedTuple):
   shown: list[report.Shown]
   skipped: list[str]
   data: str = ''
+  spec: systems.DataSpec = systems.DataSpec()
 
 
 def baselines(
@@ -283,6 +288,7 @@ def make_evaluator(
         valid = _gather(valid)
         part = _of_batch(out, valid)
         total = part if total is None else _added(total, part)
+        bar.set_description('evaluate', refresh=False)
         bar.update(part.clips)
         if len(shown) < show and jax.process_count() == 1:
           shown += _shown_clips(video, out['shown'], valid)
@@ -297,6 +303,7 @@ def make_evaluator(
       _use_of_blocks(total),
       shown[:show],
       [k for k in measures if k not in used],
+      spec=system.data,
     )
 
   return measure
@@ -314,6 +321,7 @@ class _Sums(NamedTuple):
 
   clips: int
   values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
+  squares: dict  # as values, of the squared means over frames, or [K] each
   features: list  # of a batch each
   blocks: np.ndarray | None  # [K], sums over clips
 
@@ -325,6 +333,9 @@ def _of_batch(out, valid: np.ndarray) -> _Sums:
   return _Sums(
     int(valid.sum()),
     _sum_valid(out['values'], valid),
+    jax.tree.map(
+      lambda x: np.square(_gather(x)[valid].mean(1)).sum(0), out['values']
+    ),
     [_valid(out['features'], valid)],
     blocks,
   )
@@ -334,6 +345,7 @@ def _added(total: _Sums, part: _Sums) -> _Sums:
   return _Sums(
     total.clips + part.clips,
     jax.tree.map(np.add, total.values, part.values),
+    jax.tree.map(np.add, total.squares, part.squares),
     total.features + part.features,
     None if part.blocks is None else total.blocks + part.blocks,
   )
@@ -344,7 +356,12 @@ def _values(total: _Sums, measures, frames, shape) -> dict:
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
   return {
     source: {
-      k: _aggregate(total.values[source][k] / total.clips, m)
+      k: _aggregate(
+        total.values[source][k] / total.clips,
+        total.squares[source][k] / total.clips,
+        total.clips,
+        m,
+      )
       if isinstance(m, metrics.Metric)
       else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
       for k, m in measures.items()
@@ -370,7 +387,7 @@ def _shown_clips(video, arrays, valid: np.ndarray) -> list[report.Shown]:
 
 def _bar() -> tqdm.tqdm:
   return tqdm.tqdm(
-    desc='evaluate',
+    desc='compiling',
     unit=' clips',
     disable=jax.process_index() > 0,
     leave=False,
@@ -402,8 +419,10 @@ def _sum_valid(tree, valid: np.ndarray):
   return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
 
 
-def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
-  """Of the means over clips, [N] or [N, K]."""
+def _aggregate(
+  means: np.ndarray, squares: np.ndarray, clips: int, metric: metrics.Metric
+) -> dict:
+  """Of the means over clips, [N] or [N, K], and of the squares of each clip."""
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
   mean = means.mean(0)
@@ -411,8 +430,19 @@ def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
     'per_frame': [float(metric.finish(x)) for x in means],
     'cumulative': [float(metric.finish(x)) for x in cumulative],
     'mean': float(metric.finish(mean)),
+    **_interval(mean, squares, clips, metric),
     **(metric.details(mean) if metric.details else {}),
   }
+
+
+def _interval(mean, square, clips: int, metric: metrics.Metric) -> dict:
+  """`{'interval': [low, high]}` of a mean over clips, or {} without one."""
+  if clips < 2 or np.ndim(mean) or not np.isfinite(square):
+    return {}
+  half = 1.96 * math.sqrt(max(square - mean**2, 0) / (clips - 1))
+  with np.errstate(invalid='ignore'):  # the root of less than nothing
+    ends = [float(metric.finish(x)) for x in (mean - half, mean + half)]
+  return {'interval': ends} if np.isfinite(ends).all() else {}
 
 
 def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
