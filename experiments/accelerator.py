@@ -518,7 +518,9 @@ def rvd_cases(shapes, dtype) -> list[Case]:
   make = functools.partial(vp.make, 'rvd', channels=3, dtype=dtype)
   size = shapes.rvd_size
   seen = vp.Frames(tuple(range(4)), tuple(range(4, 4 + asked)))
-  sampler = make(frames=seen, sampler='ddim', steps=steps, **shapes.rvd)
+  sampler = make(
+    frames=seen, sampler='ddim', sampling_steps=steps, **shapes.rvd
+  )
   clip = _clip(clips, seen.length, size, size, 3)
   variables = variables_of(sampler, clip)
   name = f'{asked} frames of {clips} clips, {steps} steps'
@@ -547,8 +549,10 @@ def denoising_case(shapes, dtype, variables, batch) -> Case:
     return model.apply(variables, *args, method=method)
 
   video = jax.ShapeDtypeStruct((batch, 1, size, size, 3), jnp.float32)
-  state = jax.eval_shape(lambda: model.start(batch, size, size))
-  contexts, *_ = jax.eval_shape(functools.partial(apply, 'watch'), video, state)
+  state = jax.eval_shape(lambda: model.initial_state(batch, size, size))
+  contexts, *_ = jax.eval_shape(
+    functools.partial(apply, 'observe'), video, state
+  )
   contexts = [
     jax.ShapeDtypeStruct((c.shape[0], *c.shape[2:]), c.dtype) for c in contexts
   ]
@@ -982,7 +986,7 @@ def export(config, workdir, target) -> None:
     settings=config.model.to_dict(),
     frames=vp.Frames(**config.eval.frames.to_dict()),
     variables=variables,
-    data=checkpoint.read_data(workdir),
+    data=checkpoint.read_data_spec(workdir),
     dtype=config.export_dtype,
   )
 
@@ -1000,7 +1004,7 @@ def stopped_after(seconds: float):
     max(seconds, 0), os.kill, (os.getpid(), signal.SIGTERM)
   )
   alarm.daemon = True
-  alarm.start()
+  alarm.initial_state()
   try:
     yield
   finally:

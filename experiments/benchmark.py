@@ -101,7 +101,7 @@ def forward(formulation, **settings):
 
   def run(variables, pair, gates):
     logits = model.apply(variables, pair, method='route')
-    output = model.apply(variables, pair, gates, method='follow')
+    output = model.apply(variables, pair, gates, method='run_route')
     return output.frames[-1], logits
 
   return runtime.jit(run)
@@ -130,14 +130,14 @@ def inference(size, repeats):
     model = dmvfn.DMVFN(formulation='published')
 
     def chain(variables, pair):
-      frames = dmvfn.side_by_side(pair)
-      state = dmvfn.start(frames)
+      frames = dmvfn.concat_pair(pair)
+      state = dmvfn.initial_state(frames)
       for i in np.flatnonzero(gates):
         width = dmvfn.default_widths(9)[i]
         block = dmvfn.Block(width, model.scales[i], formulation='published')
         params = {'params': variables['params'][f'block_{i}']}
         step = block.apply(params, frames, state)
-        state = dmvfn.moved(frames, state.voxel + step)
+        state = dmvfn.warp_frames(frames, state.voxel + step)
       return state, model.apply(variables, pair, method='route')
 
     return sum(cost.count_macs(chain, variables, pair).values())
@@ -258,13 +258,13 @@ def rvd_of_size(size, repeats):
   frame = jax.random.uniform(jax.random.key(5), (1, 1, size, size, 3))
   n = jnp.int32(800)
   variables = runtime.jit(model.init)(runtime.key(0), frame, frame[:, 0], n)
-  state = model.start(1, size, size)
+  state = model.initial_state(1, size, size)
 
   def apply(method, *args):
     return model.apply(variables, *args, method=method)
 
-  watch = runtime.jit(functools.partial(apply, 'watch'))
-  contexts = [c[:, 0] for c in watch(frame, state)[0]]
+  observe = runtime.jit(functools.partial(apply, 'observe'))
+  contexts = [c[:, 0] for c in observe(frame, state)[0]]
   prepare = runtime.jit(functools.partial(apply, 'prepare'))
   prepared = prepare(contexts)
   noisy = frame[:, 0]
@@ -275,10 +275,10 @@ def rvd_of_size(size, repeats):
 
     def run(prepared, key):
       estimate = diffusion.estimator(
-        lambda y, n: apply('denoise', y, n, prepared), schedule, clip=2.0
+        lambda y, n: apply('denoise', y, n, prepared), schedule, clip_range=2.0
       )
-      keys = diffusion.row_keys(key, 1)
-      noise = diffusion.drawn(keys, noisy.shape[1:])
+      keys = diffusion.keys_per_example(key, 1)
+      noise = diffusion.gaussian_noise_fn(keys, noisy.shape[1:])
       return diffusion.sample(estimate, table, noise)
 
     return functools.partial(runtime.jit(run), prepared, jax.random.key(0))
@@ -286,7 +286,7 @@ def rvd_of_size(size, repeats):
   denoise = runtime.jit(functools.partial(apply, 'denoise'))
   calls = {
     'denoising step': functools.partial(denoise, noisy, n, prepared),
-    'context and mean of a frame': functools.partial(watch, frame, state),
+    'context and mean of a frame': functools.partial(observe, frame, state),
     'their share in the denoiser': functools.partial(prepare, contexts),
     '10 steps': steps(10),
     '40 steps': steps(40),
@@ -312,7 +312,7 @@ def flow_estimation(repeats, size=(512, 960), levels=3):
   apply = runtime.jit(functools.partial(model.apply, levels=levels))
   coarse = jax.random.uniform(keys[1], (1, 8, 15, 2), minval=-16, maxval=16)
   flow = resize.bilinear(coarse, scale=64)
-  move, compare = runtime.jit(splat.forward), runtime.jit(correlation.local)
+  warp, compare = runtime.jit(splat.forward), runtime.jit(correlation.local)
   features = jax.random.uniform(keys[2], (2, 1, 64, 120, 48))
   calls = {
     f'flow, {levels} levels': lambda: apply(variables, pair).flow,
@@ -320,7 +320,7 @@ def flow_estimation(repeats, size=(512, 960), levels=3):
   }
   for channels in (3, 16):
     image = jax.random.uniform(keys[3], (1, *size, channels))
-    calls[f'splat, {channels} channels'] = lambda image=image: move(image, flow)
+    calls[f'splat, {channels} channels'] = lambda image=image: warp(image, flow)
   calls['matmul'], matmul_gflop = matmul()
   times = rounds(calls, repeats)
   peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
@@ -341,7 +341,7 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   patches; the former is also timed by itself.
   """
   model, dense = apr_vfi.APRVFI(), apr_vfi.APRVFI(routed=False, patch=None)
-  flat = apr_vfi.flat
+  flat = apr_vfi.flatten_pair
   key = jax.random.key(7)
   pair = jax.random.uniform(key, (1, 2, *size, 3))
   variables = runtime.jit(model.init)(
@@ -359,9 +359,9 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   prepared = apr_vfi.Prepared(
     pair, flow(pair), tuple(x[None] for x in context(pair))
   )
-  move = compiled(apr_vfi.APRVFI.move)
+  warp = compiled(apr_vfi.APRVFI.warp)
   route = compiled(apr_vfi.APRVFI.route)
-  moved = move(prepared, 0.5)
+  warped = warp(prepared, 0.5)
   features = runtime.jit(
     lambda contexts, to: [splat.splat(flat(x), flat(to)) for x in contexts]
   )
@@ -372,15 +372,15 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   calls = {
     'flow': lambda: flow(pair),
     'context': lambda: context(pair),
-    'warping of the frames': lambda: move(prepared, 0.5),
-    'router': lambda: route(moved),
-    'warping of the features': lambda: features(prepared.contexts, moved.to),
-    'synthesis, whole image': lambda: whole(prepared, moved),
+    'warping of the frames': lambda: warp(prepared, 0.5),
+    'router': lambda: route(warped),
+    'warping of the features': lambda: features(prepared.contexts, warped.to),
+    'synthesis, whole image': lambda: whole(prepared, warped),
   }
   for ratio in keep_ratios:
-    gates = routing.highest(scores, ratio).T.reshape(1, *shape)
+    gates = routing.top_fraction_mask(scores, ratio).T.reshape(1, *shape)
     calls[f'synthesis, {ratio:.0%} of patches'] = functools.partial(
-      patches, prepared, moved, gates
+      patches, prepared, warped, gates
     )
   rows = [
     {'size': f'{size[0]}x{size[1]}', 'name': name, **statistics(pairs)}

@@ -156,26 +156,28 @@ def system(predictor):
       del count
       return np.stack(list(predictor.interpolate(given, factor=2))[1:2])
 
-    def explained(given):
-      return list(predictor.interpolate(given, factor=2, explain=True))[1]
+    def diagnosed(given):
+      return list(
+        predictor.interpolate(given, factor=2, with_diagnostics=True)
+      )[1]
 
-    return 'interpolation', Contender(restore, routes(predictor, explained))
+    return 'interpolation', Contender(restore, routes(predictor, diagnosed))
 
-  def explained(given):
-    return next(predictor.stream(given, 1, explain=True))
+  def diagnosed(given):
+    return next(predictor.stream(given, 1, with_diagnostics=True))
 
   return 'prediction', Contender(
-    predictor.predict, routes(predictor, explained)
+    predictor.predict, routes(predictor, diagnosed)
   )
 
 
-def routes(predictor, explained):
+def routes(predictor, diagnosed):
   """Of given frames the number of blocks used, or None: see `Contender`."""
-  if predictor.system.explain is None:
+  if predictor.system.diagnostics is None:
     return None
 
   def blocks(given):
-    used = explained(given)[1].get('blocks')
+    used = diagnosed(given)[1].get('blocks')
     return None if used is None else float(np.sum(used))
 
   return blocks

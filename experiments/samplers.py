@@ -73,7 +73,10 @@ def main():
   for name, seed in runs:
     sampler, steps = name.split(':')
     system, variables = checkpoint.load(
-      options.checkpoint, frames=frames, sampler=sampler, steps=int(steps)
+      options.checkpoint,
+      frames=frames,
+      sampler=sampler,
+      sampling_steps=int(steps),
     )
     keys = jax.random.split(jax.random.key(seed), len(video))
     draw = functools.partial(

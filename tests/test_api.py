@@ -17,10 +17,10 @@ ROOMS = ('ops', 'losses', 'metrics', 'models', 'picture', 'params', 'runtime')
 # Optional, and yet by position.
 BY_POSITION = {
   # Samplers are called alike, by name: `SAMPLERS[name](schedule, steps)`.
-  'vidpred_jax.ops.diffusion.ancestral': {'steps'},
-  'vidpred_jax.ops.diffusion.ddim': {'steps'},
-  'vidpred_jax.ops.diffusion.dpm_solver': {'steps'},
-  'vidpred_jax.ops.diffusion.spaced_times': {'steps'},
+  'vidpred_jax.ops.diffusion.ancestral': {'sampling_steps'},
+  'vidpred_jax.ops.diffusion.ddim': {'sampling_steps'},
+  'vidpred_jax.ops.diffusion.dpm_solver': {'sampling_steps'},
+  'vidpred_jax.ops.diffusion.spaced_timesteps': {'sampling_steps'},
   # As `jax.jit(function, ...)` and `Mesh(devices)`.
   'vidpred_jax.runtime.jit': {'cpu_options'},
   'vidpred_jax.runtime.mesh': {'devices'},

@@ -150,7 +150,7 @@ def test_later_variants_of_the_table_change_earlier_ones():
     assert config.frames.target == (2, 3, 4)
     assert config.eval.frames.target == tuple(range(4, 4 + asked))
   config = module.get_config('dpm,smoke')
-  assert config.model.sampler == 'dpm++' and config.model.steps == 20
+  assert config.model.sampler == 'dpm++' and config.model.sampling_steps == 20
   module = load(CONFIGS / 'simvp.py')
   for name, seen in {'kth': 10, 'demo': 5, 'weather': 12}.items():
     config = module.get_config(f'long,{name}')

@@ -40,7 +40,7 @@ def test_scale_defaults_to_the_longest_vector_and_long_ones_darken():
   np.testing.assert_array_equal(
     picture.flow_to_rgb(flow), picture.flow_to_rgb(flow, 5)
   )
-  assert picture.longest(flow) == pytest.approx(5)
+  assert picture.largest_magnitude(flow) == pytest.approx(5)
   within = picture.flow_to_rgb(flow, 5)[0, 0].astype(float)
   beyond = picture.flow_to_rgb(flow, 2)[0, 0].astype(float)
   np.testing.assert_allclose(beyond, 0.75 * within, atol=1)
@@ -152,7 +152,7 @@ def test_demo_grid_has_a_row_for_each_clip_and_step():
 
 def test_pictures_beside_each_other_are_padded():
   a, b = np.full((5, 4, 3), 7, np.uint8), np.full((2, 3, 1), 9, np.uint8)
-  image = picture.beside([a, b])
+  image = picture.hstack([a, b])
   assert image.shape == (6, 8, 3)
   assert (image[:5, :4] == 7).all() and (image[:2, 4:7] == 9).all()
 
@@ -184,13 +184,13 @@ def test_what_cannot_be_shown_is_refused(call):
 
 
 def test_heat_goes_from_black_over_red_and_yellow_to_white():
-  colours = picture.heat(np.array([[0, 1, 2, 3, 9, -1]]), 3)[0]
+  colours = picture.heatmap(np.array([[0, 1, 2, 3, 9, -1]]), 3)[0]
   expected = [(0,) * 3, (255, 0, 0), (255, 255, 0), (255,) * 3]
   np.testing.assert_array_equal(colours, [*expected, (255,) * 3, (0,) * 3])
-  ramp = picture.heat(np.linspace(0, 1, 50)[None], 1)[0].astype(int).sum(-1)
+  ramp = picture.heatmap(np.linspace(0, 1, 50)[None], 1)[0].astype(int).sum(-1)
   assert (np.diff(ramp) > 0).all()
   with pytest.raises(ValueError, match=r'shape \(2, 2, 3\) and 1'):
-    picture.heat(np.zeros((2, 2, 3)), 1)
+    picture.heatmap(np.zeros((2, 2, 3)), 1)
 
 
 def test_a_histogram_has_a_bar_for_each_rank():

@@ -1,4 +1,4 @@
-"""Files and folders that appear when they are complete, or not at all."""
+"""Atomic writes: files and folders appear complete, or not at all."""
 
 import contextlib
 import os

@@ -1,7 +1,6 @@
-"""What a configuration describes: system, source of clips, metrics, evaluation.
+"""Builds what a configuration describes: system, data, metrics, evaluation.
 
-A ConfigDict goes no further down than this room; what is below takes plain
-keyword arguments.
+Modules below this one never see a ConfigDict; they take keyword arguments.
 """
 
 import functools
@@ -15,7 +14,7 @@ from vidpred_jax.systems.base import DataSpec
 
 
 def system(config, frames) -> systems.System:
-  """The system of a configuration.
+  """Makes the system of a configuration.
 
   Args:
     config: the configuration.
@@ -29,10 +28,10 @@ def system(config, frames) -> systems.System:
 
 
 def evaluated_data(config) -> dict:
-  """The data that is evaluated on: `data` with the fields of `eval.data`.
+  """The settings of the evaluation's data: `data` updated by `eval.data`.
 
-  A field of `eval.data` that is None is that of `data`. With a source of its
-  own `eval.data` stands for itself.
+  A field of `eval.data` that is None keeps the value of `data`. If `eval.data`
+  has a `source`, its fields alone are used.
   """
   own = config.eval.data.to_dict()
   if 'source' in own:
@@ -42,12 +41,12 @@ def evaluated_data(config) -> dict:
 
 
 def source(config, split: str = 'test', *, num_frames: int | None = None):
-  """A split of the data that is evaluated on.
+  """Makes the source of a split of the evaluation's data.
 
   Args:
     config: the configuration.
     split: 'test', or another that the source has.
-    num_frames: of a clip; by default as many as `config.eval.frames` need.
+    num_frames: of a clip; None: the length that `config.eval.frames` need.
   """
   settings = evaluated_data(config)
   frames = config.eval.frames
@@ -61,7 +60,7 @@ def source(config, split: str = 'test', *, num_frames: int | None = None):
 
 
 def data_spec(source) -> DataSpec:
-  """What the clips of a source are."""
+  """The `DataSpec` of a source's clips."""
   if source.kind != 'field':
     return DataSpec(source.kind)
   return DataSpec(
@@ -74,19 +73,19 @@ def data_spec(source) -> DataSpec:
 
 
 def metrics(config, source) -> dict[str, Any]:
-  """The metrics of `config.eval`, by name.
+  """Makes the metrics of `config.eval`, by name.
 
-  Of fields of several variables there is one for each: `rmse/mean[z500]`.
+  Fields of several variables have one metric per variable: `rmse/mean[z500]`.
 
   Args:
     config: the configuration.
-    source: the clips that they are to measure.
+    source: the clips that are measured.
 
   Raises:
-    ValueError: if there is no such metric, or it cannot measure these clips.
+    ValueError: for an unknown metric, or one that cannot measure these clips.
   """
   files = config.eval.lpips
-  found = {}
+  result = {}
   for name in config.eval.metrics:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
@@ -99,18 +98,19 @@ def metrics(config, source) -> dict[str, Any]:
           f'{name} needs physical fields with latitudes; {source!r} has none.'
         )
       extra['latitudes'] = source.latitudes
-    found[name] = metrics_lib.make(name, **extra)
-  metrics_lib.check_kind(source.kind, found)
+    result[name] = metrics_lib.make(name, **extra)
+  metrics_lib.check_kind(source.kind, result)
   if source.kind == 'field' and len(source.variables) > 1:
-    # Their units differ: each by itself.
-    found = {
+    # Their units differ, so each variable has its own metric.
+    result = {
       f'{name}[{variable}]': metric._replace(
         values=functools.partial(_of_channel, metric.values, c)
       )
-      for name, metric in found.items()
+      for name, metric in result.items()
+      if isinstance(metric, metrics_lib.Metric)
       for c, variable in enumerate(source.variables)
     }
-  return found
+  return result
 
 
 def _of_channel(values, channel: int, pred, target):
@@ -119,28 +119,28 @@ def _of_channel(values, channel: int, pred, target):
 
 
 def mean_frame(source, count: int) -> np.ndarray:
-  """The mean [H, W, C] of all frames of `count` clips, as systems see them.
+  """The mean frame [H, W, C] of `count` clips, in a system's values.
 
-  Float32 in [0, 1], or normalised as the source's fields are. The clips are
+  Float32 in [0, 1], or normalised like the source's fields. The clips are
   spread evenly over the source.
   """
-  total, clips = 0.0, 0
+  total, clips = np.float64(0), 0
   for batch in data.eval_batches(source, batch_size=1, limit=count):
     video = batch['video'][0]
     frame = video.mean(0, dtype=np.float64)
     total = total + (frame / 255 if video.dtype == np.uint8 else frame)
     clips += 1
-  return np.float32(total / clips)
+  return np.asarray(total / clips, np.float32)
 
 
 class Evaluation(NamedTuple):
-  """What `config.eval` describes.
+  """The evaluation that `config.eval` describes.
 
   Attributes:
-    system: what is evaluated, for the frames of the evaluation and its data.
+    system: the system, for the frames and the data of the evaluation.
     source: the split that is evaluated on.
     metrics: `{name: metrics.Metric or metrics.SetMetric}`.
-    mean_frame: [H, W, C], the mean of some of the training split, or None.
+    mean_frame: [H, W, C], the mean of some training clips, or None.
   """
 
   system: systems.System
@@ -150,10 +150,10 @@ class Evaluation(NamedTuple):
 
 
 def evaluation(config) -> Evaluation:
-  """Makes all that an evaluation needs, so that mistakes show before training.
+  """Builds everything an evaluation needs, so mistakes show before training.
 
   Raises:
-    ValueError: if the configuration describes no evaluation that can be made.
+    ValueError: if the configuration describes no valid evaluation.
     FileNotFoundError: if data or weights of a metric are missing.
   """
   clips = source(config)

@@ -1,19 +1,21 @@
-"""Weights on disk: an exported system, and the state of a training run.
+"""Checkpoints: exported systems, and the states of training runs.
 
-*Exported* is what one sends to others: a folder with `weights.safetensors` and
-`system.json` (name, settings, frames, what the clips were that it learned from,
-and a SHA-256 over all of it). *Training states* are Orbax checkpoints under
-`<workdir>/checkpoints`, each with a fingerprint per leaf, since Orbax itself
-does not notice a flipped bit. Both are refused, naming the leaf or file, when
-the sums do not agree.
+An *export* is for others: a folder with `weights.safetensors` and `system.json`
+(name, settings, frames, a description of the training data, and a SHA-256 over
+all of it). A *training state* is an Orbax checkpoint under
+`<workdir>/checkpoints` with a fingerprint per leaf, since Orbax itself does not
+notice a flipped bit. Loading refuses either, naming the leaf or file, if the
+sums do not agree.
 
-What the clips were is a `systems.DataSpec`, stored as `{'kind': 'image'}`, or
-of physical fields `{'kind': 'field', 'mean': [C], 'std': [C], 'units': text,
-'variables': [C]}`. Converted weights have none: their clips are images.
+The training data are described by a `systems.DataSpec`, stored as `{'kind':
+'image'}`, or for physical fields `{'kind': 'field', 'mean': [C], 'std': [C],
+'units': text, 'variables': [C]}`. Converted weights have no description: their
+clips are images.
 """
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +39,7 @@ DATA = 'data.json'
 
 
 def save_system(
-  path: str,
+  path: str | os.PathLike,
   *,
   system: str,
   settings: Mapping[str, Any],
@@ -55,18 +57,19 @@ def save_system(
     path: the folder to make.
     system: name in `systems.SYSTEMS`.
     settings: keyword arguments of `systems.make`, JSON values and tuples.
-    frames: those it is to be used with; a run's are those of its evaluation.
+    frames: the frames for which it is loaded; for a run those of its
+      evaluation.
     variables: Flax variables, any nesting of dicts of arrays.
-    data: what the clips were; None if that is not known.
+    data: the description of the training data; None if unknown.
     dtype: 'float32' keeps arrays as they are; 'float16' stores float32 arrays
       in half the space. They are read as float32 again.
     overwrite: whether an existing export at `path` may be replaced.
 
   Raises:
-    FileExistsError: if `path` exists and is not to be overwritten, or is
-      something else than an export.
-    ValueError: if there is no such dtype, or a weight is too large for it.
-    OSError: if the disk does not take it; nothing existing is changed.
+    FileExistsError: if `path` exists and `overwrite` is False, or if it is not
+      an export.
+    ValueError: for an unknown dtype, or a weight that is too large for it.
+    OSError: if writing fails; existing files are unchanged.
   """
   path = pathlib.Path(path)
   if path.exists() and not (overwrite and (path / RECORD).exists()):
@@ -125,11 +128,15 @@ def export(
   """
   if not system.name:
     raise ValueError('Got a system without a name; `make` gives it one.')
-  variables = fitted('variables', {'system': system.name}, system, variables)
+  variables = check_variables(
+    'variables', {'system': system.name}, system, variables
+  )
   save_system(
     folder,
     system=system.name,
-    settings=dict(system.settings),
+    settings=systems.SYSTEMS[system.name]
+    .Settings(**dict(system.settings))
+    ._asdict(),
     frames=system.frames,
     variables=variables,
     data=system.data,
@@ -146,11 +153,11 @@ def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
   return leaf.astype(np.float16)
 
 
-def load(path: str, **overrides):
+def load(path: str | os.PathLike, **overrides):
   """Loads an exported system, or the weights of a training run.
 
-  Of a training run that has ended its export is taken, of one that has not the
-  newest checkpoint (the averaged weights where there are some).
+  For a finished training run it loads the export, for an unfinished one the
+  newest checkpoint (the averaged weights if the run averages).
 
   Args:
     path: an exported folder, the `--workdir` of a run, or the name of a model
@@ -158,21 +165,21 @@ def load(path: str, **overrides):
     **overrides: settings that replace the stored ones, `frames` among them.
 
   Returns:
-    `(system, variables)`; `system.data` is what the weights learned from.
+    `(system, variables)`; `system.data` describes the training data.
 
   Raises:
-    FileNotFoundError: if there is neither.
+    FileNotFoundError: if `path` holds neither.
     ValueError: if a file is damaged, or the weights are not those of the
       system with these settings.
   """
   record, variables = read(path)
-  system = make_recorded(record, **overrides)
-  system = system._replace(data=read_data(path) or systems.DataSpec())
-  return system, fitted(path, record, system, variables)
+  system = system_from_record(record, **overrides)
+  system = system._replace(data=read_data_spec(path) or systems.DataSpec())
+  return system, check_variables(path, record, system, variables)
 
 
-def fitted(path, record, system: systems.System, variables):
-  """`variables`, if they are what `system` needs; see `load`."""
+def check_variables(path, record, system: systems.System, variables):
+  """Returns `variables` if they fit `system`; raises ValueError if not."""
   size = system.clip_size and system.clip_size(variables)
   height, width = size or 2 * (4 * system.multiple,)
   clip = jax.ShapeDtypeStruct(
@@ -188,7 +195,7 @@ def fitted(path, record, system: systems.System, variables):
     ) from None
 
 
-def read(path: str) -> tuple[dict, dict]:
+def read(path: str | os.PathLike) -> tuple[dict, dict]:
   """The record and the variables in an export or a run; see `load`."""
   path = zoo.find(path)
   if (path / RECORD).exists():
@@ -203,14 +210,14 @@ def read(path: str) -> tuple[dict, dict]:
   )
 
 
-def read_data(path: str) -> systems.DataSpec | None:
-  """What the clips were that an export or a run learned from.
+def read_data_spec(path: str | os.PathLike) -> systems.DataSpec | None:
+  """Reads the description of the training data of an export or a run.
 
   Returns:
-    The record, or None if that is not known.
+    The description, or None if it is unknown.
 
   Raises:
-    ValueError: if the file that says it is damaged.
+    ValueError: if its file is damaged.
   """
   path = zoo.find(path)
   for folder in (path, path / 'export'):
@@ -221,7 +228,7 @@ def read_data(path: str) -> systems.DataSpec | None:
 
 
 def spec_to_json(data: systems.DataSpec) -> dict[str, Any]:
-  """What is stored of a `DataSpec`: the fields that say something."""
+  """Converts a `DataSpec` to JSON; for images only the field `kind`."""
   return {
     name: list(value) if isinstance(value, tuple) else value
     for name, value in data._asdict().items()
@@ -238,9 +245,12 @@ def _spec(path: pathlib.Path, stored) -> systems.DataSpec | None:
     raise ValueError(f'{path} is damaged: {error}') from None
 
 
-def make_recorded(record: Mapping[str, Any], **overrides) -> systems.System:
-  """The system a record describes, with some settings replaced."""
-  settings = {k: _tuples(v) for k, v in record['settings'].items()}
+def system_from_record(
+  record: Mapping[str, Any], **overrides
+) -> systems.System:
+  """Makes the system that a record describes, with some settings replaced."""
+  stored = systems.renamed.current(record['system'], record['settings'])
+  settings = {k: _tuples(v) for k, v in stored.items()}
   stored = record['frames']
   frames = overrides.pop('frames', None) or systems.Frames(
     tuple(stored['context']), tuple(stored['target'])
@@ -289,19 +299,21 @@ def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
     'frames': config['eval']['frames'],
     'sha256': state['fingerprint'],
   }
-  return record, exported(
+  return record, inference_variables(
     state['params'], state['collections'], state['ema'], config['features']
   )
 
 
-def exported(params, collections, ema, features) -> dict:
-  """The variables of a training state that are of use without its loss.
+def inference_variables(params, collections, ema, features) -> dict:
+  """The variables of a training state that inference needs.
 
   Args:
-    params: of the state, as the two that follow.
-    collections: the other Flax collections, maybe None.
-    ema: averaged parameters, which are preferred where there are some.
-    features: names of collections that are frozen nets of the loss.
+    params: parameters of the state.
+    collections: the other Flax collections of the state, or None.
+    ema: averaged parameters of the state, used instead of `params` unless
+      empty.
+    features: names of collections that are frozen networks of the loss; these
+      are left out.
   """
   kept = {k: v for k, v in (collections or {}).items() if k not in features}
   return {'params': ema or params, **kept}
@@ -310,10 +322,15 @@ def exported(params, collections, ema, features) -> dict:
 def read_config(workdir: pathlib.Path) -> dict:
   """The configuration of the run in `workdir`.
 
+  Settings of its system that have been renamed since have their new names.
+
   Raises:
     ValueError: if the file is damaged.
   """
-  return _read_json(workdir / CONFIG)
+  config = _read_json(workdir / CONFIG)
+  if 'model' in config:
+    config['model'] = systems.renamed.current(config['system'], config['model'])
+  return config
 
 
 def _read_json(path: pathlib.Path) -> dict:
@@ -324,7 +341,7 @@ def _read_json(path: pathlib.Path) -> dict:
 
 
 def _tuples(value):
-  """JSON lists back to the tuples that settings are."""
+  """Converts JSON lists back to tuples, as settings have them."""
   return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
@@ -332,26 +349,26 @@ def _tuples(value):
 
 
 def manager(
-  workdir: str,
+  workdir: str | os.PathLike,
   *,
   keep: int = 2,
   best: tuple[str, bool] | None = None,
   read_only: bool = False,
 ):
-  """The checkpoints of a run.
+  """Makes the Orbax manager of a run's checkpoints.
 
   Args:
     workdir: the run's folder.
-    keep: how many of the newest to keep.
+    keep: the number of newest checkpoints to keep.
     best: a metric given to `save` and whether higher is better: the best
       checkpoint is kept too.
-    read_only: to look only.
+    read_only: whether the manager only reads.
 
   Returns:
-    An Orbax manager; use it in a `with` block.
+    The manager; use it in a `with` block.
 
   Raises:
-    ValueError: if none is to be kept.
+    ValueError: if `keep` is below 1.
   """
   import orbax.checkpoint as ocp  # takes a third of a second
   from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -435,8 +452,8 @@ def restore(saved, step: int, like=None):
   Args:
     saved: from `manager`.
     step: which one.
-    like: a state whose structure, shapes and shardings are to be restored;
-      without it a plain dict of host arrays comes back, with a 'fingerprint'.
+    like: a state with the structure, shapes and shardings of the result. None:
+      the result is a dict of host arrays with an additional 'fingerprint'.
 
   Returns:
     The state.
@@ -486,10 +503,10 @@ def restore(saved, step: int, like=None):
 
 
 def fingerprints(tree) -> dict[str, int]:
-  """A 32-bit sum per leaf that any single flipped bit changes.
+  """A 32-bit checksum per leaf that any single flipped bit changes.
 
-  The bits of an array, as integers, times odd weights, modulo 2^32: exact, so
-  the same however the array is spread over devices and processes.
+  It sums the array's bits, as integers, times odd weights, modulo 2^32. The sum
+  is exact, so it does not depend on how devices and processes share the array.
   """
   # Names without the kind of container: Orbax restores NamedTuples as dicts.
   names = [

@@ -1,4 +1,4 @@
-"""The command line: settings by name, a user's error in one line.
+"""The command line: settings by name, and a user's error as one line.
 
 Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
 `run(main, define_flags)`.
@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-_TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: where an error came from is shown
+_TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 _MISSING = 'This command also needs'
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -107,9 +107,9 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       before, missing, names = lines[-1].partition(_MISSING)
       said = missing + names or before.removeprefix('ValueError: ')
       _complain(ValueError(said))
-    except (AttributeError, KeyError) as error:  # a field that is not there
+    except (AttributeError, KeyError) as error:  # an unknown field
       _complain(_unknown_field(argv) or ValueError(error.args[0]))
-    except (ValueError, OSError, TypeError) as error:  # a value that cannot be
+    except (ValueError, OSError, TypeError) as error:  # an invalid value
       _complain(error)
     except SystemExit as ended:  # after --help, which is no error
       sys.exit(0 if ended.code == 1 else ended.code)
@@ -118,7 +118,7 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.FATAL)
       _quieten_failed_writes()
-    _speak()
+    _show_warnings()
     try:
       if len(argv) > 1 and not takes_names:
         raise ValueError(
@@ -158,6 +158,8 @@ def _unknown_field(argv: Sequence[str]) -> ValueError | None:
   if not path:
     return None
   spec = importlib.util.spec_from_file_location('configuration', path)
+  if spec is None or spec.loader is None:  # no Python file
+    return None
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config(*[variants] if variants else [])
@@ -176,8 +178,8 @@ def _unknown_field(argv: Sequence[str]) -> ValueError | None:
   return None
 
 
-def _speak() -> None:
-  """Shows our own warnings, a line each: what was left out or changed."""
+def _show_warnings() -> None:
+  """Shows the package's own warnings on stderr, one line each."""
   ours = python_logging.getLogger('vidpred_jax')
   shown = python_logging.StreamHandler(sys.stderr)
   shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
@@ -187,11 +189,11 @@ def _speak() -> None:
 
 
 def _quieten_failed_writes() -> None:
-  """Keeps Orbax's tracebacks of a failed write off the screen.
+  """Hides the tracebacks that Orbax prints after a failed write.
 
-  The failure itself is raised where it is saved. It is also logged by asyncio,
-  and TensorStore's threads, which find the event loop closed by the first
-  failure, hand theirs to `sys.unraisablehook`.
+  `checkpoint.save` raises the failure itself. asyncio logs it as well, and the
+  threads of TensorStore, whose event loop the first failure closed, pass theirs
+  to `sys.unraisablehook`.
   """
   python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited')

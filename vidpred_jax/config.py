@@ -1,8 +1,8 @@
-"""The base configuration: every field once, and how variants are applied.
+"""The base configuration with every field, and the application of variants.
 
-A file in `configs/` is a paper's recipe. It calls `base`, sets what differs and
-the settings of its system, and ends with `apply`, which applies the variants
-that the command line names.
+A file in `configs/` is the recipe of a paper. It calls `base`, sets the fields
+that differ and the settings of its system, and calls `apply`, which applies the
+variants named on the command line.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from ml_collections.config_dict import FieldReference, placeholder
 
 
 def base(system: str) -> ConfigDict:
-  """The fields that every configuration has.
+  """Makes a configuration with the fields that all systems share.
 
   Args:
     system: one of `systems.SYSTEMS`.
@@ -23,11 +23,11 @@ def base(system: str) -> ConfigDict:
   """
   config = ConfigDict()
 
-  # What is trained.
+  # The system.
   config.system = system  # one of systems.SYSTEMS
   config.frames = ConfigDict()  # indices into a clip, in training
-  config.frames.context = ()  # what is seen
-  config.frames.target = ()  # what is asked for
+  config.frames.context = ()  # the frames that the system sees
+  config.frames.target = ()  # the frames that it predicts
   config.model = ConfigDict()  # settings of systems/<system>.py
   config.features = ConfigDict()  # weight files of frozen nets of the loss
 
@@ -43,7 +43,7 @@ def base(system: str) -> ConfigDict:
   config.workers = 4  # processes that load data; 0: threads of this one
 
   # Training.
-  config.seed = 0  # of weights, data order and what is drawn
+  config.seed = 0  # of initial weights, data order and random draws
   config.batch_size = 16  # clips, over all devices and processes
   config.steps = 100_000  # batches
   config.accumulate = 1  # micro-batches per batch
@@ -76,8 +76,8 @@ def base(system: str) -> ConfigDict:
   # Evaluation.
   config.eval = ConfigDict()  # the protocol
   config.eval.frames = ConfigDict()  # indices into a clip
-  config.eval.frames.context = ()  # what is seen
-  config.eval.frames.target = ()  # what is asked for
+  config.eval.frames.context = ()  # the frames that the system sees
+  config.eval.frames.target = ()  # the frames that it predicts
   # Replaces fields of `data`; with a `source`, all of it.
   config.eval.data = ConfigDict()
   config.eval.batch_size = 1  # clips, over all devices and processes
@@ -108,9 +108,9 @@ def apply(
 ) -> ConfigDict:
   """Applies variants in the order of the table and locks the configuration.
 
-  The order in which they are named does not matter: what stands later in the
-  table changes what stands before it. Afterwards `eval.data` has every field of
-  `data`, None for the same value, so that the command line can set it.
+  The order on the command line does not matter: a later variant of the table
+  overrides an earlier one. Afterwards `eval.data` has every field of `data`,
+  with None for the same value, so that the command line can set it.
 
   Args:
     config: the configuration without a variant.
@@ -121,7 +121,7 @@ def apply(
     `config`.
 
   Raises:
-    ValueError: if there is no such variant, or two do not go together.
+    ValueError: for an unknown variant, or two that exclude each other.
   """
   config.lock()
   named = [name for name in variants.split(',') if name]
@@ -159,8 +159,8 @@ def set_data(config: ConfigDict, **settings) -> None:
 
 def set_augment(config: ConfigDict, **settings) -> None:
   """Sets some fields of `config.augment` and turns the others off."""
-  off = {name: False for name in config.augment} | {'crop': None}
-  config.augment.update(off | settings)
+  defaults = {name: False for name in config.augment} | {'crop': None}
+  config.augment.update(defaults | settings)
 
 
 def published(name: str, *, root: str = '', **settings) -> dict:
@@ -169,8 +169,8 @@ def published(name: str, *, root: str = '', **settings) -> dict:
   Args:
     name: one of data/published.
     root: its folder below data/; by default `name`.
-    **settings: others of the source, such as `size`, (H, W) or None for that
-      of the files. Without a size it is the published one.
+    **settings: further settings of the source, such as `size`: (H, W), or None
+      for the size of the files. By default it is the published size.
   """
   fields = {'source': 'frames', 'dataset': name, 'root': f'data/{root or name}'}
   if 'size' in settings and settings['size'] is None:
@@ -179,7 +179,7 @@ def published(name: str, *, root: str = '', **settings) -> dict:
 
 
 def photographs(side: int, *, max_speed: float) -> dict:
-  """The fields of the source 'photos' for motion as cameras see it.
+  """The fields of the source 'photos' for motion with camera effects.
 
   Args:
     side: of the clips, in pixels.
@@ -262,7 +262,7 @@ def set_films(
 
 
 def user_videos() -> dict:
-  """The fields of `data` for video files of one's own."""
+  """The fields of `data` for the user's own video files."""
   return {
     'source': 'videos',
     'root': 'data/videos',  # a folder, a file or a pattern

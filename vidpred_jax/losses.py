@@ -41,13 +41,13 @@ def charbonnier(
 
 
 def _reflect(i: int, length: int) -> int:
-  """Where position i lies, reflected at both ends as often as needed."""
+  """The index of position i, reflected at both ends as often as needed."""
   i = abs(i) % (2 * (length - 1))
   return min(i, 2 * (length - 1) - i)
 
 
 def _pyramid_step(length: int) -> tuple[np.ndarray, np.ndarray]:
-  """Matrices that blur and decimate a side, and that expand it again.
+  """The matrices that decimate a side with blur, and that expand it.
 
   Returns:
     [ceil(length / 2), length] and [length, ceil(length / 2)], float32.
@@ -59,7 +59,7 @@ def _pyramid_step(length: int) -> tuple[np.ndarray, np.ndarray]:
     for k, weight in enumerate((1, 4, 6, 4, 1)):
       blur[i, _reflect(i + k - 2, length)] += weight / 16
   # Zeros between the samples halve the brightness: twice per direction.
-  return np.float32(blur[::2]), np.float32(2 * blur[:, ::2])
+  return blur[::2].astype(np.float32), (2 * blur[:, ::2]).astype(np.float32)
 
 
 def _multiply(matrix, image, axis):
@@ -71,13 +71,13 @@ def _multiply(matrix, image, axis):
 
 
 def laplacian_pyramid(image: jax.Array, *, levels: int = 5) -> list[jax.Array]:
-  """Details of an image at `levels` scales (Burt and Adelson).
+  """The Laplacian pyramid of an image (Burt and Adelson).
 
-  Each level is the image minus its blurred, decimated and expanded copy; the
-  copy goes on to the next level and the last copy is dropped. The kernel is
-  [1 4 6 4 1] / 16 in both directions, borders are reflected without repeating
-  the border pixel, even rows and columns are kept, and expanding is inserting
-  zeros, the same blur, times 4.
+  Each level is the image minus its blurred, decimated and expanded copy. The
+  decimated copy is the image of the next level; the last copy is dropped. The
+  kernel is [1 4 6 4 1] / 16 in both directions. Borders are reflected without
+  repeating the border pixel. Decimation keeps even rows and columns. Expansion
+  inserts zeros, applies the same blur and multiplies by 4.
 
   Sizes: an odd side 2m + 1 is decimated to m + 1 samples, which are expanded to
   2m + 1 positions again, so that the samples stay where they were. A side
@@ -127,27 +127,28 @@ def laplacian(a: jax.Array, b: jax.Array, *, levels: int = 5) -> jax.Array:
   """
   chex.assert_equal_shape([a, b])
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
-  return sum(
+  first, *rest = (
     jnp.mean(jnp.abs(level), axis=(1, 2, 3))
     for level in laplacian_pyramid(difference, levels=levels)
   )
+  return sum(rest, first)
 
 
 def end_point_error(flow: jax.Array, truth: jax.Array) -> jax.Array:
-  """Mean distance of a flow's end points from the true ones, in pixels.
+  """The end-point error: mean distance of a flow from the true flow, in pixels.
 
   Args:
     flow: [..., 2], (dx, dy).
-    truth: the same shape; NaN where it is not known, which is left out.
+    truth: the same shape; NaN where the flow is unknown, which is left out.
 
   Returns:
-    A scalar, over all that is known; 0 if nothing is.
+    A scalar, the mean over known flow vectors; 0 without any.
   """
   chex.assert_equal_shape([flow, truth])
   known = jnp.isfinite(truth).all(-1)
   # The root has no gradient at 0, and NaN times 0 is NaN.
-  off = jnp.where(known[..., None], flow - truth, 1.0)
-  distance = jnp.where(known, jnp.sqrt(jnp.sum(off**2, -1) + 1e-6), 0.0)
+  error = jnp.where(known[..., None], flow - truth, 1.0)
+  distance = jnp.where(known, jnp.sqrt(jnp.sum(error**2, -1) + 1e-6), 0.0)
   return jnp.sum(distance) / jnp.maximum(jnp.sum(known), 1)
 
 
@@ -201,12 +202,12 @@ def feature_distance(
 def differential_divergence(
   pred: jax.Array, target: jax.Array, *, temperature: float = 0.1
 ) -> jax.Array:
-  """How differently two clips change (Tan et al., TAU, CVPR 2023, eq. (6)).
+  """The divergence of two clips' changes (Tan et al., TAU, CVPR 2023, eq. (6)).
 
-  The differences of successive frames become distributions over all their
-  values by a softmax; P of the prediction, Q of the truth, and the mean of
-  P log(P / Q) over values, frames and clips is the loss. (The mean where the
-  divergence has a sum, as published.)
+  A softmax turns each difference of successive frames into a distribution over
+  its values: P for the prediction, Q for the truth. The loss is the mean of
+  P log(P / Q) over values, frames and clips. (The divergence has a sum over
+  values; the mean is as published.)
 
   Args:
     pred: [B, T, H, W, C].
@@ -234,12 +235,13 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue
 def census(a: jax.Array, b: jax.Array, *, size: int = 7) -> jax.Array:
   """Soft distance of two images' census (ternary) transforms.
 
-  What each pixel's neighbours are relative to it, darker, alike or brighter,
-  says more about structure than brightness does, and does not change with it.
-  Of the grey images in 0..255, each difference d to a neighbour becomes
-  d / sqrt(0.81 + d^2), and the squared difference s of two such numbers
-  s / (0.1 + s); the loss is the mean (Meister et al., "UnFlow", AAAI 2018,
-  section 3.3, whose sum it is without the outer penalty).
+  The census transform says whether each neighbour of a pixel is darker, equal
+  or brighter. It describes structure and does not change with brightness. The
+  images are converted to grey in 0..255. Each difference d to a neighbour
+  becomes d / sqrt(0.81 + d^2). The squared difference s of two such values
+  becomes s / (0.1 + s), and the loss is the mean. (Meister et al., "UnFlow",
+  AAAI 2018, section 3.3, sum these terms and apply a penalty to the sum; here
+  there is no such penalty.)
 
   Args:
     a: [B, H, W, 3], RGB in [0, 1], H and W at least `size`.
@@ -263,12 +265,12 @@ def census(a: jax.Array, b: jax.Array, *, size: int = 7) -> jax.Array:
     )
   centre = grey[:, :, margin : margin + height, margin : margin + width]
 
-  # A row of the window after the other; what is in between is not kept.
+  # One row of the window after another; intermediate results are not stored.
   @jax.checkpoint
   def add_row(total, row):
-    seen = jax.lax.dynamic_slice_in_dim(grey, row, height, axis=2)
+    rows = jax.lax.dynamic_slice_in_dim(grey, row, height, axis=2)
     for column in range(size):
-      change = seen[..., column : column + width] - centre
+      change = rows[..., column : column + width] - centre
       change = change * jax.lax.rsqrt(0.81 + change**2)
       distance = jnp.square(change[0] - change[1])
       total += jnp.mean(distance / (0.1 + distance))

@@ -1,4 +1,4 @@
-"""Names that are not there are answered with those that are, in one wording."""
+"""Look-ups by name whose errors list the known names, in one wording."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
@@ -7,15 +7,15 @@ T = TypeVar('T')
 
 
 def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
-  """`table[name]`.
+  """Returns `table[name]`.
 
   Args:
-    kind: what the names are of, such as 'system'.
-    name: the one that is asked for.
-    table: what there is, by name.
+    kind: the kind of things in the table, such as 'system'.
+    name: the name to look up.
+    table: the known names and their values.
 
   Raises:
-    ValueError: if there is none of that name; lists those there are.
+    ValueError: for an unknown name; the message lists the known names.
   """
   check(kind, name, table)
   return table[name]
@@ -30,18 +30,24 @@ def check(kind: str, name: str, known: Collection[str]) -> None:
 
 
 def check_settings(
-  owner: str, settings: Iterable[str], known: Collection[str]
+  owner: str,
+  settings: Iterable[str],
+  known: Collection[str],
+  renamed: Mapping[str, str] | None = None,
 ) -> None:
-  """Raises ValueError if there are settings that the owner does not have.
+  """Raises ValueError for settings that the owner does not have.
 
   Args:
-    owner: whose they are, such as 'dmvfn'.
-    settings: names that are given.
-    known: names that it has.
+    owner: the owner of the settings, such as 'dmvfn'.
+    settings: the given names.
+    known: the owner's names.
+    renamed: {old name: new name}, for the message.
   """
   unknown = sorted(set(settings) - set(known))
   if unknown:
+    new = {x: (renamed or {}).get(x) for x in unknown}
+    named = [f'{x} ({y} now)' if y else x for x, y in new.items()]
     raise ValueError(
-      f'{owner} has no setting {", ".join(unknown)}; it has '
+      f'{owner} has no setting {", ".join(named)}; it has '
       f'{", ".join(known) or "none"}.'
     )

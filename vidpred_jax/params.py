@@ -1,4 +1,4 @@
-"""Parameter trees by name: read, list, match, merge or refuse.
+"""Parameter trees by name: reading, flattening, matching and merging.
 
 A name is the path of keys joined by '/', such as 'block_0/head/kernel'. Trees
 are nested dicts of arrays, as Flax makes them.
@@ -118,7 +118,7 @@ def match(tree: Mapping[str, Any], patterns: Sequence[str]) -> dict[str, Any]:
 def merge_or_refuse(
   expected: Mapping[str, Any], got: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """`got`, if it has exactly the names and shapes of `expected`.
+  """Returns `got` if it has exactly the names and shapes of `expected`.
 
   Args:
     expected: nested dicts of arrays or shapes.
@@ -153,7 +153,7 @@ def merge_or_refuse(
 def take_matching(
   tree: Mapping[str, Any], other: Mapping[str, Any], pattern: str
 ) -> dict[str, Any]:
-  """`tree` with the parameters whose names match taken from `other`.
+  """Returns `tree` with the parameters of matching names replaced by `other`'s.
 
   Args:
     tree: nested dicts of arrays.

@@ -1,11 +1,11 @@
-"""Pictures for people: flow as colours, bars of used blocks, labelled grids.
+"""Visualisation: flow as colours, bars of used blocks, labelled grids.
 
-Everything here takes NumPy arrays of one clip (no batch axis) and gives uint8
-RGB images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
+Functions take NumPy arrays of one clip (no batch axis) and return uint8 RGB
+images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
 channels. Flow is `[H, W, 2]`, (dx, dy) in pixels, x to the right and y down.
 
-`demo_frames` gives the frames of a film, context | prediction | truth | flow |
-blocks side by side, `demo_grid` a still with several clips below one another:
+`demo_frames` makes the frames of a film, with the panels context | prediction |
+truth | flow | blocks. `demo_grid` makes a still with a row for each clip:
 
   frames = picture.demo_frames(context, prediction, target, flow=flow)
   picture.save_png('demo.png', picture.demo_grid([clip_a, clip_b]))
@@ -31,7 +31,7 @@ _BAR = _FONT_SIZE + 9  # height of a line of text
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-  """Any of our images as uint8 RGB.
+  """Converts an image to uint8 RGB.
 
   Args:
     image: `[..., H, W, C]` with C 1 or 3, uint8, or float in [0, 1] (clipped).
@@ -40,7 +40,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     uint8 `[..., H, W, 3]`.
 
   Raises:
-    ValueError: if it is no such image.
+    ValueError: if the array is not an image.
   """
   image = np.asarray(image)
   if image.ndim < 3 or image.shape[-1] not in (1, 3):
@@ -78,9 +78,9 @@ def flow_to_rgb(
 ) -> np.ndarray:
   """Optical flow as colours, with the colour wheel of the Middlebury benchmark.
 
-  Hue is the direction (right red, down yellow, left cyan, up violet),
-  saturation the length; no motion is white. Longer than `max_magnitude` is
-  darkened, not finite is black.
+  Hue is the direction (right red, down yellow, left cyan, up violet);
+  saturation is the length, so no motion is white. Vectors longer than
+  `max_magnitude` are darkened; vectors that are not finite are black.
 
   Args:
     flow: `[..., H, W, 2]`, (dx, dy) in pixels.
@@ -100,7 +100,7 @@ def flow_to_rgb(
   flow = np.where(finite, flow, 0)
   length = np.hypot(flow[..., 0], flow[..., 1])
   if max_magnitude is None:
-    max_magnitude = longest(flow)
+    max_magnitude = largest_magnitude(flow)
   length = length / max(max_magnitude, 1e-9)
   wheel = _colour_wheel() / 255
   turn = (np.arctan2(-flow[..., 1], -flow[..., 0]) / np.pi + 1) / 2
@@ -116,8 +116,8 @@ def flow_to_rgb(
   return np.floor(255 * np.where(finite, colour, 0)).astype(np.uint8)
 
 
-def longest(flow: np.ndarray) -> float:
-  """The length of the longest finite vector of `[..., 2]`, 0 without any.
+def largest_magnitude(flow: np.ndarray) -> float:
+  """The length of the longest finite vector; 0 without any.
 
   Args:
     flow: `[..., 2]`, in pixels.
@@ -222,16 +222,16 @@ def _curve(steps, values, height: int, width: int) -> np.ndarray:
 
 
 def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Which blocks ran, as a row of bars numbered from 1.
+  """The use of blocks as a row of bars numbered from 1.
 
   Args:
-    blocks: `[K]` in [0, 1]: 1 for a block that was used, 0 for one that was
-      not, between for the share of several runs that used it.
+    blocks: `[K]` in [0, 1]: 1 for a used block, 0 for a skipped one; values in
+      between are the fraction of runs that used it.
     height: of the picture.
     width: of the picture.
 
   Returns:
-    uint8 `[height, width, 3]`: a bar is filled up to its share.
+    uint8 `[height, width, 3]`: a bar is filled up to its value.
   """
   blocks = np.clip(np.asarray(blocks, np.float64).reshape(-1), 0, 1)
   image = Image.new('RGB', (width, height), _BACKGROUND)
@@ -261,12 +261,12 @@ def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(image)
 
 
-def heat(values: np.ndarray, largest: float) -> np.ndarray:
-  """A map of numbers as colours: 0 black, then red and yellow, to white.
+def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
+  """A map of numbers as colours: 0 is black, then red, yellow and white.
 
   Args:
     values: `[H, W]`.
-    largest: what is white, as is more than that.
+    largest: the value that is white; larger values are white too.
 
   Returns:
     uint8 `[H, W, 3]`.
@@ -284,7 +284,7 @@ def heat(values: np.ndarray, largest: float) -> np.ndarray:
 def histogram(
   shares: Sequence[float], *, height: int = 200, width: int = 400
 ) -> np.ndarray:
-  """A rank histogram: a bar for each rank, and a line where all are equal.
+  """A rank histogram: a bar for each rank, and a line at the uniform share.
 
   Args:
     shares: one for each rank, summing to 1.
@@ -309,8 +309,8 @@ def histogram(
   return np.asarray(image)
 
 
-def beside(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
-  """Pictures side by side without gaps or text, the lower ones padded.
+def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
+  """Pictures side by side without gaps or text; smaller ones are padded below.
 
   Args:
     panels: images `[H, W, C]` of any sizes.
@@ -446,8 +446,8 @@ def demo_frames(
       'PSNR 27.1'.
     max_flow: length of full saturation in pixels; by default the longest vector
       of the whole clip, so that colours mean the same in all its frames.
-    between: whether the predicted frames lie between those seen, of which the
-      oldest is shown then, too.
+    between: whether the predicted frames lie between the context frames; then
+      the oldest context frame is shown too.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
@@ -508,7 +508,9 @@ def demo_grid(
   """
   rows, labels, titles = [], [], ()
   flows = [clip['flow'] for clip in clips if clip.get('flow') is not None]
-  scale = max([longest(np.asarray(flow)) for flow in flows], default=None)
+  scale = max(
+    [largest_magnitude(np.asarray(flow)) for flow in flows], default=None
+  )
   for clip in clips:
     for step in steps:
       n = range(len(clip['prediction']))[step]
@@ -555,7 +557,7 @@ def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
   if clip.get('target') is not None:
     pair = (to_rgb(clip[name][n]) for name in ('prediction', 'target'))
     error = np.abs(np.subtract(*map(np.float64, pair))).mean(-1) / 255
-    found[f'error (white {_WHITE_ERROR:g})'] = heat(error, _WHITE_ERROR)
+    found[f'error (white {_WHITE_ERROR:g})'] = heatmap(error, _WHITE_ERROR)
   if 'simple' in clip:
     name, frames = clip['simple']
     found[name] = frames[n]
@@ -579,7 +581,9 @@ def _panels(
     titles.append(f'truth t+{n + 1}')
     panels.append(target[n])
   if flow is not None:
-    scale = longest(np.asarray(flow)) if max_flow is None else max_flow
+    scale = (
+      largest_magnitude(np.asarray(flow)) if max_flow is None else max_flow
+    )
     titles.append(f'flow, longest {scale:5.1f} px')
     panels.append(flow_to_rgb(flow[n], scale))
   if blocks is not None:
@@ -593,7 +597,7 @@ def _panels(
 def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
   """Writes an image `[H, W, C]` as a PNG, making its folder if needed.
 
-  A picture that was there stays until the new one is complete.
+  An existing picture stays until the new one is complete.
 
   Args:
     path: of the file.
@@ -624,5 +628,6 @@ def _factor(height: int, width: int, min_side: int) -> int:
 
 
 def _enlarge(image: np.ndarray, min_side: int) -> np.ndarray:
-  factor = _factor(*image.shape[:2], min_side)
+  height, width = image.shape[:2]
+  factor = _factor(height, width, min_side)
   return image.repeat(factor, 0).repeat(factor, 1)

@@ -129,7 +129,7 @@ def jit(function, cpu_options: Sequence[tuple[str, Any]] = (), **kwargs):
 
 
 def mesh(devices=None) -> Mesh:
-  """All devices of all processes along one axis, `'data'`.
+  """The mesh of all devices of all processes with one axis, `'data'`.
 
   Args:
     devices: None: all.
@@ -142,7 +142,7 @@ def mesh(devices=None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis split over the devices.
+  """The sharding that splits the leading axis over the devices.
 
   Args:
     mesh: with the axis `'data'`.
@@ -154,7 +154,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same on every device.
+  """The sharding that puts the whole array on every device.
 
   Args:
     mesh: any.
@@ -168,7 +168,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def initialize_distributed(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins this process to the others of a run; all None: as the cluster says.
+  """Joins the processes of a run; with all None the cluster is asked.
 
   Args:
     coordinator: `host:port` of process 0.

@@ -113,7 +113,7 @@ def forward(path, formulation):
   logits = runtime.jit(functools.partial(model.apply, method='route'))(
     variables, pair
   )
-  probabilities = routing.budgeted(logits[..., 0], 0.5)
+  probabilities = routing.budgeted_probabilities(logits[..., 0], 0.5)
   yield Row('probs', largest(probabilities, case['probs']), 2e-6)
   output = runtime.jit(model.apply)(variables, pair, jnp.asarray(case['ref']))
   first = np.stack([x[:1] for x in output.frames])
@@ -122,21 +122,21 @@ def forward(path, formulation):
     yield row('train_merged_last', output.frames[-1][1:], 3e-5, 'train')
   yield row('train_flow', output.flow, 1e-4, 'flow')
   yield row('train_mask', output.mask, 1e-4, 'mask')
-  follow = runtime.jit(functools.partial(model.apply, method='follow'))
+  run_route = runtime.jit(functools.partial(model.apply, method='run_route'))
   for name, gates in below('eval_vec_', case).items():
     gates = jnp.asarray(gates)[None]
-    output = follow(variables, pair[:1], gates)
+    output = run_route(variables, pair[:1], gates)
     flow = f'eval_flow_{name}'
     yield row(f'eval_final_{name}', output.frames[-1], 3e-5, f'eval_{name}')
     yield row(flow, output.flow, 1e-4, flow)
     yield row(f'eval_mask_{name}', output.mask, 1e-4, flow)
     if f'eval_first_{name}' in case:
       only = jnp.zeros_like(gates).at[0, jnp.argmax(gates[0])].set(1)
-      output = follow(variables, pair[:1], only)
+      output = run_route(variables, pair[:1], only)
       yield row(f'eval_first_{name}', output.frames[-1], 3e-5, f'eval_{name}')
     if name == 'all' and 'train_flow_after_block0' in case:
       only = jnp.zeros_like(gates).at[0, 0].set(case['ref'][0, 0])
-      output = follow(variables, pair[:1], only)
+      output = run_route(variables, pair[:1], only)
       yield row('train_flow_after_block0', output.flow, 1e-4, 'flow')
 
 
@@ -149,7 +149,7 @@ def gradients(path, formulation):
   def loss(variables):
     logits = model.apply(variables, pair, method='route')[..., 0]
     gates = routing.straight_through(
-      jnp.asarray(case['ref']), routing.budgeted(logits, 0.5)
+      jnp.asarray(case['ref']), routing.budgeted_probabilities(logits, 0.5)
     )
     frames = model.apply(variables, pair, gates).frames
     each = jnp.stack([losses.laplacian(x, truth).mean() for x in frames])

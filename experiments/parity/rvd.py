@@ -45,15 +45,15 @@ def images(x):
 def schedules(path):
   """Rows of the buffers of all schedules."""
   stored, meta = read(path)
-  for depth in meta['Ns']:
-    ours = diffusion.cosine(depth)
+  for num_timesteps in meta['Ns']:
+    ours = diffusion.cosine(num_timesteps)
     bars = ours.alpha_bars
     variances = np.maximum(ours.posterior_variances, 1e-20)
     values = {
       'betas': ours.betas,
       'betas_float64': ours.betas,
       'alphas_cumprod': bars,
-      'alphas_cumprod_prev': ours.alpha_bars_before,
+      'alphas_cumprod_prev': ours.alpha_bars_prev,
       'sqrt_alphas_cumprod': np.sqrt(bars),
       'sqrt_one_minus_alphas_cumprod': np.sqrt(1 - bars),
       'log_one_minus_alphas_cumprod': np.log(1 - bars),
@@ -64,11 +64,11 @@ def schedules(path):
       'posterior_mean_coef1': ours.posterior_clean,
       'posterior_mean_coef2': ours.posterior_noisy,
     }
-    for name, theirs in below(f'N{depth}/', stored).items():
+    for name, theirs in below(f'N{num_timesteps}/', stored).items():
       theirs = theirs.astype(np.float64)
       error = np.abs(values[name] - theirs)
       error /= np.maximum(np.abs(theirs), 1e-30)
-      yield Row(f'N{depth}/{name}', float(error.max()), 1e-6)
+      yield Row(f'N{num_timesteps}/{name}', float(error.max()), 1e-6)
 
 
 def case_rows(path, part):
@@ -103,8 +103,8 @@ def network_rows(case, floors, model, variables, video, n):
   """Rows of contexts, means, states and the denoiser."""
 
   def run(model, video, noisy, n):
-    state = model.start(len(video), *video.shape[2:4])
-    contexts, mean, state = model.watch(video, state)
+    state = model.initial_state(len(video), *video.shape[2:4])
+    contexts, mean, state = model.observe(video, state)
     prepared = model.prepare([c[:, -1] for c in contexts])
     out = model.denoise(noisy, n, prepared)
     return contexts, mean, state, out, model.embed(n)
@@ -125,7 +125,7 @@ def network_rows(case, floors, model, variables, video, n):
     # Of many channels only the first are stored.
     ours = ours[..., : theirs.shape[1]]
     yield Row(name, largest_of_images(ours, theirs), 2e-5)
-  phases = denoiser.embedded(n, model.dim)
+  phases = denoiser.timestep_embedding(n, model.dim)
   yield Row('posemb', largest(phases, case['posemb']), 1e-4)
   yield Row('temb', largest(time, case['temb']), 1e-4)
   error = largest_of_images(out, case['denoise_out'])
@@ -134,21 +134,21 @@ def network_rows(case, floors, model, variables, video, n):
   yield Row('denoise_out', error, tolerance)
 
 
-def process_rows(case, depth, n):
+def process_rows(case, num_timesteps, n):
   """Rows of the forward process and a step back, with the stored estimate."""
-  schedule = diffusion.cosine(depth)
+  schedule = diffusion.cosine(num_timesteps)
   noisy, noise = images(case['x_noisy']), images(case['q_noise'])
-  clean = diffusion.clean_from_noise(
+  clean = diffusion.predict_start_from_noise(
     schedule, noisy, n, images(case['denoise_out'])
   )
   clipped = jnp.clip(clean, -CLIP, CLIP)
   mean, variance = diffusion.posterior(schedule, clipped, noisy, n)
   for name, ours in {
-    'q_sample': diffusion.diffuse(schedule, noisy, n, noise),
+    'q_sample': diffusion.q_sample(schedule, noisy, n, noise),
     'p_mean': mean,
     'p_var': variance,
     'p_logvar': jnp.log(jnp.maximum(variance, 1e-20)),
-    'p_sample': diffusion.posterior_step(schedule, clipped, noisy, n, noise),
+    'p_sample': diffusion.p_sample(schedule, clipped, noisy, n, noise),
   }.items():
     yield Row(name, largest_of_images(ours, case[name]), 5e-6)
   scale = np.abs(case['x_recon_preclip']).max()
@@ -156,21 +156,27 @@ def process_rows(case, depth, n):
   yield Row('x_recon_preclip', float(error / scale), 1e-3)
 
 
-def training_rows(case, model, variables, video, n, depth, names):
+def training_rows(case, model, variables, video, n, num_timesteps, names):
   """Rows of losses and gradients."""
   noise = images(case['train_noise']).swapaxes(0, 1)
   first = video.shape[1] - noise.shape[1]
   n = n[:, None].repeat(noise.shape[1], 1)
   kinds = {
     'loss_l1': {},
-    'loss_l2': {'error': 'l2'},
-    'loss_predtrue_l1': {'predicts': 'clean'},
+    'loss_l2': {'loss_type': 'l2'},
+    'loss_predtrue_l1': {'prediction_type': 'sample'},
   }
 
   def losses(variables):
     values = {
       name: rvd.denoising_loss(
-        model, variables, video, first, n, noise, process(depth, **changes)
+        model,
+        variables,
+        video,
+        first,
+        n,
+        noise,
+        process(num_timesteps, **changes),
       )[0]
       for name, changes in kinds.items()
     }
@@ -186,15 +192,15 @@ def training_rows(case, model, variables, video, n, depth, names):
     yield Row(f'grad/{name}', relative(flat[path], theirs), 1e-3)
 
 
-def process(depth, **changes):
+def process(num_timesteps, **changes):
   """The published code's."""
-  schedule = diffusion.cosine(depth)
+  schedule = diffusion.cosine(num_timesteps)
   steps = diffusion.ancestral(schedule)
-  result = rvd.Process(schedule, 1.0, 'noise', 'l1', CLIP, steps)
+  result = rvd.Process(schedule, 1.0, 'epsilon', 'l1', CLIP, steps)
   return result._replace(**changes)
 
 
-def sampling_rows(case, model, variables, video, depth):
+def sampling_rows(case, model, variables, video, num_timesteps):
   """Rows of drawn frames, and of the states on the way to the first."""
   noise, count = images(case['samp_noise']), len(case['sample'])
   context = video[:, : video.shape[1] - count]
@@ -202,26 +208,26 @@ def sampling_rows(case, model, variables, video, depth):
   def draw(variables, context):
     return rvd.forecast(
       model, variables, context, count, lambda t: lambda k: noise[t, k],
-      process(depth),
+      process(num_timesteps),
     )  # fmt: skip
 
   def states(model, context):
     """Step by step, by the posterior, as DDPM is written down."""
-    start = model.start(len(context), *context.shape[2:4])
-    contexts, _, _ = model.watch(context, start, since=context.shape[1] - 1)
+    start = model.initial_state(len(context), *context.shape[2:4])
+    contexts, _, _ = model.observe(context, start, since=context.shape[1] - 1)
     prepared = model.prepare([c[:, 0] for c in contexts])
-    schedule = diffusion.cosine(depth)
+    schedule = diffusion.cosine(num_timesteps)
 
     def step(noisy, item):
       n, fresh = item
-      clean = diffusion.clean_from_noise(
+      clean = diffusion.predict_start_from_noise(
         schedule, noisy, n, model.denoise(noisy, n, prepared)
       )
       clean = jnp.clip(clean, -CLIP, CLIP)
-      noisy = diffusion.posterior_step(schedule, clean, noisy, n, fresh)
+      noisy = diffusion.p_sample(schedule, clean, noisy, n, fresh)
       return noisy, noisy
 
-    items = jnp.arange(depth)[::-1], noise[0, 1:]
+    items = jnp.arange(num_timesteps)[::-1], noise[0, 1:]
     return jax.lax.scan(step, noise[0, 0], items)[1]
 
   frames = runtime.jit(draw)(variables, context).swapaxes(0, 1)

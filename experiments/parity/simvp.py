@@ -146,7 +146,7 @@ def block_of(entry, case):
     changes = {size: 'none', size // 2: 'down', size * 2: 'up'}
     change = changes[case['out'].shape[-1]]
     kernel = next(x for x in state.values() if x.ndim == 4)
-    module = simvp.Unit(channels, size=kernel.shape[-1], change=change)
+    module = simvp.ConvSC(channels, size=kernel.shape[-1], change=change)
     part = 'decoder' if change == 'up' else 'encoder'
     return module, f'{part}/unit_0', f'{part[:3]}.{part[:3]}.0.'
   if translator == 'incepu':

@@ -21,7 +21,7 @@ SETTINGS = {
   'dim': 8,
   'mults': (1, 2),
   'mean_mults': (1, 2),
-  'depth': 20,
+  'num_timesteps': 20,
   'sigma': 1.0,
 }
 FRAMES = systems.Frames((0, 1), (2, 3, 4, 5, 6, 7))
@@ -91,8 +91,8 @@ def test_weights_find_their_places(mode):
   [
     ({}, {'sigma': 2.0}, 'trained with sigma=1; got sigma=2.0'),
     ({}, {'sigma': None}, 'sigma=None .None is the 2 of the paper'),
-    ({}, {'depth': 30}, 'trained with depth=20; got 30'),
-    ({'betas': np.ones(3)}, {}, 'trained with depth=3; got 20'),
+    ({}, {'num_timesteps': 30}, 'trained with num_timesteps=20; got 30'),
+    ({'betas': np.ones(3)}, {}, 'trained with num_timesteps=3; got 20'),
     ({'alphas': np.ones(20)}, {}, 'alphas'),
     ({}, {'mode': 'frame'}, 'transform_fn'),
     ({}, {'dim': 16}, r'denoise_fn.*\(8,.*\(16,|denoise_fn.*\(16,.*\(8,'),
@@ -150,7 +150,7 @@ def test_a_stored_case_is_taken_over_whole(shared):
     'dim': cfg['dim'],
     'mults': tuple(cfg['mults']),
     'mean_mults': tuple(cfg['tmults']),
-    'depth': cfg['N'],
+    'num_timesteps': cfg['N'],
   }
   state = {k[2:]: x for k, x in case.items() if k.startswith('w/')}
   variables = convert.from_torch('rvd', state, **settings, sigma=1)
@@ -187,5 +187,7 @@ def test_the_command_exports_a_system_that_loads(tmp_path):
   assert_equal(got, variables)
   stored = {k: list(x) if 'mults' in k else x for k, x in SETTINGS.items()}
   assert record['settings'] == stored
-  system, _ = checkpoint.load(tmp_path / 'out', sampler='dpm++', steps=5)
+  system, _ = checkpoint.load(
+    tmp_path / 'out', sampler='dpm++', sampling_steps=5
+  )
   assert len(system.frames.context) == 4 and system.stochastic

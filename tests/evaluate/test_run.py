@@ -67,7 +67,9 @@ def workdir(monkeypatch, tmp_path):
   monkeypatch.setattr(
     evaluation.checkpoint, 'read', lambda path: (record, VARIABLES)
   )
-  monkeypatch.setattr(evaluation.checkpoint, 'fitted', lambda *args: VARIABLES)
+  monkeypatch.setattr(
+    evaluation.checkpoint, 'check_variables', lambda *args: VARIABLES
+  )
   (tmp_path / 'export').mkdir()
   return tmp_path
 
@@ -150,7 +152,7 @@ def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
 
 def test_quick_evaluation_gives_means(config):
   measure = evaluation.make_measure(config, build.evaluation(config))
-  found = evaluation.quick(config, VARIABLES, measure)
+  found = evaluation.quick_eval(config, VARIABLES, measure)
   assert list(found) == list(config.eval.metrics)
   assert all(np.isfinite(list(found.values())))
 

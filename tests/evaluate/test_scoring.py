@@ -251,7 +251,7 @@ def test_field_metrics_refuse_images():
 # -------------------------------------------------------------- by samples
 
 
-def drawing(frames=FRAMES, explain=False):
+def drawing(frames=FRAMES, with_diagnostics=False):
   """Adds noise to the last frame; its draw depends on the batch's shape."""
 
   def predict(variables, context, key):
@@ -259,7 +259,7 @@ def drawing(frames=FRAMES, explain=False):
     noise = jax.random.normal(key, shape)
     return context[:, -1:] + variables['params']['size'] * noise
 
-  def explained(variables, context, key):
+  def diagnosed(variables, context, key):
     drawn = predict(variables, context, key)
     return drawn, {'blocks': (drawn[:, :, :4, 0, 0] > 0.5).astype(jnp.float32)}
 
@@ -270,7 +270,7 @@ def drawing(frames=FRAMES, explain=False):
     frames=frames,
     multiple=1,
     stochastic=True,
-    explain=explained if explain else None,
+    diagnostics=diagnosed if with_diagnostics else None,
   )
 
 
@@ -414,7 +414,11 @@ def test_what_is_shown_of_samples(ensemble):
 def test_use_of_blocks_is_averaged_over_samples():
   video = clips(3, side=12)
   result = drawn(
-    video, 3, names=('mae/mean',), samples=5, system=drawing(explain=True)
+    video,
+    3,
+    names=('mae/mean',),
+    samples=5,
+    system=drawing(with_diagnostics=True),
   )
   on = futures(video, 5)[:, :, :, :4, 0, 0] > 0.5
   np.testing.assert_allclose(result.blocks, on.mean((0, 1, 2)), atol=1e-6)

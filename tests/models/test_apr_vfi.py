@@ -45,7 +45,7 @@ def small(patch=8, routed=True, **settings):
 
 
 @functools.cache
-def moved(size=(29, 37)):
+def warped(size=(29, 37)):
   """What precedes the synthesis, of two random frames and a random flow."""
   keys = jax.random.split(jax.random.key(1), 3)
   pair = jax.random.uniform(keys[0], (2, 2, *size, 3))
@@ -56,13 +56,13 @@ def moved(size=(29, 37)):
   )
   prepared = apr_vfi.Prepared(pair, flow, contexts)
   model, variables = small()
-  move = jax.jit(functools.partial(model.apply, method='move'))
-  return prepared, move(variables, prepared, 0.3)
+  warp = jax.jit(functools.partial(model.apply, method='warp'))
+  return prepared, warp(variables, prepared, 0.3)
 
 
-def synthesised(model, variables, prepared, moved, gates=None, routed=False):
+def synthesised(model, variables, prepared, warped, gates=None, routed=False):
   run = functools.partial(model.apply, method='synthesise', routed=routed)
-  return jax.jit(run)(variables, prepared, moved, gates)
+  return jax.jit(run)(variables, prepared, warped, gates)
 
 
 def test_size_and_cost_are_the_papers():
@@ -76,9 +76,9 @@ def test_size_and_cost_are_the_papers():
 
   def everything(variables, pair):
     prepared = model.apply(variables, pair, method='prepare')
-    moved = model.apply(variables, prepared, 0.5, method='move')
-    logits = model.apply(variables, moved, method='route')
-    output = model.apply(variables, prepared, moved, method='synthesise')
+    warped = model.apply(variables, prepared, 0.5, method='warp')
+    logits = model.apply(variables, warped, method='route')
+    output = model.apply(variables, prepared, warped, method='synthesise')
     return logits, output.frame
 
   pair = jax.ShapeDtypeStruct((1, 2, 1080, 2048, 3), jnp.float32)
@@ -96,7 +96,7 @@ def test_size_and_cost_are_the_papers():
 def test_skipping_patches_is_gating_them(fusion, platform):
   """Equation 3; whatever is skipped, and with all patches."""
   model, variables = small(fusion=fusion)
-  prepared, there = moved()
+  prepared, there = warped()
   gates = jax.random.bernoulli(jax.random.key(2), 0.4, (2, 4, 5, 2))
   gates = gates.astype(jnp.float32)
   run = functools.partial(model.apply, method='synthesise')
@@ -117,7 +117,7 @@ def test_skipping_patches_is_gating_them(fusion, platform):
 
 def test_a_patch_depends_on_its_own_gates_only():
   model, variables = small()
-  prepared, there = moved()
+  prepared, there = warped()
   ones = jnp.ones((2, 4, 5, 2))
   other = ones.at[1, 2, 3].set(0)
   change = np.abs(
@@ -131,7 +131,7 @@ def test_a_patch_depends_on_its_own_gates_only():
 
 def test_work_is_that_of_the_routes():
   model, variables = small(fusion='none')
-  prepared, there = moved()
+  prepared, there = warped()
 
   def macs(gates):
     run = functools.partial(model.apply, method='synthesise', routed=True)
@@ -150,7 +150,7 @@ def test_work_is_that_of_the_routes():
 
 def test_patches_are_the_whole_image_where_borders_do_not_reach():
   """And are not where they do."""
-  block = apr_vfi.Block(width=8, depth=1, features=4, residual=True)
+  block = apr_vfi.RefineBlock(width=8, depth=1, features=4, residual=True)
   assert block.reach == 6
   x = jax.random.normal(jax.random.key(0), (1, 64, 64, 4))
   variables = block.init(jax.random.key(1, impl='rbg'), x)
@@ -200,7 +200,7 @@ def test_untrained_it_is_plain_forward_warping():
     'head_bias': np.zeros(4),
   }
   tree = tree | {'synthesis': tree['synthesis'] | head}
-  prepared, there = moved()
+  prepared, there = warped()
   out = synthesised(model, {'params': tree}, prepared, there)
   plain = apr_vfi.blend(prepared, there)
   seen = np.asarray(jnp.any(there.weight > 0, 1))
@@ -215,7 +215,7 @@ def test_plain_forward_warping():
     [jnp.full((1, 1, 4, 3), 0.2), jnp.full((1, 1, 4, 3), 0.8)], 1
   )
   weight = jnp.asarray([[1.0, 1, 0, 0], [1, 0, 1, 0]]).reshape(1, 2, 1, 4, 1)
-  there = apr_vfi.Moved(
+  there = apr_vfi.Warped(
     frames=pair * (weight > 0),
     flows=jnp.zeros((1, 2, 1, 4, 2)),
     weight=weight,
@@ -240,7 +240,7 @@ def test_both_frames_move_to_the_wanted_time():
   flow = jnp.broadcast_to(jnp.asarray([8.0, 4, -8, -4]), (1, 20, 20, 4))
   model, variables = small()
   prepared = apr_vfi.Prepared(pair, flow, ())
-  there = model.apply(variables, prepared, 0.25, method='move')
+  there = model.apply(variables, prepared, 0.25, method='warp')
   truth = scene[:, 11:31, 10:30]
   np.testing.assert_allclose(there.frames[:, 0, 1:, 2:], truth[:, 1:, 2:])
   np.testing.assert_allclose(there.frames[:, 1, :-3, :-6], truth[:, :-3, :-6])
@@ -252,7 +252,7 @@ def test_both_frames_move_to_the_wanted_time():
 
 def test_router_compares_the_patches_of_an_image():
   model, variables = small()
-  _, there = moved((30, 40))
+  _, there = warped((30, 40))
   route = jax.jit(functools.partial(model.apply, method='route'))
   logits = route(variables, there)
   assert logits.shape == (2, 4, 5, 2, 2)

@@ -10,7 +10,9 @@ def test_a_step_is_embedded_by_sines_and_cosines_of_falling_frequency():
   frequencies = 10_000 ** (-np.arange(8) / 7)
   phases = np.asarray(n, np.float64)[:, None] * frequencies
   expected = np.concatenate([np.sin(phases), np.cos(phases)], 1)
-  np.testing.assert_allclose(denoiser.embedded(n, 16), expected, atol=2e-4)
+  np.testing.assert_allclose(
+    denoiser.timestep_embedding(n, 16), expected, atol=2e-4
+  )
 
 
 def test_a_prepared_context_is_a_concatenated_one():
@@ -20,7 +22,7 @@ def test_a_prepared_context_is_a_concatenated_one():
   joined = jnp.concatenate([x, context], -1)
   expected, variables = both.init_with_output(jax.random.key(1), joined)
   share = split.apply(variables, context, method='prepare')
-  out = split.apply(variables, x, share=share)
+  out = split.apply(variables, x, context_features=share)
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 

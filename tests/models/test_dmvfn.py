@@ -126,7 +126,7 @@ def test_both_formulations_are_the_same_function(spatial_path):
     model, _, _ = small(formulation=formulation, **settings)
 
     def loss(variables, model=model):
-      chances = routing.budgeted(
+      chances = routing.budgeted_probabilities(
         model.apply(variables, pair, method='route')[..., 0], 0.5
       )
       gates = routing.straight_through(jnp.ones((2, 3)), chances)
@@ -153,13 +153,13 @@ def test_both_formulations_are_the_same_function(spatial_path):
 def test_skipping_is_masking_for_every_route_of_a_batch():
   model, variables, pair = small()
   gates, masked = all_outputs()
-  follow = functools.partial(model.apply, method='follow')
-  skipped = jax.jit(follow)(variables, pair, gates)
+  run_route = functools.partial(model.apply, method='run_route')
+  skipped = jax.jit(run_route)(variables, pair, gates)
   np.testing.assert_allclose(skipped.flow, masked.flow, atol=1e-5)
   np.testing.assert_allclose(skipped.mask, masked.mask, atol=1e-5)
   np.testing.assert_allclose(skipped.frames[-1], masked.frames[-1], atol=1e-5)
   assert np.all(skipped.flow[1] == 0) and np.any(skipped.flow[2] != 0)
-  one = jax.jit(follow)(variables, pair[2:], gates[2:])
+  one = jax.jit(run_route)(variables, pair[2:], gates[2:])
   np.testing.assert_allclose(
     one.frames[-1][0], skipped.frames[-1][2], atol=1e-6
   )
@@ -183,7 +183,7 @@ def test_only_the_blocks_on_the_route_are_computed():
 
   def macs(gates):
     return cost.count_macs(
-      lambda g: model.apply(variables, pair, g, method='follow'),
+      lambda g: model.apply(variables, pair, g, method='run_route'),
       jnp.asarray([gates], jnp.float32),
       run=True,
     ).total()

@@ -100,7 +100,7 @@ def test_batch_norm_sees_the_whole_batch_on_many_devices():
 
 
 @pytest.mark.parametrize(
-  'start, shape, groups, deviation',
+  'init_scheme, shape, groups, deviation',
   [
     ('torch', (3, 3, 16, 32), 1, (3 * 9 * 16) ** -0.5),
     ('torch', (7, 7, 1, 64), 64, (3 * 49) ** -0.5),
@@ -110,13 +110,15 @@ def test_batch_norm_sees_the_whole_batch_on_many_devices():
     ('small', (3, 3, 16, 32), 1, 0.02),
   ],
 )
-def test_initial_values(start, shape, groups, deviation):
-  of_kernel, of_bias = layers.initializers(start, shape, groups=groups)
-  kernel = np.asarray(of_kernel(jax.random.key(0), shape))
+def test_initial_values(init_scheme, shape, groups, deviation):
+  kernel_init, bias_init = layers.initializers(
+    init_scheme, shape, groups=groups
+  )
+  kernel = np.asarray(kernel_init(jax.random.key(0), shape))
   np.testing.assert_allclose(kernel.std(), deviation, rtol=0.1)
   np.testing.assert_allclose(kernel.mean(), 0, atol=0.1 * deviation)
-  bias = np.asarray(of_bias(jax.random.key(1), (500,)))
-  if start == 'torch':
+  bias = np.asarray(bias_init(jax.random.key(1), (500,)))
+  if init_scheme == 'torch':
     assert np.abs(kernel).max() <= 3**0.5 * deviation
     np.testing.assert_allclose(bias.std(), deviation, rtol=0.1)
   else:

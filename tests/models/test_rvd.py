@@ -76,8 +76,8 @@ def test_costs_are_the_published_ones():
     macs = cost.count_macs(call, variables, *args)
     return jax.eval_shape(call, variables, *args), macs
 
-  state = jax.eval_shape(lambda: model.start(1, 64, 64))
-  (contexts, _, _), frames = count('watch', image(1, 1, 64, 64, 3), state)
+  state = jax.eval_shape(lambda: model.initial_state(1, 64, 64))
+  (contexts, _, _), frames = count('observe', image(1, 1, 64, 64, 3), state)
   contexts = [image(1, *c.shape[2:]) for c in contexts]
   prepared, once = count('prepare', contexts)
   _, step = count('denoise', frame, n, prepared)
@@ -95,26 +95,26 @@ def test_costs_are_the_published_ones():
 def test_frames_at_once_equal_frames_one_by_one():
   """The state holds all that is remembered."""
   model, variables, clip, _ = small()
-  watch = jax.jit(functools.partial(model.apply, method='watch'))
-  at_once = watch(variables, clip, model.start(2, 8, 12))
-  state = model.start(2, 8, 12)
+  observe = jax.jit(functools.partial(model.apply, method='observe'))
+  at_once = observe(variables, clip, model.initial_state(2, 8, 12))
+  state = model.initial_state(2, 8, 12)
   for t in range(2):
-    contexts, mean, state = watch(variables, clip[:, t : t + 1], state)
+    contexts, mean, state = observe(variables, clip[:, t : t + 1], state)
     for a, b in zip([*contexts, mean], [*at_once[0], at_once[1]]):
       np.testing.assert_allclose(a[:, 0], b[:, t], atol=2e-6)
   for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(at_once[2])):
     np.testing.assert_allclose(a, b, atol=2e-6)
   # The past matters.
-  fresh = watch(variables, clip[:, 1:], model.start(2, 8, 12))
+  fresh = observe(variables, clip[:, 1:], model.initial_state(2, 8, 12))
   assert np.abs(fresh[1] - at_once[1][:, 1:]).max() > 1e-4
 
 
 def test_what_is_asked_since_a_frame_is_the_end_of_all():
   model, variables, clip, _ = small()
-  watch = functools.partial(model.apply, method='watch')
-  state = model.start(2, 8, 12)
-  every = jax.jit(watch)(variables, clip, state)
-  last = jax.jit(functools.partial(watch, since=1))(variables, clip, state)
+  observe = functools.partial(model.apply, method='observe')
+  state = model.initial_state(2, 8, 12)
+  every = jax.jit(observe)(variables, clip, state)
+  last = jax.jit(functools.partial(observe, since=1))(variables, clip, state)
   for a, b in zip(jax.tree.leaves(last[:2]), jax.tree.leaves(every[:2])):
     np.testing.assert_allclose(a, b[:, 1:], atol=2e-6)
 

@@ -98,7 +98,7 @@ def starts(kind, **settings):
   seen = {}
 
   def record(call, args, kwargs, context):
-    start = getattr(context.module, 'start', None)
+    start = getattr(context.module, 'init_scheme', None)
     if start is not None:
       seen[context.module.name] = start
     return call(*args, **kwargs)
@@ -153,7 +153,7 @@ def test_uniformers_position_begins_as_in_pytorch_where_it_attends():
     seen = {}
 
     def record(call, args, kwargs, context, seen=seen):
-      seen[context.module.name] = getattr(context.module, 'start', None)
+      seen[context.module.name] = getattr(context.module, 'init_scheme', None)
       return call(*args, **kwargs)
 
     module = translators.Uniformer(2.0, local=local)

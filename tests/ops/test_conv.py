@@ -57,7 +57,7 @@ def test_folded_transposed_conv():
   x, kernel = normal(0, 2, 5, 6, 3), normal(1, 4, 4, 3, 2)
 
   def folded(x, kernel):
-    return layout.unfold(conv.folded_transposed_conv(x, kernel))
+    return layout.depth_to_space(conv.folded_transposed_conv(x, kernel))
 
   ours = gradients(folded, x, kernel)
   theirs = gradients(conv.transposed_conv, x, kernel)
@@ -71,7 +71,9 @@ def test_enlarged_transposed_conv(factor, size):
   x, kernel = normal(0, 2, *size, 3), normal(1, 4, 4, 3, 2)
 
   def ours(x, kernel):
-    return layout.unfold(conv.enlarged_transposed_conv(x, kernel, factor))
+    return layout.depth_to_space(
+      conv.enlarged_transposed_conv(x, kernel, factor)
+    )
 
   def theirs(x, kernel):
     return conv.transposed_conv(resize.bilinear(x, scale=factor), kernel)

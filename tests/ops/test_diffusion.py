@@ -22,8 +22,8 @@ def exact(noisy, n, schedule=SCHEDULE):
 
 @functools.cache
 def rows(batch=2, shape=(64, 64, 1)):
-  keys = diffusion.row_keys(jax.random.key(0), batch)
-  return diffusion.drawn(keys, shape)
+  keys = diffusion.keys_per_example(jax.random.key(0), batch)
+  return diffusion.gaussian_noise_fn(keys, shape)
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def flow(steps):
 
   Its solutions keep their distance to the mean in standard deviations.
   """
-  bar = SCHEDULE.alpha_bars[steps.times[0]]
+  bar = SCHEDULE.alpha_bars[steps.timesteps[0]]
   spread = np.sqrt(STD**2 * bar + 1 - bar)
   away = (np.asarray(rows()(0), np.float64) - np.sqrt(bar) * MEAN) / spread
   return MEAN + STD * away
@@ -47,16 +47,16 @@ def flow(steps):
 # ----------------------------------------------------------------- the process
 
 
-@pytest.mark.parametrize('depth', [8, 200, 1600])
-def test_the_schedule_runs_from_clean_to_pure_noise(depth):
-  bars = diffusion.cosine(depth).alpha_bars
+@pytest.mark.parametrize('num_timesteps', [8, 200, 1600])
+def test_the_schedule_runs_from_clean_to_pure_noise(num_timesteps):
+  bars = diffusion.cosine(num_timesteps).alpha_bars
   assert np.all(np.diff(bars) < 0)
-  assert bars[0] > 1 - 4 / depth
-  assert bars[-1] < 1e-3 / depth
+  assert bars[0] > 1 - 4 / num_timesteps
+  assert bars[-1] < 1e-3 / num_timesteps
 
 
 def test_step_by_step_noise_has_the_statistics_of_the_short_cut():
-  """Equation 1 applied n times is y_n of `diffuse`."""
+  """Equation 1 applied n times is y_n of `q_sample`."""
   schedule = diffusion.cosine(10)
   clean = jnp.full((4000, 4), 0.8)
   keys = jax.random.split(jax.random.key(0), 11)
@@ -66,7 +66,7 @@ def test_step_by_step_noise_has_the_statistics_of_the_short_cut():
     noise = jax.random.normal(keys[n], clean.shape)
     noisy = np.sqrt(1 - beta) * noisy + np.sqrt(beta) * noise
   noise = jax.random.normal(keys[10], clean.shape)
-  short = diffusion.diffuse(schedule, clean, 6, noise)
+  short = diffusion.q_sample(schedule, clean, 6, noise)
   for x in (noisy, short):  # standard errors are 0.008 and 0.006
     np.testing.assert_allclose(
       jnp.mean(x), 0.8 * np.sqrt(schedule.alpha_bars[6]), atol=0.03
@@ -79,11 +79,11 @@ def test_step_by_step_noise_has_the_statistics_of_the_short_cut():
 def test_rows_have_steps_of_their_own_and_noise_is_taken_out_again():
   clean, noise = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
   n = jnp.asarray([0, 70, 150])
-  noisy = diffusion.diffuse(SCHEDULE, clean, n, noise)
+  noisy = diffusion.q_sample(SCHEDULE, clean, n, noise)
   for i in range(3):
-    alone = diffusion.diffuse(SCHEDULE, clean[i], int(n[i]), noise[i])
+    alone = diffusion.q_sample(SCHEDULE, clean[i], int(n[i]), noise[i])
     np.testing.assert_allclose(noisy[i], alone, rtol=1e-6)
-  back = diffusion.clean_from_noise(SCHEDULE, noisy, n, noise)
+  back = diffusion.predict_start_from_noise(SCHEDULE, noisy, n, noise)
   np.testing.assert_allclose(back, clean, atol=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_the_posterior_is_that_of_bayes():
   """Prior N(sqrt(abar') y_0, 1 - abar'), likelihood of y_n, multiplied."""
   clean, noisy = jax.random.normal(jax.random.key(0), (2, 1, 50))
   for n in (1, 60, 150):
-    beta, before = SCHEDULE.betas[n], SCHEDULE.alpha_bars_before[n]
+    beta, before = SCHEDULE.betas[n], SCHEDULE.alpha_bars_prev[n]
     precision = 1 / (1 - before) + (1 - beta) / beta
     mean = np.sqrt(before) * clean / (1 - before)
     mean = (mean + np.sqrt(1 - beta) * noisy / beta) / precision
@@ -99,20 +99,20 @@ def test_the_posterior_is_that_of_bayes():
     np.testing.assert_allclose(got, mean, atol=2e-6)
     np.testing.assert_allclose(variance, 1 / precision, rtol=1e-5)
   # The last step ends at the estimate, whatever the noise.
-  last = diffusion.posterior_step(SCHEDULE, clean, noisy, 0, noisy + 9)
+  last = diffusion.p_sample(SCHEDULE, clean, noisy, 0, noisy + 9)
   np.testing.assert_allclose(last, clean, atol=1e-6)
 
 
 def test_estimates_are_clipped_and_of_either_kind():
   clean, noise = jax.random.normal(jax.random.key(0), (2, 2, 30))
-  noisy = diffusion.diffuse(SCHEDULE, clean, 100, noise)
-  for predicts, network in (
-    ('noise', lambda y, n: noise),
-    ('clean', lambda y, n: clean),
+  noisy = diffusion.q_sample(SCHEDULE, clean, 100, noise)
+  for prediction_type, network in (
+    ('epsilon', lambda y, n: noise),
+    ('sample', lambda y, n: clean),
   ):
     for clip in (None, 0.5):
       estimate = diffusion.estimator(
-        network, SCHEDULE, predicts=predicts, clip=clip
+        network, SCHEDULE, prediction_type=prediction_type, clip_range=clip
       )
       expected = clean if clip is None else np.clip(clean, -clip, clip)
       np.testing.assert_allclose(estimate(noisy, 100), expected, atol=1e-5)
@@ -123,21 +123,21 @@ def test_estimates_are_clipped_and_of_either_kind():
 
 def test_times_are_squares_that_end_at_the_clean_side():
   np.testing.assert_array_equal(
-    diffusion.spaced_times(SCHEDULE), np.arange(200)[::-1]
+    diffusion.spaced_timesteps(SCHEDULE), np.arange(200)[::-1]
   )
-  times = diffusion.spaced_times(SCHEDULE, 9)
+  times = diffusion.spaced_timesteps(SCHEDULE, 9)
   bars = SCHEDULE.alpha_bars
   assert bars[times[0]] >= 1e-4 > bars[times[0] + 1]
   squares = times[0] * (np.arange(8, -1, -1) / 8) ** 2
   np.testing.assert_allclose(times, squares, atol=0.5)
   for steps in (1, 2, 20, 100, 198, 199):
-    times = diffusion.spaced_times(SCHEDULE, steps)
+    times = diffusion.spaced_timesteps(SCHEDULE, steps)
     assert len(times) == steps and times.max() < 200
     assert np.all(np.diff(times) < 0)
     assert times[-1] == 0 or steps == 1
   for steps in (0, 201):
-    with pytest.raises(ValueError, match=f'steps={steps}.*1 to 200'):
-      diffusion.spaced_times(SCHEDULE, steps)
+    with pytest.raises(ValueError, match=f'sampling_steps={steps}.*1 to 200'):
+      diffusion.spaced_timesteps(SCHEDULE, steps)
 
 
 @pytest.mark.parametrize('steps', [None, 40, 1])
@@ -177,7 +177,7 @@ def test_all_steps_draw_from_the_target(name, settings):
 def test_ancestral_sampling_is_the_scan_of_posterior_steps():
   state = rows()(0)
   for k, n in enumerate(reversed(range(200))):
-    state = diffusion.posterior_step(
+    state = diffusion.p_sample(
       SCHEDULE, exact(state, n), state, n, rows()(k + 1)
     )
   np.testing.assert_allclose(sampled('ancestral', None), state, atol=2e-5)
@@ -207,7 +207,7 @@ def test_one_step_gives_the_estimate():
   for name, make in diffusion.SAMPLERS.items():
     steps = make(SCHEDULE, 1)
     got = diffusion.sample(exact, steps, rows())
-    expected = exact(rows()(0), steps.times[0])
+    expected = exact(rows()(0), steps.timesteps[0])
     np.testing.assert_allclose(got, expected, atol=1e-6, err_msg=name)
 
 
@@ -234,17 +234,19 @@ def test_the_network_is_asked_once_a_step_and_traced_once():
 @pytest.mark.parametrize('impl', ['threefry2x32', 'rbg'])
 def test_rows_are_drawn_as_if_alone(impl):
   key = jax.random.key(3, impl=impl)
-  keys = diffusion.row_keys(key, 5)
-  many = diffusion.drawn(keys, (4, 3))(7)
+  keys = diffusion.keys_per_example(key, 5)
+  many = diffusion.gaussian_noise_fn(keys, (4, 3))(7)
   for i in (0, 4):
-    alone = diffusion.drawn(keys[i : i + 1], (4, 3))(7)
+    alone = diffusion.gaussian_noise_fn(keys[i : i + 1], (4, 3))(7)
     np.testing.assert_array_equal(many[i : i + 1], alone)
-  few = diffusion.drawn(diffusion.row_keys(key, 2), (4, 3))(7)
+  few = diffusion.gaussian_noise_fn(diffusion.keys_per_example(key, 2), (4, 3))(
+    7
+  )
   np.testing.assert_array_equal(many[:2], few)
   values = np.concatenate(
-    [many.ravel(), diffusion.drawn(keys, (4, 3))(8).ravel()]
+    [many.ravel(), diffusion.gaussian_noise_fn(keys, (4, 3))(8).ravel()]
   )
   assert len(np.unique(values)) == values.size
-  assert diffusion.row_keys(keys, 5) is keys
+  assert diffusion.keys_per_example(keys, 5) is keys
   with pytest.raises(ValueError, match=r'shape \(5,\).*4 of them'):
-    diffusion.row_keys(keys, 4)
+    diffusion.keys_per_example(keys, 4)

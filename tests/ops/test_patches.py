@@ -31,7 +31,7 @@ def processed(chunk):
     return jnp.sin(patches) * (1 + others)
 
   return function, jax.jit(
-    lambda x, others, chosen: routing.process(
+    lambda x, others, chosen: routing.apply_to_selected(
       function, x, others, chosen, chunk=chunk
     )
   )
@@ -59,7 +59,7 @@ def test_work_is_that_of_the_chosen_chunks():
   kernel = jnp.ones((2, 2))
 
   def run(chosen):
-    return routing.process(
+    return routing.apply_to_selected(
       lambda patches, _: patches @ kernel, x, (), chosen, chunk=4
     )
 
@@ -76,12 +76,12 @@ def test_work_is_that_of_the_chosen_chunks():
 def test_highest_takes_the_ratio_of_each_row():
   scores = jax.random.normal(jax.random.key(2), (3, 10))
   for ratio, count in ((0, 0), (0.1, 1), (0.25, 3), (0.9, 9), (1, 10)):
-    gates = np.asarray(routing.highest(scores, ratio))
+    gates = np.asarray(routing.top_fraction_mask(scores, ratio))
     np.testing.assert_array_equal(gates.sum(-1), count)
     for row, chosen in zip(scores, gates.astype(bool)):
       if 0 < count < 10:
         assert row[chosen].min() > row[~chosen].max()
-  ties = routing.highest(jnp.zeros((1, 4)), 0.5)
+  ties = routing.top_fraction_mask(jnp.zeros((1, 4)), 0.5)
   np.testing.assert_array_equal(ties, [[1, 1, 0, 0]])
 
 
@@ -89,6 +89,6 @@ def test_forms_for_other_platforms_agree():
   """The last patches of a chunk may be one and the same."""
   x, new = jnp.zeros((5, 2, 3)), jax.random.normal(jax.random.key(3), (4, 2, 3))
   new, at = new.at[3].set(new[2]), jnp.asarray([1, 3, 4, 4])
-  ours = routing._put_in_turn(x, new, at)
-  np.testing.assert_array_equal(ours, routing._put_at_once(x, new, at))
+  ours = routing._scatter_loop(x, new, at)
+  np.testing.assert_array_equal(ours, routing._scatter(x, new, at))
   np.testing.assert_array_equal(ours[jnp.asarray([1, 3, 4])], new[:3])

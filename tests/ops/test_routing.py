@@ -9,18 +9,20 @@ from vidpred_jax.ops import routing
 def test_probabilities_sum_to_the_budget():
   logits = jax.random.normal(jax.random.key(0), (5, 9))
   for beta in (0.1, 0.3, 0.5):
-    chances = routing.budgeted(logits, beta)
+    chances = routing.budgeted_probabilities(logits, beta)
     np.testing.assert_allclose(jnp.sum(chances, -1), 9 * beta, rtol=1e-5)
-  assert np.all(routing.budgeted(logits, 1.0) <= 1)
+  assert np.all(routing.budgeted_probabilities(logits, 1.0) <= 1)
   np.testing.assert_allclose(
-    routing.budgeted(jnp.zeros((1, 9)), 0.5), 0.5, rtol=1e-6
+    routing.budgeted_probabilities(jnp.zeros((1, 9)), 0.5), 0.5, rtol=1e-6
   )
 
 
 def test_no_gradient_where_a_probability_is_cut_off():
   logits = jnp.asarray([4.0, -4.0, -4.0, -4.0])
-  assert routing.budgeted(logits, 0.5)[0] == 1
-  jacobian = jax.jacobian(lambda v: routing.budgeted(v, 0.5))(logits)
+  assert routing.budgeted_probabilities(logits, 0.5)[0] == 1
+  jacobian = jax.jacobian(lambda v: routing.budgeted_probabilities(v, 0.5))(
+    logits
+  )
   assert np.all(jacobian[0] == 0)
   assert np.all(np.diag(jacobian)[1:] > 0)
 
@@ -51,17 +53,19 @@ def test_gumbel_gates_are_soft_when_hot_and_binary_when_cold():
 
 
 @pytest.mark.parametrize('beta, count', [(0.0, 0), (0.3, 3), (0.5, 5), (1, 9)])
-def test_most_probable_keeps_the_budget(beta, count):
+def test_deterministic_gates_keeps_the_budget(beta, count):
   """beta n, rounded, a half upwards: 2.7 -> 3, 4.5 -> 5."""
   logits = 0.1 * jax.random.normal(jax.random.key(0), (7, 9))
-  gates = routing.most_probable(routing.budgeted(logits, beta))
+  gates = routing.deterministic_gates(
+    routing.budgeted_probabilities(logits, beta)
+  )
   np.testing.assert_array_equal(jnp.sum(gates, -1), count)
 
 
-def test_most_probable_takes_the_highest_and_earlier_of_equals():
-  gates = routing.most_probable(jnp.asarray([0.2, 0.9, 0.5, 0.5, 0.4]))
+def test_deterministic_gates_takes_the_highest_and_earlier_of_equals():
+  gates = routing.deterministic_gates(jnp.asarray([0.2, 0.9, 0.5, 0.5, 0.4]))
   np.testing.assert_array_equal(gates, [0, 1, 1, 1, 0])
-  gates = routing.most_probable(jnp.full((5,), 0.4))
+  gates = routing.deterministic_gates(jnp.full((5,), 0.4))
   np.testing.assert_array_equal(gates, [1, 1, 0, 0, 0])
 
 
@@ -69,7 +73,9 @@ def test_a_smaller_budget_never_adds_a_block():
   logits = 3 * jax.random.normal(jax.random.key(3), (20, 9))
   before = jnp.zeros_like(logits)
   for beta in np.linspace(0, 1, 21):
-    gates = routing.most_probable(routing.budgeted(logits, beta))
+    gates = routing.deterministic_gates(
+      routing.budgeted_probabilities(logits, beta)
+    )
     assert np.all(gates >= before)
     before = gates
 

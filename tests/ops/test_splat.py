@@ -66,8 +66,8 @@ def test_forms_for_other_platforms_agree(channels):
   index = jax.random.randint(keys[2], (12,), 0, 60 - 7)
   assert len(set(index.tolist())) < 12
   given = values, index, *shares
-  ours = splat._add_in_turn(*given)
-  np.testing.assert_allclose(ours, splat._add_at_once(*given), atol=1e-6)
+  ours = splat._scatter_add_loop(*given)
+  np.testing.assert_allclose(ours, splat._scatter_add(*given), atol=1e-6)
   assert ours.any()
 
 
@@ -80,12 +80,12 @@ def test_with_64_bits(image):
   np.testing.assert_allclose(out, splatted(image, flow), atol=1e-6)
 
 
-def listed(there, patch):
+def listed(bins, patch):
   """The pixels in the list of a patch."""
-  pixels, entry = [], int(there.first[patch])
+  pixels, entry = [], int(bins.head[patch])
   while entry >= 0:
     pixels.append(entry // 4)
-    entry = int(there.following[entry])
+    entry = int(bins.next[entry])
   return pixels
 
 
@@ -106,24 +106,22 @@ def test_some_patches_are_those_of_the_whole(size, patch, channels):
     .at[0, 1, 1]
     .set(-jnp.inf)
   )
-  there = jax.jit(splat.arrivals, static_argnums=1)(flow, patch)
-  count = len(there.shifts)
+  bins = jax.jit(splat.bin_by_patch, static_argnums=1)(flow, patch)
+  count = len(bins.shifts)
   at = jnp.asarray([count - 1, 0, count // 2, 0])
-  some = jax.jit(splat.splat_patches, static_argnums=2)(
-    values, there, patch, at
-  )
+  some = jax.jit(splat.splat_patches, static_argnums=2)(values, bins, patch, at)
   assert some.shape == (4, patch, patch, 3, channels)
 
   def to_patches(x):
-    side_by_side = jnp.moveaxis(x, 1, 3).reshape(2, *size, -1)
-    return routing.to_patches(side_by_side, patch)[at].reshape(some.shape)
+    concat_pair = jnp.moveaxis(x, 1, 3).reshape(2, *size, -1)
+    return routing.to_patches(concat_pair, patch)[at].reshape(some.shape)
 
   flat = lambda x: x.reshape(6, *x.shape[2:])  # noqa: E731
   whole = splatted(flat(values), flat(flow)).reshape(values.shape)
   inside = to_patches(jnp.ones_like(values))
   np.testing.assert_allclose(some * inside, to_patches(whole), atol=1e-5)
   for i in range(count):
-    pixels = listed(there, i)
+    pixels = listed(bins, i)
     assert sorted(set(pixels)) == pixels
 
 
@@ -131,8 +129,8 @@ def test_pixels_are_listed_where_they_arrive():
   """Two rows of two patches; pixel 9 to where four meet, a row out of them."""
   flow = jnp.zeros((1, 1, 8, 8, 2)).at[0, 0, 1, 1].set(2.5)
   flow = flow.at[0, 0, 0, 0].set(jnp.asarray([4.0, 0])).at[0, 0, 5].set(99)
-  there = splat.arrivals(flow, 4)
-  lists = [listed(there, i) for i in range(4)]
+  bins = splat.bin_by_patch(flow, 4)
+  lists = [listed(bins, i) for i in range(4)]
   assert [9 in x for x in lists] == [True, True, True, True]
   assert [0 in x for x in lists] == [False, True, False, False]
   assert not any(40 + i in x for x in lists for i in range(8))

@@ -255,7 +255,7 @@ def test_commands_show_our_warnings(capfd):
   ours = logging.getLogger('vidpred_jax')
   before = ours.handlers[:], ours.level, ours.propagate
   try:
-    command._speak()
+    command._show_warnings()
     logging.getLogger('vidpred_jax.data.videos').warning('Left out: %s', 'a')
     logging.getLogger('absl').warning('of others')
   finally:

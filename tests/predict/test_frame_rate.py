@@ -27,10 +27,10 @@ def filled(video, phases, parts, cuts=(), **kwargs):
     return [(before + k * step, {'phase': k}) for k in wanted]
 
   marked = ((time, frame, frame.flat[0] in cuts) for time, frame in video)
-  frames = frame_rate.fill(marked, phases, parts, make, **kwargs)
-  shown = [(frame.flat[0], details) for frame, details in frames]
-  for value, details in shown:
-    assert details in ({}, {'phase': value % 10 * parts / 10})
+  frames = frame_rate.interpolate(marked, phases, parts, make, **kwargs)
+  shown = [(frame.flat[0], diagnostics) for frame, diagnostics in frames]
+  for value, diagnostics in shown:
+    assert diagnostics in ({}, {'phase': value % 10 * parts / 10})
   return [value for value, _ in shown], asked
 
 
@@ -39,47 +39,55 @@ def untimed(*values):
 
 
 def test_every_interval_is_filled():
-  values, asked = filled(untimed(0, 10, 20), frame_rate.multiplied(2, 4), 4)
+  values, asked = filled(
+    untimed(0, 10, 20), frame_rate.upsampled_phases(2, 4), 4
+  )
   assert values == [0, 5, 10, 15, 20]
   assert asked == [(2, 2), (3, 2)]
-  values, asked = filled(untimed(0, 10), frame_rate.multiplied(5, 5), 5)
+  values, asked = filled(untimed(0, 10), frame_rate.upsampled_phases(5, 5), 5)
   assert values == [0, 2, 4, 6, 8, 10]
   assert asked == [(2, 1, 2, 3, 4)]
 
 
 def test_nothing_is_made_between_equal_frames_and_scenes():
   video = untimed(0, 0, 10, 90, 100)
-  values, asked = filled(video, frame_rate.multiplied(4, 4), 4, cuts=(90,))
+  values, asked = filled(
+    video, frame_rate.upsampled_phases(4, 4), 4, cuts=(90,)
+  )
   # The middle is the earlier scene's.
   cut = [10, 10, 10, 90]
   assert values == [0] * 4 + [0, 2.5, 5, 7.5, *cut, 90, 92.5, 95, 97.5, 100]
   assert asked == [(3, 1, 2, 3), (5, 1, 2, 3)]
 
 
-@pytest.mark.parametrize('hold, more', [(True, [20, 20, 20]), (False, [20])])
-def test_times_say_which_frames_are_made(hold, more):
+@pytest.mark.parametrize(
+  'hold_last, more', [(True, [20, 20, 20]), (False, [20])]
+)
+def test_times_say_which_frames_are_made(hold_last, more):
   """10 frames per second from 4, for parts of a fifth."""
   video = [(Fraction(3) + Fraction(i, 4), image(10 * i)) for i in range(3)]
-  phases = frame_rate.resampled(10, 5)
-  values, asked = filled(video, phases, 5, hold=hold)
+  phases = frame_rate.constant_rate_phases(10, 5)
+  values, asked = filled(video, phases, 5, hold_last=hold_last)
   assert values == [0, 4, 8, 12, 16, *more]
   assert asked == [(2, 2, 4), (3, 1, 3)]
 
 
 def test_fewer_frames_than_before():
   video = [(Fraction(i, 30), image(i)) for i in range(7)]
-  values, asked = filled(video, frame_rate.resampled(10, 4), 4, hold=True)
+  values, asked = filled(
+    video, frame_rate.constant_rate_phases(10, 4), 4, hold_last=True
+  )
   assert values == [0, 3, 6]
   assert not asked
 
 
 def test_errors():
   with pytest.raises(ValueError, match='fps=0, expected a positive number'):
-    frame_rate.resampled(0, 4)
-  phases = frame_rate.resampled(10, 4)
+    frame_rate.constant_rate_phases(0, 4)
+  phases = frame_rate.constant_rate_phases(10, 4)
   with pytest.raises(ValueError, match='increase, got 1.0 s after 2.0 s'):
     phases(Fraction(2), Fraction(1))
-  twice = frame_rate.multiplied(2, 2)
+  twice = frame_rate.upsampled_phases(2, 2)
   for few in ((), (1,)):
     with pytest.raises(ValueError, match=f'has {len(few)} frame.*at least 2'):
       filled(untimed(*few), twice, 2)
@@ -90,11 +98,11 @@ def test_errors():
 
 def test_likeness():
   a = ramp()
-  assert frame_rate.likeness(a, a) == pytest.approx(1)
-  assert frame_rate.likeness(a, ramp(step=2)) > 0.9
-  assert frame_rate.likeness(a, 255 - a) < -0.5
+  assert frame_rate.similarity(a, a) == pytest.approx(1)
+  assert frame_rate.similarity(a, ramp(step=2)) > 0.9
+  assert frame_rate.similarity(a, 255 - a) < -0.5
   black = np.zeros_like(a)
-  assert frame_rate.likeness(a, black) < 0.1
-  assert frame_rate.likeness(black, black + 1) > 0.8
-  grey = frame_rate.likeness(a[..., :1], ramp(step=2)[..., :1])
-  assert grey == pytest.approx(frame_rate.likeness(a, ramp(step=2)), abs=1e-6)
+  assert frame_rate.similarity(a, black) < 0.1
+  assert frame_rate.similarity(black, black + 1) > 0.8
+  grey = frame_rate.similarity(a[..., :1], ramp(step=2)[..., :1])
+  assert grey == pytest.approx(frame_rate.similarity(a, ramp(step=2)), abs=1e-6)

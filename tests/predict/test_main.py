@@ -21,26 +21,30 @@ HALF = base.Frames((0, 2), (1,))
 VARIABLES = {'params': {'x': jnp.float32(0.5)}}
 
 
-def _system(function, frames, stochastic=False, explain=None):
+def _system(function, frames, stochastic=False, diagnostics=None):
   return base.System(
-    None, None, function, frames, 8, stochastic, explain=explain
+    None, None, function, frames, 8, stochastic, diagnostics=diagnostics
   )
 
 
 def forward(**overrides):
   """Loads a system that predicts a straight line and explains itself."""
 
-  def explain(variables, context, key):
+  def diagnostics(variables, context, key):
     del variables, key
     a, b = context[:, -2:-1], context[:, -1:]
     flow = jnp.concatenate([b - a, a - b], -1)[..., 2:4]
-    details = {'flow': flow, 'mask': b[..., :1], 'blocks': jnp.ones((1, 1, 9))}
-    return b + 0.5 * (b - a), details
+    diagnostics = {
+      'flow': flow,
+      'mask': b[..., :1],
+      'blocks': jnp.ones((1, 1, 9)),
+    }
+    return b + 0.5 * (b - a), diagnostics
 
   assert not overrides
   frames = base.Frames((0, 1), (2,))
-  predicts = lambda v, c, key: explain(v, c, key)[0]  # noqa: E731
-  return _system(predicts, frames, explain=explain), VARIABLES
+  predicts = lambda v, c, key: diagnostics(v, c, key)[0]  # noqa: E731
+  return _system(predicts, frames, diagnostics=diagnostics), VARIABLES
 
 
 def between(frames=HALF):
@@ -312,7 +316,7 @@ def test_intervals_are_divided_as_finely_as_needed(rate, fps, parts):
     (between, dict(factor=1), 'factor=1'),
     (between, dict(fps=Fraction(0)), 'positive'),
     (between, dict(fps=Fraction(60), factor=2), 'both'),
-    (between, dict(overlay=['flow']), 'nothing to explain'),
+    (between, dict(overlay=['flow']), 'has no diagnostics'),
     (drawn, dict(samples=2, with_input=True), '--samples together'),
   ],
 )

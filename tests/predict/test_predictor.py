@@ -16,7 +16,9 @@ NEXT = F((0, 1), (2,))
 HALF = F((0, 2), (1,))
 
 
-def make(predict, frames=NEXT, *, multiple=8, stochastic=False, explain=None):
+def make(
+  predict, frames=NEXT, *, multiple=8, stochastic=False, diagnostics=None
+):
   """A system of two lines, enough to see what the Predictor does with it."""
 
   def checked(variables, context, key):
@@ -31,7 +33,7 @@ def make(predict, frames=NEXT, *, multiple=8, stochastic=False, explain=None):
     frames=frames,
     multiple=multiple,
     stochastic=stochastic,
-    explain=explain,
+    diagnostics=diagnostics,
   )
 
 
@@ -75,6 +77,29 @@ def smooth(length, height, width):
     np.cos(x / 19) * np.sin(y / 41 + t / 5),
   ]
   return np.rint(127.5 + 127 * np.stack(planes, -1)).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------ words
+
+
+def test_a_predictor_says_what_it_is():
+  system = systems.make(
+    'simvp', frames=F((0, 1), (2,)), hid_s=4, hid_t=16, n_s=4, n_t=2
+  )
+  weights = {'params': {'a': jnp.zeros((100, 20)), 'b': jnp.zeros(3)}}
+  lines = [
+    'Predictor of System simvp',
+    '  frames: (0, 1) -> (2,), deterministic',
+    '  clips: images, 1 channel, sides divisible by 4',
+    '  settings: hid_s=4, hid_t=16, n_t=2',
+    '  weights: 2,003 parameters',
+  ]
+  small = predictor.Predictor(system, weights, max_pixels=2000, overlap=8)
+  text = '  larger frames: in tiles of at most 2,000 pixels, overlapping by 8'
+  assert repr(small).splitlines() == [*lines, text]
+  tiled = predictor.Predictor(system, weights, tile=(64, 96), overlap=8)
+  text = '  larger frames: in tiles of 64x96 pixels, overlapping by 8'
+  assert repr(tiled).splitlines() == [*lines, text]
 
 
 # ----------------------------------------------------------------- prediction
@@ -184,20 +209,20 @@ def test_frames_that_do_not_lead_on_are_refused():
 def remembering(calls):
   """Steps from frame to frame grow for as long as a forecast lasts."""
 
-  def begin(variables, context):
-    calls.append('begin')
+  def init_carry(variables, context):
+    calls.append('init_carry')
     return context[:, -1], jnp.float32(0)
 
-  def advance(variables, memory, key, n):
-    calls.append('advance')
-    frame, steps = memory
+  def step(variables, carry, key, n):
+    calls.append('step')
+    frame, steps = carry
     steps = steps + variables['params']['x'] * 4 + 0 * jax.random.normal(key)
     frame = frame + steps / 255
     # The number of the frame is that of the steps: 2 (n + 1) = steps.
     return (frame, steps), frame + (2 * (n + 1) - steps)
 
   system = make(None, F((0, 1), (2, 3)), stochastic=True)
-  return system._replace(recurrence=base.Recurrence(begin, advance))
+  return system._replace(recurrence=base.Recurrence(init_carry, step))
 
 
 @pytest.mark.parametrize('tile', [None, (16, 24)])
@@ -212,7 +237,7 @@ def test_what_a_system_remembers_lasts_as_long_as_the_forecast(tile):
   np.testing.assert_array_equal(got, clip[-1:] + steps)
   np.testing.assert_array_equal(serve.predict(clip, 1), got[:1])
   # Compiled once for any number of frames, and not called for more of them.
-  assert calls == ['begin', 'advance']
+  assert calls == ['init_carry', 'step']
   futures = serve.samples(clip, 5, 3)
   np.testing.assert_array_equal(futures.frames[2], got)
 
@@ -220,12 +245,12 @@ def test_what_a_system_remembers_lasts_as_long_as_the_forecast(tile):
 def test_a_frame_that_is_remembered_from_is_given_at_once():
   drawn = []
 
-  def advance(variables, memory, key, n):
+  def step(variables, carry, key, n):
     jax.debug.callback(lambda n: drawn.append(int(n)), n)
-    return memory, memory
+    return carry, carry
 
   system = make(None, stochastic=True)._replace(
-    recurrence=base.Recurrence(lambda _, context: context[:, -1], advance)
+    recurrence=base.Recurrence(lambda _, context: context[:, -1], step)
   )
   frames = predictor.Predictor(system, VARIABLES).stream(clip_of(2), 4)
   next(frames)
@@ -411,7 +436,7 @@ def test_between_equal_frames_nothing_is_computed():
 
   serve = predictor.Predictor(make(fails, HALF), VARIABLES)
   clip = np.stack([ramp()] * 3)
-  got = list(serve.interpolate(clip, explain=False))
+  got = list(serve.interpolate(clip, with_diagnostics=False))
   np.testing.assert_array_equal(np.stack(got), np.stack([ramp()] * 5))
 
 
@@ -433,13 +458,13 @@ def test_frames_may_share_two_buffers():
 
 def test_every_frame_is_entered_once(monkeypatch):
   entered = []
-  enter = engine.Engine.enter
+  enter = engine.Engine.to_device
 
   def count(self, frame, tiles):
     entered.append(frame)
     return enter(self, frame, tiles)
 
-  monkeypatch.setattr(engine.Engine, 'enter', count)
+  monkeypatch.setattr(engine.Engine, 'to_device', count)
   system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
   clip = np.stack([ramp(step=i) for i in range(4)])
   assert len(list(system.interpolate(clip))) == 7
@@ -534,7 +559,7 @@ def test_only_the_frames_needed_are_computed():
       np.array([8, 8], np.int32),
       jax.random.key(0),
       wanted=wanted,
-      explain=False,
+      with_diagnostics=False,
     ).compile()
     return compiled.cost_analysis()['flops']
 
@@ -603,10 +628,10 @@ def test_a_deterministic_system_has_no_samples():
     serve.samples(clip_of(2), 1, 4)
 
 
-# -------------------------------------------------------------------- explain
+# ---------------------------------------------------------------- diagnostics
 
 
-def explained(variables, context, key):
+def diagnosed(variables, context, key):
   del variables, key
   frame = context[:, -1:]
   red = context[:, -1:, ..., :1]
@@ -619,17 +644,17 @@ def explained(variables, context, key):
 
 @pytest.mark.parametrize('settings', [{}, dict(tile=(32, 32), overlap=8)])
 def test_what_a_system_explains_comes_with_the_frames(settings):
-  system = make(lambda x, c, key: c[:, -1:], explain=explained)
+  system = make(lambda x, c, key: c[:, -1:], diagnostics=diagnosed)
   clip = clip_of(2, 45, 51)
   serve = predictor.Predictor(system, VARIABLES, **settings)
-  for frame, details in serve.stream(clip, 2, explain=True):
+  for frame, diagnostics in serve.stream(clip, 2, with_diagnostics=True):
     np.testing.assert_array_equal(frame, clip[-1])
     red = clip[-1, ..., :1] / 255
-    np.testing.assert_allclose(details['mask'], red, atol=1e-5)
+    np.testing.assert_allclose(diagnostics['mask'], red, atol=1e-5)
     np.testing.assert_allclose(
-      details['flow'], np.concatenate([red, -red], -1), atol=1e-5
+      diagnostics['flow'], np.concatenate([red, -red], -1), atol=1e-5
     )
-    np.testing.assert_allclose(details['blocks'], [1, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(diagnostics['blocks'], [1, 0, 1], atol=1e-6)
 
 
 # --------------------------------------------------------------------- refuse
@@ -665,7 +690,8 @@ CASES = {
     lambda p, i: list(i.interpolate(clip_of(1))), 'has 1 frame,'
   ),
   'no explanation': Case(
-    lambda p, i: p.stream(clip_of(2), 1, explain=True), 'nothing to explain'
+    lambda p, i: p.stream(clip_of(2), 1, with_diagnostics=True),
+    'has no diagnostics',
   ),
   'fps': Case(lambda p, i: i.resample([], 0), 'positive'),
 }

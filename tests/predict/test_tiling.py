@@ -45,18 +45,18 @@ def test_weights_sum_to_one_everywhere(overlap):
   size = 150, 333
   tiles = tiling.plan(*size, multiple=8, tile=(64, 120), overlap=overlap)
   total = np.zeros((*size, 1))
-  patches = tiling.patches(size, tiles, overlap)
-  for patch in patches:
-    assert patch.weight.min() >= 0
-    total[patch.place] += patch.weight
+  placements = tiling.placements(size, tiles, overlap)
+  for placement in placements:
+    assert placement.weight.min() >= 0
+    total[placement.place] += placement.weight
   np.testing.assert_allclose(total, 1, atol=1e-6)
-  assert sum(p.share for p in patches) == pytest.approx(1)
+  assert sum(p.fraction for p in placements) == pytest.approx(1)
 
 
 def test_the_outer_quarter_of_an_overlap_is_not_used():
   size = 64, 240
   tiles = tiling.plan(*size, multiple=8, tile=(64, 128), overlap=16)
-  left, right = tiling.patches(size, tiles, 16)
+  left, right = tiling.placements(size, tiles, 16)
   assert (left.weight[:, -4:] == 0).all() and (right.weight[:, :4] == 0).all()
   assert (left.weight[:, :4] == 1).all() and (right.weight[:, -4:] == 1).all()
 
@@ -66,10 +66,10 @@ def test_cutting_and_adding_gives_the_frame_back():
   frame = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
   tiles = tiling.plan(*size, multiple=16, tile=(48, 64), overlap=12)
   total = uses = None
-  for patch in tiling.patches(size, tiles, 12):
-    part = tiling.pad(frame[patch.place], tiles)
-    total = tiling.add(total, part, patch, tiles, size)
-    uses = tiling.add(uses, np.array([1, 0, 1]), patch, tiles, size)
+  for placement in tiling.placements(size, tiles, 12):
+    part = tiling.pad(frame[placement.place], tiles)
+    total = tiling.add(total, part, placement, tiles, size)
+    uses = tiling.add(uses, np.array([1, 0, 1]), placement, tiles, size)
   np.testing.assert_allclose(total, frame, atol=1e-6)
   np.testing.assert_allclose(uses, [1, 0, 1], atol=1e-6)
 

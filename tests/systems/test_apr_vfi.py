@@ -56,12 +56,12 @@ def variables(**extra):
 
 
 @functools.cache
-def explain(frames=MIDDLE, **extra):
-  return jax.jit(made(frames, **extra).explain)
+def diagnostics(frames=MIDDLE, **extra):
+  return jax.jit(made(frames, **extra).diagnostics)
 
 
-def explained(weights, context, frames=MIDDLE, **extra):
-  return explain(frames, **extra)(weights, context, jax.random.key(0))
+def diagnosed(weights, context, frames=MIDDLE, **extra):
+  return diagnostics(frames, **extra)(weights, context, jax.random.key(0))
 
 
 @functools.cache
@@ -78,23 +78,23 @@ def test_several_times_are_each_like_one_alone():
   video = clip(5)
   context = base.take(video, (0, 4))
   both = systems.Frames((0, 4), (2, 3))
-  frames, details = explained(variables(), context, both)
+  frames, diagnostics = diagnosed(variables(), context, both)
   assert frames.shape == (2, 2, 24, 37, 3)
-  alone, own = explained(variables(), context)  # in the middle as well
+  alone, own = diagnosed(variables(), context)  # in the middle as well
   np.testing.assert_allclose(frames[:, :1], alone, atol=1e-5)
   for name, value in own.items():
-    np.testing.assert_allclose(details[name][:, :1], value, atol=1e-5)
-  flow = np.asarray(details['flow'])
+    np.testing.assert_allclose(diagnostics[name][:, :1], value, atol=1e-5)
+  flow = np.asarray(diagnostics['flow'])
   assert np.abs(flow).max() > 0.1
   np.testing.assert_allclose(flow[:, 1], 1.5 * flow[:, 0], rtol=1e-4, atol=1e-6)
   assert np.abs(frames[:, 1] - frames[:, 0]).max() > 1e-3
 
 
 def test_details_tell_the_routes():
-  _, details = explained(
+  _, diagnostics = diagnosed(
     variables(), clip()[:, ::2], inference_routing='ratios'
   )
-  routes, blocks = details['routes'], details['blocks']
+  routes, blocks = diagnostics['routes'], diagnostics['blocks']
   assert routes.shape == (2, 1, 24, 37, 1)
   # 3 x 5 patches: a quarter and a half of them, rounded.
   np.testing.assert_allclose(blocks[:, 0], [[1, 4 / 15, 8 / 15]] * 2, rtol=1e-6)
@@ -114,15 +114,15 @@ def test_inference_routes():
     tree = jax.tree.map(lambda x: x, weights)
     linear = {**tree['params']['router']['linear'], 'bias': bias + tilt}
     tree['params']['router'] = {**tree['params']['router'], 'linear': linear}
-    frames, details = explained(tree, pair)
+    frames, diagnostics = diagnosed(tree, pair)
     shares[name] = frames
-    np.testing.assert_allclose(details['blocks'][:, 0, 1:], name == 'all')
-  every, _ = explained(without_router(weights), pair, synthesis='patches')
+    np.testing.assert_allclose(diagnostics['blocks'][:, 0, 1:], name == 'all')
+  every, _ = diagnosed(without_router(weights), pair, synthesis='patches')
   np.testing.assert_allclose(every, shares['all'], atol=1e-6)
   assert np.abs(every - shares['none']).max() > 1e-4
-  _, details = explained(weights, pair, inference_routing='reference')
+  _, diagnostics = diagnosed(weights, pair, inference_routing='reference')
   np.testing.assert_allclose(
-    details['blocks'][:, 0], [[1, 4 / 15, 8 / 15]] * 2, rtol=1e-6
+    diagnostics['blocks'][:, 0], [[1, 4 / 15, 8 / 15]] * 2, rtol=1e-6
   )
 
 
@@ -132,15 +132,15 @@ def test_plain_warping_needs_the_flow_only():
   flow_only = {'params': {'flow': weights['params']['flow']}}
   shapes = jax.eval_shape(system.init, jax.random.key(0), clip())
   assert jax.tree.structure(shapes) == jax.tree.structure(flow_only)
-  frames, details = explained(flow_only, clip()[:, ::2], synthesis='warp')
-  assert set(details) == {'flow', 'mask'}
+  frames, diagnostics = diagnosed(flow_only, clip()[:, ::2], synthesis='warp')
+  assert set(diagnostics) == {'flow', 'mask'}
   assert frames.min() >= 0 and frames.max() <= 1
   model = apr_vfi.APRVFI(synthesised=False, routed=False)
 
   def directly(pair):
     prepared = model.apply(flow_only, pair, 1, method='prepare')
-    moved = model.apply(flow_only, prepared, 0.5, method='move')
-    return apr_vfi.blend(prepared, moved).frame
+    warped = model.apply(flow_only, prepared, 0.5, method='warp')
+    return apr_vfi.blend(prepared, warped).frame
 
   np.testing.assert_allclose(
     frames[:, 0], jax.jit(directly)(clip()[:, ::2]), atol=1e-5
@@ -160,7 +160,7 @@ def test_loss_is_that_of_equation_4():
     weights, video, jax.random.key(0)
   )
   assert collections == {}
-  frames, _ = explained(weights, video[:, ::2], synthesis='patches')
+  frames, _ = diagnosed(weights, video[:, ::2], synthesis='patches')
   assert 0 < frames.min() and frames.max() < 1  # nothing is cut off
   np.testing.assert_allclose(
     metrics['charbonnier'],
@@ -274,9 +274,9 @@ def test_what_cannot_be_is_refused(frames, settings, message):
 
 def test_half_precision_stays_close():
   weights, pair = without_router(variables()), clip()[:, ::2]
-  got, _ = explained(weights, pair, synthesis='patches', dtype='bfloat16')
+  got, _ = diagnosed(weights, pair, synthesis='patches', dtype='bfloat16')
   assert got.dtype == jnp.float32
-  want, _ = explained(weights, pair, synthesis='patches')
+  want, _ = diagnosed(weights, pair, synthesis='patches')
   np.testing.assert_allclose(np.abs(got - want).mean(), 0, atol=0.02)
 
 

@@ -44,8 +44,8 @@ SMALL = {
       'dim': 8,
       'mults': (1, 2),
       'mean_mults': (1, 2),
-      'depth': 8,
-      'steps': 4,
+      'num_timesteps': 8,
+      'sampling_steps': 4,
     },
     (16, 24),
   ),
@@ -131,14 +131,14 @@ def test_jit_equals_no_jit(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_explain_predicts_the_same(name):
   system, variables, video = small(name)
-  if system.explain is None:
-    pytest.skip(f'{name} has nothing to explain')
+  if system.diagnostics is None:
+    pytest.skip(f'{name} has no diagnostics')
   context = base.take(video, system.frames.context)
-  frames, details = jax.jit(system.explain)(
+  frames, diagnostics = jax.jit(system.diagnostics)(
     variables, context, jax.random.key(0)
   )
   np.testing.assert_allclose(predicted(name, 0), frames, atol=1e-5)
-  for value in details.values():
+  for value in diagnostics.values():
     assert value.shape[:2] == frames.shape[:2]
 
 
@@ -217,3 +217,37 @@ def test_unknown_systems_and_settings_are_named():
     systems.make('dmvfm', frames=frames)
   with pytest.raises(ValueError, match='betta'):
     systems.make('dmvfn', frames=frames, betta=0.3)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_system_knows_its_name_and_changed_settings(name):
+  frames, settings, _ = SMALL[name]
+  system = systems.make(name, frames=frames, **settings)
+  defaults = systems.SYSTEMS[name].Settings()._asdict()
+  assert system.name == name
+  assert defaults | dict(system.settings) == defaults | settings
+  assert not dict(system.settings).items() & defaults.items()
+  lines = repr(system).splitlines()
+  assert lines[0] == f'System {name}' and len(lines) == 4
+  assert f'{frames.context} -> {frames.target}' in lines[1]
+  for key, value in system.settings:
+    assert f'{key}={value!r}' in lines[3]
+
+
+def test_settings_at_their_defaults_are_not_listed():
+  system = systems.make(
+    'dmvfn',
+    frames=SMALL['dmvfn'][0],
+    beta=0.5,
+    scales=[4, 4, 4, 2, 2, 2, 1, 1, 1],
+  )
+  assert system.settings == ()
+  assert len(repr(system).splitlines()) == 3
+
+
+def test_a_system_of_fields_names_its_variables():
+  frames, settings, _ = SMALL['simvp']
+  system = systems.make('simvp', frames=frames, **settings | {'channels': 2})
+  spec = base.DataSpec('field', ('u', 'v'), 'm/s', (0.0, 0.0), (1.0, 1.0))
+  line = repr(system._replace(data=spec)).splitlines()[2]
+  assert line == '  clips: fields u, v, 2 channels, sides divisible by 2'

@@ -31,10 +31,10 @@ def context_of(system, video):
 
 
 @functools.cache
-def explained(key=0, **settings):
+def diagnosed(key=0, **settings):
   system, variables, video = small(**settings)
   context = context_of(system, video)
-  return jax.jit(system.explain)(variables, context, jax.random.key(key))
+  return jax.jit(system.diagnostics)(variables, context, jax.random.key(key))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_loss_is_the_mean_over_every_true_triplet():
   ]
   np.testing.assert_allclose(value, np.mean([x for x, _ in each]), rtol=1e-5)
   for name in metrics:
-    expected = np.mean([details[1][name] for _, details in each])
+    expected = np.mean([diagnostics[1][name] for _, diagnostics in each])
     np.testing.assert_allclose(metrics[name], expected, rtol=1e-5)
 
 
@@ -140,18 +140,18 @@ def test_supervision_and_gamma():
 
 def test_predictions_are_fed_back():
   many = Frames((0, 1), (2, 3, 4))
-  frames, details = explained(frames=many)
+  frames, diagnostics = diagnosed(frames=many)
   _, variables, video = small(frames=many)
   one, _, _ = small()
   pair = video[:, :2]
   for n in range(3):
-    next_frame, expected = jax.jit(one.explain)(
+    next_frame, expected = jax.jit(one.diagnostics)(
       variables, pair, jax.random.key(9)
     )
     np.testing.assert_allclose(frames[:, n], next_frame[:, 0], atol=1e-5)
     for name in ('flow', 'mask', 'blocks'):
       np.testing.assert_allclose(
-        details[name][:, n], expected[name][:, 0], atol=1e-4
+        diagnostics[name][:, n], expected[name][:, 0], atol=1e-4
       )
     pair = jnp.stack([pair[:, 1], next_frame[:, 0]], 1)
 
@@ -159,9 +159,9 @@ def test_predictions_are_fed_back():
 def test_flow_and_mask_are_those_of_the_prediction():
   """What the newer frame's part leaves is the older frame's: in [0, mask]."""
   _, _, video = small(inference_routing='all')
-  frames, details = explained(inference_routing='all')
-  flow, mask = details['flow'][:, 0], details['mask'][:, 0]
-  assert np.all(details['blocks'] == 1)
+  frames, diagnostics = diagnosed(inference_routing='all')
+  flow, mask = diagnostics['flow'][:, 0], diagnostics['mask'][:, 0]
+  assert np.all(diagnostics['blocks'] == 1)
   assert 0 < mask.min() < mask.max() < 1 and np.abs(flow).max() > 0.2
   newer = (1 - mask) * warp.backward(video[:, 1], flow)
   older = frames[:, 0] - newer
@@ -170,25 +170,27 @@ def test_flow_and_mask_are_those_of_the_prediction():
 
 def test_an_empty_route_returns_the_newer_frame():
   _, _, video = small()
-  frames, details = explained(inference_beta=0.0)
+  frames, diagnostics = diagnosed(inference_beta=0.0)
   np.testing.assert_array_equal(frames[:, 0], video[:, 1])
   for name in ('flow', 'mask', 'blocks'):
-    assert np.all(details[name] == 0)
+    assert np.all(diagnostics[name] == 0)
 
 
 def test_beta_is_a_budget_at_inference():
   scales, widths = (1,) * 5, (4,) * 5
   for beta, blocks in ((0.1, 1), (0.5, 3), (0.62, 3), (1.0, 5)):
-    _, details = explained(scales=scales, widths=widths, inference_beta=beta)
-    used = np.sum(details['blocks'], -1)
+    _, diagnostics = diagnosed(
+      scales=scales, widths=widths, inference_beta=beta
+    )
+    used = np.sum(diagnostics['blocks'], -1)
     assert np.all(used <= blocks) and used.max() >= blocks - 1, beta
 
 
 def test_each_sample_follows_its_own_route():
   system, variables, video = small(inference_routing='sample')
   assert system.stochastic
-  frames, details = explained(inference_routing='sample', key=5)
-  routes = np.asarray(details['blocks'][:, 0])
+  frames, diagnostics = diagnosed(inference_routing='sample', key=5)
+  routes = np.asarray(diagnostics['blocks'][:, 0])
   assert len(np.unique(routes, axis=0)) > 1
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8))
   apply = jax.jit(model.apply)
@@ -217,9 +219,9 @@ def test_every_kind_of_routing_trains_and_predicts(routed):
   if routed == 'gumbel':
     assert collections['routing']['step'] == 1
     assert 0 < metrics['gate_penalty'] < 1
-  frames, details = explained(routing=routed)
+  frames, diagnostics = diagnosed(routing=routed)
   assert frames.shape == (4, 1, 16, 24, 3)
-  assert set(np.unique(details['blocks'])) <= {0, 1}
+  assert set(np.unique(diagnostics['blocks'])) <= {0, 1}
 
 
 def test_gumbel_gates_harden_as_training_goes_on():
@@ -273,7 +275,7 @@ def test_predicts_under_shard_map():
     out_specs=PartitionSpec('data'),
     check_vma=False,
   )
-  expected = explained(inference_routing='threshold')[0]
+  expected = diagnosed(inference_routing='threshold')[0]
   frames = jax.jit(predict)(variables, context)
   np.testing.assert_allclose(frames[:4], expected, atol=1e-6)
   np.testing.assert_allclose(frames[4:], expected[::-1], atol=1e-6)

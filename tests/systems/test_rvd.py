@@ -12,7 +12,7 @@ from vidpred_jax.ops import diffusion
 from vidpred_jax.systems import base, rvd
 
 FRAMES = systems.Frames((0, 1), (2, 3))
-SMALL = {'dim': 8, 'mults': (1, 2), 'mean_mults': (1, 2), 'depth': 6}
+SMALL = {'dim': 8, 'mults': (1, 2), 'mean_mults': (1, 2), 'num_timesteps': 6}
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def variables():
 
 def model(**extra):
   return networks.RVD(
-    **{k: v for k, v in SMALL.items() if k != 'depth'} | extra
+    **{k: v for k, v in SMALL.items() if k != 'num_timesteps'} | extra
   )
 
 
@@ -45,10 +45,10 @@ def predictor(**extra):
   return jax.jit(made(**extra).predict)
 
 
-def code_process(depth, **changes):
-  schedule = diffusion.cosine(depth)
+def code_process(num_timesteps, **changes):
+  schedule = diffusion.cosine(num_timesteps)
   steps = diffusion.ancestral(schedule)
-  process = rvd.Process(schedule, 1.0, 'noise', 'l1', 2.0, steps)
+  process = rvd.Process(schedule, 1.0, 'epsilon', 'l1', 2.0, steps)
   return process._replace(**changes)
 
 
@@ -61,7 +61,7 @@ def test_the_loss_takes_each_frame_after_the_true_ones():
   schedule = diffusion.cosine(6)
   n = jnp.asarray([[0, 3], [5, 2]])
   noise = jax.random.normal(jax.random.key(1), video[:, 2:].shape)
-  process = code_process(6, sigma=0.7, error='l2')
+  process = code_process(6, sigma=0.7, loss_type='l2')
   total, residual = jax.jit(
     lambda v: rvd.denoising_loss(model(), v, video, 2, n, noise, process)
   )(variables())
@@ -71,11 +71,11 @@ def test_the_loss_takes_each_frame_after_the_true_ones():
     def apply(*args, method):
       return model().apply(variables, *args, method=method)
 
-    contexts, mean, state = apply(frame[:, None], state, method='watch')
+    contexts, mean, state = apply(frame[:, None], state, method='observe')
     prepared = apply([c[:, 0] for c in contexts], method='prepare')
     return apply(noisy, n, prepared, method='denoise'), mean[:, 0], state
 
-  errors, state = [], model().start(2, 8, 12)
+  errors, state = [], model().initial_state(2, 8, 12)
   for t in range(3):
     # The mean does not depend on what is denoised.
     step, fresh = n[:, t - 1], noise[:, t - 1]
@@ -83,7 +83,7 @@ def test_the_loss_takes_each_frame_after_the_true_ones():
     if t:
       clean = (video[:, t + 1] - mean) / 0.7
       np.testing.assert_allclose(residual[:, t - 1], clean, atol=1e-5)
-      noisy = diffusion.diffuse(schedule, clean, step, fresh)
+      noisy = diffusion.q_sample(schedule, clean, step, fresh)
       out, _, _ = after(variables(), video[:, t], state, noisy, step)
       errors.append(np.mean((np.asarray(out) - fresh) ** 2))
     state = following
@@ -133,18 +133,18 @@ def test_a_clip_has_one_step_or_each_frame_its_own(monkeypatch):
   'settings, sigma, limit',
   [
     ({}, 2, 1),
-    ({'sigma': 1.0, 'error': 'l1'}, 1, 2),  # the published code
+    ({'sigma': 1.0, 'loss_type': 'l1'}, 1, 2),  # the published code
     ({'mode': 'frame'}, 1, 1),
     ({'mode': 'frame', 'sigma': 0.5}, 0.5, 2),
-    ({'clip': 3}, 2, 3),
-    ({'clip': math.inf}, 2, None),
+    ({'clip_sample_range': 3}, 2, 3),
+    ({'clip_sample_range': math.inf}, 2, None),
   ],
 )
 def test_sigma_and_clip_go_together(monkeypatch, settings, sigma, limit):
   process = seen_by_loss(monkeypatch, **settings)['process']
-  assert process.sigma == sigma and process.clip == limit
-  assert process.error == settings.get('error', 'l2')
-  assert len(process.steps.times) == 6
+  assert process.sigma == sigma and process.clip_range == limit
+  assert process.loss_type == settings.get('loss_type', 'l2')
+  assert len(process.sampler.timesteps) == 6
 
 
 def test_frames_themselves_are_diffused_without_a_mean():
@@ -189,16 +189,16 @@ def test_samples_in_one_batch_equal_single_runs():
 def test_frames_are_means_and_residuals_within_the_limit():
   """With no room for residuals the mean is left, whatever the sampler."""
   context = clip()[:, :2]
-  state = model().start(2, 8, 12)
-  _, mean, _ = jax.jit(functools.partial(model().apply, method='watch'))(
+  state = model().initial_state(2, 8, 12)
+  _, mean, _ = jax.jit(functools.partial(model().apply, method='observe'))(
     variables(), 2 * context - 1, state
   )
-  tight = predictor(clip=1e-6, sampler='dpm++', steps=3)
+  tight = predictor(clip_sample_range=1e-6, sampler='dpm++', sampling_steps=3)
   frames = tight(variables(), context, jax.random.key(0))
   np.testing.assert_allclose(frames[:, 0], (mean[:, 1] + 1) / 2, atol=1e-5)
   # The second frame is the mean after the first.
   more = jnp.concatenate([context, frames[:, :1]], 1)
-  _, mean, _ = jax.jit(functools.partial(model().apply, method='watch'))(
+  _, mean, _ = jax.jit(functools.partial(model().apply, method='observe'))(
     variables(), 2 * more - 1, state
   )
   np.testing.assert_allclose(frames[:, 1], (mean[:, 2] + 1) / 2, atol=1e-5)
@@ -214,8 +214,8 @@ def test_recurrent_networks_run_once_a_frame_not_once_a_step():
     return cost.count_macs(made(**extra).predict, shapes, context, key).total()
 
   def step(model):
-    contexts, _, _ = model.watch(
-      jnp.zeros((2, 1, 8, 12, 1)), model.start(2, 8, 12)
+    contexts, _, _ = model.observe(
+      jnp.zeros((2, 1, 8, 12, 1)), model.initial_state(2, 8, 12)
     )
     return model.prepare([c[:, 0] for c in contexts])
 
@@ -229,7 +229,7 @@ def test_recurrent_networks_run_once_a_frame_not_once_a_step():
     shares,
   ).total()
   for sampler in diffusion.SAMPLERS:
-    few, many = (macs(sampler=sampler, steps=s) for s in (2, 5))
+    few, many = (macs(sampler=sampler, sampling_steps=s) for s in (2, 5))
     assert many - few == len(FRAMES.target) * 3 * one
 
 
@@ -237,11 +237,11 @@ def test_a_forecast_frame_by_frame_is_that_of_one_call():
   context = clip()[:, :2]
   key = jax.random.key(3)
   frames = predictor()(variables(), context, key)
-  begin, advance = made().recurrence
-  memory = jax.jit(begin)(variables(), context)
-  advance = jax.jit(advance)
+  init_carry, step = made().recurrence
+  carry = jax.jit(init_carry)(variables(), context)
+  step = jax.jit(step)
   for n in range(frames.shape[1] + 2):
-    memory, frame = advance(variables(), memory, key, n)
+    carry, frame = step(variables(), carry, key, n)
     assert frame.shape == (2, 8, 12, 1)
     assert frame.min() >= 0 and frame.max() <= 1
     if n < frames.shape[1]:
@@ -264,15 +264,15 @@ def test_targets_go_on_after_the_context_of_any_step():
   'bad, message',
   [
     ({'mode': 'vd'}, "mode='vd'.*residual.*frame"),
-    ({'error': 'L1'}, "error='L1'.*l2.*l1"),
-    ({'predicts': 'y0'}, "predicts='y0'"),
+    ({'loss_type': 'L1'}, "loss_type='L1'.*l2.*l1"),
+    ({'prediction_type': 'y0'}, "prediction_type='y0'"),
     ({'sampler': 'plms'}, "sampler='plms'.*ancestral.*ddim.*dpm"),
     ({'sigma': 0}, 'sigma=0.*positive'),
     ({'sigma': math.inf}, 'sigma=inf.*positive'),
-    ({'clip': -1.0}, 'clip=-1.0.*positive'),
-    ({'steps': 7}, 'steps=7.*1 to 6'),
-    ({'steps': 0}, 'steps=0.*1 to 6'),
-    ({'depth': 0}, 'depth=0.*positive'),
+    ({'clip_sample_range': -1.0}, 'clip_sample_range=-1.0.*positive'),
+    ({'sampling_steps': 7}, 'sampling_steps=7.*1 to 6'),
+    ({'sampling_steps': 0}, 'sampling_steps=0.*1 to 6'),
+    ({'num_timesteps': 0}, 'num_timesteps=0.*positive'),
     ({'eta': 0.5}, 'eta=0.5.*only ddim'),
     ({'eta': 2.0, 'sampler': 'ddim'}, r'eta=2.0.*\[0, 1\]'),
     ({'dim': 12}, 'dim=12.*multiple of 8'),

@@ -75,13 +75,15 @@ def test_a_single_future_still_skips_what_is_not_wanted():
 
 
 def test_details_are_drawn_along():
-  def explain(variables, context, key):
+  def diagnostics(variables, context, key):
     frames = walk(variables, context, key)
     return frames, {'sum': frames.sum((2, 3, 4))}
 
-  frames, details = sampling.draw(explain, VARIABLES, CONTEXT, KEYS, 2)
-  assert details['sum'].shape == (2, 4, 3)
-  np.testing.assert_allclose(details['sum'], frames.sum((3, 4, 5)), rtol=1e-5)
+  frames, diagnostics = sampling.draw(diagnostics, VARIABLES, CONTEXT, KEYS, 2)
+  assert diagnostics['sum'].shape == (2, 4, 3)
+  np.testing.assert_allclose(
+    diagnostics['sum'], frames.sum((3, 4, 5)), rtol=1e-5
+  )
 
 
 def test_numbers_below_one_are_refused():

@@ -175,7 +175,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
   _, workdir = finished
   names = {p.name for p in workdir.iterdir()}
   assert {'config.json', 'checkpoints', 'metrics.jsonl', 'export'} <= names
-  assert checkpoint.read_data(workdir) == systems.DataSpec()
+  assert checkpoint.read_data_spec(workdir) == systems.DataSpec()
   assert any(name.startswith('events') for name in names)
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   logged = [json.loads(line) for line in lines]
@@ -422,9 +422,9 @@ def test_fields_are_read_once_and_described_in_the_export(
   report = evaluation.run(config, tmp_path / 'a', measure)
   assert report['clips'] == len(described.source)
   assert made == [('test', 6), ('train', 6)]
-  spec = checkpoint.read_data(tmp_path / 'a' / 'export')
+  spec = checkpoint.read_data_spec(tmp_path / 'a' / 'export')
   assert (spec.kind, spec.units, spec.variables) == ('field', 'K', ('t2m',))
   assert spec.mean == pytest.approx([values[:48].mean()], rel=1e-6)
   assert spec.std == pytest.approx([values[:48].std()], rel=1e-5)
   (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
-  assert checkpoint.read_data(tmp_path / 'a') == spec
+  assert checkpoint.read_data_spec(tmp_path / 'a') == spec

@@ -51,7 +51,7 @@ of steps. KEY is ema, or model, which is what the published evaluation loads:
 python -m vidpred_jax.convert --system=rvd --input=FILE.pt --key=KEY \\
   --set sigma=1 --output=DIR
 python -m vidpred_jax.predict --checkpoint=DIR --input=clip.mp4 \\
-  --output=future.mp4 --samples=8 --set sampler=dpm++ --set steps=25
+  --output=future.mp4 --samples=8 --set sampler=dpm++ --set sampling_steps=25
 """
 
 from ml_collections import ConfigDict
@@ -71,15 +71,15 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.mode = 'residual'  # or frame: no mean, VD
   # Frame = mean + sigma * residual; None: 2, and 1 for mode 'frame'.
   config.model.sigma = placeholder(float)
-  config.model.depth = 1600  # N, steps of the diffusion
-  config.model.predicts = 'noise'  # or clean, the residual
-  config.model.error = 'l2'  # or l1
+  config.model.num_timesteps = 1600  # N, steps of the diffusion
+  config.model.prediction_type = 'epsilon'  # or sample, the residual
+  config.model.loss_type = 'l2'  # or l1
   config.model.shared_step = True  # one n for all frames of a clip
-  # Of residuals in sampling; None: as far as a frame can be from the mean.
-  config.model.clip = placeholder(float)
+  # Of residuals in sampling; None: the largest possible residual.
+  config.model.clip_sample_range = placeholder(float)
   config.model.sampler = 'ancestral'  # or ddim, dpm++
-  config.model.steps = placeholder(int)  # of the sampler; None: all of them
-  config.model.eta = 0.0  # of ddim: 0 draws nothing on the way
+  config.model.sampling_steps = placeholder(int)  # None: all
+  config.model.eta = 0.0  # of ddim: 0 adds no noise
   config.model.dtype = 'float32'  # of the computation; or bfloat16
 
   _simulation(config)
@@ -191,20 +191,20 @@ def _schedule(config, boundary, factor):
 
 def _paper(config):
   config.model.sigma = None
-  config.model.error = 'l2'
+  config.model.loss_type = 'l2'
   _schedule(config, 500_000, 0.4)
 
 
 def _code(config):
   config.model.sigma = 1.0
-  config.model.error = 'l1'
+  config.model.loss_type = 'l1'
   _schedule(config, 100_000, 0.2)
 
 
 def _sampler(name, steps):
   def change(config):
     config.model.sampler = name
-    config.model.steps = min(steps, config.model.depth)
+    config.model.sampling_steps = min(steps, config.model.num_timesteps)
 
   return change
 
@@ -231,9 +231,9 @@ def _demo(config):
   # In a few hundred steps the networks learn residuals of unit size and their
   # clean form, not faint ones by the noise: sampling divides its error by abar.
   config.model.sigma = 0.02
-  config.model.predicts = 'clean'
+  config.model.prediction_type = 'sample'
   config.model.sampler = 'dpm++'
-  config.model.steps = 20
+  config.model.sampling_steps = 20
   _frames(config.frames, 2, 4)
   _frames(config.eval.frames, 4, 4)
   config.batch_size = 4
@@ -260,8 +260,8 @@ def _smoke(config):
   config.model.dim = 8
   config.model.mults = (1, 2)
   config.model.mean_mults = (1, 2)
-  config.model.depth = 20
-  config.model.steps = 4
+  config.model.num_timesteps = 20
+  config.model.sampling_steps = 4
   _frames(config.frames, 2, 2)
   _frames(config.eval.frames, 2, 2)
   config.batch_size = 4

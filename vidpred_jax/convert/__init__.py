@@ -1,10 +1,10 @@
-"""Published weights to Flax variables, strictly and without PyTorch.
+"""Converts published weights to Flax variables, strictly, without PyTorch.
 
-`read_torch` turns a weight file into `{name: array}`, `from_torch` that into
-the variables of a system; `vgg19`, `alexnet` and `lpips` do both for the frozen
-feature networks. Every array of a file must have a place and every parameter
-must get an array of its shape; otherwise ValueError names both sides.
-`python -m vidpred_jax.convert` does it from the command line.
+`read_torch` reads a weight file to `{name: array}`; `from_torch` converts that
+to the variables of a system. `vgg19`, `alexnet` and `lpips` do both for the
+frozen feature networks. Every array of a file must have a place, and every
+parameter must get an array of its shape; otherwise a ValueError names both
+sides. The command is `python -m vidpred_jax.convert`.
 """
 
 import inspect
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Converter(NamedTuple):
-  """How the published weights of a system are taken over.
+  """The conversion of a system's published weights.
 
   Attributes:
     convert: `(state_dict, expected variables, **settings) -> variables`.
@@ -75,7 +75,7 @@ def trained_frames(
 def trained_settings(
   system_name: str, state_dict: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Settings of the system that published weights tell by their shapes.
+  """The settings of a system that follow from the shapes of its weights.
 
   Args:
     system_name: as for `from_torch`.
@@ -150,7 +150,7 @@ def from_torch(
 
 
 def split_settings(system_name, settings):
-  """Splits `from_torch`'s settings: the conversion's own, and the system's.
+  """Splits settings into those of the conversion and those of the system.
 
   Args:
     system_name: as for `from_torch`.

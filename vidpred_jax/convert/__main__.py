@@ -3,9 +3,9 @@
   python -m vidpred_jax.convert --system=dmvfn --input=weights.pkl --output=DIR
       [--set name=value ...] [--key=NAME]
 
-writes an exported checkpoint. Each `--set` is a setting of the system, such as
-`--set router_scale=4`, or of the conversion, such as `--set channel_order=rgb`.
-What the weights tell by themselves need not be set (`trained_settings`).
+writes an export. Each `--set` is a setting of the system, such as `--set
+router_scale=4`, or of the conversion, such as `--set channel_order=rgb`.
+Settings that follow from the weights need not be set (`trained_settings`).
 """
 
 import json

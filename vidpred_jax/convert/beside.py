@@ -1,4 +1,4 @@
-"""Kinds of objects that programs keep beside weights in a training file."""
+"""Names of objects that training files hold in addition to weights."""
 
 # Kinds of objects that programs keep beside weights. None of them is made.
 OTHERS = {

@@ -1,4 +1,4 @@
-"""DMVFN's published weights: the names of their parameters, and the clips."""
+"""DMVFN's published weights: names of parameters, and clips."""
 
 from vidpred_jax import systems
 from vidpred_jax.convert import weights
@@ -7,7 +7,7 @@ from vidpred_jax.convert import weights
 def torch_names(
   num_blocks: int = 9, spatial_path: bool = True, router: bool = True
 ) -> dict[str, tuple[str, str, tuple[int, ...]]]:
-  """The published checkpoint's names and where they go.
+  """Maps the published checkpoint's names to parameters.
 
   Args:
     num_blocks: how many blocks.
@@ -69,7 +69,7 @@ def torch_names(
 
 
 def convert(state_dict, expected, *, channel_order: str = 'bgr'):
-  """DMVFN's published `state_dict`, trained on BGR, for RGB input."""
+  """Converts DMVFN's published `state_dict`, trained on BGR, for RGB input."""
   tree = expected['params']
   names = torch_names(
     num_blocks=sum(name.startswith('block_') for name in tree),

@@ -1,11 +1,11 @@
-"""EBME's published weights of the flow alone, for APR-VFI."""
+"""EBME's published weights of the flow network, for APR-VFI."""
 
 from vidpred_jax import systems
 from vidpred_jax.convert import weights
 
 
 def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
-  """The published checkpoint's names and where they go.
+  """Maps the published checkpoint's names to parameters.
 
   Returns:
     `{torch name: (path, kind, images)}`: `path` is '/'-joined below the
@@ -22,7 +22,7 @@ def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
     places[f'feat_pyramid.conv_stage2.{2 * i}'] = f'encoder/conv_{3 + i}'
   for i in range(6):
     places[f'flow_estimator.conv_layer{i + 1}.0'] = f'estimator/conv_{i}'
-  names = {}
+  names: dict[str, tuple[str, str, tuple[int, ...]]] = {}
   for name, path in places.items():
     images = (0,) if path == 'encoder/conv_0' else ()
     names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)
@@ -31,7 +31,7 @@ def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
 
 
 def convert(state_dict, expected, *, channel_order: str = 'bgr'):
-  """EBME's `bi-flownet.pkl`, trained on BGR, for RGB input."""
+  """Converts EBME's `bi-flownet.pkl`, trained on BGR, for RGB input."""
   if set(expected['params']) != {'flow'}:
     raise ValueError(
       'Published are weights of the flow alone. Set synthesis=warp; training '

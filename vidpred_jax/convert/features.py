@@ -1,4 +1,4 @@
-"""Weights of the frozen feature networks, from the files others published."""
+"""Converts published weights of the frozen feature networks."""
 
 import re
 from typing import Any
@@ -79,7 +79,7 @@ def alexnet(path: str, *, key: str | None = None) -> dict[str, Any]:
 
 
 def lpips(alexnet_path: str, heads_path: str) -> dict[str, Any]:
-  """What the metric `lpips/alex` needs.
+  """Reads the parameters of the metric `lpips/alex`.
 
   Args:
     alexnet_path: torchvision's alexnet-owt-7be5be79.pth.

@@ -1,4 +1,4 @@
-"""RVD's published weights: names, clips, and the settings they tell."""
+"""RVD's published weights: names of parameters, clips, and settings."""
 
 import itertools
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ _SINGLE = {
 
 
 def torch_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Fields of `RVD` that the shapes of a published checkpoint tell.
+  """The fields of `RVD` that follow from a published checkpoint's shapes.
 
   Args:
     shapes: `{published name: shape}`.
@@ -80,7 +80,7 @@ def torch_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-  """Names in the published checkpoint.
+  """Maps the published checkpoint's names to parameters.
 
   Args:
     variables: `{path: array or shape}` of all parameters, such as
@@ -124,7 +124,7 @@ def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
   return result
 
 
-# What the reference computes from N and keeps among its weights.
+# Arrays that the reference computes from N and stores with its weights.
 _SCHEDULE = {
   'betas',
   'alphas_cumprod',
@@ -145,22 +145,23 @@ def convert(
   state_dict,
   expected,
   *,
-  depth: int = 1600,
+  num_timesteps: int = 1600,
   sigma: float | None = None,
   mode: str = 'residual',
 ):
-  """RVD's `state_dict`, 'model' or 'ema' of the published file."""
+  """Converts RVD's `state_dict`, 'model' or 'ema' of the published file."""
   has_mean = any(name.startswith('transform_fn.') for name in state_dict)
   if has_mean and mode == 'residual' and sigma != 1:
     raise ValueError(
       f'They were trained with sigma=1; got sigma={sigma} (None is the 2 of '
       'the paper). Set sigma=1.'
     )
-  betas = diffusion.cosine(depth).betas
+  betas = diffusion.cosine(num_timesteps).betas
   trained = np.asarray(state_dict.get('betas', betas))
-  if len(trained) != depth:
+  if len(trained) != num_timesteps:
     raise ValueError(
-      f'They were trained with depth={len(trained)}; got {depth}.'
+      f'They were trained with num_timesteps={len(trained)}; got '
+      f'{num_timesteps}.'
     )
   if not np.allclose(trained, betas, rtol=1e-4, atol=1e-6):
     raise ValueError(
@@ -179,10 +180,10 @@ def clip(state_dict):
 
 
 def settings(state_dict):
-  """What they tell of the system's settings."""
+  """The settings of the system that the weights determine."""
   found = torch_widths({k: np.shape(x) for k, x in state_dict.items()})
   if found and 'mean_mults' not in found:
     found['mode'] = 'frame'
   if len(betas := np.shape(state_dict.get('betas', 0))) == 1:
-    found['depth'], *_ = betas
+    found['num_timesteps'], *_ = betas
   return found

@@ -1,4 +1,4 @@
-"""OpenSTL's weights of SimVPv2: names, clips, sizes."""
+"""OpenSTL's weights of SimVPv2: names of parameters, clips, sizes."""
 
 import re
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ _LEAVES = {
 def torch_names(
   variables: Mapping[str, Any], translator: str
 ) -> dict[str, tuple[str, str]]:
-  """Names in the published checkpoint.
+  """Maps the published checkpoint's names to parameters.
 
   Args:
     variables: `{path: array or shape}` of all collections, such as
@@ -185,13 +185,13 @@ def torch_clip(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
 
 
 def convert(state_dict, expected, *, translator: str = 'gsta'):
-  """OpenSTL's `state_dict`, of any translator, also as Lightning saves it."""
+  """Converts OpenSTL's `state_dict` of any translator, also Lightning's."""
   names = torch_names(params.flatten(expected), translator)
   return weights.rearrange(names, _own_weights(state_dict), expected)
 
 
 def _own_weights(state_dict):
-  """Without Lightning's prefix and what PyTorch computes by itself."""
+  """Removes Lightning's prefix and arrays that PyTorch computes by itself."""
   derived = r'.*\.(num_batches_tracked|relative_position_index|attn_mask)'
   return {
     name: x

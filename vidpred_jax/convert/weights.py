@@ -1,8 +1,8 @@
-"""Files of weights to named arrays, and arrays to a tree of parameters.
+"""Reads weight files to named arrays, and arranges arrays in parameter trees.
 
-Strict both ways: a file that is anything but weights is refused, and so is an
-array without a place or a parameter without an array of its shape. No code in a
-file is run and PyTorch is not needed.
+Both are strict. A file that holds anything but weights is refused. So is an
+array without a place, or a parameter without an array of its shape. No code in
+a file is run, and PyTorch is not needed.
 """
 
 import pathlib
@@ -119,7 +119,7 @@ def _is_named_arrays(tree: Any) -> bool:
 
 
 def unwrapped(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  """Names as the model had them before PyTorch wrapped it.
+  """Removes the prefixes that PyTorch's wrappers add to names.
 
   `torch.compile` puts `_orig_mod.` in front of what it compiles, a part or the
   whole; data parallelism and averaging put `module.` in front of all, averaging
@@ -170,7 +170,7 @@ def rearrange(
   state_dict: Mapping[str, Any],
   expected: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """Puts each array into its place.
+  """Arranges arrays in a tree of parameters.
 
   Args:
     names: `{torch name: (path, kind)}`.
@@ -231,7 +231,7 @@ def rearrange_images(names, state_dict, tree, channel_order):
 
 
 def _unprefixed(names, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Without what a program put in front of all names, such as `model.`.
+  """Removes the common prefix of all names, such as `model.`.
 
   Where no part of the names leads to those that are known they stay whole.
   """

@@ -1,7 +1,7 @@
-"""What a prediction costs: parameters, multiply-adds, memory, time.
+"""The cost of a prediction: parameters, multiply-adds, memory, latency.
 
-The command `python -m vidpred_jax.cost --config=FILE.py:variants` measures what
-a configuration describes and prints JSON.
+The command `python -m vidpred_jax.cost --config=FILE.py:variants` measures the
+system of a configuration and prints JSON.
 """
 
 from vidpred_jax.cost.macs import by_part, count_macs

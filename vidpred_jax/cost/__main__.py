@@ -1,4 +1,4 @@
-"""Measures what a configuration describes and prints JSON.
+"""Measures the system of a configuration and prints JSON.
 
 python -m vidpred_jax.cost --config=FILE.py:variants
 """
@@ -33,7 +33,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-  """Prints what a configuration costs, as JSON."""
+  """Prints the cost of a configuration's system as JSON."""
   del argv
   options = flags.FLAGS
   runtime.setup()

@@ -1,25 +1,28 @@
-"""Counts multiply-adds.
+"""Counts multiply-adds of a program.
 
-Multiply-adds (MACs, what papers mostly mean by FLOPs) are counted on the
-program itself, the jaxpr, with its dead code removed:
+Multiply-adds (MACs, which papers mostly call FLOPs) are counted on the jaxpr of
+the program after dead-code elimination:
 
 - `dot_general` and `conv_general_dilated`, grouped ones by their groups. Taps
-  on padding count, as everywhere in the literature; taps on zeros that
-  `lhs_dilation` inserts (transposed convolutions) do not.
+  on padding count, as in the literature; taps on zeros that `lhs_dilation`
+  inserts (transposed convolutions) do not.
 - Every multiplication inside a `jax.named_scope` called 'bilinear': papers
-  count resizing, but not warping (`grid_sample`) and pointwise functions. The
-  same in one called 'depthwise': a convolution, as a sum of shifted images.
-- The body of a scan as often as it runs. Of a `cond` the dearest branch, and
-  of a `while` loop as many rounds as a `jax.named_scope` directly around it
-  says, 'at_most_N_times'; with `run=True`, which evaluates the program on the
-  arguments given, the branch taken and the rounds made.
-- Of what is written once for each platform, what is for this one.
+  count resizing, but not warping (`grid_sample`) and pointwise functions. So
+  does every multiplication in a scope called 'depthwise': a convolution as a
+  sum of shifted images.
+- The body of a scan counts once per iteration. A `cond` counts its most
+  expensive branch. A `while` loop counts N iterations, where a
+  `jax.named_scope` directly around it is called 'at_most_N_times'. With
+  `run=True` the program is evaluated on the given arguments, and the branch
+  taken and the iterations made count.
+- Of code with one version per platform, the version for this platform counts.
 """
 
 import collections
 import itertools
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,11 +100,11 @@ def by_part(
 
 
 def _eqn_macs(eqn, path: str) -> int:
-  """Of one primitive without jaxprs in it."""
+  """The MACs of one primitive that has no inner jaxprs."""
   name = eqn.primitive.name
   if name in _OPAQUE:
     raise ValueError(f'The program calls {name}, whose cost cannot be counted.')
-  out = eqn.outvars[0].aval if eqn.outvars else None
+  out: Any = eqn.outvars[0].aval if eqn.outvars else None
   if name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
     shape = eqn.invars[0].aval.shape
@@ -170,7 +173,7 @@ def _count(jaxpr, prefix: str, times: int, count) -> None:
 
 
 def _depends(eqn, prefix: str) -> bool:
-  """Whether its MACs depend on values: a while loop, or unequal branches."""
+  """Whether MACs depend on values: in a while loop, or in unequal branches."""
   name, inner, path = eqn.primitive.name, _inner(eqn), _join(prefix, eqn)
   if any(_depends(e, path) for jaxpr in inner for e in jaxpr.eqns):
     return True
@@ -183,7 +186,7 @@ def _depends(eqn, prefix: str) -> bool:
 
 
 def _works(jaxpr, prefix: str) -> bool:
-  """Whether there is any MAC in a jaxpr."""
+  """Whether a jaxpr has any MAC."""
   for eqn in jaxpr.eqns:
     path = _join(prefix, eqn)
     if _eqn_macs(eqn, path) or any(_works(e, path) for e in _inner(eqn)):
@@ -246,7 +249,7 @@ def _part(jaxpr, eqns):
 
 
 def _run_inner(eqn, inputs, path, count, programs) -> list:
-  """Evaluates control flow that decides over MACs."""
+  """Evaluates control flow on which the number of MACs depends."""
   name, params = eqn.primitive.name, eqn.params
 
   def call(closed, *args):

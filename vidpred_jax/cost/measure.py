@@ -1,4 +1,4 @@
-"""What a prediction costs: parameters, multiply-adds, memory, time."""
+"""Measures a prediction: parameters, multiply-adds, memory, latency."""
 
 import os
 import pathlib
@@ -28,23 +28,23 @@ def measure(
   """Measures `system.predict` on a clip.
 
   Args:
-    system: what to measure.
+    system: the system to measure.
     variables: its variables.
-    video: `[B, T, H, W, C]`, uint8 or float [0, 1]; the context frames are
-      taken from it. Routes depend on what it shows.
+    video: `[B, T, H, W, C]`, uint8 or float [0, 1]; it holds the context
+      frames. Routes depend on its content.
     key: for stochastic systems; `jax.random.key(0)` by default.
-    architecture: the same system in the formulation of its paper, where it
-      has another one.
-    repeats: timed calls, after two to warm up.
+    architecture: the system in the formulation of its paper, if it has another
+      one.
+    repeats: timed calls, after two warm-up calls.
 
   Returns:
-    A dict for JSON. `'macs'` of the whole batch and all target frames are
-    those of the paper's layers: `'full'` with every branch at its dearest and
-    every loop at its longest, `'taken'` on the route taken for this clip, a
-    router included (where patches are taken in chunks, the last chunk counts
-    as a whole one); and `'executed'`, what the program that runs here
-    multiplies on that route, which may be less or, for speed, more. Bytes are
-    the compiled program's.
+    A dict for JSON. `'macs'` are those of the whole batch and all target
+    frames. `'full'` and `'taken'` count the paper's layers: `'full'` with the
+    most expensive branch of each condition and all iterations of each loop,
+    `'taken'` on the route of this clip, the router included (if patches run in
+    chunks, the last chunk counts as a whole one). `'executed'` counts the
+    program that runs here on that route, which may have fewer or, for speed,
+    more. Bytes are those of the compiled program.
   """
   key = jax.random.key(0) if key is None else key
   context = jnp.asarray(video)[:, np.array(system.frames.context)]
@@ -53,7 +53,7 @@ def measure(
   variables = jax.device_put(variables)
   args = (variables, context, key)
   size = parameters(variables)
-  report = {
+  report: dict[str, Any] = {
     'batch': context.shape[0],
     'context_frames': len(system.frames.context),
     'target_frames': len(system.frames.target),
@@ -113,7 +113,7 @@ def _latency(compiled, args, repeats: int) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-  """The machine that times were taken on."""
+  """Describes the machine of the measurement."""
   processor = platform.processor()
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
@@ -130,7 +130,7 @@ def machine() -> dict[str, Any]:
 
 
 def parameters(variables: Any) -> dict[str, int]:
-  """Number of parameters of each part, of the collection 'params'."""
+  """The number of parameters of each part of the collection 'params'."""
   return {
     name: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(part))
     for name, part in variables['params'].items()

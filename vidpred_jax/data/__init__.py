@@ -10,7 +10,7 @@ values are:
     has `mean` and `std` float32 [C], those of the training split, `units`, one
     text of all channels, and `latitudes` float32 [H] in degrees, or None.
 
-`train_iterator` gives random batches without end, `eval_batches` every clip of
+`train_iterator` yields random batches without end, `eval_batches` every clip of
 a source once.
 """
 

@@ -1,9 +1,9 @@
-"""Counts a data set on disk against what its protocol expects.
+"""Compares a data set on disk with the counts of its protocol.
 
 python -m vidpred_jax.data --check kitti --root data/kitti
 
-Without `--check`: lists the data sets. Exits 0 if everything is there, 1 if
-something is missing or differs, 2 if it cannot be looked at.
+Without `--check` it lists the data sets. The exit status is 0 if the data set
+is complete, 1 if something is missing or differs, 2 if it cannot be read.
 """
 
 import sys
@@ -31,7 +31,7 @@ def define_flags() -> None:
 
 
 def check(dataset: str, root: str) -> tuple[str, bool]:
-  """Compares what is on disk with what is expected.
+  """Compares the files on disk with the expected counts.
 
   Args:
     dataset: one of `PROTOCOLS`.
@@ -76,7 +76,7 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
 
 
 def _found(dataset: str, root: str, split: str) -> tuple[int, list[str]]:
-  """How many clips of a split are there, and files that should be."""
+  """The number of clips of a split on disk, and the missing files."""
   if dataset in _COUNTERS:
     return _COUNTERS[dataset](root, split), []
   sequences = folders.find(dataset, root, split)

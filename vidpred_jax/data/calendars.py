@@ -1,4 +1,4 @@
-"""Dates of climate models' calendars as hours of our own."""
+"""Dates of climate models' calendars, as hours of the civil calendar."""
 
 import datetime
 
@@ -11,7 +11,7 @@ _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
 def since_1970(path, times, units: str, calendar: str) -> np.ndarray:
-  """Numbers in a file's units as hours since 1970 of our own calendar.
+  """Converts times in a file's units to hours since 1970, civil calendar.
 
   Raises:
     ValueError: if one is a date that there is not, such as 30 February.

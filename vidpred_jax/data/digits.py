@@ -1,24 +1,24 @@
-"""Moving MNIST: digits that move straight on, bounce off the borders, overlap.
+"""Moving MNIST: digits that move straight, bounce off the borders and overlap.
 
-A clip shows digits of 28x28 pixels on black. Each starts at a random place with
-a random heading; in one frame it moves a tenth of the room that the frame
-leaves it. At a border it stops short, exactly there, and goes back. Where
-digits overlap the brighter pixel is seen. So the test set was made (Srivastava
-et al. 2015), and so published training code makes new clips without end.
+A clip shows digits of 28x28 pixels on black. Each digit starts at a random
+position with a random direction. Per frame it moves a tenth of the distance
+that it can move within the frame. At a border it stops exactly there and turns
+back. Where digits overlap the brighter pixel is shown. The test set was made in
+this way (Srivastava et al. 2015); published training code generates new clips
+without end in the same way.
 
 Clips are uint8 `[T, H, W, 1]`, a function of (split, number of the clip).
 
 The digits of the two splits are disjoint:
 
-  'sklearn': the 8x8 digits of UCI that scikit-learn made known, which come with
-    the package, enlarged to 20x20 in a margin of 4, as MNIST's are; the last
-    360 of 1797 are for testing.
-  'mnist': the IDX files that `root` holds, packed or not. Clips for testing are
-    those of `mnist_test_seq.npy`, the published 10,000, where `root` holds it
-    and 2 digits, 64x64 and at most 20 frames are asked for. Otherwise they are
-    generated, which `repr(source)` says: from the 10,000 test digits or, where
-    these are not there, from the last 10,000 training digits, which training
-    then leaves out.
+  'sklearn': the 8x8 digits of UCI that scikit-learn has, which come with the
+    package, enlarged to 20x20 with a margin of 4 like MNIST's; the last 360 of
+    1797 are for testing.
+  'mnist': the IDX files in `root`, compressed or not. The test clips are the
+    published 10,000 of `mnist_test_seq.npy`, if `root` holds that file and the
+    clips have 2 digits, 64x64 pixels and at most 20 frames. Otherwise they are
+    generated, as `repr(source)` says: from the 10,000 test digits or, without
+    these, from the last 10,000 training digits, which training then leaves out.
 
 Differences from the reference:
   - Training has `2**30` clips; the published loader calls 10,000 new ones an
@@ -81,7 +81,7 @@ class MovingDigits:
         damaged.
       FileNotFoundError: if the files are not at `root`; says where to get them.
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
     if split not in ('train', 'test'):
       raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
     if digits == 'auto':
@@ -90,19 +90,19 @@ class MovingDigits:
       raise ValueError(
         f"digits must be 'sklearn', 'mnist' or 'auto', got {digits!r}."
       )
-    if len(size) != 2 or min(size) < SIDE:
+    if len(sides) != 2 or min(sides) < SIDE:
       raise ValueError(
-        f'size must be (H, W), at least {SIDE} each, got {size}.'
+        f'size must be (H, W), at least {SIDE} each, got {sides}.'
       )
     if min(num_frames, num_digits, test_clips) < 1:
       raise ValueError(
         'num_frames, num_digits and test_clips must be at least 1, got '
         f'{num_frames}, {num_digits}, {test_clips}.'
       )
-    self._split, self._num_frames, self._size = split, num_frames, size
+    self._split, self._num_frames, self._size = split, num_frames, sides
     self._num_digits, self._fixed = num_digits, None
     self._length = _TRAIN_CLIPS if split == 'train' else test_clips
-    published = num_digits == 2 and size == (64, 64)
+    published = num_digits == 2 and sides == (64, 64)
     if digits == 'sklearn':
       self._digits = _divided(_bundled(), digits, split)
       self._title = 'generated clips of digits of UCI'
@@ -159,10 +159,10 @@ def _moved(place: float, speed: float) -> tuple[float, float]:
 
 
 def count(root, split: str) -> int:
-  """Digits for training, clips for testing, that lie at `root`.
+  """Counts the training digits or the test clips in `root`.
 
   Raises:
-    FileNotFoundError: if they do not.
+    FileNotFoundError: if `root` does not hold them.
   """
   place = _place(root, split)
   if split == 'test':
@@ -193,7 +193,8 @@ def _bundled() -> np.ndarray:
   digits = np.zeros((len(images), SIDE, SIDE), np.uint8)
   for digit, image in zip(digits, images):
     small = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
-    digit[4:-4, 4:-4] = small.resize((20, 20), Image.Resampling.BICUBIC)
+    small = small.resize((20, 20), Image.Resampling.BICUBIC)
+    digit[4:-4, 4:-4] = np.asarray(small)
   return digits
 
 
@@ -206,7 +207,7 @@ def _holds_mnist(root, split) -> bool:
 
 
 def _place(root, split: str) -> pathlib.Path:
-  """Where in `root` the files of MNIST lie."""
+  """The folder in `root` that holds the files of MNIST."""
   root = pathlib.Path(root).expanduser()
   for place in (root, root / 'moving_mnist', root / 'MNIST' / 'raw'):
     if (place / _FIXED).is_file() or _idx_file(place, 'train'):
@@ -221,7 +222,7 @@ def _idx_file(place: pathlib.Path, part: str) -> pathlib.Path | None:
 
 
 def _mnist_digits(place: pathlib.Path, split: str) -> tuple[np.ndarray, str]:
-  """Digits of a split, and what they are."""
+  """The digits of a split, and their description."""
   train, test = _idx_file(place, 'train'), _idx_file(place, 'test')
   if split == 'test' and test is not None:
     return _idx(test), 'test digits of MNIST'

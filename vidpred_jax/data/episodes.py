@@ -1,10 +1,10 @@
-"""Clips from one npz file of short films, such as episodes of a robot.
+"""Clips from an npz file of short films, such as episodes of a robot.
 
-The array is uint8 `[E, ..., T, H, W, C]`: E episodes, each perhaps from several
-views. Whole episodes are held out for testing, with all their views.
+The array is uint8 `[E, ..., T, H, W, C]`: E episodes, each from one view or
+several. Whole episodes, with all their views, are held out for testing.
 
-The array is held in memory, by each worker process anew. Load it with threads,
-`workers=0`, which share it.
+Each worker process holds its own copy of the array in memory. Load it with
+threads, `workers=0`, which share one copy.
 """
 
 import os

@@ -1,20 +1,19 @@
-"""Physical fields: weather on a grid, hour by hour.
+"""Physical fields: hourly weather on a grid.
 
-`root` is a folder of WeatherBench (NetCDF, one folder per variable) or one npz
-file with an array `[T, H, W]` per variable and, if it has them, `time` (hours)
-and `lat` (degrees).
+`root` is a folder of WeatherBench (NetCDF, one folder per variable) or an npz
+file with an array `[T, H, W]` per variable and optionally `time` (hours) and
+`lat` (degrees).
 
-A clip is float32 `[T, H, W, C]`, one channel per variable, each normalised by
-its mean and standard deviation over all hours and points of the training split
-(in the part that `region` keeps). The value in the variable's unit is
-`video * std + mean`. A clip never crosses a gap in time or the border of a
-split.
+A clip is float32 `[T, H, W, C]`, one channel per variable. Each variable is
+normalised by its mean and standard deviation over all hours and points of the
+training split (within `region`). The value in the variable's unit is `video *
+std + mean`. A clip never crosses a gap in time or the border of a split.
 
-Which years train differs: the paper (SimVPv2, V-A) says 1979 to 2015, the
+The training years differ: the paper (SimVPv2, V-A) says 1979 to 2015, the
 configurations of the published code 2010 to 2015; both test on 2017 and 2018.
 2016 is for validation: `test_years=(2016, 2016)`.
 
-A split is held in memory once: 37 years of one variable are 2.7 GB at 5.625
+A process holds a split in memory: 37 years of one variable are 2.7 GB at 5.625
 degrees and 43 GB at 1.40625. Load it with threads, `workers=0`, which share it.
 
 Differences from the reference:
@@ -135,7 +134,7 @@ class Fields:
     last = len(self._hours) - num_frames
     starts = np.arange(max(last + 1, 0))
     passed = self._hours[starts + num_frames - 1] - self._hours[starts]
-    self._starts = starts[passed == (num_frames - 1) * self._pitch()]
+    self._starts = starts[passed == (num_frames - 1) * self._frame_interval()]
     if not len(self._starts):
       raise ValueError(
         f'The {split} split of {root} has {len(self._hours)} hours; none of '
@@ -167,11 +166,11 @@ class Fields:
 
   def _load(self, variables, span, region) -> np.ndarray:
     """All hours of a split, normalised: float32 [T, H, W, C]."""
-    values = None
+    values = np.empty(0, np.float32)
     for channel, variable in enumerate(variables):
       begin = 0
       for block in _blocks(variable, span, region):
-        if values is None:
+        if not values.size:
           shape = (len(self._hours), *block.shape[1:], len(variables))
           values = np.empty(shape, np.float32)
         if block.shape[1:] != values.shape[1:3]:
@@ -184,7 +183,7 @@ class Fields:
         begin += len(block)
     return values
 
-  def _pitch(self) -> int:
+  def _frame_interval(self) -> int:
     """Hours between frames."""
     return int(np.diff(self._hours).min()) if len(self._hours) > 1 else 1
 
@@ -201,14 +200,14 @@ def count(root, split: str) -> int:
 
 
 class _Variable(NamedTuple):
-  """Where a variable lies.
+  """The files of a variable.
 
   Attributes:
     name: in the files.
     level: pressure level in hPa, where the files may hold several.
     paths: NetCDF files in the order of time, or one npz file.
-    stamps: when each was last changed (ns) and how many bytes it has, so that
-      nothing is remembered of a file that is another by now.
+    stamps: the modification time (ns) and the size of each file, so that a
+      changed file is read again.
   """
 
   name: str
@@ -359,7 +358,7 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
 
 
 def _named(file, names) -> str:
-  """The one of these variables that a NetCDF file has."""
+  """Finds the one of several names that a NetCDF file has."""
   found = next((n for n in names if n in file.variables), None)
   if found is None:
     raise ValueError(f'it has none of {", ".join(names)}')
@@ -453,10 +452,10 @@ def _opened(variable: _Variable, path: pathlib.Path):
 
 
 def _place(variable: _Variable, path, file, axis: str, length: int):
-  """Where on an axis between time and latitude the values are."""
+  """The index of the values on an axis between time and latitude."""
   if axis == 'expver':
     return slice(None)
-  values = [None]
+  values: list[int | None] = [None]
   if axis in file.variables:
     with reading(path, 'file with levels'):
       values = np.atleast_1d(file.variables[axis][:]).tolist()

@@ -1,7 +1,7 @@
-"""Reading files so that a damaged one is the user's error: one ValueError.
+"""Reading files: every error about a damaged file becomes a ValueError.
 
-Each format, and each layer below it, raises its own kinds of exception on
-bytes that it does not expect: zlib, zipfile, tokenize, h5py, netCDF4.
+Each format and each library below it raises its own exceptions for unexpected
+bytes: zlib, zipfile, tokenize, h5py, netCDF4.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import numpy as np
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, kind: str):
-  """A context in which whatever is raised says that a file cannot be used.
+  """A context that turns exceptions into a ValueError that names the file.
 
   Args:
     path: the file.

@@ -1,4 +1,4 @@
-"""Clips from several sources, each as often as its weight says."""
+"""A weighted mixture of several sources."""
 
 from collections.abc import Mapping
 from typing import Any

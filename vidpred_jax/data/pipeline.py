@@ -1,6 +1,6 @@
-"""From sources, by name, to batches: two iterators.
+"""Sources by name, and two iterators of batches.
 
-`train_iterator` gives random batches without end, `eval_batches` every clip of
+`train_iterator` yields random batches without end, `eval_batches` every clip of
 a source once.
 """
 
@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -43,10 +43,10 @@ def mix(
   Args:
     split: of all of them.
     num_frames: frames per clip, T.
-    parts: `{name: {'weight': w, 'source': one of SOURCES, **settings}}`; a
-      part is drawn as often as its weight says.
+    parts: `{name: {'weight': w, 'source': one of SOURCES, **settings}}`; parts
+      are drawn in proportion to their weights.
     num_clips: length of the mixture; None is that of all parts together.
-    seed: other seeds draw other clips.
+    seed: of the draws.
     flow_pairs: for the parts that know their flow, see `photos`.
 
   Raises:
@@ -71,7 +71,7 @@ def mix(
   return mixture.Mixture(sources, weights, num_clips=num_clips, seed=seed)
 
 
-SOURCES = {
+SOURCES: dict[str, Callable] = {
   'photos': photos.PhotosInMotion,
   'mix': mix,
   'moving_digits': digits.MovingDigits,
@@ -87,11 +87,11 @@ SOURCES = {
 class Batches:
   """An iterator of dicts of numpy arrays, loaded ahead.
 
-  `close` ends the threads or processes that load; leaving a `with` block or
-  ending the program does, too.
+  `close` ends the threads or processes that load; so does leaving a `with`
+  block or ending the program.
 
   Attributes:
-    source: what is loaded from.
+    source: the source of the clips.
   """
 
   def __init__(self, dataset: grain.IterDataset, source):
@@ -138,8 +138,8 @@ def make_source(name: str, *, split: str, num_frames: int, **settings):
     The source: `len(source)`, `source[i]`.
 
   Raises:
-    ValueError: if there is no such source, setting or split.
-    FileNotFoundError: if its data is not there.
+    ValueError: for an unknown source, setting or split.
+    FileNotFoundError: if its data are missing.
   """
   names.check_settings(f'The data source {name!r}', settings, _settings(name))
   return SOURCES[name](split, num_frames, **settings)
@@ -296,14 +296,14 @@ def eval_batches(
 
 
 def _settings(name: str) -> list[str]:
-  """The keyword arguments of a source; ValueError if there is none."""
+  """The keyword arguments of a source; ValueError for an unknown source."""
   source = names.choose('data source', name, SOURCES)
   parameters = inspect.signature(source).parameters
   return [k for k in parameters if k not in ('split', 'num_frames')]
 
 
 def _augmentation(*, crop, rotate, flip, reverse_time, reverse_channels):
-  """`transforms.augment` with these settings; None if it does nothing."""
+  """Makes `transforms.augment` with these settings; None if it does nothing."""
   if flip not in (True, False, 'horizontal', 'vertical'):
     raise ValueError(
       f"flip must be True, False, 'horizontal' or 'vertical', got {flip!r}."
@@ -347,7 +347,7 @@ def _stack(items) -> dict:
 
 
 def _with_flow(item: dict, num_pairs: int) -> dict:
-  """The item with a flow: NaN where it has none."""
+  """Adds a flow to an item that has none: NaN everywhere."""
   unknown = np.float32(np.nan)
   size = item['video'].shape[1:3]
   return {'flow': np.full((num_pairs, *size, 2), unknown)} | item

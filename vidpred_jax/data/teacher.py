@@ -1,8 +1,8 @@
-"""Estimated flow between frames of films, for models to learn from.
+"""Estimated flow of films, as a teacher for models.
 
-The flow of films is not known. Classical dense inverse search (Kroeger et al.,
-ECCV 2016, OpenCV's implementation) estimates it; where the estimates of both
-directions agree it is a usable teacher. Only training needs OpenCV.
+The true flow of films is unknown. Classical dense inverse search (Kroeger et
+al., ECCV 2016, OpenCV's implementation) estimates it. The estimate is used
+where both directions agree. Only training needs OpenCV.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def dis(video: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-  """Flow by dense inverse search.
+  """Estimates flow by dense inverse search.
 
   Args:
     video: uint8 [T, H, W, 3], RGB, H and W at least 16.

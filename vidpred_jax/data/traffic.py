@@ -1,12 +1,11 @@
 """TaxiBJ: inflow and outflow of taxis over Beijing, every half hour, 32x32.
 
-The file has clips ready made, in [-1, 1]; here they are in [0, 1], as the
-published code rescales them: a mean squared error of these is a quarter of one
-on the file's values. A clip is float32 `[T, 32, 32, 2]`, 4 frames to see and 4
-to predict.
+The file holds ready-made clips in [-1, 1]. The source rescales them to [0, 1],
+as the published code does, which divides a mean squared error by four. A clip
+is float32 `[T, 32, 32, 2]`, with 4 context and 4 target frames.
 
-A split is held in memory, by each worker process anew. Load it with threads,
-`workers=0`, which share it.
+Each worker process holds its own copy of a split in memory. Load it with
+threads, `workers=0`, which share one copy.
 """
 
 import os

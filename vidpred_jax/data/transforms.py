@@ -1,14 +1,16 @@
-"""Random changes of a clip, the same for all its frames.
+"""Augmentation: random transforms of a clip, the same for all its frames.
 
 Each function takes a clip `[T, H, W, C]` and a numpy generator and returns a
-clip; `augment` chains them in a fixed order. `train_iterator` gives `augment` a
-generator that depends on (seed, number of the clip in the stream) alone.
+clip; `augment` applies several in a fixed order. `train_iterator` passes
+`augment` a generator that depends only on (seed, number of the clip in the
+stream).
 
-A flow that belongs to a clip is changed with it: `augment` passes the flow's
-own pixels through the same functions, then turns its vectors.
+`augment` also transforms the flow of a clip: it applies the same functions to
+the pixels of the flow and then turns the vectors.
 
-The odds are those of DMVFN's published training code, which has no reversal of
-time; here it has the odds of the other reversals.
+The probabilities are those of DMVFN's published training code. That code does
+not reverse time; here time reversal has the probability of the other
+reversals.
 """
 
 import functools
@@ -19,7 +21,7 @@ import numpy as np
 def crop(
   clip: np.ndarray, rng: np.random.Generator, size: tuple[int, int]
 ) -> np.ndarray:
-  """A part of `size` (H, W) at a random place.
+  """Crops to `size` (H, W) at a random place.
 
   Raises:
     ValueError: if the clip is smaller.
@@ -36,9 +38,9 @@ def crop(
 
 
 def rotate(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Quarter turns: 1, 2, 3 or none, with odds 1/2, 1/4, 1/8, 1/8.
+  """Rotates by 1, 2, 3 or no quarter turns, with odds 1/2, 1/4, 1/8, 1/8.
 
-  A clip that is not square is turned by a half or not at all, evenly.
+  A clip that is not square is rotated by a half turn with probability 1/2.
   """
   if clip.shape[1] != clip.shape[2]:
     return clip[:, ::-1, ::-1] if rng.random() < 0.5 else clip
@@ -47,22 +49,22 @@ def rotate(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def flip_vertical(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Upside down, every other time."""
+  """Flips upside down with probability 1/2."""
   return clip[:, ::-1] if rng.random() < 0.5 else clip
 
 
 def flip_horizontal(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Left and right exchanged, every other time."""
+  """Exchanges left and right with probability 1/2."""
   return clip[:, :, ::-1] if rng.random() < 0.5 else clip
 
 
 def reverse_time(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Last frame first, every other time."""
+  """Reverses the order of frames with probability 1/2."""
   return clip[::-1] if rng.random() < 0.5 else clip
 
 
 def reverse_channels(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Red and blue exchanged, every other time.
+  """Exchanges red and blue with probability 1/2.
 
   Raises:
     ValueError: if the channels are not those of a picture.
@@ -84,9 +86,9 @@ def augment(
 ) -> dict:
   """Crops to `size` (unless None) and applies `steps` to `item['video']`.
 
-  `item['flow']` [P, H, W, 2], if there is one, is changed in the same way. The
-  frames it belongs to have numbers, and the truth has a direction in time: a
-  clip with a flow is never reversed in time.
+  A flow `item['flow']` [P, H, W, 2] is transformed likewise. A flow belongs to
+  numbered frames and has a direction in time, so a clip with a flow is never
+  reversed in time.
   """
   clip, flow = item['video'], item.get('flow')
   places = None if flow is None else _places(clip.shape[1:3])
@@ -105,6 +107,7 @@ def augment(
       clip = step(clip, rng)
   item = item | {'video': np.ascontiguousarray(clip)}
   if flow is not None:
+    assert places is not None
     item['flow'] = _carried(flow, places[0])
   return item
 
@@ -116,7 +119,7 @@ def _places(size: tuple[int, int]) -> np.ndarray:
 
 
 def _carried(flow: np.ndarray, places: np.ndarray) -> np.ndarray:
-  """A flow where its pixels have been moved.
+  """Transforms a flow whose pixels have been moved.
 
   Args:
     flow: [P, H, W, 2], (dx, dy).

@@ -1,16 +1,15 @@
-"""Clips from video files: a folder, a list, a glob pattern of any videos.
+"""Clips from video files: a folder, a list or a glob pattern.
 
-Video files and folders of pictures (see `video_io`) are looked through once:
-how many frames they have, where their scenes change, whether they can be read.
-A clip is a window of T frames, `step` apart, inside one scene.
+Video files and folders of pictures (see `video_io`) are scanned once for their
+number of frames, their scene cuts (`video_io.scenes`) and errors. A clip is a
+window of T frames, `step` apart, within one scene. `logging` warns about files
+that are left out.
 
-Where a scene changes says `video_io.scenes`. What is left out, and why, is said
-in warnings of `logging`.
-
-Splits are made by file: no file has clips in both.
+Splits are made by file: no file has clips in both splits.
 """
 
 import concurrent.futures
+import functools
 import glob
 import hashlib
 import json
@@ -18,9 +17,9 @@ import logging
 import os
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,18 +34,18 @@ _ARRAYS = {'pts': np.int64, 'times': np.int64, 'marks': np.uint32}
 
 
 class Scan(NamedTuple):
-  """What is known of a file after looking through it.
+  """The result of scanning a file.
 
   Attributes:
     height: of a frame.
     width: of a frame.
-    index: where its frames are.
+    frames: the index of its frames.
     cuts: numbers of the frames that begin a new scene, without 0.
   """
 
   height: int
   width: int
-  index: video_io.Index
+  frames: video_io.Index
   cuts: tuple[int, ...]
 
 
@@ -169,7 +168,7 @@ class VideoClips:
       length = (num_frames - 1) * step + 1
       apart = hop or (1 if split == 'train' else length)
       for f, scan in enumerate(self._scans):
-        borders = (0, *scan.cuts, scan.index.num_frames)
+        borders = (0, *scan.cuts, scan.frames.num_frames)
         for begin, end in zip(borders, borders[1:]):
           if end - begin >= length:
             rows.append((f, begin, step, apart))
@@ -198,7 +197,7 @@ class VideoClips:
     # In the order of the files, each that still fits whole.
     kept, room = [], cache_mb * 2**20
     for scan in self._scans:
-      size = scan.index.num_frames * 3 * self._pixels(scan)
+      size = scan.frames.num_frames * 3 * self._pixels(scan)
       kept.append(size <= room)
       room -= size if kept[-1] else 0
     self._kept, self._cache = tuple(kept), {}
@@ -232,35 +231,35 @@ class VideoClips:
 
   def _clip(self, f: int, start: int, step: int) -> np.ndarray:
     scan = self._scans[f]
-    settings = {'size': self._resized(scan), 'stream': self._stream}
+    read = functools.partial(
+      video_io.read, size=self._resized(scan), stream=self._stream
+    )
     if not self._kept[f]:
-      clip = video_io.read(
+      clip = read(
         self.files[f],
         start=start,
         count=self._num_frames,
         step=step,
-        index=scan.index,
-        **settings,
+        index=scan.frames,
       )
       return self._cut(clip)
     with self._locks[f]:
       if f not in self._cache:
-        frames = video_io.read(
-          self.files[f], count=scan.index.num_frames, **settings
-        )
+        frames = read(self.files[f], count=scan.frames.num_frames)
         self._cache[f] = np.ascontiguousarray(self._cut(frames))
     stop = start + (self._num_frames - 1) * step + 1
     return self._cache[f][start:stop:step].copy()
 
   def _resized(self, scan: Scan) -> tuple[int, int]:
-    """(H, W) to which a file's frames are resized, before the rest is cut."""
+    """The size (H, W) to which a file's frames are resized before cropping."""
     shape = np.array((scan.height, scan.width))
     if self._size is not None:
       scale = np.array(self._size) / shape
       shape = shape * (scale.max() if self._fit == 'cover' else scale)
     elif self._short_side is not None:
       shape = shape * (self._short_side / shape.min())
-    return tuple(int(v) for v in np.rint(shape))
+    height, width = np.rint(shape)
+    return int(height), int(width)
 
   def _pixels(self, scan: Scan) -> int:
     return int(np.prod(self._size or self._resized(scan)))
@@ -298,7 +297,7 @@ def find(root) -> list[pathlib.Path]:
 
 
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
-  """Looks through a file of any length in bounded memory, but for its index.
+  """Scans a file; except for its index the memory is bounded.
 
   Raises:
     ValueError: if it cannot be read.
@@ -339,7 +338,7 @@ def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:
 
 
 def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
-  """Scans, or the reason why there is none, of each file."""
+  """Scans files; returns for each the scan or the reason why it failed."""
 
   def attempt(path):
     try:
@@ -359,12 +358,12 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
   entry = place / f'{_fingerprint(path, stream)}.json'
   try:
     kept = json.loads(entry.read_text())
-    arrays = (
+    arrays: Iterator[Any] = (
       kept[k] if kept[k] is None else np.array(kept[k], kind)
       for k, kind in _ARRAYS.items()
     )
     index = video_io.Index(
-      **{k: x for k, x in zip(_ARRAYS, arrays)},
+      **dict(zip(_ARRAYS, arrays)),
       num_frames=kept['num_frames'],
       unit=Fraction(kept['unit']),
       crop=tuple(kept['crop']),
@@ -373,7 +372,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
   except (OSError, ValueError, KeyError, TypeError):
     pass  # not kept yet, or not whole
   scan = scan_file(path, stream)
-  index = scan.index
+  index = scan.frames
   text = json.dumps(
     {
       'height': scan.height,
@@ -397,7 +396,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
 
 
 def _cache_folder() -> pathlib.Path | None:
-  """As the compilation cache: the variable, set empty, means none."""
+  """The cache folder, as for compilation: an empty variable means none."""
   home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
   place = os.environ.get(
     'VIDPRED_JAX_CACHE', str(pathlib.Path(home) / 'vidpred_jax')

@@ -1,29 +1,29 @@
-"""Vortex streets: the Simulation set of RVD (section 3.1), made here.
+"""Simulated vortex streets: the Simulation set of RVD (section 3.1).
 
-A fluid flows from left to right round a cylinder in the left of the picture,
-which sheds vortices to either side in turn. Frames are grey: the vorticity,
-uint8 `[T, H, W, 1]`, where 127.5 is none and 0 and 255 are `LIMIT` times the
-speed over the diameter, counter-clockwise and clockwise (seen with y downwards,
-as pictures are shown); the cylinder is shown as no vorticity. 128 ticks of the
-solver (`simulation.lattice`) pass between frames.
+A fluid flows from left to right around a cylinder in the left of the picture,
+which sheds vortices to both sides in turn. Frames are grey images of the
+vorticity, uint8 `[T, H, W, 1]`: 127.5 is zero; 0 and 255 are `LIMIT` times the
+speed over the diameter, counter-clockwise and clockwise (in pictures, with y
+downwards). The cylinder has zero vorticity. The solver (`simulation.lattice`)
+makes 128 ticks between frames.
 
-The films lie as two .npy files in a folder of their own below `root`, which
-the settings name, with the settings beside them. Where the folder is absent it
-is made first, by `python -m vidpred_jax.simulation` as a process of its own:
-some minutes for the default settings, on two CPU cores. Two that make the same
-at once do the work twice; what is there is always whole.
+Each set of settings has a folder below `root`, with two .npy files of films and
+a file of the settings. If the folder is missing, the source runs `python -m
+vidpred_jax.simulation` in a separate process, which takes some minutes on two
+CPU cores for the default settings. Two processes that make the same folder at
+once do the work twice; the folder is always complete.
 
-Trajectories differ in their first disturbance and in the gusts, the slow random
-swaying of what flows in; those of the two splits are different ones.
+Trajectories differ in their initial disturbance and in the gusts, slow random
+changes of the inflow's direction. The two splits have different trajectories.
 
 Differences from the reference:
   - The published set was not released, and the paper gives neither viscosities,
     speed nor the size of the cylinder. These are ours: Reynolds number 200,
     0.06 nodes per tick, an eighth of the height.
-  - Without gusts (`gusts=0`) the street becomes periodic, and all trajectories
-    the same but for a shift in time: what is tested has been trained on, and
-    there is nothing to be uncertain of. The paper calls its flow turbulent and
-    does not say what made it so.
+  - Without gusts (`gusts=0`) the street becomes periodic and all trajectories
+    are equal except for a shift in time. The test films would then be training
+    films, and the future would be certain. The paper calls its flow turbulent
+    and does not say why.
 """
 
 import hashlib
@@ -43,13 +43,13 @@ from vidpred_jax.data.files import reading
 
 # Largest vorticity shown, in units of speed / diameter.
 LIMIT = 5.0
-# Where the folders of films lie, unless it is said otherwise.
+# The default folder of films.
 ROOT = 'data/vortices'
-_FORMAT = 1  # of the folder; another number makes old ones strangers
+_FORMAT = 1  # of the folder; folders of another format are not used
 
 
 class Settings(NamedTuple):
-  """What is simulated; see `Vortices`."""
+  """The settings of a simulation, see `Vortices`."""
 
   size: tuple[int, int] = (128, 128)
   scale: int = 1
@@ -197,7 +197,7 @@ class Vortices:
 
 
 def checked(settings: Settings) -> Settings:
-  """The settings, of the types of their defaults, if they can be simulated.
+  """Checks settings and converts them to the types of their defaults.
 
   Raises:
     ValueError: if one is of another type or out of range; says what was
@@ -223,7 +223,7 @@ def checked(settings: Settings) -> Settings:
 
 
 def _typed(name: str, value):
-  """A setting as its default is: 150 as 150.0, a list as a tuple."""
+  """Converts a setting to its default's type: 150 to 150.0, lists to tuples."""
 
   def number(x, kind):
     return isinstance(x, kind) and not isinstance(x, bool) and math.isfinite(x)
@@ -243,7 +243,7 @@ def _typed(name: str, value):
 
 
 def folder(root: str | os.PathLike, settings: Settings) -> pathlib.Path:
-  """Where the films of these settings lie, or will."""
+  """The folder for the films of these settings."""
   if not isinstance(root, str | os.PathLike):
     raise ValueError(f'root must be the path of a folder, got {root!r}.')
   text = json.dumps(_described(settings), sort_keys=True)
@@ -253,13 +253,13 @@ def folder(root: str | os.PathLike, settings: Settings) -> pathlib.Path:
 
 
 def write_settings(place: pathlib.Path, settings: Settings) -> None:
-  """Puts the settings beside the films."""
+  """Writes the settings to the folder of the films."""
   text = json.dumps(_described(settings), indent=2)
   (place / 'settings.json').write_text(text + '\n')
 
 
 def check(place: pathlib.Path, settings: Settings) -> pathlib.Path:
-  """The folder, if it was made with these settings.
+  """Returns the folder if it was made with these settings.
 
   Raises:
     ValueError: if not; names what differs.
@@ -288,13 +288,13 @@ def check(place: pathlib.Path, settings: Settings) -> pathlib.Path:
 
 
 def _described(settings: Settings) -> dict:
-  """The settings as they are after a way through JSON."""
+  """The settings after conversion to JSON and back."""
   fields = settings._asdict() | {'limit': LIMIT, 'format': _FORMAT}
   return json.loads(json.dumps(fields))
 
 
 def _simulate(root, settings: Settings) -> None:
-  """Makes the films in a process of its own: `data` does without JAX."""
+  """Makes the films in a separate process, since `data` does not import JAX."""
   flags = [f'--root={root}']
   for name, value in settings._asdict().items():
     text = ','.join(map(str, value)) if isinstance(value, tuple) else value

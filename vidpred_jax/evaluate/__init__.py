@@ -1,1 +1,1 @@
-"""Evaluation: clips are predicted and measured, results written and shown."""
+"""Evaluation: predicts clips, measures the predictions, writes the results."""

@@ -1,8 +1,8 @@
-"""What an evaluation is told as: JSON, a table, pictures and a film.
+"""Writes the results of an evaluation: JSON, a text table, pictures, a film.
 
-`values` is what `scoring.Result.values` holds: `{source: {metric: {'per_frame':
-[N], 'cumulative': [N], 'mean': x, ...}}}`; a metric of sets of videos has no
-frames.
+`values` are those of `scoring.Result`: `{source: {metric: {'per_frame': [N],
+'cumulative': [N], 'mean': x, ...}}}`. The lists of a metric of sets of videos
+are empty.
 """
 
 import json
@@ -16,7 +16,7 @@ from vidpred_jax import atomic, picture, video_io
 
 
 def as_json(value) -> str:
-  """JSON proper: it has no infinity, so 'inf' (PSNR of equal frames)."""
+  """Valid JSON: infinity, the PSNR of equal frames, becomes 'inf'."""
 
   def plain(x):
     if isinstance(x, dict):
@@ -35,9 +35,9 @@ def table(
 
   Args:
     values: see the module.
-    context: which frames were seen.
-    target: which were asked for; columns count from the last one seen, or where
-      all lie between those seen from the first.
+    context: indices of the context frames.
+    target: indices of the target frames. Columns count from the last context
+      frame, for interpolation from the first.
   """
   since = min(context) if max(target) < max(context) else max(context)
   columns = [f't{t - since:+d}' for t in target] + ['mean']
@@ -127,17 +127,17 @@ def _same(frames):
 class Shown(NamedTuple):
   """A clip and its prediction, NumPy arrays without a batch axis.
 
-  Images are uint8, or floats where 0 is black and 1 white; fields have any
-  units, the same in all frames but those of `spread` and `crps`.
+  Images are uint8, or floats from 0, black, to 1, white. Fields have any units,
+  which all arrays but `spread` and `crps` share.
 
   Attributes:
     video: [T, H, W, C], the whole clip.
-    prediction: [N, H, W, C], of a stochastic system the first sample.
-    samples: [S, N, H, W, C], some samples; None for a deterministic system, as
-      the following three.
+    prediction: [N, H, W, C], the first sample of a stochastic system.
+    samples: [S, N, H, W, C], some samples. This and the next three are None for
+      a deterministic system.
     mean: [N, H, W, C], of all samples.
-    spread: [N, H, W, C], their standard deviation: of images in 8-bit units, of
-      fields in theirs.
+    spread: [N, H, W, C], the standard deviation of all samples, in 8-bit units
+      for images, in their own units for fields.
     crps: [N, H, W, C], of all samples, in the units of `spread`.
     flow: [N, H, W, 2], (dx, dy) in pixels, or None.
     blocks: [N, K], 1 for each block used, or None.
@@ -266,7 +266,7 @@ def _strip(clips: Sequence[Shown], frames) -> np.ndarray:
   for i, clip in enumerate(clips):
     truth = clip.video[list(frames.target)]
     errors = [
-      picture.heat(np.abs(_unit(a) - _unit(b)).mean(-1), 0.25)
+      picture.heatmap(np.abs(_unit(a) - _unit(b)).mean(-1), 0.25)
       for a, b in zip(clip.prediction, truth)
     ]
     rows += [
@@ -286,7 +286,7 @@ def _strip(clips: Sequence[Shown], frames) -> np.ndarray:
 
 def _forecast(clips: Sequence[Shown], frames):
   """The still of forecasts by samples, and the frames of their film."""
-  # One scale for all, so that they can be compared; few values beyond it.
+  # One scale for all clips, so that they can be compared.
   scales = {
     name: max(
       np.quantile([getattr(c, name).mean(-1) for c in clips], 0.99), 1e-9
@@ -319,9 +319,10 @@ def _forecast(clips: Sequence[Shown], frames):
 
 def _samples(clip: Shown, frames, n: int, scales) -> dict[str, np.ndarray]:
   """{title: picture} of frame n of a clip that was forecast by samples."""
+  assert clip.samples is not None and clip.mean is not None
   samples = {f'sample {s + 1}': x[n] for s, x in enumerate(clip.samples)}
   maps = {
-    f'{name}, white {largest:.3g}': picture.heat(
+    f'{name}, white {largest:.3g}': picture.heatmap(
       getattr(clip, name)[n].mean(-1), largest
     )
     for name, largest in scales.items()
@@ -336,9 +337,9 @@ def _samples(clip: Shown, frames, n: int, scales) -> dict[str, np.ndarray]:
 
 
 def _as_images(clip: Shown) -> Shown:
-  """Frames that can be looked at: images as they are, else the first channel.
+  """Converts frames to images; of other than 1 or 3 channels the first.
 
-  Its greys run from the least to the greatest of what was true.
+  The range of greys is that of the true clip.
   """
   video = clip.video
   if video.dtype == np.uint8:

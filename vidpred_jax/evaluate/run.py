@@ -1,7 +1,7 @@
-"""Evaluation as a configuration says: a split, its scores, one file.
+"""Runs the evaluation of a configuration and writes `results.json`.
 
-`config.eval` names the data, the frames, the metrics and how many samples are
-drawn; `scoring` predicts and measures; `report` tells it.
+`config.eval` names the data, the frames, the metrics and the number of samples.
+`scoring` predicts and measures; `report` writes the results.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from vidpred_jax.evaluate import report, scoring
 def make_measure(
   config, evaluation: build.Evaluation
 ) -> Callable[..., scoring.Result]:
-  """Makes what evaluates weights; it is compiled once, at the first call.
+  """Makes a function that measures weights; it is compiled once, when called.
 
   Args:
     config: the configuration.
-    evaluation: what it describes, `build.evaluation(config)`.
+    evaluation: its evaluation, `build.evaluation(config)`.
 
   Returns:
     A function `(variables, limit=None) -> scoring.Result`; `limit` is a number
@@ -54,8 +54,8 @@ def make_measure(
   return measure
 
 
-def quick(config, variables, measure: Callable) -> dict[str, float]:
-  """Mean of each metric on some clips of the split, while training."""
+def quick_eval(config, variables, measure: Callable) -> dict[str, float]:
+  """The mean of each metric on some clips of the split, during training."""
   result = measure(variables, config.eval.quick_limit)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
@@ -68,7 +68,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
   Args:
     config: the configuration.
     workdir: the run's folder.
-    measure: what `make_measure` gave, if it was called.
+    measure: the result of `make_measure`, if it was called.
 
   Returns:
     What was written to `results.json`.
@@ -108,12 +108,12 @@ def _weights(config, workdir: pathlib.Path):
       f'for {config.system!r}.'
     )
   system = build.system(config, config.eval.frames)
-  variables = checkpoint.fitted(source, record, system, variables)
+  variables = checkpoint.check_variables(source, record, system, variables)
   return record, jax.device_put(variables, runtime.replicated(runtime.mesh()))
 
 
 def _results(config, record, result: scoring.Result) -> dict:
-  """What `results.json` holds."""
+  """The content of `results.json`."""
   frames = config.eval.frames
   results = {
     'system': config.system,
@@ -143,7 +143,7 @@ def _results(config, record, result: scoring.Result) -> dict:
 
 
 def table(result: scoring.Result, frames: systems.Frames) -> str:
-  """The result as text: values, use of blocks, what could not be measured."""
+  """The result as text: values, use of blocks, skipped metrics."""
   lines = [report.table(result.values, frames.context, frames.target)]
   if result.blocks:
     used = ' '.join(f'{x:.2f}' for x in result.blocks)
@@ -156,20 +156,20 @@ def table(result: scoring.Result, frames: systems.Frames) -> str:
 
 
 def _metric_weights(config) -> dict[str, dict]:
-  """Which weights the metrics had: `{measure: {part: {'file', 'sha256'}}}`."""
+  """The weight files of metrics: `{measure: {part: {'file', 'sha256'}}}`."""
   files = {
     'lpips': config.eval.lpips.to_dict(),
     'fvd': {'i3d': config.eval.i3d},
   }
 
-  def told(path):
+  def file_record(path):
     with open(path, 'rb') as stream:
       digest = hashlib.file_digest(stream, 'sha256')
     return {'file': pathlib.Path(path).name, 'sha256': digest.hexdigest()}
 
   measures = {name.split('/')[0] for name in config.eval.metrics}
   return {
-    measure: {part: told(path) for part, path in parts.items()}
+    measure: {part: file_record(path) for part, path in parts.items()}
     for measure, parts in files.items()
     if measure in measures
   }

@@ -1,24 +1,23 @@
-"""Clips are predicted and measured: scores of a system and of baselines.
+"""Scores of a system and of baselines: predicts clips and measures them.
 
-Clips come as a stream. Values per clip and target frame are computed on the
-devices and summed in float64 on the host in the order of the clips, so that the
-numbers do not depend on the number of devices. Aggregations are named:
-`per_frame[k]`, `cumulative[k]` (mean over target frames 0..k, which is what
-DMVFN's published tables list) and `mean` over all.
+Clips are a stream of batches. Devices compute the values per clip and target
+frame. The host sums them in float64 in the order of the clips, so the numbers
+do not depend on the number of devices. Aggregations are named: `per_frame[k]`,
+`cumulative[k]` (the mean over target frames 0..k, which DMVFN's published
+tables list) and `mean` over all frames.
 
-A stochastic system gives S samples of each clip (`systems.sampling`). Every
-clip has a key by its number in the stream, so what is drawn depends neither on
-the batch size nor on the devices. Ensemble metrics see all samples, the others
-are averaged over them, `_best` ones take the best sample of the clip. A
-deterministic prediction, as every baseline, is an ensemble of one: its CRPS is
-its absolute error.
+A stochastic system draws S samples of each clip (`systems.sampling`). The key
+of a clip follows from its number in the stream, so the samples depend neither
+on the batch size nor on the devices. Ensemble metrics see all samples. Other
+metrics are averaged over the samples; `_best` metrics take the best sample of
+the clip. A deterministic prediction, like every baseline, is an ensemble of
+one: its CRPS is its absolute error.
 
-A batch is one call: the bar counts its clips when all their samples are drawn
-and measured. Over devices the clips of a batch are divided, not their samples:
-a batch of fewer clips than devices is filled up with copies that do not count.
-A device holds all samples of its clips at once, about twice (as compiled for a
-CPU): 8 S N H W C bytes for each clip, beside what drawing `at_once` of them
-takes.
+A batch is one call; the progress bar advances when all samples of its clips are
+measured. Devices share the clips of a batch, not the samples of a clip. A batch
+with fewer clips than devices is filled up with copies, which do not count.
+Memory: about 8 S N H W C bytes per clip on each device (two float32 copies of
+all samples, as compiled for a CPU), plus what drawing `at_once` samples needs.
 """
 
 import functools
@@ -42,21 +41,21 @@ _SHOWN_SAMPLES = 3
 
 
 class Result(NamedTuple):
-  """What an evaluation gives.
+  """The result of an evaluation.
 
   Attributes:
-    clips: how many clips were predicted.
-    samples: S, how many times each.
+    clips: the number of clips.
+    samples: S, the number of samples of each clip.
     values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean': x,
-      ...}}}`, the sources being `'prediction'` and the baselines. A metric of
-      sets has empty lists, and beside `'mean'` what it was computed from. Of
-      one number a clip there is `'interval'`, that of the mean plus and minus
-      1.96 of its standard errors over clips.
-    blocks: mean use of each block [K] where the system routes, else None.
+      ...}}}` for the sources `'prediction'` and the baselines. A metric of sets
+      has empty lists, and further entries that say what it was computed from.
+      Of one number per clip there is `'interval'`: the mean plus and minus 1.96
+      of its standard errors over clips.
+    blocks: mean use of each block [K] if the system routes, else None.
     shown: the first clips, for pictures.
-    skipped: metrics that are not defined on frames this small.
-    data: what the source says of itself.
-    spec: what its clips are.
+    skipped: metrics that are undefined for frames of this size.
+    data: `repr` of the source.
+    spec: the data of the clips.
   """
 
   clips: int
@@ -72,11 +71,11 @@ class Result(NamedTuple):
 def baselines(
   frames: systems.Frames, context: jax.Array, mean_frame=None
 ) -> dict:
-  """Predictions that need no model, each [B, N, H, W, C].
+  """Predictions without a model, each [B, N, H, W, C].
 
-  `'copy_last'` repeats the last context frame; between frames there is also
+  `'copy_last'` repeats the last context frame. Interpolation also has
   `'average'`, the blend of the first and last context frame by time. With
-  `mean_frame` [H, W, C] there is `'mean_frame'`, which is always this one.
+  `mean_frame` [H, W, C], `'mean_frame'` predicts that frame always.
   """
   count = len(frames.target)
   result = {'copy_last': jnp.repeat(context[:, -1:], count, axis=1)}
@@ -103,22 +102,23 @@ def make_eval_step(
   mean_frame=None,
   show: bool = False,
 ):
-  """A function `(variables, video, numbers, key) -> dict`; not yet compiled.
+  """Makes the step `(variables, video, numbers, key) -> dict`, not compiled.
 
   Args:
-    system: what to evaluate.
+    system: the system to evaluate.
     measures: `{name: metrics.Metric or metrics.SetMetric}`.
     mesh: from `runtime.mesh`.
-    samples: as for `make_evaluator`, as are `at_once` and `mean_frame`.
-    at_once: see there.
-    mean_frame: see there.
-    show: whether to give what pictures show.
+    samples: as for `make_evaluator`.
+    at_once: as for `make_evaluator`.
+    mean_frame: as for `make_evaluator`.
+    show: whether the result has the arrays for pictures.
 
   Returns:
-    The step. `numbers`, int [B], are those of the clips. It gives `'values'`
-    {source: {metric: [B, N] or [B, N, K]}}, `'features'` {metric: {'truth' or
-    source: [B, S, D]}}, of a system that routes `'blocks'` [B, N, K], and to
-    `show` `'shown'`, a dict of fields of `report.Shown` with B in front.
+    The step. `numbers`, int [B], are the clips' numbers in the stream. The
+    result has `'values'` {source: {metric: [B, N] or [B, N, K]}}, `'features'`
+    {metric: {'truth' or source: [B, S, D]}}, `'blocks'` [B, N, K] if the system
+    routes, and with `show` also `'shown'`, a dict of fields of `report.Shown`
+    with a leading axis B.
   """
   pairs = {k: m for k, m in measures.items() if isinstance(m, metrics.Metric)}
   sets = {k: m for k, m in measures.items() if k not in pairs}
@@ -131,7 +131,7 @@ def make_eval_step(
     true = base.take(video, system.frames.target)
     target = in_units(true)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-    drawn, details = predict(variables, context, keys)
+    drawn, diagnostics = predict(variables, context, keys)
     others = baselines(system.frames, context, mean_frame)
     forecasts = {
       'prediction': drawn,
@@ -150,13 +150,13 @@ def make_eval_step(
         for name, metric in sets.items()
       },
     }
-    if 'blocks' in details:
-      out['blocks'] = details['blocks'].mean(0)
+    if 'blocks' in diagnostics:
+      out['blocks'] = diagnostics['blocks'].mean(0)
     if show:
       out['shown'] = {'prediction': drawn[0]}
-      if 'flow' in details:
-        out['shown']['flow'] = details['flow'][0]
-      if 'blocks' in details:
+      if 'flow' in diagnostics:
+        out['shown']['flow'] = diagnostics['flow'][0]
+      if 'blocks' in diagnostics:
         out['shown']['blocks'] = out['blocks']
       if system.stochastic:
         out['shown'] |= _shown_samples(system.data, drawn, target)
@@ -170,19 +170,25 @@ def _same(frames):
 
 
 def _forecast(system, samples, at_once):
-  """`(variables, context, keys) -> (frames, details)`, samples in front."""
-  explain = system.explain or (lambda *args: (system.predict(*args), {}))
+  """Makes `(variables, context, keys) -> (frames, diagnostics)`, S leading."""
+  diagnostics = system.diagnostics or (
+    lambda *args: (system.predict(*args), {})
+  )
 
   def predict(variables, context, keys):
     if system.stochastic:
-      return sampling.draw(explain, variables, context, keys, samples, at_once)
-    return jax.tree.map(lambda x: x[None], explain(variables, context, keys[0]))
+      return sampling.draw(
+        diagnostics, variables, context, keys, samples, at_once
+      )
+    return jax.tree.map(
+      lambda x: x[None], diagnostics(variables, context, keys[0])
+    )
 
   return predict
 
 
 def _over_devices(predict, mesh):
-  """Each device by itself: a system may loop over its clips."""
+  """Maps over devices; each runs alone, since a system may loop over clips."""
   if mesh.size == 1:
     return predict
   every, batch = PartitionSpec(), PartitionSpec('data')
@@ -208,7 +214,7 @@ def _features(metric, frames: systems.Frames, context, forecast):
 
 
 def _shown_samples(data: systems.DataSpec, drawn, target) -> dict:
-  """What pictures show of samples [S, B, N, H, W, C]."""
+  """The arrays for pictures of samples [S, B, N, H, W, C]."""
   unit = 1 if data.is_field else 255
   drawn = drawn if data.is_field else jnp.clip(drawn, 0, 1)
   in_units = data.denormalise(drawn) if data.is_field else drawn
@@ -230,18 +236,18 @@ def make_evaluator(
   at_once: int | None = None,
   mean_frame=None,
 ) -> Callable[..., Result]:
-  """Makes what measures a system; it is compiled once, at the first call.
+  """Makes a function that measures a system; it is compiled once, when called.
 
   Args:
-    system: what to evaluate. Physical fields (`system.data`) are measured in
-      their own units.
+    system: the system to evaluate. Physical fields (`system.data`) are measured
+      in their own units.
     measures: `{name: metrics.Metric or metrics.SetMetric}`.
     mesh: from `runtime.mesh`; None for one of all devices.
-    show: keep this many clips for pictures.
+    show: the number of clips kept for pictures.
     samples: S, of a stochastic system.
-    at_once: at most so many samples of each clip are drawn together, which
-      bounds memory; None: all.
-    mean_frame: [H, W, C] as the clips are, a baseline; None: without it.
+    at_once: the largest number of samples of a clip that are drawn together,
+      which bounds memory; None: all.
+    mean_frame: [H, W, C], in the clips' values, a baseline; None: without it.
 
   Returns:
     A function `(variables, batches, key) -> Result`. `batches` are
@@ -317,7 +323,7 @@ def evaluate(
 
 
 class _Sums(NamedTuple):
-  """What is known of the clips so far, on the host."""
+  """Sums over the clips so far, on the host."""
 
   clips: int
   values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
@@ -395,7 +401,7 @@ def _bar() -> tqdm.tqdm:
 
 
 def _pad(video, valid):
-  """Fills a batch up, with clips that do not count, to divide by devices."""
+  """Fills up a batch with copies, not valid, until the devices divide it."""
   missing = -len(video) % jax.local_device_count()
   if missing:
     video = np.concatenate([video, np.repeat(video[-1:], missing, axis=0)])
@@ -404,7 +410,7 @@ def _pad(video, valid):
 
 
 def _gather(array) -> np.ndarray:
-  """The rows of all processes, on the host; sums must be float64."""
+  """Gathers the rows of all processes on the host, as float64 or bool."""
   if jax.process_count() > 1:
     array = multihost_utils.process_allgather(array, tiled=True)
   array = np.asarray(array)
@@ -422,7 +428,7 @@ def _sum_valid(tree, valid: np.ndarray):
 def _aggregate(
   means: np.ndarray, squares: np.ndarray, clips: int, metric: metrics.Metric
 ) -> dict:
-  """Of the means over clips, [N] or [N, K], and of the squares of each clip."""
+  """Aggregates the means over clips, [N] or [N, K], over frames."""
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
   mean = means.mean(0)
@@ -446,8 +452,8 @@ def _interval(mean, square, clips: int, metric: metrics.Metric) -> dict:
 
 
 def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
-  """The same of features [M, 1, D] and [M, S, D] of clips of a shape."""
-  found = metric.distance(real[:, 0], generated)
+  """The distance of features [M, 1, D] and [M, S, D], in the same form."""
+  distance = metric.distance(real[:, 0], generated)
   context = len(asked.context) * metric.context
   about = {
     'frames_per_video': context + len(asked.target),
@@ -455,4 +461,4 @@ def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
     'video_size': list(shape[2:4]),  # before it is made `size`
     **metric.about,
   }
-  return {'per_frame': [], 'cumulative': [], **found, **about}
+  return {'per_frame': [], 'cumulative': [], **distance, **about}

@@ -1,9 +1,9 @@
-"""Pairs of clips -> numbers; every convention has a name of its own.
+"""Metrics: pairs of clips to numbers; every convention has its own name.
 
-Papers report "PSNR" and "SSIM" and mean different things by them, so a metric
-is asked for as `measure/convention`. All take `(pred, target)`, both
-`[B, N, H, W, C]`, float images in [0, 1] (or uint8, which is divided by 255) or
-physical fields in their own units, and give `[B, N]` float32: one number per
+Papers report "PSNR" and "SSIM" and mean different things by them, so the name
+of a metric is `measure/convention`. A metric takes `(pred, target)`, both `[B,
+N, H, W, C]`, float images in [0, 1] (or uint8, which is divided by 255) or
+physical fields in their own units. It returns `[B, N]` float32, one number per
 clip and target frame.
 
 | name | what it is | as in |
@@ -24,7 +24,7 @@ clip and target frame.
 | `lpips/alex` | v0.1, RGB | OpenSTL |
 | `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
 
-Of a forecast by samples, `[S, B, N, H, W, C]`, these take all at once:
+Ensemble metrics take all samples of a forecast, `[S, B, N, H, W, C]`, at once:
 
 | name | what it is | as in |
 | --- | --- | --- |
@@ -37,25 +37,25 @@ Of a forecast by samples, `[S, B, N, H, W, C]`, these take all at once:
 | `rank_deviation/units` | the same of values as they are | |
 | `NAME_best` | NAME of the best sample of each clip | MCVD, SVG |
 
-The table above is then averaged over samples: what one draw is worth. `NAME` of
-`NAME_best` is a PSNR, SSIM or LPIPS. The best sample is the one whose mean over
-target frames is best (largest PSNR or SSIM, smallest LPIPS), one for the whole
-clip, and `per_frame` lists its frames.
+The metrics of the first table are averaged over the samples. `NAME` of
+`NAME_best` is a PSNR, SSIM or LPIPS. The best sample of a clip is the one with
+the best mean over target frames (largest PSNR or SSIM, smallest LPIPS);
+`per_frame` lists the frames of this sample.
 
-Of a set of videos:
+Metrics of sets of videos:
 
 | name | what it is | as in |
 | --- | --- | --- |
 | `fvd/i3d400` | Frechet distance, I3D's logits, target frames | StyleGAN-V |
 | `fvd/i3d400_context` | context frames, then target frames | MCVD |
 
-Errors are computed from the prediction as it is; PSNR, SSIM and LPIPS clip the
+Errors use the prediction without clipping. PSNR, SSIM and LPIPS clip the
 prediction (never the target) to [0, 1] first, as OpenSTL does.
 
-PSNR, SSIM and LPIPS suppose images and `latitude` supposes fields, where rows
-have latitudes; the other errors measure either (`Metric.kind`). Of fields they
-are in the fields' units: `evaluate` brings normalised predictions there first,
-by `pred * std + mean`.
+PSNR, SSIM and LPIPS need images; `latitude` needs fields, whose rows have
+latitudes; the other errors take either (`Metric.kind`). Errors of fields are in
+the fields' units: `evaluate` first converts normalised predictions by `pred *
+std + mean`.
 """
 
 import functools
@@ -81,21 +81,21 @@ class Metric(NamedTuple):
 
   Attributes:
     values: `(pred, target) -> [B, N]` float32, both `[B, N, H, W, C]`; pure,
-      can be jitted. It takes samples `[S, B, N, H, W, C]` for `pred` if
-      `samples` is `'all'`, and may give K numbers, `[B, N, K]`.
-    finish: from the float64 mean of `values` over clips (and frames), a number
-      or [K], to the number that is reported: the identity, or the square root
-      for `rmse`.
+      can be jitted. If `samples` is `'all'`, `pred` is `[S, B, N, H, W, C]`. It
+      may return K numbers, `[B, N, K]`.
+    finish: maps the float64 mean of `values` over clips (and frames), a number
+      or [K], to the reported number: the identity, or the square root for
+      `rmse`.
     higher_is_better: whether a better prediction has a larger number.
-    minimum_size: the smallest height and width it is defined for; smaller
+    minimum_size: the smallest height and width for which it is defined; smaller
       frames raise ValueError.
     kind: `'image'` if it needs images in [0, 1], `'field'` if it needs physical
-      fields, `'any'` if it measures both.
-    samples: what becomes of several samples: `'mean'` of their values, those of
-      the `'best'` for each clip, or `'all'` at once.
-    minimum_samples: a random forecast must have so many.
-    details: None, or from the mean over clips and frames, [K], to more that is
-      reported, a dict.
+      fields, `'any'` if it takes both.
+    samples: the treatment of several samples: the `'mean'` of their values, the
+      values of the `'best'` sample of each clip, or `'all'` at once.
+    minimum_samples: the least number of samples of a stochastic forecast.
+    details: maps the mean over clips and frames, [K], to a dict of further
+      reported numbers; or None.
   """
 
   values: Callable
@@ -152,7 +152,7 @@ _fvd = functools.partial(
 )
 
 # Here `values` may still want settings, as keyword arguments; see `make`.
-METRICS = {
+METRICS: dict[str, Metric | SetMetric] = {
   'psnr/float': Metric(frames.psnr),
   'psnr/round8': Metric(frames.psnr_round8),
   'psnr/e3d_wrap': Metric(frames.psnr_e3d_wrap),
@@ -195,7 +195,8 @@ METRICS = {
 METRICS |= {
   f'{name}_best': metric._replace(samples='best')
   for name, metric in METRICS.items()
-  if name.split('/')[0] in ('psnr', 'ssim', 'ms_ssim', 'lpips')
+  if isinstance(metric, Metric)
+  and name.split('/')[0] in ('psnr', 'ssim', 'ms_ssim', 'lpips')
 }
 
 
@@ -213,12 +214,11 @@ def make(name: str, **settings) -> Metric | SetMetric:
     The metric.
 
   Raises:
-    ValueError: if there is no such metric or setting, or a needed one is
-      missing.
+    ValueError: for an unknown metric or setting, or a missing setting.
   """
   metric = names.choose('metric', name, METRICS)
   of_sets = isinstance(metric, SetMetric)
-  function = metric.features if of_sets else metric.values
+  function = metric.features if isinstance(metric, SetMetric) else metric.values
   accepted = [
     parameter.name
     for parameter in inspect.signature(function).parameters.values()
@@ -231,7 +231,7 @@ def make(name: str, **settings) -> Metric | SetMetric:
   if 'latitudes' in accepted:
     fields.check_latitudes(name, settings.get('latitudes'))
   function = functools.partial(function, **settings)
-  if of_sets:
+  if isinstance(metric, SetMetric):
     return metric._replace(features=function)
   return metric._replace(values=function)
 
@@ -253,7 +253,7 @@ def check_kind(kind: str, measures) -> None:
 
 
 def check_samples(system, samples: int, measures) -> None:
-  """Raises ValueError for numbers of samples, or of frames, that do not fit."""
+  """Raises ValueError if a metric needs more samples or more frames."""
   if samples < 1:
     raise ValueError(f'Got {samples} samples, expected 1 or more.')
   if samples > 1 and not system.stochastic:
@@ -279,12 +279,12 @@ def check_samples(system, samples: int, measures) -> None:
 def of_samples(measures: dict[str, Metric], samples, target) -> dict:
   """The values of metrics for a forecast by samples; pure, can be jitted.
 
-  Samples are measured one after another. A measure and its `_best` are computed
-  once.
+  Samples are measured one after another. The values of a metric and of its
+  `_best` variant are computed once.
 
   Args:
     measures: `{name: Metric}`.
-    samples: `[S, B, N, H, W, C]`; a prediction that is certain has S = 1.
+    samples: `[S, B, N, H, W, C]`; a deterministic prediction has S = 1.
     target: `[B, N, H, W, C]`.
 
   Returns:
@@ -309,7 +309,7 @@ def of_samples(measures: dict[str, Metric], samples, target) -> dict:
 
 
 def _of_each(metric, samples, target) -> jax.Array:
-  """[S, B, N]."""
+  """The values of each sample, [S, B, N]."""
   if len(samples) == 1:
     return metric.values(samples[0], target)[None]
   return jax.lax.map(lambda sample: metric.values(sample, target), samples)

@@ -1,12 +1,12 @@
-"""Forecasts that are samples: how well they fit what happened.
+"""Probabilistic metrics: how well samples fit the observed clip.
 
 An ensemble metric takes `samples`, `[S, B, N, H, W, C]`, and `target`, `[B, N,
-H, W, C]`, and gives `[B, N]` float32, or `[B, N, K]` for K statistics from
-which `Metric.finish` makes a number. Images are float in [0, 1] or uint8;
-samples are clipped to [0, 1] first unless it is said otherwise. Target frames
-are handled one after another, which bounds memory beside the samples to about
-twice those of one frame (as compiled for a CPU): 8 S B H W C bytes, however
-many frames there are.
+H, W, C]`. It returns `[B, N]` float32, or `[B, N, K]` for K statistics, which
+`Metric.finish` turns into a number. Images are float in [0, 1] or uint8;
+samples are clipped to [0, 1] first unless stated otherwise. Target frames are
+processed one after another. So the memory in addition to the samples is about
+twice the samples of one frame (as compiled for a CPU), 8 S B H W C bytes, for
+any number of frames.
 
 *CRPS*, the continuous ranked probability score of each pixel (RVD, section 3.4:
 the integral over z of (F(z) - 1{x <= z})^2, F the distribution of the S
@@ -20,9 +20,9 @@ of equal members, so few samples score worse than many of the same distribution;
 the *fair* estimator divides by S (S - 1) instead (Ferro 2014), and its
 expectation does not depend on S.
 
-*FVD*, the Frechet distance between Gaussians fitted to I3D's features of true
-and of generated videos (Unterthiner et al. 2018), is a number of two sets of
-videos, not of a clip: it has functions of its own here, on the host, float64.
+*FVD* is the Frechet distance between Gaussians fitted to I3D's features of true
+and of generated videos (Unterthiner et al. 2018). It is a number of two sets of
+videos, not of a clip, and is computed on the host in float64.
 
 Differences from the reference:
   The paper's code has no metrics. Its text sums over the 256 levels of 8-bit
@@ -57,7 +57,7 @@ I3D_RECORD = {
 
 
 def check(samples, target) -> None:
-  """Refuses what is no `[S, B, N, H, W, C]` with a `[B, N, H, W, C]`.
+  """Checks the shapes `[S, B, N, H, W, C]` and `[B, N, H, W, C]`.
 
   Raises:
     ValueError: with what was got and what was expected.
@@ -138,12 +138,12 @@ def crps(samples, target) -> jax.Array:
 
 
 def crps_round8(samples, target) -> jax.Array:
-  """As `crps`, of samples rounded to 8 bits: the paper's sum over levels."""
+  """As `crps`, with samples rounded to 8 bits: the paper's sum over levels."""
   return _crps(samples, target, 255.0, _round8)
 
 
 def crps_fair(samples, target) -> jax.Array:
-  """As `crps`, the fair estimator, which few samples do not make worse."""
+  """As `crps`, by the fair estimator, which does not depend on S on average."""
   return _crps(samples, target, 255.0, _unit, fair=True)
 
 
@@ -153,7 +153,7 @@ def crps_units(samples, target) -> jax.Array:
 
 
 def crps_units_fair(samples, target) -> jax.Array:
-  """As `crps_units`, the fair estimator."""
+  """As `crps_units`, by the fair estimator."""
   return _crps(samples, target, fair=True)
 
 
@@ -184,7 +184,7 @@ def spread_skill(samples, target) -> jax.Array:
 
 
 def spread_skill_ratio(means: np.ndarray) -> float:
-  """Spread over error, from the mean of `spread_skill`: 1 is calibrated.
+  """The ratio of spread to error, by the mean of `spread_skill`; ideally 1.
 
   Below 1 the forecast is too sure of itself. nan if both are 0.
   """
@@ -199,7 +199,7 @@ def spread_skill_details(means: np.ndarray) -> dict[str, float]:
 
 
 def ranks(samples, target) -> jax.Array:
-  """How often the truth has each rank among the samples, as shares.
+  """The rank histogram: how often the truth has each rank among the samples.
 
   Where samples equal the truth, it could have any of their ranks: the pixel
   counts for all of these, in equal parts.
@@ -216,7 +216,7 @@ def ranks(samples, target) -> jax.Array:
 
 
 def ranks_round8(samples, target) -> jax.Array:
-  """As `ranks`, samples and truth rounded to 8 bits."""
+  """As `ranks`, with samples and truth rounded to 8 bits."""
   return _ranks(samples, target, _round8)
 
 
@@ -239,7 +239,7 @@ def _ranks(samples, target, prepare) -> jax.Array:
 
 
 def rank_deviation(shares: np.ndarray) -> float:
-  """How far a rank histogram is from flat: sum |share - 1 / (S + 1)|.
+  """The deviation of a rank histogram from flat: sum |share - 1 / (S + 1)|.
 
   The reliability index of Delle Monache et al. 2006; 0 is flat, 2 the most.
   """
@@ -258,19 +258,19 @@ class Moments(NamedTuple):
   """Mean and scatter of vectors, float64; `merge` is exact.
 
   Attributes:
-    count: of vectors, M.
+    number: of vectors, M.
     mean: [D].
     scatter: [D, D], sum of outer products of the deviations from the mean.
   """
 
-  count: int
+  number: int
   mean: np.ndarray
   scatter: np.ndarray
 
   @property
   def covariance(self) -> np.ndarray:
     """[D, D], divided by M - 1."""
-    return self.scatter / (self.count - 1)
+    return self.scatter / (self.number - 1)
 
 
 def moments(vectors) -> Moments:
@@ -282,13 +282,15 @@ def moments(vectors) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """The moments of two sets together (Chan et al. 1979)."""
-  count = a.count + b.count
+  """The moments of the union of two sets (Chan et al. 1979)."""
+  number = a.number + b.number
   step = b.mean - a.mean
   return Moments(
-    count,
-    a.mean + step * (b.count / count),
-    a.scatter + b.scatter + np.outer(step, step) * (a.count * b.count / count),
+    number,
+    a.mean + step * (b.number / number),
+    a.scatter
+    + b.scatter
+    + np.outer(step, step) * (a.number * b.number / number),
   )
 
 
@@ -302,9 +304,9 @@ def frechet(a: Moments, b: Moments) -> float:
   Raises:
     ValueError: if one has fewer than two vectors.
   """
-  if min(a.count, b.count) < 2:
+  if min(a.number, b.number) < 2:
     raise ValueError(
-      f'A covariance needs at least 2 videos, got {a.count} and {b.count}.'
+      f'A covariance needs at least 2 videos, got {a.number} and {b.number}.'
     )
   values, axes = np.linalg.eigh(a.covariance)
   root = (axes * np.sqrt(np.maximum(values, 0))) @ axes.T
@@ -321,13 +323,13 @@ def frechet_of_sets(
   resamples: int = 50,
   seed: int = 0,
 ) -> dict[str, Any]:
-  """The Frechet distance of features, and how much it owes to chance.
+  """The Frechet distance of features, with a bootstrap interval.
 
   Args:
     real: [M, D], one vector for each clip.
     generated: [M, S, D], S samples of each of these clips; all count.
-    resamples: bootstrap: M clips are drawn with replacement so many times, with
-      their samples; 0 for none.
+    resamples: number of bootstrap draws of M clips, with their samples, with
+      replacement; 0 for none.
     seed: of the draws.
 
   Returns:
@@ -363,7 +365,7 @@ def frechet_of_sets(
 
 
 def check_i3d(name: str, variables) -> None:
-  """Refuses to measure without I3D's weights.
+  """Raises ValueError without I3D's weights.
 
   Raises:
     ValueError: if `variables` is not the tree of `convert.i3d`.
@@ -381,7 +383,7 @@ def check_i3d(name: str, variables) -> None:
 
 
 def i3d_features(video, *, variables) -> jax.Array:
-  """I3D's logits of images: 224x224, [-1, 1].
+  """I3D's logits of images, resized to 224x224 and scaled to [-1, 1].
 
   Args:
     video: `[B, T, H, W, C]`, RGB or grey (repeated to three channels), clipped

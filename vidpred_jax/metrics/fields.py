@@ -1,13 +1,12 @@
-"""Errors of physical fields on a grid of latitudes.
+"""Latitude-weighted errors of physical fields.
 
-The rows of such a grid stand for less of the globe the nearer they are to a
-pole, so a row at the latitude `phi` has the weight `cos(phi)`, divided by the
-mean over the rows (Rasp et al. 2020, WeatherBench, eq. 1 and 2). Fields are in
-the variables' own units: predictions in normalised units are brought there
-first, by `pred * std + mean`, which `evaluate` does.
+Rows of a latitude grid cover less area near the poles. So a row at the latitude
+`phi` has the weight `cos(phi)`, divided by the mean over the rows (Rasp et al.
+2020, WeatherBench, eq. 1 and 2). Fields are in the variables' own units;
+`evaluate` first converts normalised predictions by `pred * std + mean`.
 
-WeatherBench takes the root of each forecast's mean and then averages; here, as
-for every `rmse`, the root is taken of the mean over clips.
+WeatherBench averages the roots of each forecast's mean. Here, as for every
+`rmse`, the root is taken of the mean over clips.
 """
 
 import jax
@@ -18,7 +17,7 @@ from vidpred_jax.metrics import frames
 
 
 def check_latitudes(name: str, latitudes) -> None:
-  """Refuses to weigh rows whose latitudes nobody gave.
+  """Raises ValueError unless latitudes are given.
 
   Raises:
     ValueError: if they are missing, no list of numbers, or beyond the poles.

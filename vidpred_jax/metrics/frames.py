@@ -1,9 +1,9 @@
-"""Frame-by-frame measures: error, PSNR and the SSIM family.
+"""Frame-by-frame metrics: errors, PSNR and the SSIM family.
 
 Every function takes `pred` and `target`, both `[B, N, H, W, C]`, and returns
-`[B, N]` float32. Images are float in [0, 1]; uint8 is accepted and divided by
-255 before anything is subtracted, so nothing overflows. Errors use `pred` as it
-is; the others clip `pred` to [0, 1] and leave `target` alone.
+`[B, N]` float32. Images are float in [0, 1]; uint8 is divided by 255 first, so
+differences do not overflow. Errors use `pred` without clipping; the others clip
+`pred`, not `target`, to [0, 1].
 
 All SSIM conventions share one local formula (Wang et al. 2004, eq. 13), with
 means, variances and covariance under a window that sums to 1:
@@ -11,13 +11,13 @@ means, variances and covariance under a window that sums to 1:
   ssim = (2 mx my + C1) (2 cov + C2) / ((mx^2 + my^2 + C1) (vx + vy + C2))
 
 with C1 = (0.01 R)^2, C2 = (0.03 R)^2 for data range R. They differ in window,
-border, R and rounding, which moves the number by several points on the same
+border, R and rounding, which changes the result by several points on the same
 pictures.
 
-Windows are separable, and a pass along one axis is a sum of shifted slices of
-planes [..., H, W]: on a CPU about ten times faster than a convolution, on
-others one fused kernel. Target frames are handled one after another, which
-bounds memory; the batch axis stays whole, so it may be sharded.
+Windows are separable. A pass along one axis is a sum of shifted slices of
+planes [..., H, W], which is about ten times faster than a convolution on a CPU
+and one fused kernel on other devices. Target frames are processed one after
+another, which bounds memory. The batch axis is not split, so it may be sharded.
 """
 
 import jax
@@ -29,7 +29,7 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def as_float(x) -> jax.Array:
-  """Float32 of an image array: floats as they are, uint8 divided by 255.
+  """Converts an image array to float32: uint8 is divided by 255.
 
   Raises:
     ValueError: for any other type, whose range would be a guess.
@@ -42,7 +42,7 @@ def as_float(x) -> jax.Array:
 
 
 def check(pred, target, *, minimum_size: int = 1) -> None:
-  """Refuses pairs that are no `[B, N, H, W, C]` of one shape, or too small.
+  """Checks that both are `[B, N, H, W, C]`, of equal shape and large enough.
 
   Raises:
     ValueError: with what was got and what was expected.

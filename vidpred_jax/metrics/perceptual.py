@@ -19,7 +19,7 @@ MINIMUM_SIZE = 31
 
 
 def check_variables(name: str, variables) -> None:
-  """Refuses to measure without the two weight files.
+  """Raises ValueError without the two weight files.
 
   Raises:
     ValueError: if `variables` is not the tree of `convert.lpips`.

@@ -1,12 +1,12 @@
-"""APR-VFI: frames between two frames, with more work where these disagree.
+"""APR-VFI: interpolates frames, with more computation where they disagree.
 
-The flows between the frames move both of them, and features of them, to the
-wanted time by forward warping (equation 1). A synthesis network of refine
-blocks turns what arrives into a mask that mixes the two and a residual that is
-added (equation 2). The image is cut into patches; a small network, the router
-(alignment-aware patch-level routing, APR), looks at how well the warped frames
-agree and says for each patch which blocks after the first it goes through; it
-skips the others (equation 3).
+Forward warping moves both frames, and features of them, along their flows to
+the time of the new frame (equation 1). A synthesis network of refine blocks
+computes a mask, which mixes the two warped frames, and a residual, which is
+added (equation 2). The image is cut into patches. A small network, the router
+(alignment-aware patch-level routing, APR), sees how well the warped frames
+agree. It selects for each patch which of the blocks after the first process it
+(equation 3).
 
 Frames are RGB in [0, 1], `pair` is [B, 2, H, W, 3], any H and W. Flows are
 forward flows (`ops/warp.py`). d is the number of blocks after the first, P the
@@ -26,7 +26,7 @@ which tell what each block costs, come out within 1 %:
   depends on the time: several frames between the same two share it.
 - Warping: average splatting. What is split by the warping is not filled, holes
   are 0; the block sees where they are. In equation 2 what neither frame reaches
-  is taken from the frames as they are (`filled`).
+  is taken from the frames as they are (`fill_holes`).
 - Refine block: 3x3 convolution of stride 2, some more at half resolution, a 4x4
   transposed convolution of stride 2 and a 3x3 convolution to 32 channels, all
   but the last followed by LeakyReLU(0.1); from the second block on the result
@@ -53,12 +53,12 @@ which tell what each block costs, come out within 1 %:
   an image is computed in tiles each tile is such an image; one of a single
   patch has the route of the layer's bias.
 - Patches have no border of their neighbours, as table 2 suggests: a block's
-  convolutions see zeros around each patch. So running a block on all patches is
-  not the same as running it on the whole image, except further from a patch's
-  border than the convolutions reach (`Block.reach`); weights are to be trained
-  in the mode they are used in (stage 2 of the paper). What does not depend on
-  the route, the first block, context and head, sees the whole image always.
-  Running all patches through `routed` is exactly running all of them.
+  convolutions see zeros around each patch. So a block run on all patches equals
+  the block run on the whole image only further from the patches' borders than
+  the convolutions reach (`RefineBlock.reach`). Weights must be trained in the
+  mode they are used in (stage 2 of the paper). The first block, the context and
+  the head do not depend on the route; they always see the whole image. With all
+  gates 1 `routed` computes exactly what it computes without routing.
 """
 
 import functools
@@ -78,13 +78,13 @@ FUSIONS = ('add', 'concat', 'none')
 
 
 class Prepared(NamedTuple):
-  """What does not depend on the wanted time.
+  """The results that do not depend on the time of the new frame.
 
   Attributes:
     pair: [B, 2, H, W, 3], the frames.
     flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
     contexts: features [B, 2, H, W, c] of both frames, one for each block.
-    pyramid: what the flow was refined from, see `models.ebme.Estimate`.
+    pyramid: the flow at each level, see `models.ebme.Estimate`.
   """
 
   pair: jax.Array
@@ -93,15 +93,14 @@ class Prepared(NamedTuple):
   pyramid: tuple[jax.Array, ...] = ()
 
 
-class Moved(NamedTuple):
-  """What has been moved to the wanted time.
+class Warped(NamedTuple):
+  """Both frames, warped to the time of the new frame.
 
   Attributes:
-    frames: [B, 2, H, W, 3], both frames there; 0 in holes.
-    flows: [B, 2, H, W, 2], the flows to the wanted time, moved along
-      themselves.
-    weight: [B, 2, H, W, 1], how much arrived: 0 in holes.
-    to: [B, 2, H, W, 2], the flows to the wanted time in either frame.
+    frames: [B, 2, H, W, 3], the warped frames; 0 in holes.
+    flows: [B, 2, H, W, 2], the flows `to`, warped along themselves.
+    weight: [B, 2, H, W, 1], the splatted weight; 0 in holes.
+    to: [B, 2, H, W, 2], the flow of each frame to that time.
     time: a scalar in (0, 1).
   """
 
@@ -113,10 +112,10 @@ class Moved(NamedTuple):
 
 
 class Output(NamedTuple):
-  """A frame between two others.
+  """An interpolated frame.
 
   Attributes:
-    frame: [B, H, W, 3], not cut off at 0 and 1.
+    frame: [B, H, W, 3], not clipped to [0, 1].
     mask: [B, H, W, 1], M of equation 2, in [0, 1].
   """
 
@@ -125,7 +124,7 @@ class Output(NamedTuple):
 
 
 class Context(nn.Module):
-  """Features of frames at full resolution, some for each block.
+  """The context network: full-resolution features of frames for each block.
 
   Attributes:
     blocks: how many blocks.
@@ -151,7 +150,7 @@ class Context(nn.Module):
     return tuple(outputs)
 
 
-class Up(nn.Module):
+class UpConv(nn.Module):
   """The 4x4 transposed convolution of stride 2 with bias and LeakyReLU(0.1).
 
   Attributes:
@@ -172,12 +171,12 @@ class Up(nn.Module):
     return nn.leaky_relu(x, 0.1)
 
 
-class Block(nn.Module):
+class RefineBlock(nn.Module):
   """A refine block (figure 2): a small encoder-decoder.
 
   Attributes:
     width: channels at half resolution.
-    depth: convolutions there, after the one that gets there.
+    depth: convolutions at half resolution, after the one of stride 2.
     features: output channels.
     residual: whether the last input is added to the result.
   """
@@ -194,22 +193,22 @@ class Block(nn.Module):
     x = ebme.Conv(self.width, stride=2, name='down')(x)
     for i in range(self.depth):
       x = ebme.Conv(self.width, name=f'conv_{i}')(x)
-    x = Up(self.features, name='up')(x)
+    x = UpConv(self.features, name='up')(x)
     x = ebme.Conv(self.features, activated=False, name='out')(x)
     return inputs[-1] + x if self.residual else x
 
   @property
   def reach(self) -> int:
-    """How far in pixels a pixel influences others."""
+    """The radius in pixels of the receptive field."""
     # At half resolution one pixel per convolution; up 2, down 1, out 1.
     return 2 * self.depth + 4
 
 
 class Synthesis(nn.Module):
-  """The blocks, the fusion of their features, mask and residual.
+  """The synthesis network: refine blocks, fusion, mask and residual.
 
   Attributes:
-    widths: of the blocks, see `Block`.
+    widths: of the blocks, see `RefineBlock`.
     depths: of the blocks.
     features: channels between the blocks.
     fusion: 'add', 'concat' or 'none' (table 5).
@@ -230,25 +229,27 @@ class Synthesis(nn.Module):
       setattr(self, f'block_{i}', self._block(i))
     if self.fusion == 'concat':
       self.fuse = ebme.Conv(self.features)
-    # Nearly nothing at first, but with a gradient for all that comes before.
+    # Nearly 0 initially, but with a gradient for all earlier layers.
     small, shape = nn.initializers.normal(1e-4), (3, 3, self.features, 4)
     self.head_kernel = self.param('head_kernel', small, shape)
     self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
 
   def _block(self, i, **kwargs):
-    return Block(self.widths[i], self.depths[i], self.features, i > 0, **kwargs)
+    return RefineBlock(
+      self.widths[i], self.depths[i], self.features, i > 0, **kwargs
+    )
 
   def __call__(self, first, contexts, gates=None, *, routed=False):
-    """Refines.
+    """Runs the blocks, the fusion and the head.
 
     Args:
-      first: [B, H, W, C], what the first block sees.
-      contexts: of each block, a function that gives [B, H, W, 2 c]; if
-        `routed`, also of indices [K] of patches these only, [K, P, P, 2 c],
-        zeros beyond the image.
-      gates: [B, nh, nw, d], of each patch and block after the first; None: all
-        are 1. Needs patches.
-      routed: whether patches whose gate is 0 are not computed. Has no gradient.
+      first: [B, H, W, C], the input of the first block.
+      contexts: for each block, a function that returns its context [B, H, W, 2
+        c]. If `routed`, the function also takes indices [K] of patches and
+        returns only these, [K, P, P, 2 c], zero outside the image.
+      gates: [B, nh, nw, d], for each patch and block after the first; None: all
+        are 1. Gates need patches.
+      routed: whether patches whose gate is 0 are skipped. It has no gradient.
 
     Returns:
       [B, H, W, 4], float32: logits of the mask and the residual.
@@ -296,12 +297,12 @@ class Synthesis(nn.Module):
     return conv.bias_add(x, self.head_bias)[:, : size[0], : size[1]]
 
   def _routed(self, i, x, rest, context, gate):
-    """Block i on those patches [N, P, P, C] whose gate [N] is not 0.
+    """Runs block i on the patches [N, P, P, C] whose gate [N] is not 0.
 
-    Also keeps what the sum of the blocks' outputs x_0, ... x_i is short of
-    i + 1 times the last, `rest = (i + 1) x_i - sum_k x_k = sum_k k (x_k -
-    x_(k-1))`. A patch that is skipped changes neither, so it is not touched at
-    all, and on a CPU no context is made for it.
+    Also updates `rest`, the difference between (i + 1) x_i and the sum of all
+    outputs so far: `rest = (i + 1) x_i - sum_k x_k = sum_k k (x_k - x_(k-1))`.
+    A skipped patch changes neither x nor `rest`, so it is not touched at all;
+    on a CPU its context is not computed either.
     """
     gate = jnp.ones(len(x)) if gate is None else gate
     block = self._block(i, parent=None)
@@ -316,7 +317,9 @@ class Synthesis(nn.Module):
           rest = rest + i * (new - x).astype(jnp.float32)
         return new, rest
 
-      return routing.process(refine, (x, rest), jnp.arange(len(x)), gate)
+      return routing.apply_to_selected(
+        refine, (x, rest), jnp.arange(len(x)), gate
+      )
 
     def from_whole():
       whole = routing.to_patches(context().astype(x.dtype), self.patch)
@@ -328,17 +331,17 @@ class Synthesis(nn.Module):
 
 
 def normalised(x: jax.Array, *, axis: int = -1) -> jax.Array:
-  """`x` with mean 0 and variance 1 over an axis."""
+  """Standardises `x` to mean 0 and variance 1 over an axis."""
   centred = x - jnp.mean(x, axis, keepdims=True)
   variance = jnp.mean(jnp.square(centred), axis, keepdims=True)
   return centred * jax.lax.rsqrt(variance + 1e-5)
 
 
 class Router(nn.Module):
-  """Says which patches go through which blocks (APR, figure 2).
+  """The router: selects the blocks that process each patch (APR, figure 2).
 
   Attributes:
-    outputs: d, how many blocks it decides on.
+    outputs: d, the number of blocks after the first.
     patch: side P of the patches.
   """
 
@@ -346,9 +349,9 @@ class Router(nn.Module):
   patch: int
 
   @nn.compact
-  def __call__(self, moved):
-    """A `Moved` to logits [B, nh, nw, d, 2], float32."""
-    frames, flows = side_by_side(moved.frames), side_by_side(moved.flows)
+  def __call__(self, warped):
+    """A `Warped` to logits [B, nh, nw, d, 2], float32."""
+    frames, flows = concat_pair(warped.frames), concat_pair(warped.flows)
     difference = jnp.abs(frames[..., :3] - frames[..., 3:])
     x = layout.concatenate(
       [difference / _DIFFERENCE_UNIT, flows / _FLOW_UNIT, frames]
@@ -365,7 +368,7 @@ class Router(nn.Module):
     pooled = jnp.concatenate([mean, most], -1)
     pooled = pooled.reshape(batch, rows * columns, 2 * channels)
     pooled = normalised(pooled, axis=1)
-    logits = layers.Dense(2 * self.outputs, start='torch', name='linear')(
+    logits = layers.Dense(2 * self.outputs, init_scheme='torch', name='linear')(
       pooled
     )
     return logits.reshape(batch, rows, columns, self.outputs, 2)
@@ -375,9 +378,9 @@ class APRVFI(nn.Module):
   """The network.
 
   Attributes:
-    synthesised: whether there are a context and a synthesis network; without
-      them there is `blend` only.
-    routed: whether there is a router.
+    synthesised: whether the network has a context and a synthesis network;
+      without them frames are made by `blend`.
+    routed: whether the network has a router.
     patch: side P of the patches; None: the blocks see the whole image.
     widths: channels of the refine blocks at half resolution.
     depths: their convolutions there.
@@ -420,22 +423,22 @@ class APRVFI(nn.Module):
       self.router = Router(len(self.widths) - 1, self.patch)
 
   def __call__(self, pair, time=0.5):
-    """The whole network, every block on every patch.
+    """Runs the whole network, every block on every patch.
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
-      time: of the wanted frame, in (0, 1).
+      time: of the new frame, in (0, 1).
 
     Returns:
       An `Output`.
     """
     prepared = self.prepare(pair)
-    moved = self.move(prepared, time)
+    warped = self.warp(prepared, time)
     if self.routed and self.is_initializing():
-      self.route(moved)
+      self.route(warped)
     if not self.synthesised:
-      return blend(prepared, moved)
-    return self.synthesise(prepared, moved)
+      return blend(prepared, warped)
+    return self.synthesise(prepared, warped)
 
   def prepare(self, pair, levels=None):
     """Estimates the flows and the features of both frames.
@@ -458,142 +461,144 @@ class APRVFI(nn.Module):
       )
     return Prepared(pair, flow, contexts, pyramid)
 
-  def move(self, prepared, time):
-    """Moves both frames to a time (equation 1).
+  def warp(self, prepared, time):
+    """Warps both frames to a time (equation 1).
 
     Args:
       prepared: a `Prepared`.
       time: in (0, 1).
 
     Returns:
-      A `Moved`.
+      A `Warped`.
     """
     time = jnp.asarray(time, jnp.float32)
-    to = ebme.to_each(prepared.flow)
+    to = ebme.per_frame_flow(prepared.flow)
     to = to.reshape(-1, 2, *to.shape[1:])
     to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
     both = jnp.concatenate([prepared.pair, to], -1)
-    both, weight = splat.forward(flat(both), flat(to))
+    both, weight = splat.forward(flatten_pair(both), flatten_pair(to))
     both = both.reshape(*to.shape[:4], -1)
     weight = weight.reshape(*to.shape[:4], -1)
-    return Moved(both[..., :3], both[..., 3:], weight, to, time)
+    return Warped(both[..., :3], both[..., 3:], weight, to, time)
 
-  def route(self, moved):
-    """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Moved`."""
-    return self.router(moved)
+  def route(self, warped):
+    """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Warped`."""
+    return self.router(warped)
 
-  def synthesise(self, prepared, moved, gates=None, *, routed=False):
-    """Makes the frame (equations 2 and 3).
+  def synthesise(self, prepared, warped, gates=None, *, routed=False):
+    """Synthesises the frame (equations 2 and 3).
 
     Args:
       prepared: a `Prepared`.
-      moved: what `move` made of it.
+      warped: its `warp` to the time of the frame.
       gates: [B, nh, nw, d] or None, see `Synthesis`.
       routed: see `Synthesis`.
 
     Returns:
       An `Output`.
     """
-    arrived = jnp.minimum(moved.weight, 1)
+    arrived = jnp.minimum(warped.weight, 1)
     first = layout.concatenate(
       [
-        side_by_side(moved.frames),
-        side_by_side(moved.flows) / _FLOW_UNIT,
-        side_by_side(arrived),
+        concat_pair(warped.frames),
+        concat_pair(warped.flows) / _FLOW_UNIT,
+        concat_pair(arrived),
       ]
     )
 
     # As `splat.forward`, but the weight is known.
-    def moved_context(context, at=None):
+    def warped_context(context, at=None):
       if at is None:
-        sums = splat.splat(flat(context), flat(moved.to))
+        sums = splat.splat(flatten_pair(context), flatten_pair(warped.to))
         sums = sums.reshape(context.shape)
-        weight = moved.weight
-        return side_by_side(sums / jnp.where(weight == 0, 1, weight))
-      sums = splat.splat_patches(context, there, self.patch, at)
+        weight = warped.weight
+        return concat_pair(sums / jnp.where(weight == 0, 1, weight))
+      sums = splat.splat_patches(context, bins, self.patch, at)
       weight = weights[at][..., None]
-      # Not 0 is the sum, but 0 the weight, beyond the image.
+      # Outside the image the weight is 0 although the sum is not; dividing by
+      # infinity gives 0.
       sums = sums / jnp.where(weight == 0, jnp.inf, weight)
       return sums.reshape(*sums.shape[:3], -1)
 
     if routed:
       if self.patch is None:
         raise ValueError('Got routed=True with patch=None; expected patches.')
-      # Used on a CPU only; elsewhere XLA drops it. The flow as the weights saw
-      # it, and not computed anew and rounded in another way.
-      to = jax.lax.optimization_barrier(moved.to)
-      there = splat.arrivals(to, self.patch)
-      weights = routing.to_patches(side_by_side(moved.weight), self.patch)
+      # Only a CPU uses the bins; elsewhere XLA drops them. Without the barrier
+      # XLA might recompute the flow, rounded in another way than for `weight`.
+      to = jax.lax.optimization_barrier(warped.to)
+      bins = splat.bin_by_patch(to, self.patch)
+      weights = routing.to_patches(concat_pair(warped.weight), self.patch)
     contexts = [
-      functools.partial(moved_context, context) for context in prepared.contexts
+      functools.partial(warped_context, context)
+      for context in prepared.contexts
     ]
     out = self.synthesis(first, contexts, gates, routed=routed)
-    mask = jax.nn.sigmoid(out[..., :1] + blend_logit(moved))
+    mask = jax.nn.sigmoid(out[..., :1] + blend_logit(warped))
     residual = 2 * jax.nn.sigmoid(out[..., 1:]) - 1
-    frames = filled(prepared, moved)
+    frames = fill_holes(prepared, warped)
     older, newer = frames[:, 0], frames[:, 1]
     return Output(mask * older + (1 - mask) * newer + residual, mask)
 
 
-def flat(x: jax.Array) -> jax.Array:
+def flatten_pair(x: jax.Array) -> jax.Array:
   """[B, 2, H, W, C] to [2 B, H, W, C]."""
   return x.reshape(-1, *x.shape[2:])
 
 
-def side_by_side(x: jax.Array) -> jax.Array:
+def concat_pair(x: jax.Array) -> jax.Array:
   """[B, 2, H, W, C] to [B, H, W, 2 C]."""
   return jnp.concatenate([x[:, 0], x[:, 1]], -1)
 
 
-def blend_logit(moved: Moved) -> jax.Array:
+def blend_logit(warped: Warped) -> jax.Array:
   """The logit of frame 0's weight in plain forward warping.
 
-  Frames count by how near in time they are; what has not arrived counts for
-  next to nothing, a thousandth.
+  Each frame's weight is its nearness in time; in its holes it is a thousandth
+  of that.
 
   Args:
-    moved: both frames at the wanted time.
+    warped: both frames at the wanted time.
 
   Returns:
-    [B, H, W, 1]; the sigmoid of it is the weight of frame 0.
+    [B, H, W, 1]; its sigmoid is the weight of frame 0.
   """
-  there = jnp.where(moved.weight > 0, 1.0, 1e-3)
-  odds = jnp.log(1 - moved.time) - jnp.log(moved.time)
-  return odds + jnp.log(there[:, 0]) - jnp.log(there[:, 1])
+  arrived = jnp.where(warped.weight > 0, 1.0, 1e-3)
+  odds = jnp.log(1 - warped.time) - jnp.log(warped.time)
+  return odds + jnp.log(arrived[:, 0]) - jnp.log(arrived[:, 1])
 
 
-def blend(prepared: Prepared, moved: Moved) -> Output:
+def blend(prepared: Prepared, warped: Warped) -> Output:
   """Plain forward warping, without a synthesis network.
 
-  The mean of both warped frames by how near they are in time; only one of them
-  where the other has a hole; and the mean of both frames as they are where both
-  have.
+  The result is the mean of both warped frames, weighted by their nearness in
+  time. Where one frame has a hole it is the other one; where both have a hole
+  it is the mean of the two frames without warping.
 
   Args:
     prepared: both frames.
-    moved: both at the wanted time.
+    warped: both at the wanted time.
 
   Returns:
     An `Output`.
   """
-  near = jnp.stack([1 - moved.time, moved.time])[None, :, None, None, None]
-  weight = near * (moved.weight > 0)
+  near = jnp.stack([1 - warped.time, warped.time])[None, :, None, None, None]
+  weight = near * (warped.weight > 0)
   nothing = jnp.sum(weight, 1, keepdims=True) == 0
   weight = jnp.where(nothing, near, weight)
   total = jnp.sum(weight, 1)
-  frame = jnp.sum(weight * filled(prepared, moved), 1) / total
+  frame = jnp.sum(weight * fill_holes(prepared, warped), 1) / total
   return Output(frame, weight[:, 0] / total)
 
 
-def filled(prepared: Prepared, moved: Moved) -> jax.Array:
-  """The warped frames; where both have a hole, the frames as they are.
+def fill_holes(prepared: Prepared, warped: Warped) -> jax.Array:
+  """The warped frames; where both have a hole, the frames without warping.
 
   Args:
     prepared: both frames.
-    moved: both at the wanted time.
+    warped: both at the wanted time.
 
   Returns:
     [B, 2, H, W, 3].
   """
-  nothing = jnp.sum(moved.weight, 1, keepdims=True) == 0
-  return jnp.where(nothing, prepared.pair, moved.frames)
+  nothing = jnp.sum(warped.weight, 1, keepdims=True) == 0
+  return jnp.where(nothing, prepared.pair, warped.frames)

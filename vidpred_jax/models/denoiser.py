@@ -1,13 +1,13 @@
 """RVD's denoiser: a U-Net over noisy images, steps and contexts.
 
-Arrays are [B, H, W, C]. Each level has half the height and width of the one
-before. A context of the same width joins each level on the way down; its part
-of the convolutions does not depend on the noisy image, and `prepare` computes
-it once for all steps.
+Arrays are [B, H, W, C]. Each level has half the height and width of the
+previous one. Each level of the encoder concatenates a context of the same
+width. The context's part of the convolutions does not depend on the noisy
+image, so `prepare` computes it once for all steps.
 
 Yang, Srivastava and Mandt, "Diffusion Probabilistic Modeling for Video
-Generation", 2022, figure 5. Where the figure is silent this is the published
-code: the finest features kept on the way down are used on no way up.
+Generation", 2022, figure 5. Where the figure is silent this follows the
+published code: the decoder does not use the encoder's finest features.
 """
 
 import math
@@ -22,13 +22,13 @@ from vidpred_jax.ops import conv
 
 
 class Conv(nn.Module):
-  """A convolution whose kernel others may take to pieces.
+  """A convolution whose kernel is an attribute, so that others can split it.
 
   Attributes:
-    inputs: channels.
-    features: channels of the result.
-    size: of the kernel: odd; 4 for the transposed one that doubles the size.
-    use_bias: whether it has one.
+    inputs: input channels.
+    features: output channels.
+    size: of the kernel: odd, or 4 for a transposed convolution of stride 2.
+    use_bias: whether it has a bias.
   """
 
   inputs: int
@@ -41,10 +41,10 @@ class Conv(nn.Module):
     shape = (self.size, self.size, self.inputs, self.features)
     # PyTorch counts the outputs of a transposed convolution as its inputs;
     # here both are equal.
-    of_kernel, of_bias = layers.initializers('torch', shape)
-    self.kernel = self.param('kernel', of_kernel, shape)
+    kernel_init, bias_init = layers.initializers('torch', shape)
+    self.kernel = self.param('kernel', kernel_init, shape)
     if self.use_bias:
-      self.bias = self.param('bias', of_bias, shape[-1:])
+      self.bias = self.param('bias', bias_init, shape[-1:])
 
   def __call__(self, x, stride: int = 1):
     """[B, H, W, inputs] to [B, H', W', features]."""
@@ -61,11 +61,11 @@ class ResBlock(nn.Module):
   """Two convolutions, each with GroupNorm and LeakyReLU, and a shortcut.
 
   Attributes:
-    inputs: channels of what goes in.
-    features: channels of the result.
-    context: channels of a context that is concatenated to what goes in; 0 for
+    inputs: input channels.
+    features: output channels.
+    context: channels of a context that is concatenated to the input; 0 for
       none.
-    time: width of the embedded step that is added between the convolutions; 0
+    time: width of the step embedding that is added between the convolutions; 0
       for none.
   """
 
@@ -82,51 +82,53 @@ class ResBlock(nn.Module):
     self.conv_1 = Conv(self.features, self.features)
     self.norm_1 = layers.GroupNorm(8)
     if self.time:
-      self.shift = layers.Dense(self.features, start='torch')
+      self.shift = layers.Dense(self.features, init_scheme='torch')
     if inputs != self.features:
       self.shortcut = Conv(inputs, self.features, size=1)
 
   def prepare(self, context):
-    """The context's share of the first convolution and of the shortcut.
+    """The context's part of the first convolution and of the shortcut.
 
     Args:
       context: [B, H, W, context].
 
     Returns:
-      Twice [B, H, W, features]: what `__call__` takes as `share`.
+      Twice [B, H, W, features]: what `__call__` takes as `context_features`.
     """
     kernel = self.conv_0.kernel[:, :, self.inputs :]
-    share = conv.conv(context, kernel, padding=1)
-    beside = conv.pointwise(context, self.shortcut.kernel[0, 0, self.inputs :])
+    main = conv.conv(context, kernel, padding=1)
+    shortcut = conv.pointwise(
+      context, self.shortcut.kernel[0, 0, self.inputs :]
+    )
     return (
-      conv.bias_add(share, self.conv_0.bias),
-      conv.bias_add(beside, self.shortcut.bias),
+      conv.bias_add(main, self.conv_0.bias),
+      conv.bias_add(shortcut, self.shortcut.bias),
     )
 
-  def __call__(self, x, time=None, share=None):
-    """One block.
+  def __call__(self, x, time=None, context_features=None):
+    """Runs the block.
 
     Args:
       x: [B, H, W, inputs].
-      time: [B or 1, time], if the block has any.
-      share: from `prepare`, if the block has a context.
+      time: [B or 1, time], if the block has a step embedding.
+      context_features: from `prepare`, if the block has a context.
 
     Returns:
       [B, H, W, features].
     """
-    if share is None:
+    if context_features is None:
       out = self.conv_0(x)
     else:
       kernel = self.conv_0.kernel[:, :, : self.inputs]
-      out = conv.conv(x, kernel, padding=1) + share[0]
+      out = conv.conv(x, kernel, padding=1) + context_features[0]
     out = leaky(self.norm_0(out))
     if self.time:
       shift = self.shift(leaky(time))
       out = out + shift[:, None, None, :]
     out = leaky(self.norm_1(self.conv_1(out)))
-    if share is not None:
+    if context_features is not None:
       kernel = self.shortcut.kernel[0, 0, : self.inputs]
-      return out + conv.pointwise(x, kernel) + share[1]
+      return out + conv.pointwise(x, kernel) + context_features[1]
     return out + (x if self.inputs == self.features else self.shortcut(x))
 
 
@@ -136,16 +138,16 @@ def leaky(x: jax.Array) -> jax.Array:
 
 
 class LinearAttention(nn.Module):
-  """Attention whose cost grows with the pixels, around it a residual.
+  """Linear attention with a residual: its cost is linear in the pixels.
 
-  Keys are a softmax over pixels, queries and values are linear, so the order
-  of the products is free: what each head sees is summed up over the pixels by
-  its keys, and the rest is one matrix for all pixels of an image. Neither
-  queries nor values are ever computed.
+  Keys are a softmax over pixels; queries and values are linear. So the products
+  can be reordered: each head sums the pixels weighted by its keys, and the rest
+  is one matrix for all pixels of an image. Queries and values are never
+  computed.
 
   Attributes:
     inputs: channels, also of the result.
-    heads: how many.
+    heads: number of heads.
     width: channels of a head.
   """
 
@@ -169,7 +171,7 @@ class LinearAttention(nn.Module):
     key = jnp.exp(key - jnp.max(key, 1, keepdims=True))
     seen = jnp.einsum('bpk,bpc->bkc', key, pixels.astype(jnp.float32))
     seen /= jnp.sum(key, 1)[:, :, None]
-    # Keys of all heads with values of all, of which equal heads count.
+    # Keys of all heads times values of all heads; only equal heads count.
     same = np.kron(np.eye(self.heads), np.ones((self.width, self.width)))
     same = jnp.asarray(same / math.sqrt(self.width), jnp.float32)[None]
     values = same * jnp.einsum('bkc,cv->bkv', seen, of_value)
@@ -180,13 +182,13 @@ class LinearAttention(nn.Module):
 
 
 class DownLevel(nn.Module):
-  """A level of the denoiser's way down.
+  """A level of the denoiser's encoder.
 
   Attributes:
-    inputs: channels of what goes in.
+    inputs: input channels.
     features: channels of the result and of the context.
-    time: width of the embedded step.
-    down: whether there is a level below.
+    time: width of the step embedding.
+    down: whether it ends with a convolution of stride 2.
   """
 
   inputs: int
@@ -207,20 +209,20 @@ class DownLevel(nn.Module):
     """See `ResBlock.prepare`."""
     return self.block_1.prepare(context)
 
-  def __call__(self, x, time, share):
+  def __call__(self, x, time, context_features):
     """The level's features, and the next level's input."""
     out = self.block_0(x, time)
-    out = self.attention(self.block_1(out, time, share))
+    out = self.attention(self.block_1(out, time, context_features))
     return out, (self.shrink(out, stride=2) if self.down else out)
 
 
 class UpLevel(nn.Module):
-  """A level of the denoiser's way up.
+  """A level of the denoiser's decoder.
 
   Attributes:
-    inputs: channels of what goes in, the kept features included.
-    features: channels of the result.
-    time: width of the embedded step.
+    inputs: input channels, those of the skip connection included.
+    features: output channels.
+    time: width of the step embedding.
   """
 
   inputs: int
@@ -241,8 +243,8 @@ class UpLevel(nn.Module):
     return self.grow(self.attention(out))
 
 
-def embedded(n: jax.Array, width: int) -> jax.Array:
-  """Sines and cosines of the step, [B] to [B, width]."""
+def timestep_embedding(n: jax.Array, width: int) -> jax.Array:
+  """The sinusoidal embedding of steps, [B] to [B, width]."""
   half = width // 2
   rates = np.exp(-math.log(10000) * np.arange(half) / (half - 1))
   phase = n.astype(jnp.float32)[:, None] * jnp.asarray(rates, jnp.float32)[None]
@@ -250,11 +252,11 @@ def embedded(n: jax.Array, width: int) -> jax.Array:
 
 
 class Denoiser(nn.Module):
-  """The network, f_theta.
+  """The denoiser, f_theta.
 
   Attributes:
     channels: of the residual.
-    dim: width of the embedded step.
+    dim: width of the step embedding.
     widths: features of the levels; the first is `dim`.
   """
 
@@ -265,8 +267,8 @@ class Denoiser(nn.Module):
   def setup(self):
     """Declares the parts."""
     dim, widths = self.dim, self.widths
-    self.time_0 = layers.Dense(4 * dim, start='torch')
-    self.time_1 = layers.Dense(dim, start='torch')
+    self.time_0 = layers.Dense(4 * dim, init_scheme='torch')
+    self.time_1 = layers.Dense(dim, init_scheme='torch')
     inputs = (self.channels, *widths[:-1])
     self.level = [
       DownLevel(a, b, dim, down=i < len(widths) - 1)
@@ -282,29 +284,29 @@ class Denoiser(nn.Module):
     self.readout = Conv(dim, self.channels, size=1)
 
   def prepare(self, contexts):
-    """What the contexts add to each level: see `ResBlock.prepare`."""
+    """The contexts' part of each level, see `ResBlock.prepare`."""
     return [level.prepare(c) for level, c in zip(self.level, contexts)]
 
   def embed(self, n):
-    """The embedded step, [B] to [B, dim]."""
-    time = self.time_0(embedded(n, self.dim))
+    """The learned embedding of steps, [B] to [B, dim]."""
+    time = self.time_0(timestep_embedding(n, self.dim))
     return self.time_1(jax.nn.gelu(time, approximate=False))
 
-  def __call__(self, x, n, shares):
-    """The estimate.
+  def __call__(self, x, n, prepared):
+    """Estimates the noise or the residual.
 
     Args:
       x: noisy images, [B, H, W, channels].
       n: int32 [B] or [1].
-      shares: from `prepare`, [B, H', W', C'] each.
+      prepared: from `prepare`.
 
     Returns:
       [B, H, W, channels], float32.
     """
     time = self.embed(n).astype(x.dtype)
     kept = []
-    for level, share in zip(self.level, shares):
-      out, x = level(x, time, share)
+    for level, context_features in zip(self.level, prepared):
+      out, x = level(x, time, context_features)
       kept.append(out)
     x = self.middle_1(self.middle_attention(self.middle_0(x, time)), time)
     for level in self.up:

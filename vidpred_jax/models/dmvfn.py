@@ -1,17 +1,18 @@
-"""DMVFN: a voxel flow refined by blocks, of which a router picks some.
+"""DMVFN: predicts the next frame by a voxel flow that blocks refine.
 
-Two frames go in, the next one comes out. The network keeps a voxel flow: for
-each pixel of the frame to come where to read in either frame (a backward flow,
-`ops/warp.py`) and how to mix the two readings. Each block adds to it, having
-seen the frames warped by what is known so far. Images are RGB in [0, 1] (any
-fixed channel order works if training and use agree), `pair` is
-[B, 2, H, W, 3] with the older frame first.
+The input is two frames, the output the next frame. The network refines a voxel
+flow. For each pixel of the next frame the voxel flow says where to read in each
+of the two frames (backward flows, `ops/warp.py`) and how to mix the two values.
+Each block sees the frames warped by the current flow and adds an increment. A
+router selects the blocks that run. Images are RGB in [0, 1] (any fixed channel
+order works if training and use agree). `pair` is [B, 2, H, W, 3] with the older
+frame first.
 
 Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video Prediction", CVPR
 2023; equation and table numbers are this paper's.
 
-Differences from the reference: at inference each sample of a batch follows its
-own route (the published code applies the first sample's to all), and an empty
+Differences from the reference: at inference each sample of a batch has its own
+route (the published code applies the first sample's route to all), and an empty
 route returns the newer frame (published: the older one).
 """
 
@@ -27,11 +28,11 @@ import numpy as np
 
 from vidpred_jax.ops import conv, layout, resize, warp
 
-_SLOPE = 0.25  # of a PReLU at the start, as in PyTorch
+_SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
 
 
 class State(NamedTuple):
-  """What the blocks refine, float32.
+  """The state that the blocks refine, float32.
 
   Attributes:
     voxel: [B, H, W, 5]: (dx, dy) into the older frame, (dx, dy) into the newer
@@ -46,7 +47,7 @@ class State(NamedTuple):
 
 
 class Output(NamedTuple):
-  """What a forward pass gives.
+  """The results of a forward pass.
 
   Attributes:
     frames: the predictions [B, H, W, 3], one after each block.
@@ -63,9 +64,9 @@ class Output(NamedTuple):
 
 
 def _bound(shape: Sequence[int], transposed: bool = False) -> float:
-  """PyTorch's default: weights and biases are uniform in +-1 / sqrt(fan-in).
+  """The bound of PyTorch's default initial values, 1 / sqrt(fan-in).
 
-  Of a transposed convolution PyTorch counts the outputs as inputs.
+  For a transposed convolution PyTorch takes the outputs as the fan-in.
   """
   *window, inputs, outputs = shape
   return 1 / math.sqrt(math.prod(window) * (outputs if transposed else inputs))
@@ -119,11 +120,11 @@ class Conv(nn.Module):
 
 
 class Router(nn.Module):
-  """Looks at both frames and scores the blocks (equation 7).
+  """The router: predicts a logit for each block from both frames (equation 7).
 
   Attributes:
-    outputs: how many numbers, one per block (two for the Gumbel variant).
-    scale: the frames are shrunk by it first; 1 is the published router.
+    outputs: number of logits, one per block (two for the Gumbel variant).
+    scale: the frames are downsampled by it first; 1 is the published router.
     formulation: see `DMVFN`.
   """
 
@@ -161,8 +162,8 @@ class Block(nn.Module):
 
   Attributes:
     width: channels of the motion path.
-    scale: the motion path works on images shrunk by it.
-    spatial_path: whether the full-resolution path is there (table 7).
+    scale: the motion path works on images downsampled by it.
+    spatial_path: whether the block has the full-resolution path (table 7).
     formulation: see `DMVFN`.
     dtype: of the convolutions.
   """
@@ -190,12 +191,12 @@ class Block(nn.Module):
     self.head = Conv(inputs, 5, size=4, transposed=True, activated=False)
 
   def __call__(self, frames, state, first=False):
-    """The voxel flow's increment.
+    """The increment of the voxel flow.
 
     Args:
       frames: [B, H, W, 6], both frames.
-      state: what is known so far.
-      first: whether that is nothing: the state is `start(frames)`.
+      state: the current state.
+      first: whether the state is `initial_state(frames)`.
 
     Returns:
       [B, H, W, 5] to be added to `state.voxel`, float32.
@@ -205,7 +206,7 @@ class Block(nn.Module):
     return self._fast(frames, state, first)
 
   def _published(self, frames, state):
-    """The layers as they are drawn."""
+    """Computes the layers as the paper draws them."""
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     x = jnp.concatenate([frames, state.older, state.newer, mask], -1)
     small, small_flow = x, flow
@@ -227,11 +228,12 @@ class Block(nn.Module):
     return self.head.finish(x.astype(jnp.float32))
 
   def _fast(self, frames, state, first):
-    """The same with whatever is linear put together or moved to where less is.
+    """Equals `_published`, with linear operations merged or moved.
 
-    One convolution serves both paths where they see the same; the head mixes
-    the motion path's channels before these are enlarged; the first block, to
-    which the warped frames are the frames, sees each of them once.
+    They are moved to lower resolution. Both paths share one convolution where
+    they have the same input. The head mixes the channels of the motion path
+    before they are enlarged. In the first block the warped frames equal the
+    frames, so each is convolved once.
     """
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     # The motion path sees the flow in small pixels.
@@ -264,7 +266,7 @@ class Block(nn.Module):
         out += conv.folded_transposed_conv(
           spatial, self.head.kernel[:, :, split:]
         )
-    return layout.unfold(self.head.finish(out.astype(jnp.float32)))
+    return layout.depth_to_space(self.head.finish(out.astype(jnp.float32)))
 
   def _motion(self, x):
     """The motion path from its second convolution to its last."""
@@ -279,7 +281,7 @@ def default_widths(num_blocks: int) -> tuple[int, ...]:
 
 
 def size_multiple(scales: Sequence[int], router_scale: int) -> int:
-  """What H and W must be divisible by: 16 for the published network."""
+  """The divisor that H and W must have: 16 for the published network."""
   return math.lcm(*(4 * scale for scale in scales), router_scale)
 
 
@@ -290,8 +292,8 @@ class DMVFN(nn.Module):
     scales: the blocks' scale factors S^i, any number of blocks.
     widths: the blocks' channels; None is `default_widths`.
     spatial_path: whether blocks have the full-resolution path (table 7).
-    router_outputs: numbers per block that the router gives; 0 for no router.
-    router_scale: the router sees the frames shrunk by it (published: 1).
+    router_outputs: logits per block of the router; 0 for no router.
+    router_scale: the router sees the frames downsampled by it (published: 1).
     formulation: 'fast', or 'published' for the layers one by one as the paper
       draws them. The same function of the same parameters.
     dtype: of the blocks' convolutions. The router, the flow and the warping are
@@ -329,7 +331,7 @@ class DMVFN(nn.Module):
     )
 
   def route(self, pair):
-    """Scores of the blocks.
+    """The router's logits.
 
     Args:
       pair: [B, 2, H, W, 3].
@@ -337,15 +339,15 @@ class DMVFN(nn.Module):
     Returns:
       Logits [B, n, router_outputs], float32.
     """
-    logits = self.router(side_by_side(pair))
+    logits = self.router(concat_pair(pair))
     return logits.reshape(len(logits), len(self.scales), self.router_outputs)
 
   def __call__(self, pair, gates=None):
-    """Runs every block and multiplies what it adds by its gate.
+    """Runs every block and multiplies each increment by the block's gate.
 
-    The prediction after block i shows what the block would do if it were used;
-    only the last one and what later blocks see depend on its gate. That is how
-    a block is trained also where it is not used.
+    The prediction after block i is made as if its gate were 1. The gate changes
+    only the last prediction and the state that later blocks see. So a block is
+    trained also on samples that do not use it.
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
@@ -354,16 +356,16 @@ class DMVFN(nn.Module):
     Returns:
       An `Output` with n predictions.
     """
-    frames = side_by_side(pair)
-    state = start(frames)
+    frames = concat_pair(pair)
+    state = initial_state(frames)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
       step = block(frames, state, first=i == 0)
-      ungated = gated = moved(frames, state.voxel + step)
+      ungated = gated = warp_frames(frames, state.voxel + step)
       if gates is not None:
         gate = gates[:, i, None, None, None]
-        gated = moved(frames, state.voxel + gate * step)
+        gated = warp_frames(frames, state.voxel + gate * step)
       last = i == len(self.scales) - 1
       shown = gated if last else ungated
       outputs.append(blend(shown))
@@ -374,11 +376,11 @@ class DMVFN(nn.Module):
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     return Output(tuple(outputs), flow, mask, tuple(flows))
 
-  def follow(self, pair, gates):
-    """Runs only the blocks whose gates are not 0, for each sample its own.
+  def run_route(self, pair, gates):
+    """Runs, for each sample, only the blocks whose gates are not 0.
 
-    The samples are taken one after the other, so that a skipped block costs
-    nothing (side by side, every block would run that any sample needs).
+    The samples run one after the other, so that a skipped block costs nothing.
+    Under `vmap` a block would run if any sample of the batch used it.
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
@@ -391,8 +393,8 @@ class DMVFN(nn.Module):
 
     def one(sample):
       pair, gates = sample
-      frames = side_by_side(pair[None])
-      state = start(frames)
+      frames = concat_pair(pair[None])
+      state = initial_state(frames)
       for i in range(len(self.scales)):
         block = self._block(i, parent=None)
 
@@ -400,7 +402,7 @@ class DMVFN(nn.Module):
           with jax.named_scope(f'block_{i}'):
             weights = {'params': params[f'block_{i}']}
             step = block.apply(weights, frames, state, first=i == 0)
-            return moved(frames, state.voxel + step)
+            return warp_frames(frames, state.voxel + step)
 
         state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
       flow, mask = state.voxel[0, ..., :4], state.voxel[0, ..., 4:]
@@ -412,9 +414,9 @@ class DMVFN(nn.Module):
 
 
 def initial_params(model: DMVFN, key: jax.Array) -> dict[str, Any]:
-  """What `model.init` draws, but all at once.
+  """Draws the same distributions as `model.init`, in a single draw.
 
-  240 draws, each with a key of its own, take XLA 15 s to compile.
+  XLA takes 15 s to compile the 240 draws of `model.init`.
 
   Args:
     model: any.
@@ -446,19 +448,19 @@ def initial_params(model: DMVFN, key: jax.Array) -> dict[str, Any]:
   return jax.tree.unflatten(tree, values)
 
 
-def side_by_side(pair: jax.Array) -> jax.Array:
+def concat_pair(pair: jax.Array) -> jax.Array:
   """[B, 2, H, W, 3] to [B, H, W, 6], older frame first."""
   chex.assert_shape(pair, (None, 2, None, None, 3))
   return jnp.concatenate([pair[:, 0], pair[:, 1]], -1).astype(jnp.float32)
 
 
-def start(frames: jax.Array) -> State:
+def initial_state(frames: jax.Array) -> State:
   """The state before the first block, from frames [B, H, W, 6]."""
   voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
   return State(voxel, frames[..., :3], frames[..., 3:])
 
 
-def moved(frames: jax.Array, voxel: jax.Array) -> State:
+def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:
   """The state with this voxel flow, from frames [B, H, W, 6]."""
   older = warp.backward(frames[..., :3], voxel[..., :2])
   newer = warp.backward(frames[..., 3:], voxel[..., 2:4])

@@ -1,11 +1,11 @@
-"""BiFlowNet: the flows between two frames, both ways at once.
+"""BiFlowNet: estimates the flows between two frames in both directions.
 
-The motion estimator of EBME, which APR-VFI takes as it is, with published
-weights. From coarse to fine, one small network with the same weights at every
-level: both frames are moved to the middle of the flow known so far (forward
-warping, `ops/splat.py`), their features compared in a cost volume, and a new
-flow is estimated from all that. Any number of levels works: more for larger
-motion.
+It is the motion estimator of EBME, which APR-VFI uses unchanged and for which
+weights are published. It refines the flows from coarse to fine with the same
+small network at every level. At each level both frames are warped to the middle
+of the current flow (forward warping, `ops/splat.py`). Their features are
+compared in a cost volume, and the network estimates a new flow. The number of
+levels is free; larger motion needs more levels.
 
 Flows are `[B, H, W, 4]`, (dx, dy) of frame 0 to frame 1, then (dx, dy) of frame
 1 to frame 0, forward, in pixels of the full resolution unless said otherwise.
@@ -14,14 +14,14 @@ Frames are RGB in [0, 1], `pair` is [B, 2, H, W, 3].
 Jin et al., "Enhanced Bi-directional Motion Estimation for Video Frame
 Interpolation", WACV 2023.
 
-Differences from the reference: colours are RGB (converted weights have their
-first layer's input channels reversed). The number of levels for an image,
-`num_levels`, is at least 1, and the padding is done here. The published code's
-other ways of warping (full flow, backward, none) are not here. Initial values
-are those of He et al. (2015), for images of mean 0 and deviation 1: with
-PyTorch's, which the published code leaves as they are, signals shrink to a
-third at every layer; and with the images' own mean the cost volume is nearly
-the same everywhere. Either way a flow is learnt late, or not at all.
+Differences from the reference: colours are RGB (conversion reverses the input
+channels of the first layer). The number of levels for an image, `num_levels`,
+is at least 1, and the network pads images itself. The published code's other
+ways of warping (full flow, backward, none) are left out. Initial values are
+those of He et al. (2015), for images of mean 0 and deviation 1. With PyTorch's
+initial values, which the published code uses, signals shrink to a third at
+every layer. With the images' own mean the cost volume is nearly constant. In
+both cases the flow is learnt late, or not at all.
 """
 
 import math
@@ -39,12 +39,12 @@ _ESTIMATOR = ((160, 1), (128, 3), (112, 3), (96, 3), (64, 3))
 
 
 class Estimate(NamedTuple):
-  """What `BiFlowNet` gives, float32.
+  """The result of `BiFlowNet`, float32.
 
   Attributes:
     flow: [B, H, W, 4].
-    pyramid: [B, h, w, 4] of each level from coarse to fine, a quarter of that
-      level's image in size, values in pixels of that level's image.
+    pyramid: the flow [B, h, w, 4] of each level from coarse to fine, at a
+      quarter of the size of that level's image, in pixels of that image.
   """
 
   flow: jax.Array
@@ -52,20 +52,20 @@ class Estimate(NamedTuple):
 
 
 def num_levels(width: int) -> int:
-  """Pyramid levels for images of this width, `ceil(log2(width / 448) + 3)`."""
+  """The number of pyramid levels for a width, `ceil(log2(width / 448) + 3)`."""
   return max(1, math.ceil(math.log2(width / 448) + 3))
 
 
 class Conv(nn.Module):
-  """A convolution of odd size with bias, padded, and a LeakyReLU(0.1).
+  """A padded convolution with bias, followed by LeakyReLU(0.1).
 
   Attributes:
     features: output channels.
-    size: of the kernel [size, size, C, features].
+    size: of the kernel [size, size, C, features], odd.
     stride: of both axes.
     activated: whether the LeakyReLU follows.
-    images: whether it sees images: its initial values take them to a mean of 0
-      and a deviation of 1 first, from 0.5 and 0.25.
+    images: whether the inputs are images. Then the initial values include the
+      normalisation from mean 0.5 and deviation 0.25 to mean 0 and deviation 1.
   """
 
   features: int
@@ -111,11 +111,11 @@ class Encoder(nn.Module):
 
 
 class Estimator(nn.Module):
-  """The flow of a level from what is known of it."""
+  """Estimates the flow of one pyramid level."""
 
   @nn.compact
   def __call__(self, cost, first, second, feature, flow):
-    """Estimates.
+    """Estimates the flow.
 
     Args:
       cost: [B, h, w, 81], the cost volume.
@@ -142,12 +142,13 @@ class BiFlowNet(nn.Module):
 
   Attributes:
     dtype: of the convolutions; flow and warping are float32.
-    standardised: whether each channel of the features has mean 0 and variance 1
-      over both frames before they are compared (published: no). The cost volume
-      is then a correlation coefficient. From random weights a flow is learnt
-      much sooner: otherwise the first steps shrink all features, since no flow
-      is better than a random one, and little is left to compare (Jonschkowski
-      et al., "What Matters in Unsupervised Optical Flow", ECCV 2020).
+    standardised: whether each channel of the features is standardised to mean 0
+      and variance 1 over both frames before they are compared (published: no).
+      The cost volume then holds correlation coefficients. With random initial
+      weights the flow is learnt much sooner. Without it the first steps shrink
+      all features, since no flow is better than a random one, and the cost
+      volume loses its contrast (Jonschkowski et al., "What Matters in
+      Unsupervised Optical Flow", ECCV 2020).
   """
 
   dtype: Any = jnp.float32
@@ -187,7 +188,7 @@ class BiFlowNet(nn.Module):
     return Estimate(flow, tuple(pyramid))
 
   def refine(self, images, flow, feature):
-    """One level.
+    """Refines the flow at one level.
 
     Args:
       images: [2 B, h, w, 3], both frames of each pair at this level's size.
@@ -207,7 +208,7 @@ class BiFlowNet(nn.Module):
       feature = resize.bilinear(feature, scale=2)
       # Each frame goes half the way, to the middle.
       half = 0.5 * resize.bilinear(flow, scale=4)
-      images, _ = splat.forward(images, to_each(half))
+      images, _ = splat.forward(images, per_frame_flow(half))
     features = self.encoder(images.astype(self.dtype))
     features = features.reshape(-1, 2, *features.shape[1:])
     if self.standardised:
@@ -219,15 +220,15 @@ class BiFlowNet(nn.Module):
 
 
 def standardise(features: jax.Array) -> jax.Array:
-  """Features [B, 2, h, w, C], each channel with mean 0 and variance 1."""
+  """Standardises each channel of features [B, 2, h, w, C] over frames."""
   x = features.astype(jnp.float32)
   x = x - jnp.mean(x, (1, 2, 3), keepdims=True)
   variance = jnp.mean(jnp.square(x), (1, 2, 3), keepdims=True)
   return (x * jax.lax.rsqrt(variance + 1e-6)).astype(features.dtype)
 
 
-def to_each(flow: jax.Array) -> jax.Array:
-  """Flows [B, H, W, 4] as one per frame, [2 B, H, W, 2], pair by pair."""
+def per_frame_flow(flow: jax.Array) -> jax.Array:
+  """Reshapes flows [B, H, W, 4] to one per frame, [2 B, H, W, 2]."""
   batch, height, width, _ = flow.shape
   flow = flow.reshape(batch, height, width, 2, 2).transpose(0, 3, 1, 2, 4)
   return flow.reshape(2 * batch, height, width, 2)

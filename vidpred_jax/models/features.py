@@ -89,7 +89,7 @@ def imagenet_normalise(images) -> jax.Array:
 
 
 def lpips_normalise(images) -> jax.Array:
-  """RGB in [0, 1] -> what LPIPS feeds its networks (v0.1); `[..., 3]`."""
+  """RGB in [0, 1] -> the input of LPIPS's networks (v0.1); `[..., 3]`."""
   shift = np.asarray(LPIPS_SHIFT, np.float32)
   scale = np.asarray(LPIPS_SCALE, np.float32)
   return _per_channel(images, 2 / scale, (-1 - shift) / scale)
@@ -174,7 +174,7 @@ def unit_normalise(features, *, epsilon: float = 1e-10) -> jax.Array:
   return features / (length + epsilon)
 
 
-class _Unit(nn.Module):
+class _Unit3D(nn.Module):
   """Convolution, batch normalisation by stored statistics, ReLU.
 
   `'SAME'` padding is TensorFlow's: what is missing to a whole number of
@@ -221,10 +221,10 @@ class _Mixed(nn.Module):
     c0, c1a, c1b, c2a, c2b, c3b = self.channels
     pooled = nn.max_pool(x, (3, 3, 3), (1, 1, 1), 'SAME')
     branches = [
-      _Unit(c0, name='b0')(x),
-      _Unit(c1b, 3, name='b1b')(_Unit(c1a, name='b1a')(x)),
-      _Unit(c2b, 3, name='b2b')(_Unit(c2a, name='b2a')(x)),
-      _Unit(c3b, name='b3b')(pooled),
+      _Unit3D(c0, name='b0')(x),
+      _Unit3D(c1b, 3, name='b1b')(_Unit3D(c1a, name='b1a')(x)),
+      _Unit3D(c2b, 3, name='b2b')(_Unit3D(c2a, name='b2a')(x)),
+      _Unit3D(c3b, name='b3b')(pooled),
     ]
     return jnp.concatenate(branches, axis=-1)
 
@@ -235,8 +235,8 @@ class I3D(nn.Module):
   Carreira & Zisserman 2017, "Quo Vadis, Action Recognition?", as published in
   TensorFlow: `'SAME'` padding, batch normalisation with epsilon 1e-3, no
   dropout; mean over all positions of two neighbouring time steps, 1x1x1
-  convolution, mean over time. What is trained and what is counted (`mean`,
-  `var` of the normalisation) lie side by side in `params`.
+  convolution, mean over time. `params` holds both the trained weights and the
+  running statistics (`mean`, `var`).
   """
 
   @nn.compact
@@ -257,10 +257,10 @@ class I3D(nn.Module):
         f'I3D looks at {I3D_MINIMUM_FRAMES} frames or more, got '
         f'{video.shape[1]}.'
       )
-    x = _Unit(64, 7, 2, name='Conv3d_1a_7x7')(video)
+    x = _Unit3D(64, 7, 2, name='Conv3d_1a_7x7')(video)
     x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), 'SAME')
-    x = _Unit(64, name='Conv3d_2b_1x1')(x)
-    x = _Unit(192, 3, name='Conv3d_2c_3x3')(x)
+    x = _Unit3D(64, name='Conv3d_2b_1x1')(x)
+    x = _Unit3D(192, 3, name='Conv3d_2c_3x3')(x)
     for name, channels in I3D_MIXED.items():
       if name in _I3D_POOLS:
         x = nn.max_pool(x, *_I3D_POOLS[name], 'SAME')

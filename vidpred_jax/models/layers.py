@@ -1,13 +1,13 @@
-"""Layers that several models are made of, as PyTorch's behave.
+"""Layers that several models share; they behave like PyTorch's.
 
-Arrays are [B, H, W, C] or [..., C]. Parameters are float32; a layer computes in
-the dtype of its input, a norm takes its statistics in float32. `start` names
-how weights and biases begin:
+Arrays are [B, H, W, C] or [..., C]. Parameters are float32. A layer computes in
+the dtype of its input; a norm computes its statistics in float32. `init_scheme`
+names the initial values (the field `init` would hide Flax's `Module.init`):
 
-- 'torch': both uniform in +-1 / sqrt(fan-in), PyTorch's default;
+- 'torch': weights and biases uniform in +-1 / sqrt(fan-in), PyTorch's default;
 - 'fan_out': weights normal with variance 2 / fan-out, biases 0;
 - 'small': weights normal with standard deviation 0.02, biases 0 (the published
-  codes cut the normal off at +-2, a hundred standard deviations away).
+  codes truncate the normal at +-2, a hundred standard deviations away).
 """
 
 import math
@@ -19,18 +19,18 @@ import jax.numpy as jnp
 from vidpred_jax.ops import conv
 
 
-def initializers(start: str, shape: tuple[int, ...], *, groups: int = 1):
+def initializers(init_scheme: str, shape: tuple[int, ...], *, groups: int = 1):
   """Initialisers of a kernel and its bias.
 
   Args:
-    start: 'torch', 'fan_out' or 'small'.
+    init_scheme: 'torch', 'fan_out' or 'small'.
     shape: of the kernel, [..., inputs of a group, outputs].
     groups: of a convolution.
 
   Returns:
     Two functions `(key, shape) -> array`.
   """
-  if start == 'torch':
+  if init_scheme == 'torch':
     bound = 1 / math.sqrt(math.prod(shape[:-1]))
 
     def uniform(key, shape, dtype=jnp.float32):
@@ -39,37 +39,40 @@ def initializers(start: str, shape: tuple[int, ...], *, groups: int = 1):
     return uniform, uniform
   *window, _, outputs = shape
   fan_out = math.prod(window) * outputs // groups
-  deviation = {'fan_out': math.sqrt(2 / fan_out), 'small': 0.02}[start]
+  deviation = {'fan_out': math.sqrt(2 / fan_out), 'small': 0.02}[init_scheme]
   return nn.initializers.normal(deviation), nn.initializers.zeros
 
 
-def per_channel(x: jax.Array, factor: jax.Array) -> jax.Array:
+def scale_channels(x: jax.Array, factor: jax.Array) -> jax.Array:
   """Multiplies [..., C] by [C]."""
   return x * factor.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class Conv(nn.Module):
-  """A square convolution of odd size with bias; without a window: 1x1.
+  """A convolution with an odd square kernel and a bias.
 
   Attributes:
     features: output channels.
-    size: of the kernel [size, size, C / groups, features].
+    size: of the kernel [size, size, C / groups, features]; 1 is a pointwise
+      layer.
     groups: into which inputs and outputs are divided.
-    start: see the module.
+    init_scheme: see the module.
   """
 
   features: int
   size: int = 1
   groups: int = 1
-  start: str = 'torch'
+  init_scheme: str = 'torch'
 
   @nn.compact
   def __call__(self, x):
     """[B, H, W, C] to [B, H, W, features]."""
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-    of_kernel, of_bias = initializers(self.start, shape, groups=self.groups)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, shape[-1:])
+    kernel_init, bias_init = initializers(
+      self.init_scheme, shape, groups=self.groups
+    )
+    kernel = self.param('kernel', kernel_init, shape)
+    bias = self.param('bias', bias_init, shape[-1:])
     if self.groups > 1:
       x = conv.grouped(x, kernel, self.groups)
     elif self.size > 1:
@@ -85,57 +88,57 @@ class Dense(nn.Module):
   Attributes:
     features: output channels.
     use_bias: whether it has one.
-    start: see the module.
+    init_scheme: see the module.
   """
 
   features: int
   use_bias: bool = True
-  start: str = 'small'
+  init_scheme: str = 'small'
 
   @nn.compact
   def __call__(self, x):
     """[..., C] to [..., features]."""
     shape = (x.shape[-1], self.features)
-    of_kernel, of_bias = initializers(self.start, shape)
-    x = conv.pointwise(x, self.param('kernel', of_kernel, shape))
+    kernel_init, bias_init = initializers(self.init_scheme, shape)
+    x = conv.pointwise(x, self.param('kernel', kernel_init, shape))
     if self.use_bias:
       # The fan-in of a bias is that of its kernel.
-      x = conv.bias_add(x, self.param('bias', of_bias, shape[-1:]))
+      x = conv.bias_add(x, self.param('bias', bias_init, shape[-1:]))
     return x
 
 
 class Depthwise(nn.Module):
-  """A convolution of each channel by itself, with bias.
+  """A depthwise convolution with bias.
 
   Attributes:
     size: of the kernel [size, size, C], odd.
     dilation: distance of its taps.
-    start: see the module.
+    init_scheme: see the module.
   """
 
   size: int
   dilation: int = 1
-  start: str = 'fan_out'
+  init_scheme: str = 'fan_out'
 
   @nn.compact
   def __call__(self, x):
     """[B, H, W, C] to the same."""
     channels = x.shape[-1]
-    of_kernel, of_bias = initializers(
-      self.start, (self.size, self.size, 1, channels), groups=channels
+    kernel_init, bias_init = initializers(
+      self.init_scheme, (self.size, self.size, 1, channels), groups=channels
     )
     shape = (self.size, self.size, channels)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, shape[-1:])
+    kernel = self.param('kernel', kernel_init, shape)
+    bias = self.param('bias', bias_init, shape[-1:])
     x = conv.depthwise(x, kernel, dilation=self.dilation)
     return conv.bias_add(x, bias)
 
 
 class GroupNorm(nn.Module):
-  """Mean 0 and variance 1 over pixels and the channels of a group.
+  """Group normalisation: mean 0 and variance 1 over pixels and a group.
 
-  The sums are taken per channel, where memory is read in order, and then put
-  together. Equal to `torch.nn.GroupNorm`, epsilon 1e-5.
+  Equal to `torch.nn.GroupNorm`, epsilon 1e-5. The sums are computed per
+  channel, in the order of memory, and then added over each group.
 
   Attributes:
     groups: number of groups of consecutive channels.
@@ -169,20 +172,19 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Mean 0 and variance 1 over the batch and pixels.
+  """Batch normalisation: mean 0 and variance 1 over the batch and pixels.
 
-  Equal to `torch.nn.BatchNorm2d`: epsilon 1e-5; the running statistics, in the
-  collection 'batch_stats', move by 0.1 towards those of the batch, of which the
-  variance is the unbiased one (while the biased one divides).
+  Equal to `torch.nn.BatchNorm2d`: epsilon 1e-5, momentum 0.1. The running
+  statistics are in the collection 'batch_stats'; their variance is the unbiased
+  one, whereas the biased variance normalises the batch.
 
-  In training the batch is all that the program is given: with the batch split
-  over devices under `jit`, the statistics are those of the whole of it, not of
-  each device's part.
+  In training the statistics are those of the whole batch, also where `jit`
+  splits the batch over devices.
   """
 
   @nn.compact
   def __call__(self, x, train: bool):
-    """[B, ..., C] to the same; `train`: statistics of the batch."""
+    """[B, ..., C] to the same; `train`: normalises by the batch."""
     shape = x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
@@ -201,17 +203,17 @@ class BatchNorm(nn.Module):
         running_mean.value = 0.9 * running_mean.value + 0.1 * mean
         running_var.value = 0.9 * running_var.value + 0.1 * unbiased
     factor = scale * jax.lax.rsqrt(variance + 1e-5)
-    out = per_channel(wide, factor)
+    out = scale_channels(wide, factor)
     return conv.bias_add(out, bias - mean * factor).astype(x.dtype)
 
 
 def layer_norm(x: jax.Array, epsilon: float, name: str) -> jax.Array:
-  """Mean 0 and variance 1 over channels, in the dtype of `x`.
+  """Layer normalisation over channels, in the dtype of `x`.
 
   Args:
     x: [..., C].
     epsilon: added to the variance.
-    name: of the module that this adds to the one that is being called.
+    name: of the submodule that this adds to the calling module.
 
   Returns:
     [..., C].

@@ -1,18 +1,18 @@
-"""RVD: the mean of the next frame, contexts of the past, a denoiser.
+"""RVD's networks: the mean of the next frame, the contexts, the denoiser.
 
-Two recurrent networks watch the frames x^0..x^t: one gives the mean mu of
-x^{t+1}, the other a context at each resolution. The denoiser
-(`models/denoiser.py`) takes the noisy residual y_n, the step n and the contexts
-to an estimate of the noise. Frames and means are in [-1, 1], clips
-[B, T, H, W, C]. What the recurrent networks remember, `State`, goes in and
-comes out; all frames of a clip go in at once, and of a cell the part that does
-not recur is computed for all of them together.
+Two recurrent networks observe the frames x^0..x^t. The mean network predicts
+the mean mu of x^{t+1}; the context network gives a context at each resolution.
+The denoiser (`models/denoiser.py`) estimates the noise from the noisy residual
+y_n, the step n and the contexts. Frames and means are in [-1, 1], clips are
+[B, T, H, W, C]. The recurrent state, `State`, is an argument and a result. All
+frames of a clip are one call, and the part of a cell that does not depend on
+its state is computed for all of them together.
 
 Yang, Srivastava and Mandt, "Diffusion Probabilistic Modeling for Video
 Generation", 2022, appendix A. The defaults are the widths of table 3 for 128
-pixels, `WIDTHS_64` are those for 64. Where the paper is silent this is the
-published code: the mean is cut off at +-1, and the recurrent cell comes after
-the block of its level.
+pixels; `WIDTHS_64` are those for 64. Where the paper is silent this follows the
+published code: the mean is clipped to [-1, 1], and the recurrent cell comes
+after the block of its level.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ WIDTHS_64 = {'dim': 48, 'mults': (1, 2, 4, 8), 'mean_mults': (1, 2, 2, 4)}
 
 
 class State(NamedTuple):
-  """What the recurrent networks remember of a video.
+  """The state of the recurrent networks.
 
   Attributes:
     context: hidden features of the context network, one [B, H', W', C'] for
@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 class ConvGRU(nn.Module):
-  """A recurrent cell over images.
+  """A convolutional gated recurrent unit.
 
     reset, update = sigmoid(gates * [x, h])
     h <- (1 - update) h + update tanh(candidate * [x, reset h])
@@ -62,7 +62,7 @@ class ConvGRU(nn.Module):
     self.candidate = Conv(total, self.features)
 
   def __call__(self, x, state):
-    """All frames, one after the other.
+    """Runs the cell over all frames.
 
     Args:
       x: [B, T, H, W, inputs].
@@ -101,13 +101,13 @@ def _rows(x):
   return x.reshape(-1, *x.shape[2:])
 
 
-class Level(nn.Module):
-  """A level of a recurrent network: block, cell, and on to the next.
+class EncoderLevel(nn.Module):
+  """A level of a recurrent network: block, recurrent cell, downsampling.
 
   Attributes:
-    inputs: channels of what goes in.
-    features: channels of the result.
-    down: whether it ends with a convolution to half the height and width.
+    inputs: input channels.
+    features: output channels.
+    down: whether it ends with a convolution of stride 2.
   """
 
   inputs: int
@@ -132,8 +132,8 @@ class Level(nn.Module):
     return out, state, following
 
 
-class Memory(nn.Module):
-  """Recurrent levels, each of half the height and width: the context network.
+class RecurrentEncoder(nn.Module):
+  """The context network: recurrent levels, each at half the height and width.
 
   Attributes:
     channels: of the frames.
@@ -148,7 +148,7 @@ class Memory(nn.Module):
     inputs = (self.channels, *self.widths[:-1])
     last = len(self.widths) - 1
     self.level = [
-      Level(a, b, down=i < last)
+      EncoderLevel(a, b, down=i < last)
       for i, (a, b) in enumerate(zip(inputs, self.widths))
     ]
 
@@ -170,12 +170,12 @@ class Memory(nn.Module):
     return found, tuple(new)
 
 
-class Rise(nn.Module):
-  """A level of the mean network's way up: a block, then twice the size.
+class UpBlock(nn.Module):
+  """A decoder level of the mean network: a block, then upsampling by 2.
 
   Attributes:
-    inputs: channels of what goes in.
-    features: channels of the result.
+    inputs: input channels.
+    features: output channels.
   """
 
   inputs: int
@@ -192,7 +192,7 @@ class Rise(nn.Module):
 
 
 class MeanNet(nn.Module):
-  """The mean of the next frame, mu_phi (figure 6, the transform module).
+  """The mean network: predicts the next frame, mu_phi (figure 6, transform).
 
   Attributes:
     channels: of the frames.
@@ -204,10 +204,10 @@ class MeanNet(nn.Module):
 
   def setup(self):
     """Declares the parts."""
-    self.memory = Memory(self.channels, self.widths)
+    self.memory = RecurrentEncoder(self.channels, self.widths)
     ups = list(zip(self.widths[1:], self.widths[:-1]))[::-1]
     self.up = [
-      Rise(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)
+      UpBlock(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)
     ]
     self.readout = Conv(self.widths[0], self.channels)
 
@@ -216,8 +216,8 @@ class MeanNet(nn.Module):
 
     Args:
       x: [B, T, H, W, channels].
-      states: as for `Memory`.
-      since: frames before this one are only remembered.
+      states: as for `RecurrentEncoder`.
+      since: frames before this one only update the states.
 
     Returns:
       [B, T - since, H, W, channels] in [-1, 1], float32, and the states.
@@ -241,8 +241,8 @@ class RVD(nn.Module):
     mults: width of each level of the denoiser and of the contexts, in units of
       `dim`; two or more, the first is 1. Each level has half the height and
       width.
-    mean_mults: the same of the mean network; None: there is none, and the mean
-      is 0 (the ablation VD of section 3.6).
+    mean_mults: widths of the mean network's levels, likewise. None: there is no
+      mean network, and the mean is 0 (the ablation VD of section 3.6).
     dtype: of the computation. Parameters, statistics, steps and results are
       float32.
   """
@@ -255,7 +255,7 @@ class RVD(nn.Module):
 
   def setup(self):
     """Declares the parts."""
-    self.context_net = Memory(self.channels, self._widths(self.mults))
+    self.context_net = RecurrentEncoder(self.channels, self._widths(self.mults))
     self.denoiser = Denoiser(self.channels, self.dim, self._widths(self.mults))
     if self.mean_mults is not None:
       self.mean_net = MeanNet(self.channels, self._widths(self.mean_mults))
@@ -269,8 +269,8 @@ class RVD(nn.Module):
     return 2 ** (max(len(self.mults), len(self.mean_mults or ())) - 1)
 
   @nn.nowrap
-  def start(self, batch: int, height: int, width: int) -> State:
-    """What is remembered before the first frame: zeros."""
+  def initial_state(self, batch: int, height: int, width: int) -> State:
+    """The recurrent state before the first frame: zeros."""
 
     def zeros(mults):
       return tuple(
@@ -280,14 +280,13 @@ class RVD(nn.Module):
 
     return State(zeros(self.mults), zeros(self.mean_mults or ()))
 
-  def watch(self, frames, state: State, since: int = 0):
-    """Contexts and means after frames.
+  def observe(self, frames, state: State, since: int = 0):
+    """Updates the recurrent networks by frames.
 
     Args:
-      frames: [B, T, H, W, C] in [-1, 1], following those seen before.
-      state: from `start`, or what the call before gave.
-      since: contexts and means after the frames `since`, `since + 1`, ... are
-        asked for.
+      frames: [B, T, H, W, C] in [-1, 1], which follow those observed before.
+      state: from `initial_state` or from the previous call.
+      since: the first frame after which contexts and means are returned.
 
     Returns:
       Contexts, for each level [B, T - since, H', W', C']; the means of the
@@ -303,7 +302,7 @@ class RVD(nn.Module):
     return contexts, mean, State(remembered, states)
 
   def prepare(self, contexts):
-    """What `denoise` needs of contexts [B, H', W', C'], once for a frame."""
+    """Precomputes what `denoise` needs of contexts [B, H', W', C']."""
     return self.denoiser.prepare(contexts)
 
   def denoise(self, noisy, n, prepared):
@@ -321,7 +320,7 @@ class RVD(nn.Module):
     return self.denoiser(noisy.astype(self.dtype), n, prepared)
 
   def embed(self, n):
-    """The embedded steps, int32 [B] to [B, dim]."""
+    """The embedding of steps, int32 [B] to [B, dim]."""
     return self.denoiser.embed(n)
 
   def __call__(self, frames, noisy, n):
@@ -336,7 +335,7 @@ class RVD(nn.Module):
       The estimate and the mean, both [B, H, W, C].
     """
     batch, count, height, width, _ = frames.shape
-    state = self.start(batch, height, width)
-    contexts, mean, _ = self.watch(frames, state, count - 1)
+    state = self.initial_state(batch, height, width)
+    contexts, mean, _ = self.observe(frames, state, count - 1)
     prepared = self.prepare([c[:, 0] for c in contexts])
     return self.denoise(noisy, n, prepared), mean[:, 0]

@@ -1,10 +1,10 @@
 """SimVP: an encoder of frames, a translator of clips, a decoder of frames.
 
-The encoder takes each frame by itself to fewer pixels and more channels, the
-translator (`models/translators.py`) looks at the features of all frames and
-turns them into those of as many following frames, the decoder takes each of
-them back to an image. Clips are [B, T, H, W, C], of images in [0, 1] or of
-physical fields around 0; there is no activation at the end.
+The encoder maps each frame by itself to fewer pixels and more channels. The
+translator (`models/translators.py`) maps the features of all T frames to the
+features of the next T frames. The decoder maps the features of each frame to an
+image. Clips are [B, T, H, W, C], images in [0, 1] or physical fields around 0;
+there is no final activation.
 
 Tan et al., "SimVPv2: Towards Simple yet Powerful Spatiotemporal Predictive
 Learning", 2022, section IV; equation numbers are this paper's. With the
@@ -29,15 +29,15 @@ from vidpred_jax.ops import conv, layout
 TRANSLATORS = (*translators.BLOCKS, 'incepu')
 
 
-class Unit(nn.Module):
-  """ConvSC: convolution, GroupNorm of 2 groups, SiLU (equations 6, 7).
+class ConvSC(nn.Module):
+  """A convolution, GroupNorm of 2 groups and SiLU (equations 6, 7).
 
   Attributes:
     features: output channels.
     size: of the kernel, odd.
-    change: 'none', 'down' to half the height and width, or 'up' to the double:
-      of the 4 * features channels convolved, number 4 c + 2 i + j becomes
-      channel c of the pixel in row i, column j of each 2x2 cell.
+    change: 'none', 'down' for half the height and width, or 'up' for twice: a
+      pixel shuffle, in which convolved channel 4 c + 2 i + j becomes channel c
+      of the pixel in row i, column j of a 2x2 cell.
   """
 
   features: int
@@ -50,11 +50,11 @@ class Unit(nn.Module):
     channels, features = x.shape[-1], self.features
     outputs = 4 * features if self.change == 'up' else features
     shape = (self.size, self.size, channels, outputs)
-    of_kernel, of_bias = layers.initializers('small', shape)
-    kernel = self.param('kernel', of_kernel, shape)
-    bias = self.param('bias', of_bias, (outputs,))
+    kernel_init, bias_init = layers.initializers('small', shape)
+    kernel = self.param('kernel', kernel_init, shape)
+    bias = self.param('bias', bias_init, (outputs,))
     if self.change == 'up':
-      # So that the features of a pixel lie side by side.
+      # So that the features of a pixel are contiguous.
       kernel = kernel.reshape(*shape[:3], features, 4).swapaxes(3, 4)
       kernel = kernel.reshape(shape)
       bias = bias.reshape(features, 4).T.reshape(-1)
@@ -63,12 +63,12 @@ class Unit(nn.Module):
     x = conv.bias_add(x, bias)
     if self.change == 'up':
       x = x.reshape(*x.shape[:3], 4, features)
-      x = layout.apart(x, function=layout.unfold)
+      x = layout.materialize(x, function=layout.depth_to_space)
     return jax.nn.silu(layers.GroupNorm(2, name='norm')(x))
 
 
 class Encoder(nn.Module):
-  """Units, every second of which halves the height and width.
+  """`ConvSC` layers, every second of which halves the height and width.
 
   Attributes:
     features: channels of all units (hid_S).
@@ -86,13 +86,13 @@ class Encoder(nn.Module):
     first = None
     for i in range(self.units):
       change = 'down' if i % 2 else 'none'
-      x = Unit(self.features, self.size, change, name=f'unit_{i}')(x)
+      x = ConvSC(self.features, self.size, change, name=f'unit_{i}')(x)
       first = x if first is None else first
     return x, first
 
 
 class Decoder(nn.Module):
-  """The encoder backwards, then a 1x1 convolution to images.
+  """The mirrored encoder, then a 1x1 convolution to images.
 
   Attributes:
     features: channels of all units (hid_S).
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
       change = 'none' if i % 2 else 'up'
       if i == self.units - 1:
         x = x + first
-      x = Unit(self.features, self.size, change, name=f'unit_{i}')(x)
+      x = ConvSC(self.features, self.size, change, name=f'unit_{i}')(x)
     return layers.Conv(self.channels, name='readout')(x)
 
 
@@ -121,7 +121,7 @@ class SimVP(nn.Module):
   """The network (equation 9).
 
   Attributes:
-    frames: seen, and predicted: T.
+    frames: T, the number of context frames, and of predicted frames.
     channels: of an image, C.
     hid_s: channels of the encoder and the decoder.
     hid_t: channels of the translator.
@@ -208,7 +208,7 @@ class SimVP(nn.Module):
     return x.transpose(0, 3, 1, 2, 4)
 
   def decode(self, features, first):
-    """Images of the features of frames.
+    """Decodes the features of frames to images.
 
     Args:
       features: [B, T, H', W', hid_s].
@@ -221,7 +221,7 @@ class SimVP(nn.Module):
     return x.reshape(*features.shape[:2], *x.shape[1:]).astype(jnp.float32)
 
   def __call__(self, video, train: bool = False):
-    """As many frames as are seen.
+    """Predicts the next T frames.
 
     Args:
       video: [B, T, H, W, C].
@@ -256,11 +256,12 @@ class SimVP(nn.Module):
 
 
 def feature_size(params) -> tuple[int, int] | None:
-  """H', W' of features at which parameters have these shapes.
+  """The size H', W' of features that these parameters were made for.
 
   Returns:
-    For 'mlp', which knows the number of its pixels, and 'swin', which knows the
-    side of its windows; None for the others, which have them at any size.
+    (H', W') for 'mlp', whose parameters depend on the number of pixels, and for
+    'swin', whose parameters depend on the side of its windows. None for the
+    other translators, which take any size.
   """
   for path, leaf in jax.tree.leaves_with_path(params):
     name = jax.tree_util.keystr(path, simple=True, separator='/')

@@ -1,29 +1,30 @@
-"""SimVP's translators: what turns the context's features into the target's.
+"""SimVP's translators: map the context's features to the target's features.
 
 A translator sees all frames of a clip at once, [B, H, W, T * S]: channel t * S
-+ s is channel s of frame t. `MetaFormer` is a row of blocks of one kind, of
-which there are twelve; `IncepU` is that of the first SimVP. All of them run in
-the dtype of their input; norms and softmax use float32 inside. A block takes
-and gives [B, H, W, C]; its `ratio` is the width of its hidden layer, relative
-to C, its `rate` that of stochastic depth.
++ s is channel s of frame t. `MetaFormer` is a sequence of blocks of one of
+twelve kinds; `IncepU` is the translator of the first SimVP. All of them compute
+in the dtype of their input; norms and softmax use float32 inside. A block maps
+[B, H, W, C] to the same shape. Its `ratio` is the width of its hidden layer
+relative to C, its `rate` the rate of stochastic depth.
 
 Tan et al., "SimVPv2: Towards Simple yet Powerful Spatiotemporal Predictive
 Learning", 2022, section IV-C and table VIII; Gao et al., "SimVP: Simpler yet
 Better Video Prediction", CVPR 2022. The blocks, their epsilons and their
 initial values are those of the published benchmark (OpenSTL).
 
-'mlp' is tied to the size of the images it was made for. 'swin' chooses its
-window by it; H and W must be divisible by that. 'vit', 'uniformer' and 'swin'
-have no position of their own beyond that, so they take other sizes, as the
-convolutional ones do.
+'mlp' works only for the size of the images it was made for. 'swin' chooses its
+window by that size; H and W must be divisible by the window. 'vit', 'uniformer'
+and 'swin' have no positional embedding, so, like the convolutional blocks, they
+accept other sizes.
 
-Taken over from that code, unlike the blocks' own papers: stochastic depth that
-starts at 0.01 even if it is set to 0 (`MetaFormer` can do without), and Swin's
-windows rolled around the border without a mask over what meets there.
+Two details follow that code and not the blocks' own papers. Stochastic depth
+starts at 0.01 even if it is set to 0 (`MetaFormer` can switch it off). Swin's
+windows are rolled around the border without a mask.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -38,35 +39,36 @@ _HEADS = 8  # of every attention
 
 
 def _gelu(x):
-  """x Phi(x), Phi the normal distribution.
+  """The exact GELU: x Phi(x), Phi the normal distribution.
 
-  `jax.nn.gelu` computes both cases of the complementary error function: on a
-  CPU 10.5 ms in place of 6.3 for 8 million numbers (2026-11).
+  `jax.nn.gelu` computes both cases of the complementary error function and
+  takes 10.5 ms instead of 6.3 for 8 million numbers on a CPU (2026-11).
   """
   wide = x.astype(jnp.float32)
   phi = 0.5 * (1 + jax.lax.erf(wide * math.sqrt(0.5)))
   return (wide * phi).astype(x.dtype)
 
 
-def _add(x, branch, rate, train):
-  """`x + branch`; in training the branch of some samples is left out.
+def _add_with_drop_path(x, branch, rate, train):
+  """`x + branch` with stochastic depth.
 
-  Stochastic depth: with probability `rate` for each sample; what remains is
-  scaled so that the mean stays. To be called inside a module's `__call__`.
+  In training each sample drops the branch with probability `rate`; kept
+  branches are scaled so that the mean is unchanged. To be called inside a
+  module's `__call__`.
   """
   drop = nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim)))
-  # Or every later block would add up all branches before it again.
-  return layout.apart(x + drop(branch, deterministic=not train))
+  # Otherwise every later block would sum all previous branches again.
+  return layout.materialize(x + drop(branch, deterministic=not train))
 
 
-def _scaled(module, name, value, x):
-  """`x` times a learned factor per channel, at first `value`."""
-  start = nn.initializers.constant(value)
-  return layers.per_channel(x, module.param(name, start, x.shape[-1:]))
+def _layer_scale(module, name, value, x):
+  """`x` times a learned factor per channel, initially `value`."""
+  init = nn.initializers.constant(value)
+  return layers.scale_channels(x, module.param(name, init, x.shape[-1:]))
 
 
 def _mlp(x, ratio, layer):
-  """Widen, GELU, narrow: `layer` is `layers.Conv` or `layers.Dense`."""
+  """A two-layer perceptron; `layer` is `layers.Conv` or `layers.Dense`."""
   channels = x.shape[-1]
   x = _gelu(layer(int(channels * ratio), name='mlp_in')(x))
   return layer(channels, name='mlp_out')(x)
@@ -80,7 +82,7 @@ def _refuse_unless_divisible(channels, kind):
     )
 
 
-_conv = functools.partial(layers.Conv, start='fan_out')
+_conv = functools.partial(layers.Conv, init_scheme='fan_out')
 _dense = layers.Dense
 
 
@@ -90,12 +92,13 @@ _dense = layers.Dense
 class LargeKernel(nn.Module):
   """gSTA, TAU and VAN: attention by depthwise convolutions of 21x21 pixels.
 
-  A 5x5 and a 7x7 convolution of dilation 3 in sequence, then a gate, in which
-  the three differ (gSTA: equations 12-14).
+  A 5x5 convolution, a 7x7 convolution of dilation 3, and a gate, in which the
+  three differ (gSTA: equations 12-14).
 
   Attributes:
-    gate: 'gsta': half of the result gates the other half; 'van': the result
-      gates what came in; 'tau': both and a gate per channel from the mean.
+    gate: 'gsta': half of the result gates the other half. 'van': the result
+      gates the input. 'tau': as 'van', with a second gate per channel from the
+      spatial mean.
   """
 
   gate: str
@@ -108,31 +111,33 @@ class LargeKernel(nn.Module):
     channels = x.shape[-1]
     y = layers.BatchNorm(name='norm_0')(x, train)
     y = self._attend(y) + y
-    y = _scaled(self, 'scale_0', 1e-2, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-2, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = layers.BatchNorm(name='norm_1')(x, train)
     y = _conv(int(channels * self.ratio), name='mlp_in')(y)
     y = _gelu(layers.Depthwise(3, name='mlp_local')(y))
     y = _conv(channels, name='mlp_out')(y)
-    y = _scaled(self, 'scale_1', 1e-2, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_1', 1e-2, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
     channels = x.shape[-1]
     # The published code makes TAU's attention after it has set the initial
     # values of the block.
-    start = 'torch' if self.gate == 'tau' else 'fan_out'
-    pointwise = functools.partial(layers.Conv, start=start)
+    init_scheme = 'torch' if self.gate == 'tau' else 'fan_out'
+    pointwise = functools.partial(layers.Conv, init_scheme=init_scheme)
     seen = _gelu(pointwise(channels, name='proj_in')(x))
-    y = layers.Depthwise(5, start=start, name='local')(seen)
-    y = layers.Depthwise(7, dilation=3, start=start, name='wide')(y)
+    y = layers.Depthwise(5, init_scheme=init_scheme, name='local')(seen)
+    y = layers.Depthwise(7, dilation=3, init_scheme=init_scheme, name='wide')(y)
     if self.gate == 'gsta':
       y, gate = jnp.split(pointwise(2 * channels, name='mix')(y), 2, -1)
       y = y * jax.nn.sigmoid(gate)
     else:
       y = pointwise(channels, name='mix')(y) * seen
     if self.gate == 'tau':
-      linear = functools.partial(_dense, use_bias=False, start=start)
+      linear = functools.partial(
+        _dense, use_bias=False, init_scheme=init_scheme
+      )
       gate = jnp.mean(seen, (1, 2), dtype=jnp.float32).astype(x.dtype)
       fewer = channels // max(channels // 16, 4)
       gate = jax.nn.relu(linear(fewer, name='squeeze')(gate))
@@ -154,18 +159,18 @@ class Moga(nn.Module):
     _refuse_unless_divisible(channels, 'moga')
     y = layers.BatchNorm(name='norm_0')(x, train)
     y = self._attend(y) + y
-    y = _scaled(self, 'scale_0', 1e-5, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-5, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = layers.BatchNorm(name='norm_1')(x, train)
     y = self._mix(y)
-    y = _scaled(self, 'scale_1', 1e-5, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_1', 1e-5, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
     channels = x.shape[-1]
     y = _conv(channels, name='proj_in')(x)
     mean = jnp.mean(y, (1, 2), keepdims=True, dtype=jnp.float32)
-    y = y + _scaled(self, 'sigma', 1e-5, y - mean.astype(x.dtype))
+    y = y + _layer_scale(self, 'sigma', 1e-5, y - mean.astype(x.dtype))
     y = jax.nn.silu(y)
     gate = _conv(channels, name='gate')(y)
     y = layers.Depthwise(5, name='order_0')(y)
@@ -181,7 +186,7 @@ class Moga(nn.Module):
     y = _conv(int(channels * self.ratio), name='mlp_in')(x)
     y = _gelu(layers.Depthwise(3, name='mlp_local')(y))
     common = _gelu(_conv(1, name='mlp_common')(y))
-    y = y + _scaled(self, 'mlp_sigma', 1e-5, y - common)
+    y = y + _layer_scale(self, 'mlp_sigma', 1e-5, y - common)
     return _conv(channels, name='mlp_out')(y)
 
 
@@ -197,11 +202,11 @@ class HorNet(nn.Module):
     channels = x.shape[-1]
     _refuse_unless_divisible(channels, 'hornet')
     y = self._gated(layers.layer_norm(x, 1e-6, 'norm_0'))
-    y = _scaled(self, 'scale_0', 1e-6, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-6, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
-    y = _scaled(self, 'scale_1', 1e-6, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_1', 1e-6, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _gated(self, x):
     channels = x.shape[-1]
@@ -220,7 +225,7 @@ class HorNet(nn.Module):
 
 
 class ConvMixer(nn.Module):
-  """ConvMixer's block, with a window of 11x11. It has no stochastic depth."""
+  """ConvMixer's block, with an 11x11 kernel and without stochastic depth."""
 
   @nn.compact
   def __call__(self, x, train):
@@ -242,8 +247,8 @@ class ConvNeXt(nn.Module):
     """[B, H, W, C] to the same."""
     y = layers.Depthwise(7, name='wide')(x)
     y = _mlp(layers.layer_norm(y, 1e-6, 'norm'), self.ratio, _conv)
-    y = _scaled(self, 'scale', 1e-6, y)
-    return _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale', 1e-6, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
 
 class Poolformer(nn.Module):
@@ -257,29 +262,30 @@ class Poolformer(nn.Module):
     """[B, H, W, C] to the same."""
     y = layers.GroupNorm(1, name='norm_0')(x)
     y = mean_of_neighbours(y) - y
-    y = _scaled(self, 'scale_0', 1e-5, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-5, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = layers.GroupNorm(1, name='norm_1')(x)
-    y = _mlp(y, self.ratio, functools.partial(layers.Conv, start='small'))
-    y = _scaled(self, 'scale_1', 1e-5, y)
-    return _add(x, y, self.rate, train)
+    y = _mlp(y, self.ratio, functools.partial(layers.Conv, init_scheme='small'))
+    y = _layer_scale(self, 'scale_1', 1e-5, y)
+    return _add_with_drop_path(x, y, self.rate, train)
 
 
 def mean_of_neighbours(x: jax.Array) -> jax.Array:
-  """Mean over those of 3x3 pixels that are there; [B, H, W, C]."""
+  """Mean over 3x3 pixels, of which only those inside the image count."""
   for axis in (1, 2):
     size = x.shape[axis]
     pads = [(0, 0)] * 4
     pads[axis] = (1, 1)
     padded = jnp.pad(x, pads)
-    x = sum(
+    first, *rest = (
       jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3)
     )
+    x = sum(rest, first)
     place = np.arange(size)
-    there = np.minimum(place + 1, size - 1) - np.maximum(place - 1, 0) + 1
+    count = np.minimum(place + 1, size - 1) - np.maximum(place - 1, 0) + 1
     shape = [1] * 4
     shape[axis] = size
-    x = x * jnp.asarray(1 / there, x.dtype).reshape(shape)
+    x = x * jnp.asarray(1 / count, x.dtype).reshape(shape)
   return x
 
 
@@ -287,10 +293,10 @@ def mean_of_neighbours(x: jax.Array) -> jax.Array:
 
 
 def _attention(module, x, bias=None):
-  """Multi-head attention of tokens to each other.
+  """Multi-head self-attention.
 
   Args:
-    module: whose parameters they become.
+    module: the module that owns the parameters.
     x: [..., N, C], N tokens.
     bias: [heads, N, N] added to the logits.
 
@@ -318,7 +324,7 @@ def _attention(module, x, bias=None):
 
 
 class ViT(nn.Module):
-  """A block of the vision transformer, without positions."""
+  """A block of the vision transformer, without positional embedding."""
 
   ratio: float
   rate: float = 0.0
@@ -329,19 +335,19 @@ class ViT(nn.Module):
     shape = x.shape
     x = x.reshape(shape[0], -1, shape[-1])
     y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
-    return _add(x, y, self.rate, train).reshape(shape)
+    return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
 
 def swin_window(height: int, width: int) -> int:
-  """Side of the windows for images of that size."""
+  """The side of Swin's windows for images of a size."""
   side = 7 if height % 7 == 0 else min(max(4, height // 16), 8)
   return min(side, height, width)
 
 
 def swin_size(rows: int) -> tuple[int, int] | None:
-  """A size at which the table of offsets has so many rows."""
+  """A size at which the table of offsets has this number of rows."""
   for side in range(1, 129):
     if (2 * swin_window(side, side) - 1) ** 2 == rows:
       return side, side
@@ -365,9 +371,9 @@ class Swin(nn.Module):
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
     y = self._attend(layers.layer_norm(x, 1e-5, 'norm_0'))
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
-    return _add(x, y, self.rate, train)
+    return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
     batch, height, width, channels = x.shape
@@ -399,10 +405,10 @@ class Swin(nn.Module):
 
 
 class Uniformer(nn.Module):
-  """UniFormer's two blocks: convolutions, or attention to everywhere.
+  """UniFormer's two blocks: convolutional, or global attention.
 
   Attributes:
-    local: whether it is the block of convolutions.
+    local: whether it is the convolutional block.
   """
 
   ratio: float
@@ -412,31 +418,31 @@ class Uniformer(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
-    start = 'fan_out' if self.local else 'torch'
-    x = x + layers.Depthwise(3, start=start, name='position')(x)
+    init_scheme = 'fan_out' if self.local else 'torch'
+    x = x + layers.Depthwise(3, init_scheme=init_scheme, name='position')(x)
     if self.local:
       return self._convolve(x, train)
     shape, channels = x.shape, x.shape[-1]
     x = x.reshape(shape[0], -1, channels)
     y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
-    y = _scaled(self, 'scale_0', 1e-6, y)
-    x = _add(x, y, self.rate, train)
+    y = _layer_scale(self, 'scale_0', 1e-6, y)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
-    y = _scaled(self, 'scale_1', 1e-6, y)
-    return _add(x, y, self.rate, train).reshape(shape)
+    y = _layer_scale(self, 'scale_1', 1e-6, y)
+    return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
   def _convolve(self, x, train):
     y = layers.BatchNorm(name='norm_0')(x, train)
     y = _conv(x.shape[-1], name='conv_in')(y)
     y = layers.Depthwise(5, name='conv_local')(y)
     y = _conv(x.shape[-1], name='conv_out')(y)
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.BatchNorm(name='norm_1')(x, train), self.ratio, _conv)
-    return _add(x, y, self.rate, train)
+    return _add_with_drop_path(x, y, self.rate, train)
 
 
 class MLPMixer(nn.Module):
-  """A block of MLP-Mixer: a network over pixels, one over channels."""
+  """A block of MLP-Mixer: a perceptron over pixels, one over channels."""
 
   ratio: float
   rate: float = 0.0
@@ -457,14 +463,14 @@ class MLPMixer(nn.Module):
     y = layers.layer_norm(x, 1e-6, 'norm_0').swapaxes(1, 2)
     y = _gelu(_dense(channels // 2, name='tokens_in')(y))
     y = _dense(tokens, name='tokens_out')(y).swapaxes(1, 2)
-    x = _add(x, y, self.rate, train)
+    x = _add_with_drop_path(x, y, self.rate, train)
     y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
-    return _add(x, y, self.rate, train).reshape(shape)
+    return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
 
 # ---------------------------------------------------------------- translators
 
-BLOCKS = {
+BLOCKS: dict[str, Callable[..., nn.Module]] = {
   'gsta': functools.partial(LargeKernel, 'gsta'),
   'tau': functools.partial(LargeKernel, 'tau'),
   'van': functools.partial(LargeKernel, 'van'),
@@ -481,10 +487,11 @@ BLOCKS = {
 
 
 class MetaFormer(nn.Module):
-  """Blocks of one kind in a row; the first has the input's width.
+  """A sequence of blocks of one kind.
 
-  After the first block and, back again, after the last one a 1x1 convolution
-  changes the width, unless it is the same.
+  The first block has the width of the input, the others have `width`. 1x1
+  convolutions change the width after the first and after the last block, unless
+  both widths are equal.
 
   Attributes:
     kind: one of `BLOCKS`.
@@ -528,7 +535,7 @@ class Inception(nn.Module):
   """IncepU's block: the sum of convolutions of four sizes (equations 10, 11).
 
   Attributes:
-    hidden: channels that they see.
+    hidden: input channels of these convolutions.
     features: output channels.
   """
 
@@ -554,11 +561,11 @@ class Inception(nn.Module):
 
 
 class IncepU(nn.Module):
-  """The translator of the first SimVP: a U-net that keeps the resolution.
+  """The translator of the first SimVP: a U-Net of constant resolution.
 
   Attributes:
-    blocks: of each half, 2 or more (N_T).
-    width: between them (hid_T).
+    blocks: number of blocks of each half, 2 or more (N_T).
+    width: channels between the blocks (hid_T).
   """
 
   blocks: int

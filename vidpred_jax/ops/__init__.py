@@ -1,1 +1,1 @@
-"""Array to array, no parameters."""
+"""Operations on arrays, without parameters."""

@@ -3,9 +3,9 @@
 Every function computes in the dtype of `x` and casts the kernel to it.
 
 Convolutions with few channels at full resolution spend most of their time on
-moving data. The functions after `transposed_conv` do the same work, up to
-rounding, in forms that move less; what they are equal to stands in their first
-line. Some give folded images, `[B, H, W, 4, C]`, see `layout`.
+moving data. The functions after `transposed_conv` compute the same results, up
+to rounding, and move less data; the first line of each says what it equals.
+Some return folded images, `[B, H, W, 4, C]`, see `layout`.
 """
 
 import functools
@@ -43,10 +43,11 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Multiplies [..., C] by [C, D], a convolution of 1x1.
+  """Multiplies [..., C] by [C, D]: a 1x1 convolution.
 
-  As a product of two matrices: with more axes XLA writes transposed copies for
-  the gradient (2026-11), which take longer than the product.
+  The leading axes are merged, so that this is a product of two matrices. With
+  more axes XLA writes transposed copies for the gradient (2026-11), which take
+  longer than the product.
 
   Args:
     x: [..., C].
@@ -66,7 +67,7 @@ def conv(
   stride: int = 1,
   padding: int | tuple[int, int] = 0,
 ) -> jax.Array:
-  """Cross-correlation with zeros around.
+  """Cross-correlation with zero padding.
 
   Args:
     x: [B, H, W, C].
@@ -94,8 +95,8 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """The 4x4 transposed convolution of stride 2 and padding 1.
 
   `out(2y - 1 + i, 2x - 1 + j) += x(y, x) @ kernel[i, j]`. Each of the four
-  positions of an output pixel within its 2x2 cell sees 2x2 taps of the kernel:
-  four small convolutions, and no multiplication with inserted zeros.
+  positions in a 2x2 cell of output pixels uses 2x2 taps of the kernel. So the
+  result is four small convolutions, without products with inserted zeros.
 
   Args:
     x: [B, H, W, C].
@@ -130,7 +131,7 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def folded_transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`transposed_conv(x, kernel)`, folded: one convolution of 3x3.
+  """Equals `transposed_conv(x, kernel)`, folded; computed as one 3x3 conv.
 
   Args:
     x: [B, H, W, C].
@@ -151,13 +152,13 @@ def folded_transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _enlarge_and_tap(factor):
-  """What enlarging by `factor` and then a transposed convolution do to a row.
+  """Weights of bilinear enlargement followed by a transposed conv, for a row.
 
   Returns:
-    [factor, 2, 3, 4]: weight of low-resolution sample i - 1 + d and tap k in
-    output 2 (factor * i + q) + a, indexed [q, a, d, k]; and, twice
-    [factor, 2, 4], what must be added for the first and the last sample, where
-    there is no sample i - 1 or i + 1.
+    [factor, 2, 3, 4]: the weight of low-resolution sample i - 1 + d and tap k
+    in output 2 (factor * i + q) + a, indexed [q, a, d, k]; and twice
+    [factor, 2, 4], the corrections for the first and the last sample, which
+    have no sample i - 1 or i + 1.
   """
   weights = np.zeros((factor, 2, 3, 4), np.float32)
   for q in range(factor):
@@ -168,8 +169,8 @@ def _enlarge_and_tap(factor):
         weights[q, a, low + 1, tap] += low + 1 - at
         if at > low:
           weights[q, a, low + 2, tap] += at - low
-  # Enlarging repeats the border; but the transposed convolution sees zeros
-  # beyond the border of the enlarged row.
+  # Enlarging repeats the border, but the transposed convolution pads the
+  # enlarged row with zeros.
   first, last = weights[:, :, 0].copy(), weights[:, :, 2].copy()
   first[0, 0, 3] -= 1
   last[-1, 1, 0] -= 1
@@ -179,11 +180,11 @@ def _enlarge_and_tap(factor):
 def enlarged_transposed_conv(
   x: jax.Array, kernel: jax.Array, factor: int
 ) -> jax.Array:
-  """`transposed_conv(resize.bilinear(x, scale=factor), kernel)`, folded.
+  """Equals `transposed_conv(resize.bilinear(x, scale=factor), kernel)`, folded.
 
-  Both are linear, and separable but for the mixing of channels, which can come
-  first, at the low resolution: rows, then columns are enlarged and summed over
-  the kernel's taps at once.
+  Both operations are linear, and separable except for the mixing of channels.
+  Channels are therefore mixed first, at the low resolution. Then rows and
+  columns are enlarged and summed over the kernel's taps in one step each.
 
   Args:
     x: [B, H, W, C].
@@ -223,7 +224,7 @@ def enlarged_transposed_conv(
 
 
 def _at_ends(x, first, last, axis):
-  """Products of the first and last row or column; zeros between them.
+  """Multiplies the first and the last row or column by kernels; else zeros.
 
   Args:
     x: [B, H, W, C].
@@ -248,13 +249,13 @@ def _at_ends(x, first, last, axis):
 def mean_of_convs(
   x: jax.Array, first: jax.Array, bias: jax.Array, second: jax.Array
 ) -> jax.Array:
-  """Mean over H and W of `conv(relu(conv(x, first) + bias), second)`.
+  """Equals the mean over pixels of `conv(relu(conv(x, first) + bias), second)`.
 
   Both kernels are 3x3 and padded by 1. The mean of a sum is the sum of the
-  means: each tap of the second kernel sees all that comes before it but a
-  border row, column or both, so only sums of that are needed. The borders are
-  convolved once more by themselves; the big convolution then has one user, the
-  sum, into which XLA fuses it.
+  means, so the second convolution needs only sums of its input. Each of its
+  taps sums all pixels except a border row, a border column, or both. The
+  borders are computed once more by separate convolutions, so that the large
+  convolution has one user, the sum, into which XLA fuses it.
 
   Args:
     x: [B, H, W, C], H and W at least 2.
@@ -272,7 +273,7 @@ def mean_of_convs(
     return jax.nn.relu(bias_add(conv(x, first, padding=1), bias))
 
   total = jnp.sum(hidden(x), (1, 2))
-  # What the first and the last tap of the second kernel do not see.
+  # The pixels that the first and the last tap of the second kernel leave out.
   row = {0: hidden(x[:, -2:])[:, -1], 2: hidden(x[:, :2])[:, 0]}
   column = {0: hidden(x[:, :, -2:])[:, :, -1], 2: hidden(x[:, :, :2])[:, :, 0]}
   out = jnp.zeros((batch, second.shape[-1]), x.dtype)
@@ -292,10 +293,10 @@ def mean_of_convs(
 def depthwise(
   x: jax.Array, kernel: jax.Array, *, dilation: int = 1
 ) -> jax.Array:
-  """Cross-correlation of each channel with a kernel of its own.
+  """Depthwise cross-correlation: each channel has its own kernel.
 
-  On a CPU a sum of shifted images, which XLA fuses into one loop; its grouped
-  convolution takes up to a hundred times as long there (2026-11).
+  On a CPU it is a sum of shifted images, which XLA fuses into one loop. XLA's
+  grouped convolution takes up to a hundred times as long there (2026-11).
 
   Args:
     x: [B, H, W, C].
@@ -303,7 +304,7 @@ def depthwise(
     dilation: distance of the kernel's taps, in pixels.
 
   Returns:
-    [B, H, W, C]: with zeros around the image.
+    [B, H, W, C], with zero padding.
   """
   chex.assert_rank([x, kernel], [4, 3])
   chex.assert_shape(kernel, (kernel.shape[0], kernel.shape[0], x.shape[-1]))
@@ -334,7 +335,7 @@ def _sum_of_shifted(dilation, x, kernel):
 
 
 def _with_margin(x, size, dilation):
-  """`x` in float32 with the zeros that a kernel of `size` sees around it."""
+  """`x` in float32 with the zero padding that a kernel of `size` needs."""
   margin = dilation * (size // 2)
   pads = ((0, 0), (margin, margin), (margin, margin), (0, 0))
   return jnp.pad(x.astype(jnp.float32), pads)
@@ -380,7 +381,7 @@ def _tap_correlations(x, gradient, size, dilation):
   """Sums over pixels of the shifted image times the gradient, [k, k, C].
 
   One image at a time, so that it stays in the processor's cache for all taps.
-  Rows of larger kernels are in a loop: unrolled they take seconds to compile.
+  Rows of larger kernels are looped over: unrolled they take seconds to compile.
   """
   wide = _with_margin(x, size, dilation)
   gradient = gradient.astype(jnp.float32)
@@ -409,8 +410,8 @@ def _tap_correlations(x, gradient, size, dilation):
 def _sum_of_products(a, b):
   """Sum over H and W of a * b, both [H, W, C]; small images unrolled.
 
-  XLA fuses additions with the product, but reductions it gives to a library,
-  for which it writes the product to memory first (2026-11).
+  XLA fuses the additions into the product. A reduction is delegated to a
+  library call, which first stores the product in memory (2026-11).
   """
   height, width, _ = a.shape
   if max(height, width) > 32:
@@ -431,7 +432,7 @@ def grouped(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     groups: C and D are divisible by it.
 
   Returns:
-    [B, H, W, D]: with zeros around the image.
+    [B, H, W, D], with zero padding.
   """
   chex.assert_rank([x, kernel], 4)
   chex.assert_equal(x.shape[-1], kernel.shape[2] * groups)

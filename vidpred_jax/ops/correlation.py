@@ -1,4 +1,4 @@
-"""Local cost volumes: how alike a pixel and its neighbours elsewhere are.
+"""Local cost volumes: the correlation of two feature maps in a window.
 
 Images are features `[B, H, W, C]`; displacements are (dx, dy) in pixels.
 """
@@ -12,16 +12,16 @@ import numpy as np
 
 
 def local(first: jax.Array, second: jax.Array, *, radius: int = 4) -> jax.Array:
-  """Products of every pixel with the window around it in another image.
+  """Correlates each pixel with a window around it in another image.
 
-  `out(x, y, k) = mean_c first(x, y, c) second(x + dx, y + dy, c)`, k counting
-  the displacements row by row: `dy = k // n - radius`, `dx = k % n - radius`,
-  n = 2 radius + 1. Outside of the image is 0.
+  `out(x, y, k) = mean_c first(x, y, c) second(x + dx, y + dy, c)`, where k
+  numbers the displacements row by row: `dy = k // n - radius`, `dx = k % n -
+  radius`, n = 2 radius + 1. Pixels outside the image are 0.
 
-  Tiles are 2 radius wide and high. What a tile of one image is compared with
-  lies in 2x2 tiles of the other, moved by the radius: all products of the
-  pixels of the one with those of the others are a matrix product, of which
-  n^2 / (16 radius^2) are wanted, 0.32 for a radius of 4. Has no forward-mode
+  Both images are cut into tiles of 2 radius pixels. The windows of a tile's
+  pixels lie in 2x2 tiles of the other image, shifted by the radius. All
+  products of their pixels are one matrix product. The windows use n^2 / (16
+  radius^2) of these products, 0.32 for a radius of 4. It has no forward-mode
   derivative.
 
   Args:
@@ -64,7 +64,7 @@ def local(first: jax.Array, second: jax.Array, *, radius: int = 4) -> jax.Array:
   around = around.reshape(count, 4 * side**2, channels)
   tiles = tiles.reshape(count, side**2, channels)
   products = jnp.einsum('tpc,tqc->tpq', around, tiles, precision='highest')
-  out = _wanted(products, radius)
+  out = _in_windows(products, radius)
   window = (2 * radius + 1) ** 2
   out = out.reshape(batch, rows, columns, side, side, window).swapaxes(2, 3)
   out = out.reshape(batch, rows * side, columns * side, window)
@@ -79,8 +79,8 @@ def _to_tiles(x, side):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _wanted(products, radius):
-  """Of [T, 16 radius^2, 4 radius^2] products those in the windows.
+def _in_windows(products, radius):
+  """Selects the products in the windows of [T, 16 radius^2, 4 radius^2].
 
   Returns:
     [T, 4 radius^2 n^2], n = 2 radius + 1: for each pixel of a tile its window.
@@ -90,7 +90,7 @@ def _wanted(products, radius):
 
 
 def _places(radius):
-  """Where among all products of a tile those are that `_wanted` takes."""
+  """The indices, among all products of a tile, that `_in_windows` selects."""
   side, window = 2 * radius, 2 * radius + 1
   y, x, dy, dx = np.ix_(*map(range, (side, side, window, window)))
   tile = (y + dy) // side * 2 + (x + dx) // side
@@ -99,12 +99,12 @@ def _places(radius):
   return (there * side**2 + y * side + x).reshape(-1)
 
 
-def _wanted_forward(products, radius):
-  return _wanted(products, radius), None
+def _in_windows_forward(products, radius):
+  return _in_windows(products, radius), None
 
 
-def _wanted_backward(radius, _, gradient):
-  """Also reads, as scattering is slow on a CPU; what is not wanted, a zero."""
+def _in_windows_backward(radius, _, gradient):
+  """Gathers too, since scattering is slow on a CPU; others read a zero."""
   there, here = 16 * radius**2, 4 * radius**2
   places = _places(radius)
   back = np.full(there * here, len(places))
@@ -114,4 +114,4 @@ def _wanted_backward(radius, _, gradient):
   return (gradient.reshape(len(gradient), there, here),)
 
 
-_wanted.defvjp(_wanted_forward, _wanted_backward)
+_in_windows.defvjp(_in_windows_forward, _in_windows_backward)

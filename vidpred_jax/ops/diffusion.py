@@ -3,12 +3,13 @@
 Step n = 0..N-1 of the forward process has `y_n = sqrt(abar_n) y_0 +
 sqrt(1 - abar_n) noise`: n = 0 is almost clean, n = N - 1 almost pure noise.
 (Papers that count 1..N call `abar_n` here `abar_{n+1}`.) Arrays are [B, ...];
-n is an int32 scalar, or [B] with a step for each row.
+n is an int32 scalar, or [B] with one step per example.
 
-A sampler is a table, `Steps`: at which n the network is asked, and how its
-estimate of y_0, the state and fresh noise are added up to the next state. All
-of them are linear in these, so one scan, `sample`, runs each, and the sampler
-is chosen without training anew. K steps cost K evaluations of the network.
+A sampler is a `SamplerTable`: the steps n at which the network is evaluated,
+and the weights of its estimate of y_0, of the state and of fresh noise in the
+next state. Every sampler here is linear in these three, so one scan, `sample`,
+runs any of them, and the sampler is chosen after training. K steps cost K
+evaluations of the network.
 
 Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (DDPM); Nichol and
 Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021; Song et
@@ -27,29 +28,29 @@ import numpy as np
 
 
 class Schedule(NamedTuple):
-  """How much noise there is, float64 NumPy arrays [N].
+  """The noise schedule, float64 NumPy arrays [N].
 
-  They are cast to float32 where they meet arrays.
+  The values are cast to float32 when they are applied to arrays.
 
   Attributes:
     betas: variance that step n adds.
-    alpha_bars: `abar_n`, the share of variance that is still signal.
-    alpha_bars_before: `abar_{n-1}`, 1 before the first step.
+    alpha_bars: `abar_n`, the fraction of the variance that is signal.
+    alpha_bars_prev: `abar_{n-1}`, 1 at n = 0.
     posterior_variances: of y_{n-1} given y_n and y_0; 0 for n = 0.
-    posterior_clean: weight of y_0 in the mean of the same.
-    posterior_noisy: weight of y_n in it.
+    posterior_clean: weight of y_0 in the mean of that posterior.
+    posterior_noisy: weight of y_n in the mean of that posterior.
   """
 
   betas: np.ndarray
   alpha_bars: np.ndarray
-  alpha_bars_before: np.ndarray
+  alpha_bars_prev: np.ndarray
   posterior_variances: np.ndarray
   posterior_clean: np.ndarray
   posterior_noisy: np.ndarray
 
 
-def of_betas(betas: np.ndarray) -> Schedule:
-  """The schedule with these variances (DDPM, equations 4 and 7).
+def from_betas(betas: np.ndarray) -> Schedule:
+  """Makes a schedule from its betas (DDPM, equations 4 and 7).
 
   Args:
     betas: [N], the variance that each step adds, in (0, 1).
@@ -71,23 +72,23 @@ def of_betas(betas: np.ndarray) -> Schedule:
 
 
 def cosine(
-  depth: int, *, offset: float = 0.008, largest: float = 0.999
+  num_timesteps: int, *, offset: float = 0.008, largest: float = 0.999
 ) -> Schedule:
   """The cosine schedule (Nichol and Dhariwal, equation 17).
 
   `abar_n = f(n + 1) / f(0)` with `f(k) = cos(pi/2 (k/N + s) / (1 + s))^2`.
 
   Args:
-    depth: N, at least 1.
+    num_timesteps: N, at least 1.
     offset: s.
-    largest: beta is cut off there.
+    largest: betas are clipped to this value.
 
   Returns:
     The schedule.
   """
-  k = np.arange(depth + 1) / depth
+  k = np.arange(num_timesteps + 1) / num_timesteps
   f = np.cos((k + offset) / (1 + offset) * np.pi / 2) ** 2
-  return of_betas(np.clip(1 - f[1:] / f[:-1], 0, largest))
+  return from_betas(np.clip(1 - f[1:] / f[:-1], 0, largest))
 
 
 # ----------------------------------------------------- the process, both ways
@@ -99,10 +100,10 @@ def _at(values: np.ndarray, n, like: jax.Array):
   return value.reshape(-1, *(1,) * (like.ndim - 1)) if value.ndim else value
 
 
-def diffuse(
+def q_sample(
   schedule: Schedule, clean: jax.Array, n, noise: jax.Array
 ) -> jax.Array:
-  """y_n of y_0 (DDPM, equation 4; RVD, equation 10).
+  """Adds the noise of n steps to y_0 (DDPM, equation 4; RVD, equation 10).
 
   Args:
     schedule: of N steps.
@@ -121,10 +122,10 @@ def diffuse(
   return signal * clean + spread * noise
 
 
-def clean_from_noise(
+def predict_start_from_noise(
   schedule: Schedule, noisy: jax.Array, n, noise: jax.Array
 ) -> jax.Array:
-  """y_0 from y_n and the noise in it: `diffuse` solved for y_0.
+  """Computes y_0 from y_n and the noise in it: `q_sample` solved for y_0.
 
   Args:
     schedule: of N steps.
@@ -143,7 +144,7 @@ def clean_from_noise(
 def posterior(
   schedule: Schedule, clean: jax.Array, noisy: jax.Array, n
 ) -> tuple[jax.Array, jax.Array]:
-  """Of y_{n-1} given y_0 and y_n (DDPM, equations 6 and 7).
+  """Mean and variance of y_{n-1} given y_0 and y_n (DDPM, equations 6, 7).
 
   Args:
     schedule: the schedule.
@@ -159,10 +160,12 @@ def posterior(
   return mean, _at(schedule.posterior_variances, n, noisy)
 
 
-def posterior_step(
+def p_sample(
   schedule: Schedule, clean: jax.Array, noisy: jax.Array, n, noise: jax.Array
 ) -> jax.Array:
-  """y_{n-1} drawn from `posterior` with this noise (none counts at n = 0).
+  """Draws y_{n-1} from `posterior` with the given noise.
+
+  At n = 0 the variance is 0 and the noise has no effect.
 
   Args:
     schedule: of N steps.
@@ -182,16 +185,18 @@ def estimator(
   network: Callable,
   schedule: Schedule,
   *,
-  predicts: str = 'noise',
-  clip: float | None = None,
+  prediction_type: str = 'epsilon',
+  clip_range: float | None = None,
 ) -> Callable:
-  """What samplers ask for, an estimate of y_0.
+  """Makes the estimate of y_0 that samplers call.
 
   Args:
     network: `(y_n, n) -> [B, ...]`.
     schedule: the schedule.
-    predicts: what the network gives: 'noise', or 'clean' for y_0 itself.
-    clip: the estimate is cut off at +- this; None: not.
+    prediction_type: what the network gives: 'epsilon', the noise, or 'sample',
+      y_0 itself.
+    clip_range: the estimate is clipped to [-clip_range, clip_range]; None: it
+      is not clipped.
 
   Returns:
     `(y_n, n) -> y_0`.
@@ -199,9 +204,11 @@ def estimator(
 
   def clean(noisy, n):
     out = network(noisy, n)
-    if predicts == 'noise':
-      out = clean_from_noise(schedule, noisy, n, out)
-    return out if clip is None else jnp.clip(out, -clip, clip)
+    if prediction_type == 'epsilon':
+      out = predict_start_from_noise(schedule, noisy, n, out)
+    if clip_range is None:
+      return out
+    return jnp.clip(out, -clip_range, clip_range)
 
   return clean
 
@@ -209,38 +216,41 @@ def estimator(
 # ------------------------------------------------------------------- samplers
 
 
-class Steps(NamedTuple):
-  """A sampler: K steps, NumPy arrays [K].
+class SamplerTable(NamedTuple):
+  """A sampler: the weights of its K steps, NumPy arrays [K].
 
-  Step k asks for the estimate of y_0 at n = `times[k]` and gives
+  Step k evaluates the estimate of y_0 at n = `timesteps[k]` and computes
 
-    y <- clean[k] * estimate + before[k] * estimate of step k - 1
+    y <- clean[k] * estimate + previous_clean[k] * estimate of step k - 1
          + noisy[k] * y + noise[k] * fresh noise
   """
 
-  times: np.ndarray
+  timesteps: np.ndarray
   clean: np.ndarray
-  before: np.ndarray
+  previous_clean: np.ndarray
   noisy: np.ndarray
   noise: np.ndarray
 
 
-def spaced_times(schedule: Schedule, steps: int | None = None) -> np.ndarray:
-  """K steps n, falling, the last one 0: all N of them, or `n ~ u^2`.
+def spaced_timesteps(
+  schedule: Schedule, sampling_steps: int | None = None
+) -> np.ndarray:
+  """The K steps n of a sampler, decreasing to 0: all N, or `n ~ u^2`.
 
-  Fewer than N are spaced by the squares of even steps (DDIM, appendix D.2):
-  close together where there is little noise. Residuals have small amplitudes,
-  which come out only there: of a pixel of standard deviation 0.1, 32 steps of
-  `dpm_solver` with N = 1600 draw 1.5 % too much spread so, evenly spaced 23 %.
+  With K < N the steps are the squares of evenly spaced numbers (DDIM, appendix
+  D.2), so they are dense at low noise. Residuals have small amplitudes, which
+  only those steps resolve: for a pixel of standard deviation 0.1, 32 steps of
+  `dpm_solver` with N = 1600 draw 1.5 % too much spread; evenly spaced steps
+  draw 23 % too much.
 
-  They do not begin at N - 1 but at the last n where a hundredth of the
-  amplitude is signal (about DPM-Solver's t = 0.9946): one long step from where
-  there is none would enlarge the error of the estimated noise by
+  With K < N the first step is not N - 1 but the last n whose amplitude is at
+  least a hundredth signal (about DPM-Solver's t = 0.9946). One long step from
+  pure noise would multiply the error of the estimated noise by
   `1 / sqrt(abar)`, 30000 for N = 1600.
 
   Args:
     schedule: the schedule, of N steps.
-    steps: K, or None for N.
+    sampling_steps: K; None: N.
 
   Returns:
     int [K], all different.
@@ -248,149 +258,164 @@ def spaced_times(schedule: Schedule, steps: int | None = None) -> np.ndarray:
   Raises:
     ValueError: unless K is in 1..N.
   """
-  depth = len(schedule.betas)
-  steps = depth if steps is None else steps
-  if not 1 <= steps <= depth:
-    raise ValueError(f'Got steps={steps}; expected 1 to {depth}, the depth.')
-  if steps == depth:
-    return np.arange(depth)[::-1]
+  num_timesteps = len(schedule.betas)
+  steps = num_timesteps if sampling_steps is None else sampling_steps
+  if not 1 <= steps <= num_timesteps:
+    raise ValueError(
+      f'Got sampling_steps={steps}; expected 1 to {num_timesteps}, the number '
+      'of steps of the schedule.'
+    )
+  if steps == num_timesteps:
+    return np.arange(num_timesteps)[::-1]
   enough = np.flatnonzero(schedule.alpha_bars >= 1e-4)
   first = max(enough.max(initial=0), steps - 1)
   order = np.arange(steps)
-  times = np.rint(first * np.linspace(0, 1, steps) ** 2).astype(int)
+  timesteps = np.rint(first * np.linspace(0, 1, steps) ** 2).astype(int)
   if steps == 1:
-    times = np.array([first])
+    timesteps = np.array([first])
   # Rounded squares may be equal: each is at least one more than the one before.
-  times = np.maximum.accumulate(times - order) + order
-  return times[::-1]
+  timesteps = np.maximum.accumulate(timesteps - order) + order
+  return timesteps[::-1]
 
 
-def _bars(schedule, times):
-  """`abar` at the times, and where each step goes: the next time's, then 1."""
-  bars = schedule.alpha_bars[times]
+def _bars(schedule, timesteps):
+  """`abar` at each step, and at the step that follows it; 1 after the last."""
+  bars = schedule.alpha_bars[timesteps]
   return bars, np.append(bars[1:], 1.0)
 
 
-def ancestral(schedule: Schedule, steps: int | None = None) -> Steps:
-  """DDPM's sampler; with fewer than N steps, of the process of these steps.
+def ancestral(
+  schedule: Schedule, sampling_steps: int | None = None
+) -> SamplerTable:
+  """DDPM's sampler, strided where K < N.
 
-  The forward process seen at K of its N steps only is one of K steps with
-  `beta_k = 1 - abar_{n_k} / abar_{n_{k+1}}` (Nichol and Dhariwal, section 4).
+  The forward process restricted to K of its N steps is a process of K steps
+  with `beta_k = 1 - abar_{n_k} / abar_{n_{k+1}}` (Nichol and Dhariwal, section
+  4).
 
   Args:
     schedule: of N steps.
-    steps: K; None: N.
+    sampling_steps: K; None: N.
 
   Returns:
     The sampler.
   """
-  times = spaced_times(schedule, steps)
-  if len(times) < len(schedule.betas):
-    bars, after = _bars(schedule, times)
-    part = of_betas((1 - bars / after)[::-1])
+  timesteps = spaced_timesteps(schedule, sampling_steps)
+  if len(timesteps) < len(schedule.betas):
+    bars, after = _bars(schedule, timesteps)
+    part = from_betas((1 - bars / after)[::-1])
   else:
     part = schedule
-  return Steps(
-    times,
+  return SamplerTable(
+    timesteps,
     clean=part.posterior_clean[::-1],
-    before=np.zeros(len(times)),
+    previous_clean=np.zeros(len(timesteps)),
     noisy=part.posterior_noisy[::-1],
     noise=np.sqrt(part.posterior_variances)[::-1],
   )
 
 
 def ddim(
-  schedule: Schedule, steps: int | None = None, *, eta: float = 0.0
-) -> Steps:
+  schedule: Schedule,
+  sampling_steps: int | None = None,
+  *,
+  eta: float = 0.0,
+) -> SamplerTable:
   """DDIM (equations 12 and 16).
 
   Args:
     schedule: the schedule.
-    steps: K, or None for all.
-    eta: 0: nothing is drawn but the start; 1: as much as `ancestral` draws.
+    sampling_steps: K; None: N.
+    eta: 0: only the initial state is random; 1: each step adds as much noise
+      as in `ancestral`.
 
   Returns:
     The sampler.
   """
-  times = spaced_times(schedule, steps)
-  bars, after = _bars(schedule, times)
+  timesteps = spaced_timesteps(schedule, sampling_steps)
+  bars, after = _bars(schedule, timesteps)
   variance = eta**2 * (1 - after) / (1 - bars) * (1 - bars / after)
-  # The noise in y that stays, relative.
+  # The fraction of the noise in y that stays.
   kept = np.sqrt((1 - after - variance) / (1 - bars))
-  return Steps(
-    times,
+  return SamplerTable(
+    timesteps,
     clean=np.sqrt(after) - kept * np.sqrt(bars),
-    before=np.zeros(len(times)),
+    previous_clean=np.zeros(len(timesteps)),
     noisy=kept,
     noise=np.sqrt(variance),
   )
 
 
-def dpm_solver(schedule: Schedule, steps: int | None = None) -> Steps:
+def dpm_solver(
+  schedule: Schedule, sampling_steps: int | None = None
+) -> SamplerTable:
   """DPM-Solver++(2M), of second order (algorithm 2).
 
-  The estimate of y_0 is extrapolated from this step and the one before, linear
-  in `lambda = log(signal / noise)`; in the first step there is none before, and
-  the last goes to lambda = infinity, where the estimate itself is the answer.
+  The estimate of y_0 is extrapolated linearly in `lambda = log(signal / noise)`
+  from this step and the previous one. The first step has no previous estimate.
+  The last step goes to lambda = infinity, where the result is the estimate
+  itself.
 
   Args:
     schedule: of N steps.
-    steps: K; None: N.
+    sampling_steps: K; None: N.
 
   Returns:
     The sampler.
   """
-  times = spaced_times(schedule, steps)
-  bars, after = _bars(schedule, times)
+  timesteps = spaced_timesteps(schedule, sampling_steps)
+  bars, after = _bars(schedule, timesteps)
   half_log = np.log(bars / (1 - bars)) / 2
   gaps = np.diff(half_log)
-  extra = np.zeros(len(times))
+  extra = np.zeros(len(timesteps))
   extra[1:-1] = gaps[1:] / gaps[:-1] / 2
   noisy = np.sqrt((1 - after) / (1 - bars))
   gain = np.sqrt(after) - np.sqrt(bars) * noisy
-  return Steps(
-    times,
+  return SamplerTable(
+    timesteps,
     clean=gain * (1 + extra),
-    before=-gain * extra,
+    previous_clean=-gain * extra,
     noisy=noisy,
-    noise=np.zeros(len(times)),
+    noise=np.zeros(len(timesteps)),
   )
 
 
-# name -> (schedule, steps) -> Steps
+# name -> (schedule, sampling_steps) -> SamplerTable
 SAMPLERS = {'ancestral': ancestral, 'ddim': ddim, 'dpm++': dpm_solver}
 
 
-def sample(estimate: Callable, steps: Steps, noise: Callable) -> jax.Array:
+def sample(
+  estimate: Callable, table: SamplerTable, noise: Callable
+) -> jax.Array:
   """Runs a sampler.
 
   Args:
     estimate: `(y, n) -> y_0`, see `estimator`; y is [B, ...], n a scalar.
-    steps: the sampler.
-    noise: `k -> [B, ...]`, standard normal: for k = 0 where it starts from, for
-      k + 1 what step k adds. See `drawn`.
+    table: the sampler.
+    noise: `k -> [B, ...]`, standard normal: the initial state for k = 0, the
+      fresh noise of step k for k + 1. See `gaussian_noise_fn`.
 
   Returns:
     [B, ...], the sample y_0.
   """
-  draws = bool(np.any(steps.noise))
+  draws = bool(np.any(table.noise))
 
   def body(carry, item):
-    noisy, before = carry
+    noisy, previous_clean = carry
     k, n, weights = item
     clean = estimate(noisy, n)
     out = weights.clean * clean + weights.noisy * noisy
-    out += weights.before * before
+    out += weights.previous_clean * previous_clean
     if draws:
       out += weights.noise * noise(k + 1)
     return (out, clean), None
 
   start = noise(0)
-  count = len(steps.times)
+  count = len(table.timesteps)
   items = (
     jnp.arange(count),
-    jnp.asarray(steps.times, jnp.int32),
-    jax.tree.map(lambda x: jnp.asarray(x, start.dtype), steps),
+    jnp.asarray(table.timesteps, jnp.int32),
+    jax.tree.map(lambda x: jnp.asarray(x, start.dtype), table),
   )
   (out, _), _ = jax.lax.scan(body, (start, jnp.zeros_like(start)), items)
   return out
@@ -399,19 +424,19 @@ def sample(estimate: Callable, steps: Steps, noise: Callable) -> jax.Array:
 # ----------------------------------------------------------------- randomness
 
 
-def row_keys(key: jax.Array, batch: int) -> jax.Array:
-  """A key for each row of a batch.
+def keys_per_example(key: jax.Array, batch: int) -> jax.Array:
+  """Makes a random key for each example of a batch.
 
   Args:
-    key: a random key; row i has `fold_in(key, i)`, whatever the batch. Or keys
-      [B], as they are: rows that are to be drawn as if alone.
+    key: a random key, of which example i gets `fold_in(key, i)` for any B; or
+      keys [B], which are returned unchanged.
     batch: B.
 
   Returns:
     Keys [B].
 
   Raises:
-    ValueError: if there is another number of keys, or they are none.
+    ValueError: if the number of keys is not B, or the array holds no keys.
   """
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     raise ValueError(
@@ -427,13 +452,13 @@ def row_keys(key: jax.Array, batch: int) -> jax.Array:
   return key
 
 
-def drawn(keys: jax.Array, shape: tuple[int, ...]) -> Callable:
-  """Noise for `sample`, each row from a key of its own.
+def gaussian_noise_fn(keys: jax.Array, shape: tuple[int, ...]) -> Callable:
+  """Makes the noise that `sample` takes; each example has its own key.
 
   Args:
-    keys: random keys [B] of any generator. The noise is threefry's: that of
-      'rbg' would depend on the other rows.
-    shape: of a row.
+    keys: random keys [B] of any generator. The noise is always drawn with
+      threefry: with 'rbg' an example would depend on the others of its batch.
+    shape: of an example.
 
   Returns:
     `k -> [B, *shape]`, standard normal float32.
@@ -442,9 +467,9 @@ def drawn(keys: jax.Array, shape: tuple[int, ...]) -> Callable:
   keys = jax.random.wrap_key_data(data, impl='threefry2x32')
 
   def noise(k):
-    def row(key):
+    def of_example(key):
       return jax.random.normal(jax.random.fold_in(key, k), shape)
 
-    return jax.vmap(row)(keys)
+    return jax.vmap(of_example)(keys)
 
   return noise

@@ -1,7 +1,7 @@
-"""How values lie in memory: their order, and what is written there at all.
+"""Memory layout: the order of values, and which values are stored at all.
 
-Folded images are `[B, H, W, 4, C]`: the four pixels of each 2x2 cell side by
-side, in the order (0, 0), (0, 1), (1, 0), (1, 1) of (row, column).
+Folded images are `[B, H, W, 4, C]`: the four pixels of each 2x2 cell in the
+order (0, 0), (0, 1), (1, 0), (1, 1) of (row, column).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 
-def unfold(x: jax.Array) -> jax.Array:
-  """Puts the pixels of each cell where they belong.
+def depth_to_space(x: jax.Array) -> jax.Array:
+  """Unfolds a folded image: pixel shuffle by 2.
 
   Args:
     x: [B, H, W, 4, C], folded.
@@ -25,17 +25,18 @@ def unfold(x: jax.Array) -> jax.Array:
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def apart(
+def materialize(
   x: jax.Array,
   *,
   function: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
-  """`function(x)`, written to memory on a CPU, and `x` before; gradients too.
+  """Computes `function(x)` and forces XLA's CPU compiler to store both arrays.
 
-  XLA computes what is cheap anew in every loop that uses it. Where many do, or
-  read it in another order than it is computed in, memory is faster. An
-  optimization barrier alone is gone when XLA's CPU compiler fuses (2026-11),
-  the branches of a condition on one are not.
+  The backward pass stores the gradients as well. By default XLA recomputes
+  cheap operations in every loop that uses them. Memory is faster where many
+  loops use the result, or where they read it in another order. XLA's CPU
+  compiler drops optimization barriers before it fuses (2026-11), but it keeps
+  the branches of a condition on a barrier.
 
   Args:
     x: any array.
@@ -59,8 +60,9 @@ def apart(
 def concatenate(arrays: Sequence[jax.Array]) -> jax.Array:
   """Concatenates along the last axis.
 
-  As a sum of padded arrays, which XLA fuses into one vectorised loop; its own
-  concatenation of few channels takes three times as long on a CPU (2026-11).
+  The result is a sum of padded arrays, which XLA fuses into one vectorised
+  loop. XLA's own concatenation of few channels takes three times as long on a
+  CPU (2026-11).
 
   Args:
     arrays: [..., C_i], alike but for the last axis.
@@ -76,5 +78,5 @@ def concatenate(arrays: Sequence[jax.Array]) -> jax.Array:
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
     out = padded if out is None else out + padded
     before += x.shape[-1]
-  # Or XLA might write the padded arrays to memory, for several users.
+  # Without it XLA might store the padded arrays for several users.
   return jax.lax.optimization_barrier(out)

@@ -1,10 +1,10 @@
-"""Changing the size of images `[B, H, W, C]`.
+"""Resizing images `[B, H, W, C]`.
 
 Pixels are areas: the left edge of pixel 0 is coordinate 0 before and after
-(`align_corners=False`, "half-pixel centres"), unless `align_corners` says that
-the centres of the corner pixels stay where they are. Nothing is smoothed when
-shrinking, which is what `torch.nn.functional.interpolate` does and what
-`jax.image.resize` does only with `antialias=False`.
+(`align_corners=False`, "half-pixel centres"). With `align_corners=True` the
+centres of the corner pixels keep their places instead. Shrinking does not
+antialias, like `torch.nn.functional.interpolate` and like `jax.image.resize`
+with `antialias=False`.
 """
 
 import chex
@@ -47,12 +47,12 @@ def bilinear(
     )
   for axis in (1, 2):
     length = x.shape[axis]
-    if size is not None:
-      new = size[axis - 1]
-      step = length / max(new, 1)
-    else:
+    if scale is not None:
       new = int(np.floor(length * scale))
       step = 1 / scale
+    elif size is not None:
+      new = size[axis - 1]
+      step = length / max(new, 1)
     if new < 1:
       raise ValueError(
         f'Got an image of {x.shape[1]}x{x.shape[2]} to resize with size='

@@ -1,14 +1,14 @@
-"""Which blocks of a network run, for whole images or for patches of them.
+"""Routing: which blocks of a network run, for images or for their patches.
 
-For images: gates `[B, n]` for n blocks. A router gives logits (the v-tilde of
-DMVFN's equation 7); the functions here turn them into gates. The equations are
-those of Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video
+Images have gates `[B, n]` for n blocks. A router predicts logits (the v-tilde
+of DMVFN's equation 7); the functions here turn logits into gates. The equations
+are those of Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video
 Prediction", CVPR 2023.
 
-For patches: an image is cut into squares of P pixels, `[N, P, P, C]` row by
-row, image after image, N = B nh nw; at the right and bottom it is padded with
-zeros first. `process` runs a function on some of them, in time proportional to
-how many these are.
+Patches are squares of P pixels, `[N, P, P, C]`, row by row, image after image,
+with N = B nh nw. Images are padded with zeros at the right and bottom before
+they are cut. `apply_to_selected` runs a function on selected patches, in time
+proportional to their number.
 """
 
 import functools
@@ -20,15 +20,15 @@ import jax
 import jax.numpy as jnp
 
 
-def budgeted(logits: jax.Array, beta: float) -> jax.Array:
-  """Probabilities whose sum is at most `beta * n` (equation 10).
+def budgeted_probabilities(logits: jax.Array, beta: float) -> jax.Array:
+  """Turns logits into probabilities whose sum is at most `beta * n` (eq. 10).
 
-  `w_i = beta * n * sigmoid(v_i) / sum_j sigmoid(v_j)`, cut off at 1. Where it
-  is cut off, no gradient passes.
+  `w_i = beta * n * sigmoid(v_i) / sum_j sigmoid(v_j)`, clipped to 1. Clipped
+  probabilities have no gradient.
 
   Args:
     logits: [..., n].
-    beta: the share of blocks to use, in [0, 1].
+    beta: the fraction of blocks to use, in [0, 1].
 
   Returns:
     [..., n] in [0, 1].
@@ -39,7 +39,7 @@ def budgeted(logits: jax.Array, beta: float) -> jax.Array:
 
 
 def straight_through(gates: jax.Array, probabilities: jax.Array) -> jax.Array:
-  """`gates`, with the gradient of `probabilities` (equation 12).
+  """Returns `gates` with the gradient of `probabilities` (equation 12).
 
   Args:
     gates: 0 or 1, any shape.
@@ -54,7 +54,7 @@ def straight_through(gates: jax.Array, probabilities: jax.Array) -> jax.Array:
 
 
 def bernoulli(probabilities: jax.Array, key: jax.Array) -> jax.Array:
-  """Draws gates and passes their gradient on unchanged (equations 11, 12).
+  """Draws binary gates with a straight-through gradient (equations 11, 12).
 
   Args:
     probabilities: [..., n] in [0, 1].
@@ -84,14 +84,14 @@ def gumbel(
   return jax.nn.softmax((logits + noise) / temperature, axis=-1)[..., 1]
 
 
-def most_probable(probabilities: jax.Array) -> jax.Array:
-  """Gates without chance: as many blocks as sampling would use on average.
+def deterministic_gates(probabilities: jax.Array) -> jax.Array:
+  """Deterministic gates that use as many blocks as sampling does on average.
 
-  The k most probable blocks are used, k the sum of the probabilities rounded
-  to the nearest integer (a half upwards). Among equals the earlier block wins.
-  With `budgeted` probabilities beta therefore remains a budget: k is
-  `beta * n`, rounded, or less where probabilities were cut off at 1, and a
-  smaller beta never adds a block.
+  The gates select the k most probable blocks, where k is the sum of the
+  probabilities, rounded to the nearest integer (a half upwards). Of blocks with
+  equal probability the earlier ones are selected. With probabilities from
+  `budgeted_probabilities` beta remains a budget: k is `beta * n`, rounded, or
+  less where probabilities were clipped to 1. A smaller beta never adds a block.
 
   Args:
     probabilities: [..., n] in [0, 1].
@@ -99,7 +99,7 @@ def most_probable(probabilities: jax.Array) -> jax.Array:
   Returns:
     [..., n], 0 or 1 in the dtype of `probabilities`.
   """
-  # The 1e-6 under the fraction in `budgeted` leaves the sum just below.
+  # The 1e-6 in `budgeted_probabilities` makes the sum a little too small.
   count = jnp.floor(jnp.sum(probabilities, -1, keepdims=True) + 0.501)
   order = jnp.argsort(-probabilities, axis=-1, stable=True)
   rank = jnp.argsort(order, axis=-1)
@@ -107,7 +107,7 @@ def most_probable(probabilities: jax.Array) -> jax.Array:
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
-  """How many patches cover an image: (nh, nw).
+  """The number of patches that cover an image, (nh, nw).
 
   Args:
     height: of the image, in pixels.
@@ -140,7 +140,7 @@ def to_patches(x: jax.Array, patch: int) -> jax.Array:
 
 
 def from_patches(patches: jax.Array, size: tuple[int, int]) -> jax.Array:
-  """Puts [B nh nw, P, P, C] together again.
+  """The inverse of `to_patches`: joins [B nh nw, P, P, C] to images.
 
   Args:
     patches: as `to_patches` gives them.
@@ -157,7 +157,7 @@ def from_patches(patches: jax.Array, size: tuple[int, int]) -> jax.Array:
   return x[:, : size[0], : size[1]]
 
 
-def process(
+def apply_to_selected(
   function: Callable,
   patches: Any,
   others: Any,
@@ -165,33 +165,33 @@ def process(
   *,
   chunk: int | None = None,
 ) -> Any:
-  """Replaces the chosen patches by a function of them.
+  """Applies a function to the selected patches; the others stay unchanged.
 
-  Chunks of patches, as many as there are chosen ones, are taken out one after
-  the other. Not differentiable in reverse: how often the loop runs depends on
-  the choice.
+  Processes the selected patches in chunks, looping only as often as there are
+  chunks to process. It has no reverse-mode gradient, since the number of
+  iterations depends on the selection.
 
   Args:
     function: `(patches, others) -> patches` for K patches, each by itself.
     patches: [N, P, P, C], or a tree of arrays [N, ...].
-    others: what it needs as well, a tree of arrays [N, ...].
-    chosen: [N], 0 for a patch that stays as it is.
-    chunk: K, or N if that is less; None: 8 on a CPU, where small ones stay in
-      the cache, 64 on other devices, which are idle otherwise.
+    others: further inputs of the function, a tree of arrays [N, ...].
+    chosen: [N], 0 for a patch that is not selected.
+    chunk: K, or N if that is less. None: 8 on a CPU, where a small chunk stays
+      in the cache; 64 on other devices, which a small chunk would leave idle.
 
   Returns:
     A tree like `patches`.
   """
   count = jnp.sum(chosen != 0)
   total = len(chosen)
-  # The chosen ones first, in order.
+  # The selected patches first, in order.
   order = jnp.argsort(chosen == 0, stable=True)
 
   def loop(patches, others, chunk, put):
     chunk = min(chunk, total)
 
-    # The last chunk is filled up with its own last patch: the same result is
-    # written to the same place several times.
+    # The last chunk repeats its last patch: the same result is written to the
+    # same place several times.
     def body(i, patches):
       at = order[jnp.minimum(i * chunk + jnp.arange(chunk), count - 1)]
       read = lambda x: x.at[at].get(mode='promise_in_bounds')  # noqa: E731
@@ -207,16 +207,16 @@ def process(
   return jax.lax.platform_dependent(
     patches,
     others,
-    cpu=functools.partial(loop, chunk=few, put=_put_in_turn),
-    default=functools.partial(loop, chunk=many, put=_put_at_once),
+    cpu=functools.partial(loop, chunk=few, put=_scatter_loop),
+    default=functools.partial(loop, chunk=many, put=_scatter),
   )
 
 
-def _put_in_turn(x, new, at):
+def _scatter_loop(x, new, at):
   """Writes patches [K, ...] to places `at` [K] of x.
 
-  2026-11: XLA computes the last step towards each where it is written, which
-  saves a CPU 1 to 3 % of APR-VFI's synthesis.
+  2026-11: XLA fuses the last operation into each write, which saves 1-3 % of
+  APR-VFI's synthesis on a CPU.
   """
   for i in range(len(new)):
     x = jax.lax.dynamic_update_index_in_dim(
@@ -225,21 +225,22 @@ def _put_in_turn(x, new, at):
   return x
 
 
-def _put_at_once(x, new, at):
-  """The same by a scatter."""
+def _scatter(x, new, at):
+  """Equals `_scatter_loop`, by one scatter."""
   return x.at[at].set(new, mode='promise_in_bounds')
 
 
-def highest(scores: jax.Array, ratio: float) -> jax.Array:
-  """1 for the highest scores of each row, 0 for the others.
+def top_fraction_mask(scores: jax.Array, ratio: float) -> jax.Array:
+  """A mask of the highest scores of each row.
 
   Args:
     scores: [B, N].
-    ratio: how many, relative to N; rounded to the nearest number, a half
-      upwards.
+    ratio: the fraction of N to select; their number is rounded to the nearest
+      integer, a half upwards.
 
   Returns:
-    [B, N], float32. Among equals the earlier ones are taken.
+    [B, N], float32: 1 for the highest scores, 0 for the others. Of equal scores
+    the earlier ones are selected.
   """
   chex.assert_rank(scores, 2)
   count = int(ratio * scores.shape[-1] + 0.5)
@@ -248,17 +249,17 @@ def highest(scores: jax.Array, ratio: float) -> jax.Array:
 
 
 def edge_holes(weight: jax.Array) -> jax.Array:
-  """The holes of a warped image that belong to its edge.
+  """A mask of the holes of a warped image that reach the image border.
 
-  Where content has moved away from the frame's border nothing arrives. A hole
-  belongs to the edge if it reaches the border in a straight line, to the left,
-  right, top or bottom, without anything in between.
+  Content that moves away from the border leaves such holes. A hole pixel
+  belongs to the edge if all pixels from it to the border, straight to the left,
+  right, top or bottom, are holes.
 
   Args:
-    weight: [B, H, W, 1], how much has arrived; 0 in holes.
+    weight: [B, H, W, 1], the splatted weight; 0 in holes.
 
   Returns:
-    [B, H, W, 1], 1 there and 0 elsewhere.
+    [B, H, W, 1], 1 in these holes and 0 elsewhere.
   """
   hole = (weight == 0).astype(jnp.float32)
   edge = jnp.zeros_like(hole)
@@ -270,9 +271,9 @@ def edge_holes(weight: jax.Array) -> jax.Array:
 
 
 def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
-  """How much two images differ in each patch (APR-VFI's equation 5).
+  """The difference of two images in each patch (APR-VFI's equation 5).
 
-  The mean over 4x4 pixels, of which the greatest in the patch.
+  The largest mean over 4x4 pixels in the patch.
 
   Args:
     difference: [B, H, W, 1], magnitudes.
@@ -282,7 +283,8 @@ def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
     [B, nh, nw].
   """
   chex.assert_is_divisible(patch, 4)
-  rows, columns = patch_grid(*difference.shape[1:3], patch)
+  height, width = difference.shape[1:3]
+  rows, columns = patch_grid(height, width, patch)
   cells = to_patches(difference, patch)
   cells = cells.reshape(-1, patch // 4, 4, patch // 4, 4)
   return jnp.max(jnp.mean(cells, (2, 4)), (1, 2)).reshape(-1, rows, columns)
@@ -291,10 +293,10 @@ def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
 def reference_routes(
   differences: jax.Array, keep_ratios: Sequence[float]
 ) -> jax.Array:
-  """The routes that APR-VFI's router learns (section 3.3).
+  """The reference routes that APR-VFI's router learns (section 3.3).
 
-  Of each image and block, the patches that differ most, as many as its keep
-  ratio says (`highest`), are to be processed.
+  Each block processes the patches with the largest differences of an image; its
+  keep ratio is their fraction (`top_fraction_mask`).
 
   Args:
     differences: [B, nh, nw], of `patch_difference`.
@@ -304,5 +306,5 @@ def reference_routes(
     [B, nh, nw, d], 0 or 1.
   """
   scores = differences.reshape(len(differences), -1)
-  routes = [highest(scores, ratio) for ratio in keep_ratios]
+  routes = [top_fraction_mask(scores, ratio) for ratio in keep_ratios]
   return jnp.stack(routes, -1).reshape(*differences.shape, -1)

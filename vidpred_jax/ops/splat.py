@@ -1,7 +1,7 @@
-"""Forward warping: every pixel goes along a flow and is added where it falls.
+"""Forward warping (splatting): every pixel is moved along a flow and added.
 
-Flows are forward ones in the convention of `warp`. All of an image's pixels are
-splatted by `splat`; `arrivals` and `splat_patches` do it for some patches only.
+Flows are forward flows in the convention of `warp`. `splat` moves all pixels of
+an image; `bin_by_patch` and `splat_patches` compute selected patches only.
 """
 
 import math
@@ -16,11 +16,11 @@ from vidpred_jax.ops import routing, warp
 
 @jax.custom_vjp
 def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
-  """Moves every pixel along a flow and adds up what meets (sum splatting).
+  """Sum splatting: moves every pixel along a flow and adds it there.
 
   Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation", CVPR 2020,
   equations (1) to (3). The gradient at a whole number is that of the interval
-  to its right. Pixels whose flow is not finite are lost.
+  to its right. Pixels whose flow is not finite are dropped.
 
   Args:
     values: [B, H, W, C], any range.
@@ -38,19 +38,19 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
   return jax.lax.platform_dependent(
     values.astype(jnp.float32),
     *(x.reshape(-1) for x in (index, wx, wy)),
-    cpu=_add_in_turn,
-    default=_add_at_once,
+    cpu=_scatter_add_loop,
+    default=_scatter_add,
   )
 
 
-def _add_in_turn(values, index, wx, wy):
-  """Adds values [B, H, W, C] to the pixels `index` and those after these.
+def _scatter_add_loop(values, index, wx, wy):
+  """Adds values [B, H, W, C] to pixel `index` and its three neighbours.
 
-  Which are counted through all images with their margins; see `_targets`.
+  Indices count the pixels of all images with their margins, see `_targets`.
 
-  2026-11: the scatter of `_add_at_once` takes about twice as long on a CPU,
-  where it is a loop as well, over four times as many weighted values that have
-  been written to memory before.
+  2026-11: `_scatter_add` takes about twice as long on a CPU. There a scatter is
+  a loop as well, over four times as many weighted values, which are stored in
+  memory first.
 
   Returns:
     [B, H, W, C].
@@ -71,12 +71,13 @@ def _add_in_turn(values, index, wx, wy):
 
 
 def _by_groups(add, size, values):
-  """Adds values [..., C] of N pixels by `add`, 16 channels after others.
+  """Applies `add` to groups of 16 channels, one group after another.
 
   2026-11: XLA compiles a loop as a whole if an iteration touches little, here
-  some 18 channels; with more it takes several times as long. And LLVM unrolls a
-  loop over the last axis, if it is short, before it would vectorise it; so the
-  last axis is another one where there are whole vectors (16 channels: x 0.5).
+  some 18 channels; with more channels the loop takes several times as long.
+  LLVM unrolls a short loop over the last axis before it would vectorise it. So
+  channels are not the last axis where they fill whole vectors (16 channels:
+  half the time).
 
   Args:
     add: a function of sums [size, c, 1] or [size, 1, c], at first 0, and of
@@ -85,8 +86,8 @@ def _by_groups(add, size, values):
     values: [..., C].
 
   Returns:
-    All sums, [size, c] of each group. With more groups than one their values
-    are copies, unless `values` is concatenated from these very groups.
+    The sums [size, c] of each group. With more than one group the values are
+    copied, unless `values` is a concatenation of exactly these groups.
   """
   out = []
   for start in range(0, values.shape[-1], 16):
@@ -100,7 +101,7 @@ def _by_groups(add, size, values):
 
 
 def _slice(x, start, shape):
-  """`dynamic_slice` at a start that is not negative, without a check of it."""
+  """`dynamic_slice` at a non-negative start, without the check of its sign."""
   start = [jnp.asarray(i, jnp.int32) for i in start]
   return jax.lax.dynamic_slice(x, start, shape, allow_negative_indices=False)
 
@@ -128,11 +129,10 @@ def _write(x, value, i):
 
 
 def _add_one(sums, values, i, index, wx, wy, steps):
-  """Adds `values[i]`, of [N, c], to pixel `index` of sums and three after it.
+  """Adds `values[i]`, of [N, c], to pixel `index` and its three neighbours.
 
-  Sums are [M, c, 1], added to in vectors of 8, the last of 4 if need be, or
-  [M, 1, c]. The three are `steps` further on, one row below and one column to
-  the right.
+  Sums are [M, c, 1], updated in vectors of 8 (the last may have 4), or
+  [M, 1, c]. `steps` are the index distances of the next row and column.
   """
   row, column = steps
   count = values.shape[1]
@@ -151,8 +151,8 @@ def _add_one(sums, values, i, index, wx, wy, steps):
   return sums
 
 
-def _add_at_once(values, index, wx, wy):
-  """The same by a scatter."""
+def _scatter_add(values, index, wx, wy):
+  """Equals `_scatter_add_loop`, by one scatter."""
   batch, height, width, channels = values.shape
   shape, row = (batch, height + 3, width + 3), width + 3
   shares = [(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy]
@@ -165,14 +165,15 @@ def _add_at_once(values, index, wx, wy):
 
 
 def _targets(flow):
-  """The first, left and upper one, of the four that a pixel is distributed to.
+  """The upper-left of the four pixels that each pixel is splatted to.
 
-  They are counted in an image with a margin, one pixel at the left and top, two
-  at the right and bottom, where whatever falls outside ends.
+  Indices count pixels of an image with a margin: one pixel at the left and top,
+  two at the right and bottom. Pixels that move out of the image end there.
 
   Returns:
     The index [B, H, W] among (H + 3)(W + 3) pixels; the distances in x and y
-    from there, [B, H, W]; and whether x and y lie in the image or its margin.
+    from that pixel, [B, H, W]; and whether x and y lie in the image or its
+    margin.
   """
   _, height, width, _ = flow.shape
   flow = flow.astype(jnp.float32)
@@ -180,12 +181,12 @@ def _targets(flow):
   for axis, side in enumerate((width, height)):
     shape = [1, 1, -1] if axis == 0 else [1, -1, 1]
     at = jnp.arange(side, dtype=jnp.float32).reshape(shape) + flow[..., axis]
-    fine = (at >= -1) & (at <= side)  # and not NaN
+    valid = (at >= -1) & (at <= side)  # and not NaN
     at = jnp.clip(jnp.where(jnp.isnan(at), -1, at), -1, side)
     first = jnp.floor(at)
     firsts.append(first.astype(jnp.int32) + 1)
     distances.append(at - first)
-    inside.append(fine)
+    inside.append(valid)
   return firsts[1] * (width + 3) + firsts[0], distances, inside
 
 
@@ -194,7 +195,7 @@ def _splat_forward(values, flow):
 
 
 def _splat_backward(saved, gradient):
-  """Reads the gradient where each pixel went: nothing is scattered."""
+  """Gathers the gradient at each pixel's target; nothing is scattered."""
   values, flow = saved
   batch, height, width, channels = values.shape
   index, (wx, wy), inside = _targets(flow)
@@ -207,8 +208,8 @@ def _splat_backward(saved, gradient):
   upper, lower = a * (1 - wx) + b * wx, c * (1 - wx) + d * wx
   slopes = ((b - a) * (1 - wy) + (d - c) * wy, lower - upper)
   of_flow = [
-    jnp.where(fine, warp.sum_channels(values.astype(jnp.float32) * slope), 0)
-    for fine, slope in zip(inside, slopes)
+    jnp.where(valid, warp.sum_channels(values.astype(jnp.float32) * slope), 0)
+    for valid, slope in zip(inside, slopes)
   ]
   of_values = upper * (1 - wy) + lower * wy
   return (
@@ -220,45 +221,45 @@ def _splat_backward(saved, gradient):
 splat.defvjp(_splat_forward, _splat_backward)
 
 
-class Arrivals(NamedTuple):
-  """Where the pixels of F images per sample go, by patches; of `arrivals`.
+class PatchBins(NamedTuple):
+  """Linked lists of the pixels that a flow moves into each patch.
 
-  All pixels are counted through, S = B F H W. Patches are those of
-  `ops/routing.py`, N of them, here with a margin of one pixel around each, so
-  that all four pixels that one is distributed to lie in it if any of them lies
-  in the patch.
+  Pixels of F images per sample are numbered consecutively, S = B F H W. The N
+  patches are those of `ops/routing.py`, each with a margin of one pixel. So if
+  one of the four pixels that a pixel is splatted to lies in a patch, all four
+  lie in the patch or its margin.
 
   Attributes:
-    cell: [S], int32, the first of these four in the margin of a patch at (0, 0)
-      that goes on for ever, F cells per pixel.
-    wx: [S], the distance from there in x.
+    cell: [S], int32, the index of the upper-left of these four in a patch at
+      (0, 0) with margin whose height is unlimited, F cells per pixel.
+    wx: [S], the distance from that pixel in x.
     wy: [S], in y.
-    first: [N + 1], int32, the first entry in the list of each patch, at last of
-      what reaches none; entries 4 i to 4 i + 3 are of pixel i, which can reach
-      four patches. -1: the list is empty.
-    following: [4 S], int32, the entry after each in its list. -1: none.
-    shifts: [N], int32, `cell` of each patch's own first cell.
+    head: [N + 1], int32, the first entry of each patch's linked list; the last
+      list holds what reaches no patch. Entries 4 i to 4 i + 3 belong to pixel
+      i, which can reach four patches. -1: the list is empty.
+    next: [4 S], int32, the entry after each entry in its list. -1: none.
+    shifts: [N], int32, `cell` of the first cell of each patch.
   """
 
   cell: jax.Array
   wx: jax.Array
   wy: jax.Array
-  first: jax.Array
-  following: jax.Array
+  head: jax.Array
+  next: jax.Array
   shifts: jax.Array
 
 
-def arrivals(flow: jax.Array, patch: int) -> Arrivals:
-  """Lists the pixels that a flow brings to each patch, for `splat_patches`.
+def bin_by_patch(flow: jax.Array, patch: int) -> PatchBins:
+  """Lists the pixels that a flow moves into each patch, for `splat_patches`.
 
-  Loops over pixels, as is sensible on a CPU only.
+  It loops over pixels, so it is fast on CPUs only.
 
   Args:
     flow: [B, F, H, W, 2], (dx, dy) in pixels, where each pixel goes.
     patch: side P of the patches.
 
   Returns:
-    An `Arrivals`.
+    The lists.
   """
   chex.assert_shape(flow, (None, None, None, None, 2))
   batch, images, height, width, _ = flow.shape
@@ -289,67 +290,68 @@ def arrivals(flow: jax.Array, patch: int) -> Arrivals:
   count = index.size
 
   def link(j, state):
-    first, following = state
+    head, following = state
     i = count - 1 - j  # so that lists go through the pixels forwards
     for k, of in enumerate(patches):
       at, entry = _read(of, i), 4 * i + k
-      after = _read(first, at)
+      after = _read(head, at)
       following = _write(following, after, entry)
-      # 2026-11: reading it back tells XLA that `first` changes after
-      # `following`; else it copies `first` for every pixel.
-      first = _write(first, entry + _read(following, entry) - after, at)
-    return first, following
+      # 2026-11: reading it back tells XLA that `head` changes after
+      # `following`; else it copies `head` for every pixel.
+      head = _write(head, entry + _read(following, entry) - after, at)
+    return head, following
 
-  first = jnp.full(nowhere + 1, -1, jnp.int32)
+  head = jnp.full(nowhere + 1, -1, jnp.int32)
   following = jnp.full(4 * count, -1, jnp.int32)
-  first, following = jax.lax.fori_loop(0, count, link, (first, following))
+  head, following = jax.lax.fori_loop(0, count, link, (head, following))
   cell = ((y * (patch + 2) + x) * images + image).reshape(-1)
   tops = patch * jnp.arange(rows, dtype=jnp.int32)[:, None] - 1
   lefts = patch * jnp.arange(columns, dtype=jnp.int32)[None] - 1
   shifts = ((tops * (patch + 2) + lefts) * images).reshape(-1)
   shifts = jnp.tile(shifts, batch)
-  return Arrivals(
-    cell, wx.reshape(-1), wy.reshape(-1), first, following, shifts
+  return PatchBins(
+    cell, wx.reshape(-1), wy.reshape(-1), head, following, shifts
   )
 
 
 def splat_patches(
-  values: jax.Array, there: Arrivals, patch: int, at: jax.Array
+  values: jax.Array, bins: PatchBins, patch: int, at: jax.Array
 ) -> jax.Array:
-  """Sum splatting to some patches, in time proportional to what reaches these.
+  """Sum splatting into selected patches.
 
-  Has no gradient, and is for CPUs, see `arrivals`.
+  The time is proportional to the number of pixels that reach these patches. It
+  has no gradient and is for CPUs, see `bin_by_patch`.
 
   Args:
     values: [B, F, H, W, C], any range.
-    there: `arrivals` of the flow, with the same patches.
+    bins: `bin_by_patch` of the flow, with the same patches.
     patch: their side P.
-    at: [K], which of them.
+    at: [K], the indices of the patches.
 
   Returns:
     [K, P, P, F, C], float32: the patches of `splat` of each of the F images.
-    But where patches go on beyond the image, it is not 0 what arrives there.
+    Pixels of a patch outside the image are not zeroed.
   """
   chex.assert_rank(values, 5)
   images, channels = values.shape[1], values.shape[-1]
   values = values.astype(jnp.float32)
-  chex.assert_shape(there.cell, (values.size // channels,))
+  chex.assert_shape(bins.cell, (values.size // channels,))
   side = patch + 2
   size, steps = side * side * images, (side * images, images)
 
   def add(sums, values):
     def add_patch(k, sums):
-      shift = k * size - _read(there.shifts, _read(at, k))
+      shift = k * size - _read(bins.shifts, _read(at, k))
 
       def add_next(state):
         entry, sums = state
         i = jax.lax.div(entry, 4)
-        index = _read(there.cell, i) + shift
-        wx, wy = _read(there.wx, i), _read(there.wy, i)
+        index = _read(bins.cell, i) + shift
+        wx, wy = _read(bins.wx, i), _read(bins.wy, i)
         sums = _add_one(sums, values, i, index, wx, wy, steps)
-        return _read(there.following, entry), sums
+        return _read(bins.next, entry), sums
 
-      state = _read(there.first, _read(at, k)), sums
+      state = _read(bins.head, _read(at, k)), sums
       return jax.lax.while_loop(lambda x: x[0] >= 0, add_next, state)[1]
 
     return jax.lax.fori_loop(0, len(at), add_patch, sums)
@@ -369,7 +371,7 @@ def forward(
   mode: str = 'average',
   metric: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Moves an image along a flow (forward warping).
+  """Forward warping: moves an image along a flow.
 
   With w the weight of a pixel and S the sum splatting of `splat`:
 
@@ -388,13 +390,13 @@ def forward(
       'softmax' (any).
 
   Returns:
-    The image [B, H, W, C] in its dtype and S(w), [B, H, W, 1] in float32, which
-    is 0 exactly in holes. (For 'softmax' w is divided by its greatest value in
-    the image.)
+    The image [B, H, W, C] in its dtype, and the weight S(w), [B, H, W, 1] in
+    float32, which is exactly 0 in holes. (For 'softmax' w is divided by its
+    maximum in the image.)
 
   Raises:
-    ValueError: if there is no such mode, or it needs a metric and there is
-      none, or the other way round.
+    ValueError: for an unknown mode, a missing metric, or a metric that the mode
+      does not use.
   """
   if mode not in SPLATTINGS:
     raise ValueError(f'Got mode={mode!r}; expected one of {SPLATTINGS}.')

@@ -1,13 +1,17 @@
-"""Moving pixels along a flow, and the coordinate convention of the project.
+"""Backward warping, and the coordinate convention of the project.
 
 A flow is `[B, H, W, 2]`, float32, in pixels of its own resolution: channel 0 is
-dx (to the right), channel 1 dy (downwards). Pixel (x, y) means the centre of
-column x in row y. A backward flow belongs to the frame that is made and says
-where to read in the frame that is known, `out(x, y) = image(x + dx, y + dy)`;
-what lies outside is replaced by the nearest border pixel. A forward flow
-belongs to the frame that is known and says where its pixels go: each is
-distributed bilinearly over the four pixels around (x + dx, y + dy), which is
-called splatting; what falls outside is lost, and where nothing falls is a hole.
+dx (to the right), channel 1 dy (downwards). Pixel (x, y) is the centre of
+column x in row y.
+
+A backward flow is defined on the new frame. Each pixel of the new frame reads
+the known frame there, `out(x, y) = image(x + dx, y + dy)`; points outside the
+image read the nearest border pixel.
+
+A forward flow is defined on the known frame. Each pixel of the known frame is
+distributed bilinearly over the four pixels around (x + dx, y + dy) of the new
+frame (splatting, see `splat`). Pixels that leave the image are dropped; a pixel
+of the new frame that none reaches is a hole.
 """
 
 import chex
@@ -17,7 +21,7 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-  """Reads an image at points, bilinearly.
+  """Samples an image at points by bilinear interpolation.
 
   Coordinates are clamped to the image, so their gradient is zero outside and on
   its border. The gradient at a whole number is that of the interval to its
@@ -40,12 +44,12 @@ def sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _neighbours(image, x, y):
-  """The four pixels around points, and how far these are from the first.
+  """The four pixels around points, and the distances to the upper-left one.
 
   Returns:
-    Two functions of (below, right), each 0 or 1, that give the pixel's index
-    [B, ...] among all H W of them, and its value [B, ..., C]; and the distances
-    to the pixel at (0, 0) in x and y, [B, ..., 1].
+    Two functions of (below, right), each 0 or 1, that return the pixel's index
+    [B, ...] among all H W pixels, and its value [B, ..., C]; and the distances
+    of the points from the upper-left pixel in x and y, [B, ..., 1].
   """
   batch, height, width, channels = image.shape
   x = jnp.clip(x.astype(jnp.float32), 0, width - 1)
@@ -69,9 +73,9 @@ def _neighbours(image, x, y):
 
 
 def sum_channels(x):
-  """The sum over the last axis.
+  """The sum over the last axis, unrolled for up to 8 channels.
 
-  2026-11: as a reduction, few numbers take four times as long on a CPU.
+  2026-11: a reduction of few numbers takes four times as long on a CPU.
 
   Args:
     x: [..., C].
@@ -89,7 +93,7 @@ def _sample_forward(image, x, y):
 
 
 def _sample_backward(saved, gradient):
-  """Reads the pixels again, which is faster than to have kept them."""
+  """Reads the pixels again, which is faster than storing them."""
   image, x, y = saved
   batch, height, width, channels = image.shape
   (index, read), (wx, wy) = _neighbours(image, x, y)
@@ -115,7 +119,7 @@ sample.defvjp(_sample_forward, _sample_backward)
 
 
 def backward(image: jax.Array, flow: jax.Array) -> jax.Array:
-  """Reads an image where a flow points (backward warping).
+  """Backward warping: samples an image at the points that a flow gives.
 
   Args:
     image: [B, H, W, C], any range.

@@ -1,41 +1,41 @@
-"""A video in, a video out.
+"""Predicts or interpolates video files and arrays of physical fields.
 
-What happens next (any system that predicts):
+Prediction (any system that predicts):
 
   python -m vidpred_jax.predict --checkpoint=runs/demo --input=clip.mp4 \\
     --output=future.mp4 --num_frames=5
 
-goes on from the last frames of the clip. The output holds the predicted frames
+predicts the frames after the clip. The output holds the predicted frames
 alone, with `--with_input` the input before them. A stochastic system draws
 `--samples=S` futures: `future_0.mp4` and so on, with `future_mean.mp4` and
 `future_spread.mp4` (standard deviation; white is a quarter of the range from
 black to white, or more). `--set name=value` replaces a setting of the system,
-such as RVD's 1600 steps: `--set sampler=dpm++ --set steps=25`, or what it sees:
-`--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
+such as RVD's 1600 steps: `--set sampler=dpm++ --set sampling_steps=25`, or the
+frames it sees: `--set frames='((0, 1, 2, 3), (4, 5, 6, 7))'`.
 
-What lies between (any system that interpolates):
+Interpolation (any system that interpolates):
 
   python -m vidpred_jax.predict --checkpoint=DIR --input=a.mp4 \\
     --output=b.mp4 --factor=2
 
-gives K times as many frames per second, between the first and the last;
-`--fps=60` gives a video of that rate by the times of the frames and of the same
-duration. Sound, subtitles and chapters are copied. Where the scene changes
-(`--cut`, or the list `--cuts=FILE`) nothing is blended.
+makes a video of K times the frame rate. `--fps=60` makes a video of that rate
+and of the same duration, by the times of the frames. Sound, subtitles and
+chapters are copied. Nothing is blended across a scene cut (`--cut`, or the list
+`--cuts=FILE`).
 
-Interlaced video is used as it is, with a word about it, unless `--deinterlace`
-is given; high dynamic range is mapped to the standard one, with a word, unless
-`--hdr=keep` is. `--input_fps` is the rate of a folder of pictures.
+Interlaced video is used unchanged, with a warning, unless `--deinterlace` is
+given. High dynamic range is mapped to the standard range, with a warning,
+unless `--hdr=keep` is given. `--input_fps` is the rate of a folder of pictures.
 
 `--checkpoint` is an exported system, the workdir of a run, or the name of a
-model that comes with the package; without it the one for any film is taken.
-Without `--input` a generated film is, whose true frames are known. Input and
-output are video files or folders of pictures (an output without a suffix). The
-output appears when it is complete; an existing one is replaced with
-`--overwrite` only. `--overlay=flow,blocks` puts what the system looked at
-beside the frames. The bar counts written frames.
+model that comes with the package; the default is the package's model for any
+film. The default of `--input` is a generated film whose true frames are known.
+Input and output are video files or folders of pictures (an output without a
+suffix). The output appears when it is complete; an existing output is replaced
+only with `--overwrite`. `--overlay=flow,blocks` shows diagnostics of the system
+at the right of the frames. The progress bar counts written frames.
 
-Physical fields (a system that learned from them):
+Physical fields (a system trained on fields):
 
   python -m vidpred_jax.predict --checkpoint=runs/era5 --input=hours.npz \\
     --output=future.npz --num_frames=12
@@ -106,14 +106,14 @@ def predict_video(
       path; `frames` is overridden for interpolation.
     source: video file or folder of pictures.
     output: the same, to write.
-    num_frames: prediction: how many, by default as many as the system's frames
-      say; of a run those of its evaluation.
-    factor: interpolation: how many times as many frames; 2 by default.
+    num_frames: prediction: the number of frames; by default that of the
+      system's targets, for a run those of its evaluation.
+    factor: interpolation: the factor of the frame rate; 2 by default.
     fps: interpolation: frames per second instead of `factor`.
-    samples: prediction: draw so many futures, each to a file of its own.
+    samples: prediction: the number of futures, each written to its own file.
     with_input: prediction: write the input before the predicted frames.
-    overlay: names of details that `system.explain` gives; each is shown right
-      of the frames. Frames of the input keep the details of the frame before.
+    overlay: names of diagnostics that `system.diagnostics` gives; each is shown
+      right of the frames. Frames of the input keep those of the frame before.
     audio: whether sound is copied (interpolation, `with_input`).
     overwrite: whether an existing output may be replaced.
     key: for stochastic systems.
@@ -122,11 +122,11 @@ def predict_video(
     **settings: of `Predictor`.
 
   Returns:
-    How many frames were written to (each) output.
+    The number of frames written to (each) output.
 
   Raises:
-    ValueError: if the request does not suit the system or the video.
-    OSError: if a file is not there or cannot be written.
+    ValueError: if the request does not fit the system or the video.
+    OSError: if a file is missing or cannot be written.
   """
   system, variables = load()
   between = system.frames.interpolates
@@ -156,12 +156,13 @@ def predict_video(
     load = functools.partial(_of_light, load)
     system, variables = load()
   sound = source if audio and info.has_audio else None
-  explain = bool(overlay)
+  with_diagnostics = bool(overlay)
   if between:
     parts = _parts(info, factor, fps)
     frames = Frames((0, parts), tuple(range(1, parts)))
     total, last = None, None
     if fps is None:
+      assert info.num_frames is not None and info.last is not None
       fps, last = info.fps * parts, info.last
       total = (info.num_frames - 1) * parts + 1
       if not info.variable and last < 2 / info.fps:
@@ -169,17 +170,20 @@ def predict_video(
     writer = write(output, fps=fps, audio=sound, trim_audio=False, last=last)
     serve = Predictor(*load(frames=frames), cuts=film.begins, **settings)
     if total is not None:
-      shots = _interpolated(serve, film, key, explain)
+      shots = _interpolated(serve, film, key, with_diagnostics)
     else:
       timed = _frames(film, system.channels)
-      shots = serve.resample(timed, fps, key, explain=explain, last=info.last)
+      shots = serve.resample(
+        timed, fps, key, with_diagnostics=with_diagnostics, last=info.last
+      )
       shots = _untimed(shots)
     return _write(writer, _overlaid(shots, overlay), total, progress)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
-    shots = _continued(serve, film, num_frames, key, explain)
+    shots = _continued(serve, film, num_frames, key, with_diagnostics)
+    assert info.num_frames is not None
     total = info.num_frames + num_frames
     return _write(writer, _overlaid(shots, overlay), total, progress)
   fps = info.fps / _step(system.frames)
@@ -189,13 +193,15 @@ def predict_video(
     writers = [write(path, fps=fps) for path in outputs]
     futures = serve.stream_samples(clip, num_frames, samples, key)
     return _write_samples(writers, futures, num_frames, progress)
-  shots = _untimed(serve.stream(clip, num_frames, key, explain=explain))
+  shots = _untimed(
+    serve.stream(clip, num_frames, key, with_diagnostics=with_diagnostics)
+  )
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
 
 
 def _of_light(load, **overrides):
-  """A system and its variables, for frames in units of light, `WHITE` at 1."""
+  """Adapts a system to frames in units of light, with `WHITE` at 1."""
   system, variables = load(**overrides)
   light = DataSpec(
     'field',
@@ -208,7 +214,7 @@ def _of_light(load, **overrides):
 
 
 def _check_request(between: bool, **asked) -> None:
-  """Raises ValueError unless a system of this kind serves what is asked."""
+  """Raises ValueError unless a system of this kind serves the request."""
   wrong, does = ('factor', 'fps'), 'predicts what follows'
   if between:
     wrong = ('num_frames', 'samples', 'with_input')
@@ -226,7 +232,7 @@ def _check_request(between: bool, **asked) -> None:
 
 
 def _parts(info, factor, fps) -> int:
-  """Into how many parts an interval is divided."""
+  """The number K of parts of an interval."""
   if fps is None:
     return factor or 2
   ratio = fps / info.fps
@@ -235,29 +241,29 @@ def _parts(info, factor, fps) -> int:
 
 
 def _step(frames: Frames) -> Fraction:
-  """Frames of the input that one predicted frame goes on by."""
+  """The distance of predicted frames, in frames of the input."""
   return Fraction(max(frames.target) - max(frames.context), len(frames.target))
 
 
 def _frames(film, channels: int) -> Iterator:
   """Yields (time, frame), grey for a system of one channel."""
   for time, frame in film.frames():
-    yield time, _seen(frame, channels)
+    yield time, _with_channels(frame, channels)
 
 
-def _seen(frames: np.ndarray, channels: int) -> np.ndarray:
-  """Colour [..., 3] as a system of one channel sees it: its luma (BT.601)."""
+def _with_channels(frames: np.ndarray, channels: int) -> np.ndarray:
+  """Converts colour [..., 3] to grey, its luma (BT.601)."""
   if channels != 1 or frames.shape[-1] != 3:
     return frames
-  luma = frames @ np.float32([[0.299], [0.587], [0.114]])
+  luma = frames @ np.array([[0.299], [0.587], [0.114]], np.float32)
   return np.rint(luma).astype(np.uint8)
 
 
 def _tail(film, system) -> np.ndarray:
-  """The last frames of a video, as many as the system looks back."""
+  """The last frames of a video that the system needs."""
   context = system.frames.context
   length = max(context) - min(context) + 1
-  return _seen(film.last(length), system.channels)
+  return _with_channels(film.last(length), system.channels)
 
 
 def _untimed(shots: Iterable) -> Iterator:
@@ -265,8 +271,8 @@ def _untimed(shots: Iterable) -> Iterator:
   return ((None, shot) for shot in shots)
 
 
-def _interpolated(serve, film, key, explain) -> Iterator:
-  """Yields (time or None, frame or (frame, details))."""
+def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
+  """Yields (time or None, frame or (frame, diagnostics))."""
   times = []
 
   def frames():
@@ -275,7 +281,9 @@ def _interpolated(serve, film, key, explain) -> Iterator:
       yield frame
 
   parts = serve.system.frames.context[-1]
-  shots = serve.interpolate(frames(), parts, key, explain=explain)
+  shots = serve.interpolate(
+    frames(), parts, key, with_diagnostics=with_diagnostics
+  )
   for n, shot in enumerate(shots):
     time = None
     if film.info.variable:
@@ -285,8 +293,8 @@ def _interpolated(serve, film, key, explain) -> Iterator:
     yield time, shot
 
 
-def _continued(serve, film, num_frames, key, explain):
-  """Yields the input and what follows: (time or None, frame or shot)."""
+def _continued(serve, film, num_frames, key, with_diagnostics):
+  """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
   seen = collections.deque(maxlen=length)
@@ -294,47 +302,47 @@ def _continued(serve, film, num_frames, key, explain):
   timed = film.info.variable or step != 1
   for time, frame in _frames(film, serve.system.channels):
     seen.append(frame)
-    yield (time if timed else None), (frame, {}) if explain else frame
-  shots = serve.stream(seen, num_frames, key, explain=explain)
+    yield (time if timed else None), (frame, {}) if with_diagnostics else frame
+  shots = serve.stream(seen, num_frames, key, with_diagnostics=with_diagnostics)
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
     yield then, shot
 
 
 def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
-  """Yields (time, picture): frames, right of them what explains them.
+  """Yields (time, picture): frames with their diagnostics at the right.
 
   Args:
-    shots: (time, frame), or with an overlay (time, (frame, details)).
-    overlay: names of details.
+    shots: (time, frame), or with an overlay (time, (frame, diagnostics)).
+    overlay: names of diagnostics.
   """
   longest, panels = 0.0, None
   if not overlay:
     yield from shots
     return
-  for time, (frame, details) in shots:
-    if details:
+  for time, (frame, diagnostics) in shots:
+    if diagnostics:
       panels = []
       for name in overlay:
-        if name not in details:
+        if name not in diagnostics:
           raise ValueError(
-            f'Got --overlay={name}; this system has {", ".join(details)}.'
+            f'Got --overlay={name}; this system has {", ".join(diagnostics)}.'
           )
-        detail = details[name]
+        detail = diagnostics[name]
         if detail.ndim == 1:
           panels.append(picture.block_bars(detail, *frame.shape[:2]))
         elif detail.shape[-1] == 2:
           # One scale for all frames so far, so that colours hardly change.
-          longest = max(longest, picture.longest(detail))
+          longest = max(longest, picture.largest_magnitude(detail))
           panels.append(picture.flow_to_rgb(detail, longest))
         else:
           panels.append(picture.to_rgb(detail))
     blank = [np.zeros_like(frame)] * len(overlay)
-    yield time, picture.beside([frame, *(panels or blank)])
+    yield time, picture.hstack([frame, *(panels or blank)])
 
 
 def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
-  """Writes (time or None, picture)s; returns how many there were."""
+  """Writes (time or None, picture)s; returns their number."""
   count = 0
   with writer:
     for time, image in _bar(timed_pictures, total, progress):
@@ -344,7 +352,7 @@ def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
 
 
 def _colour(image: np.ndarray) -> np.ndarray:
-  """What a writer takes: grey becomes colour, floats 16 bits."""
+  """Converts frames for a writer: grey to colour, floats to 16 bits."""
   if image.dtype.kind == 'f':
     return np.rint(image.clip(0, video_io.WHITE)).astype(np.uint16)
   return np.ascontiguousarray(picture.to_rgb(image))
@@ -365,7 +373,7 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
 
 
 def _bar(items: Iterable, total: int | None, progress: bool) -> Iterable:
-  """A progress bar, if wanted and where somebody can see it."""
+  """A progress bar, if wanted and if stderr is a terminal."""
   hidden = None if progress else True
   return tqdm.tqdm(items, total=total, unit=' frames', disable=hidden)
 
@@ -413,14 +421,14 @@ def define_flags() -> None:
   flags.DEFINE_integer('tile_overlap', tiling.OVERLAP, 'Of tiles, in pixels.')
   flags.DEFINE_float(
     'cut',
-    scenes.LEAST,
+    scenes.MIN_SIMILARITY,
     'Interpolation: frames less alike may be of two scenes, -1 to 1.',
   )
   command.require('output')
 
 
 def main(argv) -> None:
-  """Reads, predicts, writes; says what was written."""
+  """Reads, predicts and writes; prints what was written."""
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
@@ -445,7 +453,7 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  data = checkpoint.read_data(chosen)
+  data = checkpoint.read_data_spec(chosen)
   if data is not None and data.is_field:
     for name in (
       'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
@@ -507,7 +515,7 @@ def _try_out(load, options, fps) -> None:
     folder = pathlib.Path(folder)
     seen, made = folder / 'seen', folder / 'made'
     truth = sample.write(seen, num_frames=count, factor=factor)
-    settings = {
+    settings: dict[str, Any] = {
       'num_frames': None if factor else count,
       'factor': factor,
       'key': jax.random.key(options.seed),

@@ -1,8 +1,8 @@
-"""Calls of a system on whole frames of any size: padded, or in tiles.
+"""Runs a system on frames of any size: padded frames or overlapping tiles.
 
-A frame that fits a tile is padded to `system.multiple` and stays on the device;
-a larger one is cut into overlapping tiles, one after the other, which bounds
-the memory, and what they give is blended.
+A frame that fits one tile is padded to `system.multiple` and stays on the
+device. A larger frame is cut into overlapping tiles. The tiles run one after
+the other, which bounds the memory, and their results are blended.
 """
 
 import functools
@@ -18,11 +18,17 @@ from vidpred_jax.systems import base
 
 
 class Prediction(NamedTuple):
-  """A predicted frame: floats to go on from, a frame to show, and details."""
+  """A predicted frame.
+
+  Attributes:
+    state: the frame as floats, for use as context.
+    frame: the frame to show, in the units of `system.data`.
+    diagnostics: `{name: array}`, see `System.diagnostics`; may be empty.
+  """
 
   state: Any
   frame: Any
-  details: dict[str, Any]
+  diagnostics: dict[str, Any]
 
 
 class Engine:
@@ -44,103 +50,114 @@ class Engine:
     self._overlap = overlap
     jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
     self._step = jit(
-      functools.partial(_step, system), static_argnames=('wanted', 'explain')
+      functools.partial(_step, system),
+      static_argnames=('wanted', 'with_diagnostics'),
     )
-    self._watch = jit(functools.partial(_watch, system))
-    self._draw = jit(functools.partial(_draw, system))
+    self._init_carry = jit(functools.partial(_init_carry, system))
+    self._recurrent_step = jit(functools.partial(_recurrent_step, system))
 
-  def enter(self, frame: np.ndarray, tiles: tiling.Tiles):
-    """A frame as `advance` takes it: padded on the device, or whole."""
+  def to_device(self, frame: np.ndarray, tiles: tiling.Tiles):
+    """A frame as `predict` takes it: padded on the device if it is one tile."""
     state = self.system.data.normalise(frame)
     return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
 
-  def advance(
-    self, states, size, tiles: tiling.Tiles, key, wanted, explain
+  def predict(
+    self, states, size, tiles: tiling.Tiles, key, wanted, with_diagnostics
   ) -> list[Prediction]:
-    """One call of the system.
+    """Predicts frames by one call of the system.
 
     Args:
-      states: the context, from `enter` or the `state` of predictions.
+      states: the context, from `to_device` or the `state` of predictions.
       size: (H, W) of the frames.
       tiles: from `plan`.
       key: a random key, or keys [S] of S futures.
       wanted: which of the system's targets.
-      explain: whether to give details.
+      with_diagnostics: whether to give diagnostics.
 
     Returns:
       The predictions at the targets `wanted`; frames are cropped to `size`.
     """
     self._check_channels(states)
 
-    def run(number, patch, covered):
+    def run(number, placement, covered):
       del number
-      cut = tuple(_cut(state, patch, tiles) for state in states)
+      cut = tuple(_cut(state, placement, tiles) for state in states)
       found = self._step(
-        self.variables, cut, covered, key, wanted=wanted, explain=explain
+        self.variables,
+        cut,
+        covered,
+        key,
+        wanted=wanted,
+        with_diagnostics=with_diagnostics,
       )
-      return found if patch is None else [(x.state, x.details) for x in found]
+      if placement is None:
+        return found
+      return [(x.state, x.diagnostics) for x in found]
 
     found = self._blended(size, tiles, run)
     if not tiles.single:
       shown = self.system.data.denormalise
-      return [Prediction(x, shown(x), details) for x, details in found]
+      return [Prediction(x, shown(x), diagnostics) for x, diagnostics in found]
     return [
       Prediction(
         x.state,
         np.asarray(x.frame)[..., : size[0], : size[1], :],
-        {k: _crop(v, tiles, size) for k, v in x.details.items()},
+        {k: _crop(v, tiles, size) for k, v in x.diagnostics.items()},
       )
       for x in found
     ]
 
-  def begin(self, context, size, tiles: tiling.Tiles, key) -> list:
-    """What a recurrent system remembers of the context, for each tile."""
+  def init_carry(self, context, size, tiles: tiling.Tiles, key) -> list:
+    """The carry of a recurrent system after the context, for each tile."""
     self._check_channels(context)
     return [
-      self._watch(
+      self._init_carry(
         self.variables,
-        tuple(_cut(state, patch, tiles) for state in context),
+        tuple(_cut(state, placement, tiles) for state in context),
         covered,
         key,
       )
-      for patch, covered in self._pieces(size, tiles)
+      for placement, covered in self._pieces(size, tiles)
     ]
 
-  def draw(self, memories: list, size, tiles: tiling.Tiles, key, n: int):
-    """The memories after frame n, and that frame [(S,) H, W, C] to show."""
-    memories = list(memories)
+  def recurrent_step(
+    self, carries: list, size, tiles: tiling.Tiles, key, n: int
+  ):
+    """The carries after frame n, and that frame [(S,) H, W, C] to show."""
+    carries = list(carries)
 
-    def run(number, patch, covered):
-      del patch, covered
-      memories[number], part = self._draw(
-        self.variables, memories[number], key, np.int32(n)
+    def run(number, placement, covered):
+      del placement, covered
+      carries[number], part = self._recurrent_step(
+        self.variables, carries[number], key, np.int32(n)
       )
       return part
 
     frame = self._blended(size, tiles, run)[..., : size[0], : size[1], :]
-    return memories, np.asarray(self.system.data.denormalise(frame))
+    return carries, np.asarray(self.system.data.denormalise(frame))
 
   def _pieces(self, size, tiles: tiling.Tiles):
-    """Yields (patch, its height and width); None is the whole frame."""
+    """Yields (placement, its height and width); None is the whole frame."""
     if tiles.single:
       yield None, np.array(size, np.int32)
       return
-    for patch in tiling.patches(size, tiles, self._overlap):
-      yield patch, np.array(patch.weight.shape[:2], np.int32)
+    for placement in tiling.placements(size, tiles, self._overlap):
+      yield placement, np.array(placement.weight.shape[:2], np.int32)
 
   def _blended(self, size, tiles: tiling.Tiles, run):
-    """What `run(number, patch, covered)` gives, blended over the tiles.
+    """Calls `run(number, placement, covered)` for each tile and blends.
 
-    Of a single tile it is what `run` gives, padded.
+    With a single tile the result is that of `run`, still padded.
     """
-    sums = tree = None
-    for number, (patch, covered) in enumerate(self._pieces(size, tiles)):
-      part = run(number, patch, covered)
-      if patch is None:
+    sums: list = []
+    tree = None
+    for number, (placement, covered) in enumerate(self._pieces(size, tiles)):
+      part = run(number, placement, covered)
+      if placement is None:
         return part
       leaves, tree = jax.tree.flatten(part)
       sums = [
-        tiling.add(total, leaf, patch, tiles, size)
+        tiling.add(total, leaf, placement, tiles, size)
         for total, leaf in zip(sums or [None] * len(leaves), leaves)
       ]
       runtime.trim(after=sums)
@@ -165,15 +182,15 @@ def fold_in(key, number: int):
   )
 
 
-def _cut(state, patch: tiling.Patch | None, tiles: tiling.Tiles):
+def _cut(state, placement: tiling.Placement | None, tiles: tiling.Tiles):
   """The part of a frame that a tile sees, on the device."""
-  if patch is None:
+  if placement is None:
     return state
-  return jnp.asarray(tiling.pad(state[patch.place], tiles))
+  return jnp.asarray(tiling.pad(state[placement.place], tiles))
 
 
-def _step(system, variables, context, size, key, *, wanted, explain):
-  """A call of the system on one padded frame or tile, to be compiled.
+def _step(system, variables, context, size, key, *, wanted, with_diagnostics):
+  """Calls the system on one padded frame or tile; to be compiled.
 
   Args:
     system: the system.
@@ -181,54 +198,57 @@ def _step(system, variables, context, size, key, *, wanted, explain):
     context: tuple of frames `[H', W', C]`, float [0, 1] (fields: normalised),
       of which only the first `size` rows and columns are read.
     size: int32 `[2]`, (H, W).
-    key: random key; or keys [S] of S futures, each of whose frames has S in
-      front, in what is given and in `context` unless all see the same one.
-    wanted: which targets to give. Those left out are not computed if the system
-      computes targets one by one: the compiler removes them.
-    explain: whether to give details.
+    key: a random key, or keys [S] of S futures. With S keys the predicted
+      frames have a leading axis S, as has `context` unless all futures share
+      it.
+    wanted: which targets to return. The compiler removes the computation of the
+      others if the system computes targets one by one.
+    with_diagnostics: whether to give diagnostics.
 
   Returns:
     A `Prediction` for each one wanted, padded.
   """
   if key.ndim:
-    one = functools.partial(_step, system, wanted=wanted, explain=explain)
+    one = functools.partial(
+      _step, system, wanted=wanted, with_diagnostics=with_diagnostics
+    )
     axes = tuple(0 if frame.ndim == 4 else None for frame in context)
     return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
   context = _filled(context, size)
-  if explain:
-    frames, details = system.explain(variables, context, key)
+  if with_diagnostics:
+    frames, diagnostics = system.diagnostics(variables, context, key)
   else:
-    frames, details = system.predict(variables, context, key), {}
+    frames, diagnostics = system.predict(variables, context, key), {}
   shots = []
   for n in wanted:
     state = frames[0, n].astype(jnp.float32)
-    shown = {k: v[0, n] for k, v in details.items()}
+    shown = {k: v[0, n] for k, v in diagnostics.items()}
     shots.append(Prediction(state, system.data.denormalise(state), shown))
   return shots
 
 
 def _filled(context, size):
-  """Frames [H', W', C] as [1, K, H', W', C], beyond `size` the last pixels."""
+  """Stacks frames [H', W', C] as a batch of 1, edges extended over `size`."""
   context = jnp.stack(context)
   rows = jnp.minimum(jnp.arange(context.shape[1]), size[0] - 1)
   columns = jnp.minimum(jnp.arange(context.shape[2]), size[1] - 1)
   return context[:, rows][:, :, columns][None]
 
 
-def _watch(system, variables, context, size, key):
-  """What a system remembers of the context; of keys [S] with S in front."""
-  memory = system.recurrence.begin(variables, _filled(context, size))
+def _init_carry(system, variables, context, size, key):
+  """The carry after the context; with keys [S] it has a leading axis S."""
+  carry = system.recurrence.init_carry(variables, _filled(context, size))
   shape = key.shape
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), memory)
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), carry)
 
 
-def _draw(system, variables, memory, key, n):
-  """The memory after the next frame, and the frame [(S,) H', W', C]."""
+def _recurrent_step(system, variables, carry, key, n):
+  """The carry after the next frame, and the frame [(S,) H', W', C]."""
   if key.ndim:
-    draw = functools.partial(_draw, system)
-    return jax.vmap(draw, (None, 0, 0, None))(variables, memory, key, n)
-  memory, frame = system.recurrence.advance(variables, memory, key, n)
-  return memory, frame[0].astype(jnp.float32)
+    one = functools.partial(_recurrent_step, system)
+    return jax.vmap(one, (None, 0, 0, None))(variables, carry, key, n)
+  carry, frame = system.recurrence.step(variables, carry, key, n)
+  return carry, frame[0].astype(jnp.float32)
 
 
 def _crop(array, tiles: tiling.Tiles, size):

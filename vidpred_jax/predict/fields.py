@@ -1,4 +1,4 @@
-"""Physical fields in, physical fields out: arrays in units of their own."""
+"""Prediction of physical fields: files of arrays in the variables' units."""
 
 import pathlib
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def predict_field(
   key: jax.Array | None = None,
   **settings,
 ) -> int:
-  """Predicts physical fields, in units of their own, from a file to a file.
+  """Predicts physical fields, in the variables' units, from file to file.
 
   Args:
     load: `() -> (system, variables)`, as `checkpoint.load` of a path.

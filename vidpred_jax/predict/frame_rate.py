@@ -1,9 +1,9 @@
-"""More frames per second: which are wanted between two, and when.
+"""Frame-rate conversion: the times of new frames between two frames.
 
-The interval between two frames of a video is cut into K equal parts; a phase k
-in 0..K says where in it a frame lies: 0 is the first of the two, K the second.
-Frames at phases 1 to K - 1 are made, by a function given; but between equal
-frames, and between those of two scenes, they are copies of the nearer one.
+The interval between two frames of a video is divided into K equal parts. A
+phase k in 0..K is a time in the interval: 0 is the first frame, K the second. A
+given function makes the frames at phases 1 to K - 1. Between identical frames
+and across a scene cut the nearer frame is repeated instead.
 """
 
 import fractions
@@ -12,38 +12,44 @@ from typing import Any
 
 import numpy as np
 
-from vidpred_jax.video_io.scenes import likeness
+from vidpred_jax.video_io.scenes import similarity
 
-__all__ = ['check_same_size', 'fill', 'likeness', 'multiplied', 'resampled']
+__all__ = [
+  'check_same_size',
+  'interpolate',
+  'similarity',
+  'upsampled_phases',
+  'constant_rate_phases',
+]
 
 Phases = Callable[[Any, Any], list[int]]
 
 
-def multiplied(factor: int, parts: int) -> Phases:
-  """Phases for `factor` times as many frames.
+def upsampled_phases(factor: int, parts: int) -> Phases:
+  """Makes the phases for `factor` times as many frames.
 
   Args:
     factor: a divisor of `parts`.
     parts: K.
 
   Returns:
-    A function of the times of two successive frames, which it does not use,
-    that gives the phases wanted, the first frame's among them.
+    A function of the times of two successive frames, which it ignores, that
+    returns the phases of an interval, 0 among them.
   """
   return lambda before, after: list(range(0, parts, parts // factor))
 
 
-def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
-  """Phases for a constant frame rate: frame n at n / fps after the first.
+def constant_rate_phases(fps: fractions.Fraction | float, parts: int) -> Phases:
+  """Makes the phases for a constant frame rate: frame n at n / fps.
 
   Args:
     fps: frames per second.
-    parts: K, to which times are rounded.
+    parts: K; times are rounded to 1/K of an interval.
 
   Returns:
-    A function of the times of two successive frames, Fractions of seconds, to
-    be called for one interval after the other, that gives the phases wanted. It
-    raises ValueError if times do not increase.
+    A function of the times of two successive frames, Fractions of seconds, that
+    returns the phases of their interval. It must be called for the intervals in
+    order, and raises ValueError if times do not increase.
 
   Raises:
     ValueError: if `fps` is not positive.
@@ -70,33 +76,33 @@ def resampled(fps: fractions.Fraction | float, parts: int) -> Phases:
   return phases
 
 
-def fill(
+def interpolate(
   timed_frames: Iterable[tuple[Any, np.ndarray, bool]],
   phases: Phases,
   parts: int,
   make: Callable[[int, np.ndarray, np.ndarray, tuple[int, ...]], Iterable],
   *,
-  hold: bool = False,
+  hold_last: bool = False,
   last: fractions.Fraction | None = None,
 ) -> Iterator[tuple[np.ndarray, dict]]:
-  """Yields frames at the phases of each interval, then the last one.
+  """Yields the frames at the phases of each interval, then the last frame.
 
   Args:
     timed_frames: (time, [H, W, C], whether it begins a scene); two are held
       at a time.
-    phases: `multiplied` or `resampled`.
+    phases: from `upsampled_phases` or `constant_rate_phases`.
     parts: K.
-    make: of the number of the later frame (of the video's first one it is 1),
-      the two frames, and phases in 1..K - 1, increasing, gives a (frame,
-      details) for each of them.
-    hold: whether the last frame is shown for a while, not just once.
-    last: for how many seconds; None for as long as the interval before it.
+    make: `(number, before, after, phases)`, which returns a (frame,
+      diagnostics) for each phase. `number` is that of the later frame, counted
+      from 1; phases lie in 1..K - 1 and increase.
+    hold_last: whether the last frame is repeated for its duration.
+    last: that duration in seconds; None: that of the interval before it.
 
   Yields:
-    (frame, details); frames that are not made have no details.
+    (frame, diagnostics); input frames and repeated ones have no diagnostics.
 
   Raises:
-    ValueError: if frames differ in size, or there are fewer than 2.
+    ValueError: if frames differ in size, or the video has fewer than 2.
   """
   number, before = 0, None
   for number, (time, frame, begins) in enumerate(timed_frames, 1):
@@ -113,13 +119,13 @@ def fill(
     yield from (shown[k] for k in asked)
     interval = before[0], time
     before = time, frame
-  if number < 2:
+  if before is None or number < 2:
     raise ValueError(
       f'The video has {number} frame{"s" * (number != 1)}, expected at least 2 '
       'to interpolate between.'
     )
   held = [0]
-  if hold:
+  if hold_last:
     before_last, begin = interval
     held = phases(begin, begin + (last or begin - before_last))
   for _ in held:

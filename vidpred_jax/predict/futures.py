@@ -21,7 +21,7 @@ class Futures(NamedTuple):
 
 
 def summarise(groups, count: int) -> Futures:
-  """Of groups of frames [S, H, W, C], or single ones; `count` of them count."""
+  """Summarises `count` frames, given in groups [S, H, W, C] or one by one."""
   groups = [x if x.ndim == 4 else x[None] for x in groups]
   frames = np.concatenate(groups)[:count]
   if frames.dtype != np.uint8:

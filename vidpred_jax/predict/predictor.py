@@ -1,28 +1,28 @@
-"""One `Predictor` for every system: clips of any length and size.
+"""`Predictor`: runs any system on clips of any length and size.
 
-It serves prediction and interpolation, deterministic and stochastic systems
-alike; which of them it holds it learns from the facts a `System` states about
-itself. Frames come in and go out as uint8 `[H, W, C]`, those of physical fields
-(`system.data`) as float32 `[H, W, C]` in units of their own: wherever uint8 is
-said below, this is meant too.
+It serves prediction and interpolation, with deterministic and stochastic
+systems. The fields of a `System` say which of them it is. Input and output
+frames are uint8 `[H, W, C]`. Frames of physical fields (`system.data`) are
+float32 `[H, W, C]` in their own units; where uint8 is written below, this is
+meant too.
 
-*Length.* More frames than `system.frames.target` are predicted by feeding
-predictions back, as floats, not rounded. Long videos stream: no more than the
-frames one call of the system sees and gives are held. A system that remembers
-more than it is shown (`System.recurrence`) is called for each frame.
+*Length.* To predict more frames than `system.frames.target`, predictions are
+fed back as floats, without rounding. Videos are streamed: only the frames of
+one call of the system are held. A recurrent system (`System.recurrence`) is
+called once per frame.
 
-*Cuts.* Between two equal frames lie copies, between frames of two scenes
-(`video_io.scenes`, or as `cuts` says) copies of the nearer: nothing is computed
-or blended there. To see a change of scene, two frames more are read ahead.
+*Cuts.* No frame is computed between identical frames or across a scene cut
+(`video_io.scenes`, or the argument `cuts`): the nearer frame is repeated. Cut
+detection reads two more frames ahead.
 
-*Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow;
-each equals, up to rounding, a prediction by itself with its own key.
+*Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow.
+Each equals, up to rounding, a prediction by itself with its own key.
 
 *Size.* H and W are padded at the bottom and right to `system.multiple` with the
-frame's last row and column, and predictions cropped back. Frames of more than
-`max_pixels` are cut into overlapping tiles that are blended (`tiling`). A
-system that decides from the whole picture (a route, a random draw) then decides
-in every tile.
+frame's last row and column, and predictions are cropped. Frames of more than
+`max_pixels` are cut into overlapping tiles, which are blended (`tiling`). A
+system that decides by the whole picture (a route, a random draw) then decides
+for each tile.
 """
 
 import collections
@@ -61,7 +61,7 @@ class Predictor:
     max_pixels: int = tiling.MAX_PIXELS,
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
-    cut: float = scenes.LEAST,
+    cut: float = scenes.MIN_SIMILARITY,
     cuts: Callable[[int, Any], bool] | None = None,
   ):
     """Puts the variables on the device; nothing is compiled yet.
@@ -69,16 +69,16 @@ class Predictor:
     Args:
       system: any system; frames are what its `data` says.
       variables: its variables.
-      max_pixels: frames with more pixels than this (after padding) are cut into
-        tiles of at most so many; so many pixels of several futures are drawn
-        together.
-      tile: (height, width) of tiles to use whatever `max_pixels` says.
-      overlap: least overlap of tiles in pixels; take more than the longest
+      max_pixels: the largest number of pixels of a tile. Larger frames (after
+        padding) are cut into tiles; futures are drawn together up to this
+        number of pixels.
+      tile: (height, width) of tiles, instead of `max_pixels`.
+      overlap: least overlap of tiles in pixels; it should exceed the longest
         motion.
-      cut: successive frames whose `scenes.likeness` is below this may be of
-        two scenes, and nothing is interpolated between them; -1: never.
-      cuts: says of the number (from 0) and the time of each frame whether it
-        begins a scene, in place of the rule.
+      cut: successive frames whose `scenes.similarity` is below this may belong
+        to two scenes, between which nothing is interpolated; -1: never.
+      cuts: `(number, time) -> bool`, whether a frame (number from 0) begins a
+        scene, instead of the rule.
     """
     if overlap < 0 or max_pixels < 1:
       raise ValueError(
@@ -86,14 +86,25 @@ class Predictor:
         '0 and max_pixels >= 1.'
       )
     if not -1 <= cut <= 1:
-      raise ValueError(f'Got cut={cut}; expected a likeness in [-1, 1].')
+      raise ValueError(f'Got cut={cut}; expected a similarity in [-1, 1].')
     self.system = system
     self._engine = engine.Engine(
       system, variables, max_pixels=max_pixels, tile=tile, overlap=overlap
     )
     self.variables = self._engine.variables
-    self._max_pixels = max_pixels
+    self._max_pixels, self._tile, self._overlap = max_pixels, tile, overlap
     self._cut, self._cuts = cut, cuts
+
+  def __repr__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.variables['params']))
+    tiles = f'of at most {self._max_pixels:,} pixels'
+    if self._tile is not None:
+      tiles = 'of {}x{} pixels'.format(*self._tile)
+    return (
+      f'Predictor of {self.system}\n'
+      f'  weights: {count:,} parameters\n'
+      f'  larger frames: in tiles {tiles}, overlapping by {self._overlap}'
+    )
 
   @classmethod
   def load(
@@ -103,21 +114,21 @@ class Predictor:
     max_pixels: int = tiling.MAX_PIXELS,
     tile: tuple[int, int] | None = None,
     overlap: int = tiling.OVERLAP,
-    cut: float = scenes.LEAST,
+    cut: float = scenes.MIN_SIMILARITY,
     cuts: Callable[[int, Any], bool] | None = None,
     **overrides,
   ) -> 'Predictor':
-    """A predictor of an exported system, a run or a model of the package.
+    """Loads a predictor from an export, a run or a model of the package.
 
-    One of physical fields takes and gives frames in their units.
+    A predictor of physical fields takes and returns frames in their units.
 
     Args:
       path: as for `checkpoint.load`.
-      max_pixels: as for `Predictor`, as are the four that follow.
-      tile: see there.
-      overlap: see there.
-      cut: see there.
-      cuts: see there.
+      max_pixels: as for `Predictor`.
+      tile: as for `Predictor`.
+      overlap: as for `Predictor`.
+      cut: as for `Predictor`.
+      cuts: as for `Predictor`.
       **overrides: settings of the system that replace the stored ones, `frames`
         among them.
 
@@ -125,8 +136,8 @@ class Predictor:
       The predictor.
 
     Raises:
-      FileNotFoundError: if there are no such weights.
-      ValueError: if they are damaged or do not suit the settings.
+      FileNotFoundError: if `path` holds no weights.
+      ValueError: if the weights are damaged or do not fit the settings.
     """
     system, variables = checkpoint.load(path, **overrides)
     return cls(
@@ -145,17 +156,17 @@ class Predictor:
     """Predicts the frames that follow a clip.
 
     Args:
-      clip: uint8 `[T, H, W, C]`; the system sees the last ones, as far apart as
-        `system.frames.context` says.
-      num_frames: how many frames to predict, any number.
+      clip: uint8 `[T, H, W, C]`; the system sees the last frames, at the
+        distances of `system.frames.context`.
+      num_frames: the number of frames to predict, any number.
       key: for stochastic systems; `jax.random.key(0)` by default.
 
     Returns:
       uint8 `[num_frames, H, W, C]`.
 
     Raises:
-      ValueError: if the clip is too short or no uint8 video of the channels the
-        system takes, or if the system interpolates.
+      ValueError: if the clip is too short, is not uint8 or has other channels
+        than the system, or if the system interpolates.
     """
     return np.stack(list(self.stream(clip, num_frames, key)))
 
@@ -165,46 +176,49 @@ class Predictor:
     num_frames: int,
     key=None,
     *,
-    explain: bool = False,
+    with_diagnostics: bool = False,
   ) -> Iterator:
     """As `predict`, frame by frame in bounded memory.
 
     Args:
       clip: as in `predict`, or any iterable of frames `[H, W, C]`, of which
         only the last ones are held.
-      num_frames: how many frames to predict.
+      num_frames: the number of frames to predict.
       key: for stochastic systems; `jax.random.key(0)` by default.
-      explain: yield `(frame, details)` instead of frames; details are what
-        `system.explain` gives, without the axes B and N, cropped to the frame.
+      with_diagnostics: yield `(frame, diagnostics)` instead of frames.
+        Diagnostics are those of `system.diagnostics`, without the axes B and N,
+        cropped to the frame.
 
     Returns:
       An iterator over uint8 `[H, W, C]`.
 
     Raises:
-      ValueError: as `predict`; also if there is nothing to explain.
+      ValueError: as `predict`; also if the system has no diagnostics.
     """
-    timeline = self._begin(clip, num_frames, explain)
-    return self._predictions(timeline, num_frames, _default(key), explain)
+    timeline = self._context_frames(clip, num_frames, with_diagnostics)
+    return self._predictions(
+      timeline, num_frames, _default(key), with_diagnostics
+    )
 
-  def _begin(self, clip, num_frames, explain):
-    """The frames of a clip that are seen, by their time."""
+  def _context_frames(self, clip, num_frames, with_diagnostics):
+    """The last frames of a clip, as {time: frame}."""
     frames = self.system.frames
-    self._require(interpolates=False, explain=explain)
+    self._require(interpolates=False, with_diagnostics=with_diagnostics)
     if num_frames < 1:
       raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
     last = max(frames.context)
     length = last - min(frames.context) + 1
     self._check_clip(clip)
-    seen = collections.deque(map(self._check_frame, clip), maxlen=length)
-    if len(seen) < length:
+    given = collections.deque(map(self._check_frame, clip), maxlen=length)
+    if len(given) < length:
       raise ValueError(
-        f'The clip has {len(seen)} frame{"s" * (len(seen) != 1)}, expected at '
-        f'least {length}: this system sees the frames {frames.context} to '
+        f'The clip has {len(given)} frame{"s" * (len(given) != 1)}, expected '
+        f'at least {length}: this system sees the frames {frames.context} to '
         f'predict {frames.target}.'
       )
-    frame_rate.check_same_size(seen)
+    frame_rate.check_same_size(given)
     span = max(frames.target) - last
-    # Each chunk moves the context on by `span`, onto frames seen or given.
+    # Each chunk moves the context on by `span`, onto given or predicted frames.
     follows = span > 0 and (
       {c % span for c in frames.context} <= {t % span for t in frames.target}
     )
@@ -214,16 +228,18 @@ class Predictor:
         f'{frames.context} and cannot go on from them; got '
         f'num_frames={num_frames}.'
       )
-    return dict(zip(range(last, last - length, -1), reversed(seen)))
+    return dict(zip(range(last, last - length, -1), reversed(given)))
 
-  def _predictions(self, timeline, num_frames, key, explain):
-    """Yields frames; of keys [S] the frames [S, H, W, C] of S futures."""
+  def _predictions(self, timeline, num_frames, key, with_diagnostics):
+    """Yields frames [H, W, C]; with keys [S] [S, H, W, C] of S futures."""
     frames = self.system.frames
     span = max(frames.target) - max(frames.context)
     first = next(iter(timeline.values()))
     tiles = self._engine.plan(*first.shape[:2])
     size = first.shape[:2]
-    timeline = {t: self._engine.enter(f, tiles) for t, f in timeline.items()}
+    timeline = {
+      t: self._engine.to_device(f, tiles) for t, f in timeline.items()
+    }
     if self.system.recurrence is not None:
       context = [timeline[c] for c in frames.context]
       yield from self._recurrent_predictions(
@@ -233,27 +249,27 @@ class Predictor:
     wanted = tuple(range(len(frames.target)))
     for chunk in range(-(-num_frames // len(wanted))):
       shift = chunk * span
-      shots = self._engine.advance(
+      shots = self._engine.predict(
         [timeline[c + shift] for c in frames.context],
         size,
         tiles,
         engine.fold_in(key, chunk),
         wanted,
-        explain,
+        with_diagnostics,
       )
       for t, shot in zip(frames.target, shots):
         timeline[t + shift] = shot.state
       oldest = min(frames.context) + shift + span
       timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
       for shot in shots[: num_frames - chunk * len(wanted)]:
-        yield (shot.frame, shot.details) if explain else shot.frame
+        yield (shot.frame, shot.diagnostics) if with_diagnostics else shot.frame
 
   def _recurrent_predictions(self, context, size, tiles, num_frames, key):
-    """As `_predictions`, of a system that remembers."""
+    """As `_predictions`, for a recurrent system."""
     key = engine.fold_in(key, 0)
-    memories = self._engine.begin(context, size, tiles, key)
+    carries = self._engine.init_carry(context, size, tiles, key)
     for n in range(num_frames):
-      memories, frame = self._engine.draw(memories, size, tiles, key, n)
+      carries, frame = self._engine.recurrent_step(carries, size, tiles, key, n)
       yield frame
 
   def samples(
@@ -264,12 +280,12 @@ class Predictor:
     Args:
       clip: as in `predict`.
       num_frames: length of each future.
-      num_samples: S, how many futures.
+      num_samples: S, the number of futures.
       key: `jax.random.key(0)` by default; future s is drawn with `fold_in(key,
-        s)`, so the first futures do not depend on how many there are.
+        s)`, so the first futures do not depend on S.
 
     Returns:
-      `Futures`, all of it in memory; see `stream_samples`.
+      `Futures`, all in memory; see `stream_samples`.
 
     Raises:
       ValueError: as `predict`, or if the system is deterministic.
@@ -284,7 +300,7 @@ class Predictor:
   def stream_samples(
     self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
   ) -> Iterator[Futures]:
-    """As `samples`, a time step at a time: `Futures` without the axis N."""
+    """As `samples`, one time step at a time: `Futures` without the axis N."""
     if not self.system.stochastic:
       raise ValueError(
         'This system is deterministic: a clip has one future, got '
@@ -293,7 +309,7 @@ class Predictor:
     if num_samples < 1:
       raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
     key = _default(key)
-    timeline = self._begin(clip, num_frames, False)
+    timeline = self._context_frames(clip, num_frames, False)
     size = next(iter(timeline.values())).shape[:2]
     tiles = self._engine.plan(*size)
     groups = num_samples
@@ -317,27 +333,27 @@ class Predictor:
     factor: int | None = None,
     key=None,
     *,
-    explain: bool = False,
+    with_diagnostics: bool = False,
   ) -> Iterator:
-    """Puts `factor - 1` frames between each two of a video.
+    """Interpolates `factor - 1` frames between successive frames of a video.
 
     Args:
       frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; five are
         held at a time.
-      factor: how many times as many frames per second. A system of
-        `Frames((0, K), (1, ..., K - 1))` serves K, the default, and whatever
-        divides it.
+      factor: the factor of the frame rate. A system of `Frames((0, K), (1, ...,
+        K - 1))` serves K, the default, and its divisors.
       key: for stochastic systems; `jax.random.key(0)` by default.
-      explain: yield `(frame, details)`; frames of the input have no details.
+      with_diagnostics: yield `(frame, diagnostics)`; frames of the input have
+        no diagnostics.
 
     Returns:
-      An iterator over `(T - 1) * factor + 1` frames, the given ones among them.
+      An iterator over `(T - 1) * factor + 1` frames, the input among them.
 
     Raises:
       ValueError: if the system does not interpolate by `factor` or the input is
-        no video; if there is only one frame, once that is known.
+        no video; while iterating, if the input has only one frame.
     """
-    parts = self._parts(explain)
+    parts = self._parts(with_diagnostics)
     factor = parts if factor is None else factor
     if factor < 1 or parts % factor:
       raise ValueError(
@@ -345,9 +361,9 @@ class Predictor:
         f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
       )
     self._check_clip(frames)
-    phases = frame_rate.multiplied(factor, parts)
+    phases = frame_rate.upsampled_phases(factor, parts)
     timed = ((None, frame) for frame in frames)
-    return self._fill(timed, phases, parts, key, explain)
+    return self._interpolate(timed, phases, parts, key, with_diagnostics)
 
   def resample(
     self,
@@ -355,24 +371,24 @@ class Predictor:
     fps: fractions.Fraction | float,
     key=None,
     *,
-    explain: bool = False,
+    with_diagnostics: bool = False,
     last: fractions.Fraction | None = None,
   ) -> Iterator:
-    """A video at another, constant, frame rate, by the times of its frames.
+    """Converts a video to a constant frame rate, by the times of its frames.
 
-    Output frame n shows the time `n / fps` after the first frame, rounded to
-    1/K of the interval it falls into for a system of
-    `Frames((0, K), (1, ..., K - 1))`: exact if `fps` is p/K times the rate of a
-    constant-rate input. Within an interval only the frames needed are asked
-    for.
+    Output frame n shows the time `n / fps` after the first frame. With a system
+    of `Frames((0, K), (1, ..., K - 1))` times are rounded to 1/K of an
+    interval, which is exact if `fps` is p/K times the rate of a constant-rate
+    input. Only the frames that the output needs are computed.
 
     Args:
       timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
       fps: frames per second of the result.
       key: for stochastic systems; `jax.random.key(0)` by default.
-      explain: yield `(frame, details)`; frames of the input have no details.
-      last: for how many seconds the last frame is shown; None for as long as
-        the one before it.
+      with_diagnostics: yield `(frame, diagnostics)`; frames of the input have
+        no diagnostics.
+      last: seconds for which the last frame is shown; None: as long as the
+        frame before it.
 
     Returns:
       An iterator over frames.
@@ -380,17 +396,19 @@ class Predictor:
     Raises:
       ValueError: as `interpolate`, or if times do not increase.
     """
-    parts = self._parts(explain)
-    phases = frame_rate.resampled(fps, parts)
+    parts = self._parts(with_diagnostics)
+    phases = frame_rate.constant_rate_phases(fps, parts)
     timed = (
       (fractions.Fraction(time).limit_denominator(1 << 30), frame)
       for time, frame in timed_frames
     )
-    return self._fill(timed, phases, parts, key, explain, True, last)
+    return self._interpolate(
+      timed, phases, parts, key, with_diagnostics, True, last
+    )
 
-  def _parts(self, explain: bool) -> int:
+  def _parts(self, with_diagnostics: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
-    self._require(interpolates=True, explain=explain)
+    self._require(interpolates=True, with_diagnostics=with_diagnostics)
     frames = self.system.frames
     first, last = frames.context[0], frames.context[-1]
     if len(frames.context) != 2 or frames.target != tuple(
@@ -402,10 +420,17 @@ class Predictor:
       )
     return last - first
 
-  def _fill(
-    self, timed_frames, phases, parts, key, explain, hold=False, last=None
+  def _interpolate(
+    self,
+    timed_frames,
+    phases,
+    parts,
+    key,
+    with_diagnostics,
+    hold_last=False,
+    last=None,
   ):
-    """An iterator over what `frame_rate.fill` yields, made by the system."""
+    """Runs `frame_rate.interpolate` with the system."""
     key, tiles = _default(key), None
     entered = {}  # the later frame of the pair before, by its number
 
@@ -419,28 +444,28 @@ class Predictor:
       first = entered.pop(number - 1, None)
       entered.clear()
       if first is None:
-        first = self._engine.enter(before, tiles)
-      entered[number] = self._engine.enter(after, tiles)
-      shots = self._engine.advance(
+        first = self._engine.to_device(before, tiles)
+      entered[number] = self._engine.to_device(after, tiles)
+      shots = self._engine.predict(
         [first, entered[number]],
         after.shape[:2],
         tiles,
         jax.random.fold_in(key, number),
         tuple(k - 1 for k in wanted),
-        explain,
+        with_diagnostics,
       )
-      return [(shot.frame, shot.details) for shot in shots]
+      return [(shot.frame, shot.diagnostics) for shot in shots]
 
-    filled = frame_rate.fill(
-      checked(), phases, parts, make, hold=hold, last=last
+    filled = frame_rate.interpolate(
+      checked(), phases, parts, make, hold_last=hold_last, last=last
     )
-    return filled if explain else (frame for frame, _ in filled)
+    return filled if with_diagnostics else (frame for frame, _ in filled)
 
   # ------------------------------------------------------------- one step
 
   def _scenes(self, timed_frames) -> Iterator:
-    """Yields ((time, frame), whether a scene begins); fields have but one."""
-    # Copies, since the frames given may share two buffers.
+    """Yields ((time, frame), whether a scene begins); fields have no cuts."""
+    # Copies, since the input frames may share two buffers.
     timed = (
       (time, self._check_frame(frame).copy()) for time, frame in timed_frames
     )
@@ -454,7 +479,7 @@ class Predictor:
     )
 
   def _check_clip(self, clip) -> None:
-    """Refuses arrays that are no clip; iterables: each frame in its turn."""
+    """Refuses arrays that are no clip; `_check_frame` checks iterables."""
     kind = np.floating if self.system.data.is_field else np.uint8
     if hasattr(clip, 'shape') and (
       len(clip.shape) != 4 or not np.issubdtype(clip.dtype, kind)
@@ -478,7 +503,7 @@ class Predictor:
       raise ValueError('A frame has values that are missing or not finite.')
     return frame
 
-  def _require(self, *, interpolates: bool, explain: bool) -> None:
+  def _require(self, *, interpolates: bool, with_diagnostics: bool) -> None:
     if self.system.frames.interpolates != interpolates:
       does, asked = 'predicts what follows', 'interpolate'
       if not interpolates:
@@ -486,8 +511,8 @@ class Predictor:
       raise ValueError(
         f'This system {does} ({self.system.frames}); it cannot {asked}.'
       )
-    if explain and self.system.explain is None:
-      raise ValueError('This system has nothing to explain a prediction by.')
+    if with_diagnostics and self.system.diagnostics is None:
+      raise ValueError('This system has no diagnostics.')
 
 
 def _default(key):

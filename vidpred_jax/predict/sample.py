@@ -1,8 +1,8 @@
-"""A film whose frames are all known, to try a model on.
+"""A generated film with known frames, to try a model on.
 
-Photographs in motion that no shipped model was trained on, written as pictures,
-which lose nothing. What a model makes of a part of the frames is compared with
-the frames that were left out.
+The film shows photographs in motion, on which no shipped model was trained. A
+model gets a part of the frames, as lossless pictures, and its results are
+compared with the frames that were left out.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ import numpy as np
 from vidpred_jax import data, video_io
 
 _SIZE = (256, 448)
-_SEEN = 8
+_NUM_INPUT = 8
 
 
 def frames(count: int) -> np.ndarray:
@@ -26,25 +26,25 @@ def frames(count: int) -> np.ndarray:
 def write(
   folder: pathlib.Path, *, num_frames: int | None, factor: int | None
 ) -> np.ndarray:
-  """Writes the part of the film that a model sees.
+  """Writes the model's input, a part of the film.
 
   Args:
-    folder: where to write pictures; it is made.
-    num_frames: prediction: how many frames follow those that are written.
-    factor: interpolation: every `factor`-th frame is written.
+    folder: the folder for the pictures; it is created.
+    num_frames: prediction: the number of frames after the input.
+    factor: interpolation: every `factor`-th frame is input.
 
   Returns:
-    The frames that are to be made, uint8 [N, H, W, 3]: those that follow, or
-    all frames of the film.
+    The true frames, uint8 [N, H, W, 3]: those after the input, or for
+    interpolation all frames of the film.
   """
   if factor is None:
-    film = frames(_SEEN + num_frames)
-    seen, truth = film[:_SEEN], film[_SEEN:]
+    film = frames(_NUM_INPUT + (num_frames or 0))
+    given, truth = film[:_NUM_INPUT], film[_NUM_INPUT:]
   else:
-    truth = frames((_SEEN - 1) * factor + 1)
-    seen = truth[::factor]
+    truth = frames((_NUM_INPUT - 1) * factor + 1)
+    given = truth[::factor]
   with video_io.Writer(folder, fps=25) as writer:
-    for frame in seen:
+    for frame in given:
       writer.write(frame)
   return truth
 
@@ -56,32 +56,31 @@ def compare(
   last: np.ndarray | None = None,
   factor: int | None = None,
 ) -> str:
-  """How near frames come to the truth, in a sentence.
+  """Compares frames with the truth, in a sentence.
 
   Args:
     made: uint8 [N, H, W, 3].
     truth: the same shape.
-    last: prediction: the last frame seen [H, W, 3], to copy instead.
-    factor: interpolation: every `factor`-th frame was seen; the mean of the two
-      around stands in for the others.
+    last: prediction: the last input frame [H, W, 3]; copies of it are the
+      baseline.
+    factor: interpolation: every `factor`-th frame was input; the mean of the
+      two input frames around a frame is the baseline.
 
   Returns:
-    The mean PSNR of the frames that were not seen, of the model's and of the
-    simple ones.
+    The mean PSNR of the new frames, of the model's and of the baseline's.
   """
-  if factor is None:
-    simple, name = (
-      np.broadcast_to(last, truth.shape),
-      'copies of the last frame',
-    )
-    wanted = np.arange(len(truth))
-  else:
+  if factor is not None:
     name = 'the mean of the frames around'
-    seen = truth[::factor].astype(np.float32)
-    mean = (seen[:-1] + seen[1:]) / 2
+    given = truth[::factor].astype(np.float32)
+    mean = (given[:-1] + given[1:]) / 2
     wanted = np.array([t for t in range(len(truth)) if t % factor])
     simple = np.zeros(truth.shape, np.float32)
     simple[wanted] = mean[wanted // factor]
+  else:
+    assert last is not None
+    name = 'copies of the last frame'
+    wanted = np.arange(len(truth))
+    simple = np.broadcast_to(last, truth.shape)
   ours, theirs = (
     np.mean([_psnr(frames[t], truth[t]) for t in wanted])
     for frames in (made, simple)

@@ -1,8 +1,8 @@
-"""Frames too large for one go: cut into overlapping tiles and put together.
+"""Tiling: cuts large frames into overlapping tiles and blends the results.
 
-Neighbouring tiles are blended linearly in the middle half of their overlap; the
-outer quarter of it, where a tile has seen nothing beyond its edge, is not used.
-Arrays are NumPy, one frame `[H, W, C]` each.
+Neighbouring tiles are blended linearly in the middle half of their overlap. The
+outer quarter of a tile's overlap is not used, since the system saw nothing
+beyond the tile's edge. Arrays are NumPy, one frame `[H, W, C]` each.
 """
 
 import functools
@@ -16,7 +16,7 @@ OVERLAP = 64
 
 
 class Tiles(NamedTuple):
-  """Where the tiles of a frame lie.
+  """The size and the positions of a frame's tiles.
 
   Attributes:
     height: of every tile, a multiple of `system.multiple`.
@@ -36,18 +36,18 @@ class Tiles(NamedTuple):
     return len(self.rows) == len(self.columns) == 1
 
 
-class Patch(NamedTuple):
-  """One tile's part in a frame.
+class Placement(NamedTuple):
+  """The placement of one tile in a frame.
 
   Attributes:
     place: slices of the rows and columns that the tile covers.
     weight: `[h, w, 1]`; at every pixel the weights of all tiles sum to 1.
-    share: 1 / number of tiles.
+    fraction: 1 / number of tiles.
   """
 
   place: tuple[slice, slice]
   weight: np.ndarray
-  share: float
+  fraction: float
 
 
 def plan(
@@ -70,8 +70,7 @@ def plan(
     overlap: least overlap of neighbouring tiles, in pixels.
 
   Returns:
-    The tiles. A single one, where that is enough, may reach beyond the frame at
-    the bottom and right.
+    The tiles. A single tile may reach beyond the frame at the bottom and right.
 
   Raises:
     ValueError: if no tile fits the budget or `tile` is not possible.
@@ -85,7 +84,7 @@ def plan(
       )
     high, wide = min(tile[0], ceil(height)), min(tile[1], ceil(width))
   else:
-    found = []
+    candidates = []
     for down, across in itertools.product(range(1, 65), repeat=2):
       high = ceil(-(-(height + (down - 1) * overlap) // down))
       wide = ceil(-(-(width + (across - 1) * overlap) // across))
@@ -95,25 +94,27 @@ def plan(
         and (across == 1 or overlap < wide <= width)
       ):
         skew = abs(high - wide)
-        found.append((down * across, high * wide, skew, high, wide))
-    if not found:
+        candidates.append((down * across, high * wide, skew, high, wide))
+    if not candidates:
       raise ValueError(
         f'Got max_pixels={max_pixels}, too few to cut {height}x{width} into '
         f'tiles that overlap by {overlap}.'
       )
-    *_, high, wide = min(found)
+    *_, high, wide = min(candidates)
   return Tiles(
     high, wide, _starts(height, high, overlap), _starts(width, wide, overlap)
   )
 
 
-def patches(size: tuple[int, int], tiles: Tiles, overlap: int) -> list[Patch]:
-  """What each tile covers of a frame of (H, W) = `size`, row by row."""
+def placements(
+  size: tuple[int, int], tiles: Tiles, overlap: int
+) -> list[Placement]:
+  """The placements of the tiles in a frame of (H, W) = `size`, row by row."""
   high, wide = min(tiles.height, size[0]), min(tiles.width, size[1])
   rows = _feathers(size[0], high, tiles.rows, overlap)
   columns = _feathers(size[1], wide, tiles.columns, overlap)
   return [
-    Patch(
+    Placement(
       (slice(top, top + high), slice(left, left + wide)),
       down[:, None, None] * across[None, :, None],
       1 / (len(rows) * len(columns)),
@@ -125,7 +126,7 @@ def patches(size: tuple[int, int], tiles: Tiles, overlap: int) -> list[Patch]:
 
 
 def pad(frame: np.ndarray, tiles: Tiles) -> np.ndarray:
-  """Enlarges `[h, w, C]` to a tile with zeros at the bottom and right."""
+  """Pads `[h, w, C]` to a tile with zeros at the bottom and right."""
   missing = tiles.height - frame.shape[0], tiles.width - frame.shape[1]
   return np.pad(frame, ((0, missing[0]), (0, missing[1]), (0, 0)))
 
@@ -133,18 +134,18 @@ def pad(frame: np.ndarray, tiles: Tiles) -> np.ndarray:
 def add(
   total: np.ndarray | None,
   part: np.ndarray,
-  patch: Patch,
+  placement: Placement,
   tiles: Tiles,
   size: tuple[int, int],
 ) -> np.ndarray:
-  """Adds what a tile gave to the sum for its frame, in place.
+  """Adds the result of a tile to the weighted sum of its frame, in place.
 
   Args:
     total: the sum so far, None at the first tile.
-    part: `[tile height, tile width, C]`. An array of another shape is no
-      picture (which blocks were used): its mean over the tiles is formed.
-    patch: where the tile lies.
-    tiles: all of them.
+    part: `[tile height, tile width, C]`. An array of another shape (such as the
+      use of blocks) is averaged over the tiles instead.
+    placement: the tile's placement.
+    tiles: all tiles.
     size: (H, W) of the frame.
 
   Returns:
@@ -152,11 +153,11 @@ def add(
   """
   part = np.asarray(part, np.float32)
   if part.shape[:2] != (tiles.height, tiles.width):
-    return patch.share * part + (0 if total is None else total)
+    return placement.fraction * part + (0 if total is None else total)
   if total is None:
     total = np.zeros((*size, part.shape[2]), np.float32)
-  height, width, _ = patch.weight.shape
-  total[patch.place] += patch.weight * part[:height, :width]
+  height, width, _ = placement.weight.shape
+  total[placement.place] += placement.weight * part[:height, :width]
   return total
 
 

@@ -1,1 +1,1 @@
-"""Flow of a fluid, simulated, and the films it makes."""
+"""Fluid simulation, and films of the simulated flow."""

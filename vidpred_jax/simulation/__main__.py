@@ -2,15 +2,16 @@
 
 python -m vidpred_jax.simulation --root=data/vortices [--reynolds=150 ...]
 
-`data` is NumPy and must load in worker processes without JAX. What needs that
-and the solver, `lattice`, compiles and writes files is this program. Its flags
-are the fields of `data.vortices.Settings`; the source starts it where its films
-are absent.
+The source 'vortices' is NumPy code, since `data` must load in worker processes
+without JAX. It runs this program if its films are absent. This program compiles
+the solver, `lattice`, and writes the films. Its flags are the fields of
+`data.vortices.Settings`.
 
-The lattice is a quarter longer than the picture. There the viscosity grows, so
-that vortices leave without an echo. All trajectories of a split advance at once
-on an accelerator, one after the other on a CPU, whose caches hold one. Films
-are made in a folder beside the final one, which it becomes when whole.
+The lattice is a quarter longer than the picture. The viscosity grows in that
+part, so that vortices leave without reflection. An accelerator simulates all
+trajectories of a split at once. A CPU simulates them one after the other, since
+its caches hold one. Films are written to a temporary folder, which is renamed
+when it is complete.
 """
 
 import ast
@@ -55,7 +56,7 @@ _HELP = {
 
 
 class Channel(NamedTuple):
-  """What stays the same while the fluid flows.
+  """The constant part of the simulation.
 
   Attributes:
     solid: bool [H, W] of the lattice.
@@ -71,7 +72,7 @@ class Channel(NamedTuple):
 
 
 def channel(settings: vortices.Settings) -> Channel:
-  """The cylinder in its channel, periodic across."""
+  """Makes the channel with its cylinder, periodic across the flow."""
   height, width = (n * settings.scale for n in settings.size)
   length = width + math.ceil(_OUTLET * width)
   diameter = settings.diameter * height
@@ -93,7 +94,7 @@ def channel(settings: vortices.Settings) -> Channel:
 def start(
   settings: vortices.Settings, room: Channel, rng: np.random.Generator
 ) -> np.ndarray:
-  """A velocity [2, H, W] to begin with: of what flows in, and eddies."""
+  """The initial velocity [2, H, W]: the inflow and random eddies."""
   height, length = room.solid.shape
   y, x = np.mgrid[:height, :length]
   velocity = np.zeros((2, height, length), np.float32)
@@ -111,7 +112,7 @@ def start(
 def gusts(
   settings: vortices.Settings, rng: np.random.Generator, count: int
 ) -> np.ndarray:
-  """Crosswise speed of what flows in at `count` moments, a frame apart."""
+  """The crosswise speed of the inflow at `count` times, one frame apart."""
   values, value = np.zeros(count, np.float32), 0.0
   for k in range(1, count):
     push = rng.normal() * math.sqrt(1 - _CORRELATION**2)
@@ -121,7 +122,7 @@ def gusts(
 
 
 def make_advance(settings: vortices.Settings):
-  """A function from one frame to the next; not yet compiled.
+  """Makes the function from one frame to the next, not compiled.
 
   Returns:
     `(states [E, 9, H, W], before [E], after [E], channel) -> (states, pictures
@@ -160,7 +161,7 @@ def simulate(
   bar=None,
   together: int | None = None,
 ) -> None:
-  """Fills the films of a split.
+  """Simulates the films of a split.
 
   Args:
     settings: what to simulate.
@@ -208,7 +209,7 @@ def simulate(
 def generate(
   root: str | os.PathLike, settings: vortices.Settings
 ) -> pathlib.Path:
-  """Makes the films of both splits, unless they are there.
+  """Makes the films of both splits unless they exist.
 
   Args:
     root: where the folders of films lie.
@@ -263,7 +264,7 @@ def define_flags() -> None:
 
 
 def _parsed(text: str):
-  """'8,8' as (8, 8); what is no number stays a text, which is refused."""
+  """Parses '8,8' to (8, 8); other texts stay texts, which are refused."""
   try:
     return ast.literal_eval(text)
   except (ValueError, SyntaxError):
@@ -271,7 +272,7 @@ def _parsed(text: str):
 
 
 def main(argv) -> None:
-  """Makes the films and says where they are."""
+  """Makes the films and prints their folder."""
   del argv
   runtime.setup()
   names = vortices.Settings._fields

@@ -1,30 +1,30 @@
-"""Flow of a fluid in the plane by the lattice Boltzmann method, D2Q9.
+"""A two-dimensional fluid solver by the lattice Boltzmann method, D2Q9.
 
-The state is `[9, H, W]`: for each node of the lattice how much of the fluid
-moves with each of nine velocities, `VELOCITIES`, as the difference from a fluid
-at rest with density 1 (so float32 keeps what is small). Lengths are in nodes,
-times in ticks, the first axis of a plane is y and the second x. Velocities
-should stay below some 0.15 nodes per tick: sound has `3**-0.5`, and the error
-of compressibility grows with the square.
+The state is `[9, H, W]`: the populations of nine velocities, `VELOCITIES`, at
+each node, as differences from a fluid at rest with density 1 (so that float32
+keeps small values). Lengths are in nodes, times in ticks; the first axis of a
+plane is y, the second x. Velocities should stay below some 0.15 nodes per tick:
+the speed of sound is `3**-0.5`, and the compressibility error grows with the
+square of the velocity.
 
-A tick collides, then streams. The collision works on moments about the local
-velocity: of the second, the shear relaxes at the rate that gives the viscosity
-and the trace at one of its own, which gives the bulk viscosity; the third and
-fourth go to equilibrium at once (Geier et al. 2006, in the moments of De Rosis
-2017). A street of vortices at a Reynolds number of some hundreds stays whole on
-128 nodes so, and a large bulk viscosity silences the sound that otherwise rings
-between the boundaries. Measured there: one rate for all (BGK) is stable, too,
-but has no bulk viscosity of its own; two (TRT, magic parameter 1/4 or 3/16)
-blew up at Reynolds numbers of 200 and 400.
+A tick is a collision followed by streaming. The collision relaxes moments about
+the local velocity. Of the second moments the shear relaxes at the rate that
+gives the viscosity, the trace at a second rate, which gives the bulk viscosity.
+The third and fourth moments go to equilibrium in one tick (Geier et al. 2006,
+in the moments of De Rosis 2017). With this collision a vortex street at a
+Reynolds number of some hundreds is stable on 128 nodes. A large bulk viscosity
+damps the sound that otherwise rings between the boundaries. Measured there: one
+rate for all moments (BGK) is stable, too, but has no separate bulk viscosity;
+two rates (TRT, magic parameter 1/4 or 3/16) blew up at Reynolds numbers of 200
+and 400.
 
-Boundaries: the lattice is periodic. Solid nodes send back what enters them, so
-a wall lies half-way between the last fluid node and the first solid one. With
-an inflow, what enters on the left has the given velocity and what leaves on the
-right the density of rest; density and stress there, or velocity and stress, are
-those of the next node (Guo et al. 2002).
+Boundaries: the lattice is periodic. Solid nodes reflect populations, so a wall
+lies half-way between the last fluid node and the first solid one. With an
+inflow, the left column has the given velocity and the right column the density
+of rest; their other moments are those of the next column (Guo et al. 2002).
 
-All is functions of arrays; the caller compiles, and `jax.vmap` makes several
-flows at once.
+All functions are pure; the caller compiles them, and `jax.vmap` simulates
+several flows at once.
 
 References:
   Geier, Greiner, Korvink: Cascaded digital lattice Boltzmann automata for high
@@ -126,7 +126,7 @@ def vorticity(state: jax.Array, solid: jax.Array) -> jax.Array:
 
 
 def _stress(f, density, velocity):
-  """Second central moments out of equilibrium: (xx, yy, xy), each [H, W]."""
+  """Non-equilibrium second central moments: (xx, yy, xy), each [H, W]."""
   x, y = velocity
   mass, diagonals = 1 + density, (f[5] + f[7]) + (f[6] + f[8])
   xx = (f[1] + f[3]) + diagonals - density / 3 - mass * x * x
@@ -190,7 +190,7 @@ def _streamed(f, solid):
 
 
 def _shifted(plane, down, right):
-  """The plane moved by at most one node each way, round the edges."""
+  """Rolls a plane by at most one node in each direction."""
   for axis, by in ((0, down), (1, right)):
     if by:
       # Slices are much faster than jnp.roll on CPUs.
@@ -201,7 +201,7 @@ def _shifted(plane, down, right):
 
 
 def _opened(f, solid, inflow):
-  """The first and last columns with what is given there."""
+  """Applies the boundary conditions of the first and last columns."""
   left, right = f[:, :, 1:2], f[:, :, -2:-1]
   density, velocity = moments(left)
   entering = jnp.broadcast_to(inflow[:, None, None], velocity.shape)

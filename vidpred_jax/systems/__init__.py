@@ -1,10 +1,10 @@
-"""The systems by name, and the one way to make them."""
+"""The systems by name, and `make`, which makes them."""
 
 from vidpred_jax import names
-from vidpred_jax.systems import apr_vfi, dmvfn, rvd, simvp
+from vidpred_jax.systems import apr_vfi, dmvfn, renamed, rvd, simvp
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
-__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make']
+__all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make', 'renamed']
 
 # Each has `Settings`, a NamedTuple with the paper's defaults, and `make`.
 SYSTEMS = {'apr_vfi': apr_vfi, 'dmvfn': dmvfn, 'rvd': rvd, 'simvp': simvp}
@@ -15,20 +15,27 @@ def make(name: str, *, frames: Frames, **settings) -> System:
 
   Args:
     name: one of `SYSTEMS`.
-    frames: which frames are seen and which are asked for.
+    frames: indices of the context and target frames.
     **settings: fields of `Settings` of systems/<name>.py; their defaults are
       the paper's.
 
   Returns:
-    The system.
+    The system, which knows its name and which settings differ from those.
 
   Raises:
     ValueError: if there is no such system or setting, or it cannot serve
       `frames`.
   """
-  system = names.choose('system', name, SYSTEMS)
-  names.check_settings(name, settings, system.Settings._fields)
+  module = names.choose('system', name, SYSTEMS)
+  names.check_settings(
+    name, settings, module.Settings._fields, renamed.NAMES.get(name, {})
+  )
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
-  chosen = system.Settings(**settings)._asdict()
-  made = system.make(frames=frames, **settings)
-  return made._replace(name=name, settings=tuple(chosen.items()))
+  system = module.make(frames=frames, **settings)
+  defaults = module.Settings._field_defaults
+  tuples = (
+    (key, tuple(value) if isinstance(value, list) else value)
+    for key, value in sorted(settings.items())
+  )
+  changed = tuple(item for item in tuples if item not in defaults.items())
+  return system._replace(name=name, settings=changed)

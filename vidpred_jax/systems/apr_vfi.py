@@ -1,22 +1,24 @@
-"""APR-VFI as a system: frames between two frames.
+"""APR-VFI as a system: frame interpolation.
 
 Chen et al., "Alignment-aware Patch-level Routing for Dynamic Video Frame
 Interpolation", 2024; equation and table numbers are this paper's. Images are
-RGB. Any number of frames between the two and any times: the flow and the
+RGB. It interpolates any number of frames at any times; the flow and the
 features of the two frames are computed once.
 
 The paper's three stages of training are three settings of `synthesis`:
 'whole', then 'patches' and 'routed' with `train_flow=False` and the flow's
-parameters frozen. 'warp' has no synthesis network at all, for weights of the
-flow alone.
+parameters frozen. 'warp' has no synthesis network, for weights of the flow
+alone.
 
-Where the paper is silent: gates in training are drawn by the straight-through
-Gumbel-softmax at temperature 1, but what the loss compares with the reference
-route map are the router's probabilities (with the binary gates in their place
-it learns less well); the census transform is `losses.census`;
-differences are means over colours of absolute values; the hole region around a
-warped image's edge is `ops.routing.edge_holes`; predictions are cut off at 0
-and 1, but not in the loss.
+Choices where the paper is silent:
+
+- Gates in training are drawn by the straight-through Gumbel-softmax at
+  temperature 1. The loss compares the router's probabilities, not the gates,
+  with the reference route map (with the gates the router learns less well).
+- The census transform is `losses.census`.
+- Differences are absolute values, averaged over colours.
+- The hole region at the edge of a warped image is `ops.routing.edge_holes`.
+- Predictions are clipped to [0, 1], but not in the loss.
 """
 
 import functools
@@ -42,26 +44,27 @@ from vidpred_jax.systems.base import (
 
 
 class Settings(NamedTuple):
-  """What can be set.
+  """The settings of APR-VFI.
 
   Attributes:
-    synthesis: 'whole': every block on the whole image (stage 1); 'patches':
-      every block but the first on every patch by itself (stage 2); 'routed': on
-      patches that the router chooses (stage 3); 'warp': none, the mean of both
-      frames warped.
+    synthesis: 'whole': every block runs on the whole image (stage 1).
+      'patches': every block but the first runs on every patch by itself (stage
+      2). 'routed': blocks run on the patches that the router selects (stage 3).
+      'warp': no synthesis; frames are the mean of both warped frames.
     patch: side of a patch in pixels, a multiple of 4 (table 2).
-    keep_ratios: kr_1..kr_d, the share of patches that each block after the
-      first is to process (table 3).
-    inference_routing: 'routed' only, which patches a block processes.
-      'argmax': those of which the router says so, as published; 'ratios': as
-      many as `keep_ratios` say, those of which it is surest; 'reference': the
-      same by how much the warped frames differ, without the router; 'all'.
-    supervision: of the router, table 4: by the difference of the 'warped'
-      frames, of the frames as they are ('image'), or of the prediction and the
-      truth ('reconstruction').
+    keep_ratios: kr_1..kr_d, the fraction of patches that each block after the
+      first should process (table 3).
+    inference_routing: 'routed' only, the patches that a block processes.
+      'argmax': those that the router selects, as published; 'ratios': the
+      patches with the highest scores of the router, their fraction by
+      `keep_ratios`; 'reference': the patches whose warped frames differ most,
+      likewise, without the router; 'all': every patch.
+    supervision: of the router (table 4): by the difference of the warped frames
+      ('warped'), of the frames without warping ('image'), or of the prediction
+      and the truth ('reconstruction').
     fusion: of the blocks' features, 'add', 'concat' or 'none' (table 5).
     widths: channels of the refine blocks at half resolution.
-    depths: their convolutions there.
+    depths: convolutions of the refine blocks at half resolution.
     features: channels between the blocks.
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
@@ -74,14 +77,16 @@ class Settings(NamedTuple):
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
     apr_weight: lambda_2 of equation 4.
-    warp_weight: of what the paper does not have, the difference of each warped
-      frame from the truth by Laplacian pyramids, which has a gradient to the
-      flow in any case. From random weights a flow follows from it alone in some
-      hundred steps; equation 4 is met by blending before, and holds it back.
-    flow_weight: of what the paper does not have either, the end-point error of
-      both flows in pixels, at every level of the pyramid, where the exact flow
-      is known. It has a gradient to the flow in any case.
-    flow_gamma: how much less a level counts there than the next finer one.
+    warp_weight: weight of the Laplacian-pyramid difference of each warped frame
+      from the truth, with a gradient to the flow in any case. The paper does
+      not have this term. From random weights it alone teaches a flow in some
+      hundred steps; equation 4 is first minimised by blending, which delays the
+      flow.
+    flow_weight: weight of the end-point error of both flows in pixels, at every
+      level of the pyramid, where the exact flow is known, with a gradient to
+      the flow in any case. The paper does not have this term.
+    flow_gamma: the factor of a level in that error relative to the next finer
+      level.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
   """
 
@@ -158,47 +163,49 @@ def checked(settings: Settings) -> Settings:
 
 
 def reference_routes(
-  settings: Settings, difference: jax.Array, moved: apr_vfi.Moved | None = None
+  settings: Settings,
+  difference: jax.Array,
+  warped: apr_vfi.Warped | None = None,
 ) -> jax.Array:
-  """The patches that differ most, [B, nh, nw, d], as many as `keep_ratios` say.
+  """Selects the patches that differ most, [B, nh, nw, d], by `keep_ratios`.
 
   Args:
     settings: of the system.
     difference: [B, H, W, 3], of two images.
-    moved: what they were warped by; the holes at the edges do not count.
+    warped: the warped frames, whose holes at the edges are left out; or None.
   """
   magnitude = jnp.mean(jnp.abs(difference), -1, keepdims=True)
-  if moved is not None:
+  if warped is not None:
     for i in range(2):
-      magnitude *= 1 - gating.edge_holes(moved.weight[:, i])
+      magnitude *= 1 - gating.edge_holes(warped.weight[:, i])
   differences = gating.patch_difference(magnitude, settings.patch)
   return gating.reference_routes(differences, settings.keep_ratios)
 
 
-def routes_of_warped(settings: Settings, moved: apr_vfi.Moved) -> jax.Array:
+def routes_of_warped(settings: Settings, warped: apr_vfi.Warped) -> jax.Array:
   """`reference_routes` by the difference of the two warped frames."""
-  difference = moved.frames[:, 0] - moved.frames[:, 1]
-  return reference_routes(settings, difference, moved)
+  difference = warped.frames[:, 0] - warped.frames[:, 1]
+  return reference_routes(settings, difference, warped)
 
 
 def inference_gates(
-  model: apr_vfi.APRVFI, settings: Settings, variables, moved: apr_vfi.Moved
+  model: apr_vfi.APRVFI, settings: Settings, variables, warped: apr_vfi.Warped
 ) -> jax.Array:
-  """Which blocks patches go through, [B, nh, nw, d], 0 or 1."""
+  """The gates at inference, [B, nh, nw, d], 0 or 1."""
   how = settings.inference_routing
-  batch, _, height, width, _ = moved.frames.shape
+  batch, _, height, width, _ = warped.frames.shape
   grid = gating.patch_grid(height, width, settings.patch)
   shape = (batch, *grid, len(settings.widths) - 1)
   if settings.synthesis != 'routed' or how == 'all':
     return jnp.ones(shape)
   if how == 'reference':
-    return routes_of_warped(settings, moved)
-  logits = model.apply(variables, moved, method='route')
+    return routes_of_warped(settings, warped)
+  logits = model.apply(variables, warped, method='route')
   scores = logits[..., 1] - logits[..., 0]
   if how == 'argmax':
     return (scores > 0).astype(jnp.float32)
   columns = [
-    gating.highest(scores[..., i].reshape(batch, -1), ratio)
+    gating.top_fraction_mask(scores[..., i].reshape(batch, -1), ratio)
     for i, ratio in enumerate(settings.keep_ratios)
   ]
   return jnp.stack(columns, -1).reshape(shape)
@@ -208,13 +215,13 @@ def inference_gates(
 
 
 class Scene(NamedTuple):
-  """Two frames and what is computed of them once.
+  """Two frames and the results that all times between them share.
 
   Attributes:
     pair: [B, 2, H, W, 3].
     prepared: flow and features, without a gradient to the flow where
       `train_flow` is False.
-    estimated: the same with it.
+    estimated: flow and features, with a gradient to the flow.
   """
 
   pair: jax.Array
@@ -231,7 +238,7 @@ def frame_loss(
   truth: jax.Array,
   key: jax.Array,
 ):
-  """The loss of the frame at one time: equation 4, and of the warped frames.
+  """The loss of the frame at one time: equation 4 and our additional terms.
 
   Args:
     model: the networks.
@@ -245,15 +252,15 @@ def frame_loss(
   Returns:
     `(loss, metrics)`.
   """
-  moved = model.apply(variables, scene.prepared, time, method='move')
+  warped = model.apply(variables, scene.prepared, time, method='warp')
   if settings.synthesis == 'warp':
-    output, total, metrics = apr_vfi.blend(scene.prepared, moved), 0.0, {}
+    output, total, metrics = apr_vfi.blend(scene.prepared, warped), 0.0, {}
   elif settings.synthesis != 'routed':
-    output = model.apply(variables, scene.prepared, moved, method='synthesise')
+    output = model.apply(variables, scene.prepared, warped, method='synthesise')
     total, metrics = 0.0, {}
   else:
     output, metrics = _routed(
-      model, settings, variables, scene, moved, truth, key
+      model, settings, variables, scene, warped, truth, key
     )
     total = settings.apr_weight * metrics['apr']
   metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
@@ -270,17 +277,17 @@ def frame_loss(
   return total, metrics
 
 
-def _routed(model, settings, variables, scene, moved, truth, key):
-  """The output by drawn gates; metrics: how they differ from the reference."""
-  logits = model.apply(variables, moved, method='route')
+def _routed(model, settings, variables, scene, warped, truth, key):
+  """The output with drawn gates, and the router's metrics."""
+  logits = model.apply(variables, warped, method='route')
   soft = gating.gumbel(logits, key, settings.temperature)
   hard = (soft > 0.5).astype(jnp.float32)
   gates = gating.straight_through(hard, soft)
   output = model.apply(
-    variables, scene.prepared, moved, gates, method='synthesise'
+    variables, scene.prepared, warped, gates, method='synthesise'
   )
   if settings.supervision == 'warped':
-    routes = routes_of_warped(settings, moved)
+    routes = routes_of_warped(settings, warped)
   elif settings.supervision == 'image':
     routes = reference_routes(settings, scene.pair[:, 0] - scene.pair[:, 1])
   else:
@@ -293,11 +300,11 @@ def _routed(model, settings, variables, scene, moved, truth, key):
 
 
 def _warp_loss(model, variables, scene, time, truth):
-  """Laplacian difference of each warped frame from the truth, where it is."""
-  warped = model.apply(variables, scene.estimated, time, method='move')
-  off = warped.frames - truth[:, None]
-  off = apr_vfi.flat(jnp.where(warped.weight > 0, off, 0))
-  return jnp.mean(losses.laplacian(off, jnp.zeros_like(off), levels=4))
+  """Laplacian difference of each warped frame from the truth, outside holes."""
+  warped = model.apply(variables, scene.estimated, time, method='warp')
+  error = warped.frames - truth[:, None]
+  error = apr_vfi.flatten_pair(jnp.where(warped.weight > 0, error, 0))
+  return jnp.mean(losses.laplacian(error, jnp.zeros_like(error), levels=4))
 
 
 def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
@@ -315,7 +322,7 @@ def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
   for level, small in zip(reversed(range(len(pyramid))), pyramid):
     scale = 2**level
     whole = scale * resize.bilinear(small, scale=4 * scale)
-    both = ebme.to_each(whole[:, :height, :width]).reshape(flow.shape)
+    both = ebme.per_frame_flow(whole[:, :height, :width]).reshape(flow.shape)
     errors.append(losses.end_point_error(both, flow))
   return jnp.stack(errors)
 
@@ -349,7 +356,7 @@ def clip_loss(
       lambda item: one(*item), (jnp.asarray(times), truth, keys)
     )
   total, metrics = jax.tree.map(jnp.mean, (total, metrics))
-  if settings.flow_weight:
+  if flow is not None:
     errors = flow_errors(estimated.pyramid, flow)
     metrics['end_point_error'] = errors[-1]
     total += settings.flow_weight * losses.deep_supervision(
@@ -359,7 +366,7 @@ def clip_loss(
 
 
 def relative_times(frames: Frames) -> list[float]:
-  """The times of the targets; the first frame has 0, the last one 1."""
+  """The times of the targets, relative to the context: 0 to 1."""
   start, end = frames.context
   return [(target - start) / (end - start) for target in frames.target]
 
@@ -374,30 +381,30 @@ def frame_at(
   prepared: apr_vfi.Prepared,
   time: float,
 ):
-  """The frame at one time, and what explains it.
+  """Interpolates the frame at one time.
 
   Returns:
-    `([B, H, W, 3], details)`; `make` says what the details are.
+    `([B, H, W, 3], diagnostics)`; `make` lists the diagnostics.
   """
-  moved = model.apply(variables, prepared, time, method='move')
-  details = {'flow': moved.to[:, 0]}
+  warped = model.apply(variables, prepared, time, method='warp')
+  diagnostics = {'flow': warped.to[:, 0]}
   if settings.synthesis == 'warp':
-    output = apr_vfi.blend(prepared, moved)
+    output = apr_vfi.blend(prepared, warped)
   elif settings.synthesis == 'whole':
-    output = model.apply(variables, prepared, moved, method='synthesise')
+    output = model.apply(variables, prepared, warped, method='synthesise')
   else:
-    gates = inference_gates(model, settings, variables, moved)
+    gates = inference_gates(model, settings, variables, warped)
     output = model.apply(
-      variables, prepared, moved, gates, routed=True, method='synthesise'
+      variables, prepared, warped, gates, routed=True, method='synthesise'
     )
-    size = moved.frames.shape[2:4]
-    details |= _shown_routes(gates, size, settings.patch)
-  details['mask'] = output.mask
-  return jnp.clip(output.frame, 0, 1), details
+    size = warped.frames.shape[2:4]
+    diagnostics |= _shown_routes(gates, size, settings.patch)
+  diagnostics['mask'] = output.mask
+  return jnp.clip(output.frame, 0, 1), diagnostics
 
 
 def _shown_routes(gates, size, patch):
-  """What `explain` says of gates [B, nh, nw, d]."""
+  """The diagnostics of gates [B, nh, nw, d]."""
   shares = jnp.mean(gates, (1, 2))
   blocks = jnp.concatenate([jnp.ones((len(gates), 1)), shares], -1)
   routes = jnp.mean(gates, -1, keepdims=True)
@@ -417,10 +424,10 @@ def make(*, frames: Frames, **settings) -> System:
     The system. Metrics of its loss: 'charbonnier', 'census', 'warp', 'psnr'
     (dB), 'end_point_error' (pixels, of the finest level), and for 'routed'
     'apr' and 'blocks', how many of the blocks patches went through on average.
-    What it explains: 'flow' (of the first frame to the wanted time), 'mask';
-    and where it works on patches 'blocks', the share of patches that went
-    through each, and 'routes' [B, N, H, W, 1], the share of the blocks after
-    the first that each pixel went through.
+    Its diagnostics: 'flow' (from the first frame to the wanted time), 'mask';
+    and where it works on patches 'blocks', the fraction of patches that each
+    block processed, and 'routes' [B, N, H, W, 1], the fraction of the blocks
+    after the first that processed each pixel.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.
@@ -454,7 +461,7 @@ def make(*, frames: Frames, **settings) -> System:
     check_flow(flow, chosen.flow_weight)
     return clip_loss(model, chosen, frames, variables, video, key, flow)
 
-  def explain(variables, context, key):
+  def diagnostics(variables, context, key):
     del key
     check_context(context, 2, 3, 1)
     prepared = model.apply(variables, context, chosen.levels, method='prepare')
@@ -465,7 +472,7 @@ def make(*, frames: Frames, **settings) -> System:
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
 
   def predict(variables, context, key):
-    return explain(variables, context, key)[0]
+    return diagnostics(variables, context, key)[0]
 
   return System(
     init=init,
@@ -474,7 +481,7 @@ def make(*, frames: Frames, **settings) -> System:
     frames=frames,
     multiple=1,
     stochastic=False,
-    explain=explain,
+    diagnostics=diagnostics,
     flow_pairs=((start, end), (end, start)) if chosen.flow_weight else (),
   )
 

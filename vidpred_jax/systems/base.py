@@ -1,11 +1,12 @@
-"""What a system is: three pure functions and a few facts about itself.
+"""The interface of systems: three pure functions and some facts.
 
-A clip is `[B, T, H, W, C]`, float32 in [0, 1] for images. `Frames` says which
-of its frames are seen and which are asked for; no model branches on a task.
+A clip is `[B, T, H, W, C]`, float32 in [0, 1] for images. `Frames` names the
+context and the target frames of a clip. Tasks differ in `Frames` alone; no
+model branches on a task.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 
 
 class Frames(NamedTuple):
-  """Indices into a clip: what is seen and what is asked.
+  """The frames of a task: indices of context and target frames in a clip.
 
   Prediction is `Frames((0, 1), (2, 3, 4))`, interpolation
   `Frames((0, 2), (1,))`.
@@ -24,7 +25,7 @@ class Frames(NamedTuple):
 
   @property
   def length(self) -> int:
-    """Frames a clip must have, `max(index) + 1`."""
+    """The number of frames of a clip, `max(index) + 1`."""
     return 1 + max(self.context + self.target)
 
   @property
@@ -36,10 +37,10 @@ class Frames(NamedTuple):
 
 
 class DataSpec(NamedTuple):
-  """What clips are: images, or physical fields and their normalisation.
+  """The data of clips: images, or physical fields and their normalisation.
 
-  Systems see images as float [0, 1] and fields normalised by mean and standard
-  deviation; users see images as uint8 and fields in units of their own.
+  Inside systems images are float [0, 1], and fields are normalised by mean and
+  standard deviation. Outside, images are uint8 and fields have their own units.
 
   Attributes:
     kind: 'image' or 'field'.
@@ -61,7 +62,7 @@ class DataSpec(NamedTuple):
     return self.kind == 'field'
 
   def normalise(self, frames: np.ndarray) -> np.ndarray:
-    """What systems see [..., C], float32, of what users see."""
+    """Converts frames [..., C] to the values inside systems, float32."""
     frames = frames.astype(np.float32)
     if not self.is_field:
       return frames / 255
@@ -69,7 +70,7 @@ class DataSpec(NamedTuple):
     return (frames - mean) / std
 
   def denormalise(self, frames):
-    """What users see of what systems give, NumPy's or JAX's [..., C]."""
+    """Converts a system's frames [..., C], of NumPy or JAX, to the data's."""
     if not self.is_field:
       return (255 * frames.clip(0, 1)).round().astype(np.uint8)
     mean, std = self._scale(frames.ndim)
@@ -77,72 +78,181 @@ class DataSpec(NamedTuple):
 
   def _scale(self, ndim: int):
     shape = (1,) * (ndim - 1) + (-1,)
-    return (np.reshape(np.float32(x), shape) for x in (self.mean, self.std))
+    return (
+      np.reshape(np.array(x, np.float32), shape) for x in (self.mean, self.std)
+    )
+
+
+Variables = Mapping[str, Any]  # 'params' and further collections, trees
+Diagnostics = dict[str, jax.Array]  # intermediate results by name
+
+
+class InitFn(Protocol):
+  """Makes the variables of a model."""
+
+  def __call__(self, key: jax.Array, video: jax.Array, /) -> Variables:
+    """Returns a dict with `'params'` and any other Flax collections.
+
+    Args:
+      key: a random key.
+      video: a clip [B, T, H, W, C] of any type; only its shape matters.
+    """
+    ...
+
+
+class LossFn(Protocol):
+  """The loss of a clip, for training."""
+
+  def __call__(
+    self, variables: Variables, video: jax.Array, key: jax.Array, /
+  ) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """Returns `(scalar, (collections, metrics))`.
+
+    `collections` are the updated non-parameter collections, `metrics` a flat
+    dict of scalars.
+
+    Args:
+      variables: of the model.
+      video: the whole clip [B, T, H, W, C], float.
+      key: of what is drawn.
+    """
+    ...
+
+
+class FlowLossFn(Protocol):
+  """`LossFn` of a system with `flow_pairs`, which learns from exact flow."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    video: jax.Array,
+    key: jax.Array,
+    /,
+    flow: jax.Array | None = None,
+  ) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """As `LossFn`; `flow` is [B, P, H, W, 2] for P `flow_pairs`."""
+    ...
+
+
+class PredictFn(Protocol):
+  """Predicts the target frames."""
+
+  def __call__(
+    self, variables: Variables, context: jax.Array, key: jax.Array, /
+  ) -> jax.Array:
+    """Returns [B, N, H, W, C] with N = `len(frames.target)`.
+
+    Args:
+      variables: of the model.
+      context: [B, len(frames.context), H, W, C], float like the clip.
+      key: of what is drawn; deterministic systems ignore it.
+    """
+    ...
+
+
+class DiagnosticsFn(Protocol):
+  """Predicts, and gives the model's intermediate results too."""
+
+  def __call__(
+    self, variables: Variables, context: jax.Array, key: jax.Array, /
+  ) -> tuple[jax.Array, Diagnostics]:
+    """Returns the frames of `PredictFn` and diagnostics, each [B, N, ...].
+
+    `'flow'` [B, N, H, W, 2] is (dx, dy) in pixels, `'mask'` [B, N, H, W, 1]
+    lies in [0, 1], `'blocks'` [B, N, K] has 1 for each block used.
+    """
+    ...
+
+
+class ClipSizeFn(Protocol):
+  """Reads from weights which size of clip they are tied to."""
+
+  def __call__(self, variables: Variables, /) -> tuple[int, int] | None:
+    """Returns (H, W) of a clip at which `InitFn` gives arrays of these shapes.
+
+    None where any size does.
+    """
+    ...
+
+
+class InitCarryFn(Protocol):
+  """Makes the state of a recurrence."""
+
+  def __call__(self, variables: Variables, context: jax.Array, /) -> Any:
+    """Returns the carry, a tree of arrays; `context` is that of `predict`."""
+    ...
+
+
+class StepFn(Protocol):
+  """Makes the next frame of a recurrence."""
+
+  def __call__(
+    self, variables: Variables, carry: Any, key: jax.Array, n: jax.Array, /
+  ) -> tuple[Any, jax.Array]:
+    """Returns `(carry, frame)` with frame n, [B, H, W, C].
+
+    Args:
+      variables: of the model.
+      carry: from the call before, or from `InitCarryFn`.
+      key: the same for all frames.
+      n: number of the frame, from 0.
+    """
+    ...
 
 
 class Recurrence(NamedTuple):
-  """A forecast frame by frame; `predict` is `advance` again and again.
+  """A forecast as a recurrence, one frame per call, as `lax.scan` runs it.
+
+  `predict` is `init_carry` followed by N times `step`.
 
   Attributes:
-    begin: `(variables, context) -> memory`, a tree of arrays; `context` is that
-      of `predict`.
-    advance: `(variables, memory, key, n) -> (memory, frame)`: the next frame
-      [B, H, W, C], number n from 0; the key is the same for all of them.
+    init_carry: `(variables, context) -> carry`, see `InitCarryFn`.
+    step: `(variables, carry, key, n) -> (carry, frame)`, see `StepFn`.
   """
 
-  begin: Callable
-  advance: Callable
+  init_carry: InitCarryFn
+  step: StepFn
 
 
 class System(NamedTuple):
-  """A model, its loss and its way of predicting, as pure functions.
+  """A model with its loss and its prediction, as pure functions.
 
   Attributes:
-    init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
-      collections. `video` is a clip `[B, T, H, W, C]` of
-      any type; only its shape matters. It is quickest as `jax.jit(init)` with
-      a key of `runtime.key`.
-    loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
-      is the whole clip, float [0, 1]; `collections` are the updated
-      non-parameter collections, `metrics` a flat dict of scalars. With
-      `flow_pairs` there is also `flow`, a keyword: [B, P, H, W, 2].
-    predict: `(variables, context, key) -> frames`. `context` is `[B,
-      len(frames.context), H, W, C]`, float like the clip, the result `[B, N, H,
-      W, C]` with N = `len(frames.target)`.
-    frames: the frames `loss` and `predict` are about.
+    init: `(key, video) -> variables`, see `InitFn`.
+    loss: `(variables, video, key) -> (scalar, (collections, metrics))`, see
+      `LossFn`; with `flow_pairs` it also takes `flow`, see `FlowLossFn`.
+    predict: `(variables, context, key) -> frames`, see `PredictFn`.
+    frames: the context and target frames of `loss` and `predict`.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
     channels: of a frame, C.
-    data: what its clips are; loaded systems know what they learned from.
-    explain: `(variables, context, key) -> (frames, details)`: as `predict`, and
-      a dict of what the model looked at, each `[B, N, ...]`: `'flow'`
-      [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in [0, 1],
-      `'blocks'` [B, N, K] with 1 for each block used. None where there is
-      nothing to show.
-    clip_size: `(variables) -> (H, W)` of a clip at which `init` gives arrays of
-      these shapes, for weights that are tied to a size; None: any size does.
-    recurrence: for systems that remember more of a video than they are shown:
-      the same forecast a frame a call, of any length. None: calls of `predict`
-      go on from what was predicted as well as one that is longer.
-    flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes where
-      it is known: (dx, dy) from each pixel of frame `of` to the same point in
-      frame `into`, NaN where that is not known. Empty: it takes none.
+    data: the data of its clips; of a loaded system those of its training.
+    diagnostics: `(variables, context, key) -> (frames, diagnostics)`, see
+      `DiagnosticsFn`. None: the system has none.
+    clip_size: `(variables) -> (H, W)`, see `ClipSizeFn`, for weights that are
+      tied to a size. None: any size.
+    recurrence: the forecast as a recurrence, one frame per call, for systems
+      whose state holds more than the context frames. None: feeding predictions
+      back into `predict` is equivalent to a longer prediction.
+    flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes: (dx,
+      dy) from each pixel of frame `of` to the same point in frame `into`, NaN
+      where the flow is unknown. Empty: `loss` takes no flow.
     cpu_options: compiler options, (name, value), with which this model is
-      faster on a CPU than with those of `runtime.jit`.
-    name: in `systems.SYSTEMS`.
-    settings: all of its settings, (name, value).
+      faster on a CPU than with the defaults of `runtime.jit`.
+    name: in `systems.SYSTEMS`; empty for a system made without it.
+    settings: (name, value) of each setting that is not its default.
   """
 
-  init: Callable
-  loss: Callable
-  predict: Callable
+  init: InitFn
+  loss: LossFn | FlowLossFn
+  predict: PredictFn
   frames: Frames
   multiple: int
   stochastic: bool
   channels: int = 3
   data: DataSpec = DataSpec()
-  explain: Callable | None = None
-  clip_size: Callable | None = None
+  diagnostics: DiagnosticsFn | None = None
+  clip_size: ClipSizeFn | None = None
   recurrence: Recurrence | None = None
   flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
@@ -150,31 +260,41 @@ class System(NamedTuple):
   settings: tuple[tuple[str, Any], ...] = ()
 
   def __repr__(self) -> str:
-    sees, gives = self.frames
-    return f'System({self.name!r}, sees {sees}, gives {gives})'
+    frames, kind = self.frames, 'images'
+    if self.data.is_field:
+      kind = f'fields {", ".join(self.data.variables)}'
+    lines = [
+      f'System {self.name}'.rstrip(),
+      f'frames: {frames.context} -> {frames.target}, '
+      f'{"stochastic" if self.stochastic else "deterministic"}',
+      f'clips: {kind}, {self.channels} channel{"s" * (self.channels != 1)}, '
+      f'sides divisible by {self.multiple}',
+    ]
+    if self.settings:
+      lines.append(
+        'settings: ' + ', '.join(f'{k}={v!r}' for k, v in self.settings)
+      )
+    return '\n  '.join(lines)
 
 
 def as_float(video: jax.Array) -> jax.Array:
-  """What is given to a system: uint8 images become float32 in [0, 1].
-
-  Physical fields are float32 already and stay as they are.
-  """
+  """Converts uint8 images to float32 in [0, 1]; floats stay as they are."""
   if video.dtype == jnp.uint8:
     return video.astype(jnp.float32) / 255.0
   return video
 
 
 def take(video: jax.Array, indices: tuple[int, ...]) -> jax.Array:
-  """The frames `indices` of a clip [B, T, H, W, C]."""
+  """Selects the frames `indices` of a clip [B, T, H, W, C]."""
   return jnp.stack([video[:, i] for i in indices], axis=1)
 
 
 def check_shape(
   video: jax.Array, length: int, channels: int, multiple: int
 ) -> None:
-  """Raises ValueError unless a system can be made for a clip of this shape."""
-  fine = video.ndim == 5 and video.shape[1] >= length
-  if not fine or video.shape[-1] != channels:
+  """Raises ValueError unless the shape is that of a clip of the system."""
+  is_clip = video.ndim == 5 and video.shape[1] >= length
+  if not is_clip or video.shape[-1] != channels:
     raise ValueError(
       f'Got a clip of shape {video.shape}; expected [B, T, H, W, {channels}] '
       f'with at least {length} frames.'
@@ -190,7 +310,7 @@ def check_shape(
 def check_clip(
   video: jax.Array, length: int, channels: int, multiple: int
 ) -> None:
-  """Raises ValueError unless [B, T, H, W, C] is a clip a system can use."""
+  """Raises ValueError unless this is a clip of the system, in floats."""
   check_shape(video, length, channels, multiple)
   if not jnp.issubdtype(video.dtype, jnp.floating):
     raise ValueError(
@@ -202,9 +322,9 @@ def check_clip(
 def check_context(
   context: jax.Array, count: int, channels: int, multiple: int
 ) -> None:
-  """Raises ValueError unless these are exactly the frames to predict from."""
-  fine = context.ndim == 5 and context.shape[1] == count
-  if not fine or context.shape[-1] != channels:
+  """Raises ValueError unless these are exactly the context frames."""
+  is_context = context.ndim == 5 and context.shape[1] == count
+  if not is_context or context.shape[-1] != channels:
     raise ValueError(
       f'Got context of shape {context.shape}; expected '
       f'[B, {count}, H, W, {channels}].'
@@ -215,13 +335,13 @@ def check_context(
 def check_frames(
   frames: Frames, name: str, example: str, *, context: int | None = None
 ) -> None:
-  """Raises ValueError unless prediction goes on in even steps.
+  """Raises ValueError unless context and targets have one constant step.
 
   Args:
-    frames: what a system is to see and to give.
+    frames: the frames of a system.
     name: of the system.
-    example: frames that it can serve.
-    context: how many frames it sees; None: any number.
+    example: valid frames, for the message.
+    context: the number of context frames; None: any number.
   """
   indices = tuple(frames.context) + tuple(frames.target)
   even = len(frames.context) >= 1 and len(frames.target) >= 1
@@ -239,7 +359,7 @@ def check_frames(
 
 
 def check_flow(flow: jax.Array | None, weight: float) -> None:
-  """Raises ValueError unless a flow is given where its error has a weight."""
+  """Raises ValueError unless a flow is given exactly if it has a weight."""
   if (flow is not None) != bool(weight):
     given = 'no flow' if flow is None else 'a flow'
     raise ValueError(f'flow_weight is {weight}: got {given}.')

@@ -1,12 +1,12 @@
-"""DMVFN as a system: its loss and its way of predicting.
+"""DMVFN as a system: its loss, its routing and its prediction.
 
 Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video Prediction", CVPR
 2023; equation and table numbers are this paper's. Images are RGB.
 
 Differences from the reference: inference is deterministic by default
-(`inference_routing`); the published code draws at random there too. The feature
-term sees RGB, as the feature network was trained; the published code shows it
-BGR.
+(`inference_routing`); the published code draws gates at random there too. The
+feature network of the loss gets RGB, as in its training; the published code
+passes BGR.
 """
 
 import functools
@@ -34,44 +34,45 @@ from vidpred_jax.systems.rollout import rollout as feed_back
 
 
 class Settings(NamedTuple):
-  """What can be set.
+  """The settings of DMVFN.
 
   Attributes:
     scales: the blocks' scale factors S^i, one per block (tables 6, 11).
     widths: the blocks' channels, multiples of 4; None is 160, 80, 44 for the
       first, second and last third of the blocks.
     spatial_path: whether blocks have the full-resolution path (table 7).
-    routing: how blocks are chosen in training (table 5). 'stebs': drawn from
-      budgeted probabilities, straight-through gradient (equations 10-12);
-      'gumbel': Gumbel-softmax (equation 9); 'random': each with probability
-      1/2; 'none': all.
-    beta: the share of blocks that 'stebs' uses (equation 10).
-    inference_beta: the same at inference (tables 8, 13); None is `beta`.
+    routing: how training selects blocks (table 5). 'stebs': gates are drawn
+      from budgeted probabilities with a straight-through gradient (equations
+      10-12); 'gumbel': Gumbel-softmax (equation 9); 'random': each block with
+      probability 1/2; 'none': all blocks.
+    beta: the fraction of blocks that 'stebs' uses (equation 10).
+    inference_beta: beta at inference (tables 8, 13); None is `beta`.
     inference_routing: 'threshold': the most probable blocks of each sample, as
-      many as would be drawn on average (`ops.routing.most_probable`); for
-      'gumbel' the blocks of probability 1/2 and more. 'sample': drawn at
-      random, as published. 'all': every block. With 'random' routing
-      'threshold' draws too: there is nothing to go by.
+      many as sampling uses on average (`ops.routing.deterministic_gates`); for
+      'gumbel' the blocks of probability 1/2 and more. 'sample': gates are drawn
+      at random, as published. 'all': every block. With 'random' routing
+      'threshold' draws gates too, since it has no probabilities.
     temperature: 'gumbel' only: tau at the start and at the end of training.
-    temperature_steps: 'gumbel' only: how many calls of `loss` it takes to get
-      from the one to the other, exponentially. The count is in
-      `variables['routing']`.
+    temperature_steps: 'gumbel' only: the number of calls of `loss` in which tau
+      falls exponentially from the first to the second temperature. The count is
+      in `variables['routing']`.
     gate_penalty: 'gumbel' only: weight of the mean gate in the loss.
-    router_scale: the router sees the frames shrunk by this factor. The
+    router_scale: the router sees the frames downsampled by this factor. The
       published 1 costs 23 % of all nine blocks.
     supervision: 'deep': the loss of every block's output (equation 13);
-      'single': of the last one only (table 9).
+      'single': of the last output only (table 9).
     gamma: of equation 13.
     vgg_weight: weight of the VGG19 feature distance of the last output (the
       published code: 0.5). Needs `variables['vgg']`, the parameters of
       `models.features.VGG19`.
-    flow_weight: weight of what the paper does not have, the end-point error of
-      both flows in pixels where the exact flow is known, of the same outputs as
-      the rest of the loss. A flow is learnt from it in a fraction of the steps.
-    rollout: 0: each target is predicted from the true frames before it, as
-      published. n >= 1: the targets are predicted one after the other from
-      predictions, as at inference, and the gradient goes back through the last
-      n of these.
+    flow_weight: weight of the end-point error of both flows in pixels, where
+      the exact flow is known, for the same outputs as the rest of the loss. The
+      paper does not have this term. With it a flow is learnt in a fraction of
+      the steps.
+    rollout: 0: each target is predicted from the two true frames before it, as
+      published. n >= 1: targets are predicted one after the other from
+      predictions, as at inference, and the gradient is propagated through the
+      last n predictions.
     formulation: 'fast' or 'published', see `models.dmvfn.DMVFN`.
     dtype: of the blocks' convolutions, 'float32' or 'bfloat16'.
   """
@@ -156,13 +157,13 @@ def routing_probabilities(
   logits = model.apply(variables, pair, method='route')
   if settings.routing == 'gumbel':
     return jax.nn.softmax(logits, -1)[..., 1], logits
-  return gating.budgeted(logits[..., 0], budget), logits
+  return gating.budgeted_probabilities(logits[..., 0], budget), logits
 
 
 def training_gates(
   model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
 ) -> jax.Array | None:
-  """Gates [B, n] with a gradient to the router; None: every block."""
+  """Draws gates [B, n] with a gradient to the router; None: every block."""
   if settings.routing == 'none':
     return None
   chances, logits = routing_probabilities(
@@ -172,6 +173,7 @@ def training_gates(
     hot, cold = settings.temperature
     progress = variables['routing']['step'] / settings.temperature_steps
     tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
+    assert logits is not None  # only 'random' has none
     return gating.gumbel(logits, key, tau)
   return gating.bernoulli(chances, key)
 
@@ -179,7 +181,7 @@ def training_gates(
 def inference_gates(
   model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
 ) -> jax.Array:
-  """Gates [B, n], 0 or 1."""
+  """The gates at inference, [B, n], 0 or 1."""
   routing, how = settings.routing, settings.inference_routing
   if routing == 'none' or how == 'all':
     return jnp.ones((len(pair), len(settings.scales)), jnp.float32)
@@ -190,7 +192,7 @@ def inference_gates(
     return gating.bernoulli(chances, key)
   if routing == 'gumbel':
     return (chances >= 0.5).astype(jnp.float32)
-  return gating.most_probable(chances)
+  return gating.deterministic_gates(chances)
 
 
 # ------------------------------------------------------------------------ loss
@@ -199,7 +201,7 @@ def inference_gates(
 def example_loss(
   model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
 ):
-  """The loss of pairs and the frames after them.
+  """The loss of the predictions from pairs of frames.
 
   Args:
     model: the network.
@@ -235,7 +237,7 @@ def example_loss(
     total += settings.flow_weight * losses.deep_supervision(
       errors, settings.gamma
     )
-  if settings.routing == 'gumbel':
+  if settings.routing == 'gumbel' and gates is not None:
     metrics['gate_penalty'] = jnp.mean(gates)
     total += settings.gate_penalty * metrics['gate_penalty']
   if settings.vgg_weight:
@@ -247,12 +249,12 @@ def example_loss(
 def forecast_loss(
   model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
 ):
-  """The loss of a whole forecast, each frame from the predictions before it.
+  """The loss of a rollout: each frame is predicted from previous predictions.
 
   Args:
     model: the network.
-    settings: its system's; the gradient goes back through the last `rollout`
-      predictions.
+    settings: its system's; the gradient is propagated through the last
+      `rollout` predictions.
     variables: its variables.
     pair: [B, 2, H, W, 3], the context.
     truth: [B, N, H, W, 3].
@@ -309,11 +311,11 @@ def loss_of_targets(
     stride = frames.context[1] - frames.context[0]
     steps = np.array([-2 * stride, -stride])
     pairs = jnp.stack([video[:, t + steps] for t in frames.target], 1)
-    examples = jax.tree.map(
+    pairs, truth, flow = jax.tree.map(
       lambda x: x.reshape(-1, *x.shape[2:]), (pairs, truth, flow)
     )
     total, (metrics, _) = example_loss(
-      model, settings, variables, *examples, key
+      model, settings, variables, pairs, truth, flow, key
     )
   collections = {}
   if settings.routing == 'gumbel':
@@ -324,9 +326,9 @@ def loss_of_targets(
 
 
 def _end_point_error(flow, truth):
-  """Of two flows, [B, H, W, 4]: each is known where the other may not be."""
-  apart = (*flow.shape[:-1], 2, 2)
-  return losses.end_point_error(flow.reshape(apart), truth.reshape(apart))
+  """The end-point error of two flows [B, H, W, 4], each known on its own."""
+  shape = (*flow.shape[:-1], 2, 2)
+  return losses.end_point_error(flow.reshape(shape), truth.reshape(shape))
 
 
 def _feature_distance(variables, image, truth):
@@ -349,19 +351,19 @@ def _feature_distance(variables, image, truth):
 def next_frame(
   model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
 ):
-  """The frame after a pair [B, 2, H, W, 3], and what explains it.
+  """Predicts the frame after a pair [B, 2, H, W, 3].
 
   Returns:
-    `([B, H, W, 3], details)`; `System.explain` says what the details are.
+    `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
   gates = inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, method='follow')
+  output = model.apply(variables, pair, gates, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without any block there is nothing but the mean of both frames.
   frame = jnp.where(used, output.frames[-1], pair[:, 1])
   mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
-  details = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
-  return frame, details
+  diagnostics = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
+  return frame, diagnostics
 
 
 def make(*, frames: Frames, **settings) -> System:
@@ -407,13 +409,13 @@ def make(*, frames: Frames, **settings) -> System:
     check_flow(flow, chosen.flow_weight)
     return loss_of_targets(model, chosen, frames, variables, video, key, flow)
 
-  def explain(variables, context, key):
+  def diagnostics(variables, context, key):
     check_context(context, 2, 3, multiple)
     step = functools.partial(next_frame, model, chosen, variables)
     return feed_back(step, context, key, len(frames.target))
 
   def predict(variables, context, key):
-    return explain(variables, context, key)[0]
+    return diagnostics(variables, context, key)[0]
 
   draws = chosen.inference_routing == 'sample' or chosen.routing == 'random'
   routes = chosen.routing != 'none' and chosen.inference_routing != 'all'
@@ -424,7 +426,7 @@ def make(*, frames: Frames, **settings) -> System:
     frames=frames,
     multiple=multiple,
     stochastic=routes and draws,
-    explain=explain,
+    diagnostics=diagnostics,
     flow_pairs=tuple((t, t - k * stride) for t in frames.target for k in (2, 1))
     if chosen.flow_weight
     else (),

@@ -1,4 +1,4 @@
-"""Many frames from a model that predicts the next one."""
+"""Autoregressive prediction with a model that predicts the next frame."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,21 +16,21 @@ def rollout(
   leaves, the prediction joins.
 
   Args:
-    step: `(context, key) -> (frame, details)` with context [B, K, H, W, C],
-      frame [B, H, W, C] and details any tree of arrays [B, ...].
+    step: `(context, key) -> (frame, diagnostics)` with context [B, K, H, W, C],
+      frame [B, H, W, C] and diagnostics any tree of arrays [B, ...].
     context: [B, K, H, W, C].
     key: a random key; each step has its own.
     num_frames: N, at least 1.
 
   Returns:
-    `(frames, details)`, each array [B, N, ...].
+    `(frames, diagnostics)`, each array [B, N, ...].
   """
 
   def body(context, key):
-    frame, details = step(context, key)
+    frame, diagnostics = step(context, key)
     frame = frame.astype(context.dtype)
     context = jnp.concatenate([context[:, 1:], frame[:, None]], axis=1)
-    return context, (frame, details)
+    return context, (frame, diagnostics)
 
   _, outputs = jax.lax.scan(body, context, jax.random.split(key, num_frames))
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)

@@ -2,24 +2,25 @@
 
 Yang, Srivastava and Mandt, "Diffusion Probabilistic Modeling for Video
 Generation", 2022; equation, section and table numbers are this paper's. The
-next frame is a mean mu, given by a network that watches the frames before, plus
-sigma times a residual y_0, drawn by diffusion (equation 5). In training the
-frames before are the true ones; in prediction drawn frames are fed back, cut
-off to the range of images. `predict` draws one future of each clip.
+next frame is mu + sigma y_0 (equation 5). A recurrent network predicts the mean
+mu from the previous frames; diffusion draws the residual y_0. In training the
+previous frames are the true ones. In prediction they are the drawn frames,
+clipped to the range of images. `predict` draws one future of each clip.
 
-The ablations of table 2 are settings: VD, diffusion of the frames themselves,
-is `mode='frame'`; RVD(p + q), trained on p frames that only condition and q
-whose loss counts, is the length of `frames.context` and `frames.target` in
-training: RVD(2+6) is `Frames((0, 1), (2, ..., 7))`, RVD(2+3)
-`Frames((0, 1), (2, 3, 4))`. Evaluation sees 4 and draws 16.
+The ablations of table 2 are settings. VD, diffusion of the frames themselves,
+is `mode='frame'`. RVD(p + q) is trained on p frames that only condition and q
+frames whose loss counts: p and q are the lengths of `frames.context` and
+`frames.target` in training. RVD(2+6) is `Frames((0, 1), (2, ..., 7))`, RVD(2+3)
+is `Frames((0, 1), (2, 3, 4))`. Evaluation conditions on 4 frames and draws 16.
 
-Differences from the reference: the defaults are the paper's where it differs
-from its published code; the code has `sigma=1` and `error='l1'`. Both draw one
-step n for all frames of a clip; `shared_step=False` is ours. The code draws
-from n = 1..N as we do, the paper's algorithm 1 from 0..N. The estimate of y_0
-is cut off at +-2 in the code, with its sigma as far as a frame can be from mu;
-`clip=None` is that for any sigma (the paper does not say). Drawn frames are cut
-off to [0, 1]; the code leaves the frames it stores as they are.
+Differences from the reference: where the paper and its published code differ
+the defaults are the paper's; the code has `sigma=1` and `loss_type='l1'`. Both
+draw one step n for all frames of a clip; `shared_step=False` is ours. The code
+draws n from 1..N as we do, the paper's algorithm 1 from 0..N. The published
+code clips the estimate of y_0 to [-2, 2], the largest possible residual for
+sigma = 1; `clip_sample_range=None` generalises this to 2 / sigma (the paper
+does not say). Drawn frames are clipped to [0, 1]; the code does not clip the
+frames that it stores.
 """
 
 import math
@@ -45,29 +46,32 @@ from vidpred_jax.systems.base import (
 
 
 class Settings(NamedTuple):
-  """What can be set.
+  """The settings of RVD.
 
   Attributes:
     channels: of a frame, C.
     dim: channels at full resolution (table 3): 64 for 128 pixels.
-    mults: widths of the denoiser's levels, in units of `dim`; as many as halve
-      the size of the frame.
-    mean_mults: the same of the network of the mean, if there is one.
-    mode: 'residual': mu by a network; 'frame': mu = 0, the ablation VD of
+    mults: widths of the denoiser's levels, in units of `dim`. Each level after
+      the first halves the height and width.
+    mean_mults: widths of the mean network's levels, likewise; not used in mode
+      'frame'.
+    mode: 'residual': a network predicts mu; 'frame': mu = 0, the ablation VD of
       section 3.6.
     sigma: of equation 5; None is 2, and 1 for `mode='frame'`.
-    depth: N, the number of diffusion steps.
-    predicts: what the denoiser estimates: 'noise', or 'clean', the residual.
-    error: 'l2' or 'l1', of that estimate in the loss.
+    num_timesteps: N, the number of diffusion steps.
+    prediction_type: what the denoiser estimates: 'epsilon', the noise, or
+      'sample', the residual y_0.
+    loss_type: the error of that estimate in the loss: 'l2' or 'l1'.
     shared_step: in training, whether the frames of a clip share one step n
       (algorithm 1) or each has its own.
-    clip: in prediction, estimates of the residual are cut off at +- this; None
-      is as far as a frame can be from mu, 2 / sigma (1 / sigma for
-      `mode='frame'`); infinity: not at all.
+    clip_sample_range: in prediction, estimates of the residual are clipped to
+      plus or minus this. None is the largest possible residual, 2 / sigma (1 /
+      sigma for `mode='frame'`); infinity: they are not clipped.
     sampler: in prediction, one of `ops.diffusion.SAMPLERS`: 'ancestral' (the
       paper's), 'ddim', 'dpm++'.
-    steps: how many steps of it, up to `depth`; None is `depth`.
-    eta: of 'ddim': how much it draws at each step, 0 (none) to 1.
+    sampling_steps: steps of the sampler, up to `num_timesteps`; None is
+      `num_timesteps`.
+    eta: of 'ddim': how much noise each step adds, 0 (none) to 1.
     dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
       norms, noise and residuals are float32.
   """
@@ -78,13 +82,13 @@ class Settings(NamedTuple):
   mean_mults: tuple[int, ...] = (1, 2, 3, 4)
   mode: str = 'residual'
   sigma: float | None = None
-  depth: int = 1600
-  predicts: str = 'noise'
-  error: str = 'l2'
+  num_timesteps: int = 1600
+  prediction_type: str = 'epsilon'
+  loss_type: str = 'l2'
   shared_step: bool = True
-  clip: float | None = None
+  clip_sample_range: float | None = None
   sampler: str = 'ancestral'
-  steps: int | None = None
+  sampling_steps: int | None = None
   eta: float = 0.0
   dtype: str = 'float32'
 
@@ -103,12 +107,12 @@ _RULES = {
   'mean_mults': _MULTS,
   'mode': rules.one_of(('residual', 'frame')),
   'sigma': rules.either(None, _POSITIVE),
-  'depth': rules.positive_int(),
-  'predicts': rules.one_of(('noise', 'clean')),
-  'error': rules.one_of(('l2', 'l1')),
+  'num_timesteps': rules.positive_int(),
+  'prediction_type': rules.one_of(('epsilon', 'sample')),
+  'loss_type': rules.one_of(('l2', 'l1')),
   'shared_step': rules.truth(),
-  'clip': rules.either(None, rules.either(math.inf, _POSITIVE)),
-  'sampler': rules.one_of(diffusion.SAMPLERS),
+  'clip_sample_range': rules.either(None, rules.either(math.inf, _POSITIVE)),
+  'sampler': rules.one_of(tuple(diffusion.SAMPLERS)),
   'eta': rules.number(0, 1, 'a number in [0, 1]'),
   'dtype': rules.one_of(('float32', 'bfloat16')),
 }
@@ -117,13 +121,13 @@ _RULES = {
 def checked(settings: Settings) -> Settings:
   """The settings; raises ValueError for the first that cannot be."""
   settings = rules.check(settings, _RULES)
-  depth, sampler = settings.depth, settings.sampler
+  num_timesteps, sampler = settings.num_timesteps, settings.sampler
   together = {
-    'steps': rules.either(
+    'sampling_steps': rules.either(
       None,
       rules.Rule(
-        lambda x: rules.positive_int().accepts(x) and x <= depth,
-        f'1 to {depth}, the depth, or None',
+        lambda x: rules.positive_int().accepts(x) and x <= num_timesteps,
+        f'1 to {num_timesteps}, which is num_timesteps, or None',
       ),
     ),
     'eta': rules.Rule(
@@ -135,74 +139,77 @@ def checked(settings: Settings) -> Settings:
 
 
 class Process(NamedTuple):
-  """How residuals are made noisy, estimated and drawn.
+  """The diffusion of residuals: forward process, estimate and sampler.
 
   Attributes:
     schedule: of the noise.
     sigma: frame = mean + sigma * residual.
-    predicts: what the network estimates: 'noise' or 'clean', the residual.
-    error: 'l2' or 'l1', of the estimate.
-    clip: estimates of the residual are cut off at +- this; None: not.
-    steps: the sampler.
+    prediction_type: see `Settings`.
+    loss_type: see `Settings`.
+    clip_range: estimates of the residual are clipped to [-clip_range,
+      clip_range]; None: they are not clipped.
+    sampler: the sampler's table.
   """
 
   schedule: diffusion.Schedule
   sigma: float
-  predicts: str
-  error: str
-  clip: float | None
-  steps: diffusion.Steps
+  prediction_type: str
+  loss_type: str
+  clip_range: float | None
+  sampler: diffusion.SamplerTable
 
 
 def denoising_loss(
   model: rvd.RVD,
   variables,
-  clip: jax.Array,
-  seen: int,
+  video: jax.Array,
+  num_context: int,
   n: jax.Array,
   noise: jax.Array,
   process: Process,
 ) -> tuple[jax.Array, jax.Array]:
   """The loss of equation 9, a mean over frames and pixels.
 
-  The recurrent networks watch the true frames; then the residuals of all frames
-  are denoised as one batch.
+  The recurrent networks observe the true frames. The residuals of all target
+  frames are then denoised as one batch.
 
   Args:
     model: the networks.
     variables: theirs.
-    clip: [B, T, H, W, C] in [-1, 1].
-    seen: the first frames, which only condition.
-    n: step for each frame after them, int32 [B, T - seen].
-    noise: standard normal, [B, T - seen, H, W, C].
+    video: [B, T, H, W, C] in [-1, 1].
+    num_context: K, the number of first frames, which only condition.
+    n: step of each later frame, int32 [B, T - K].
+    noise: standard normal, [B, T - K, H, W, C].
     process: the diffusion.
 
   Returns:
-    The loss, and the residuals y_0 [B, T - seen, H, W, C].
+    The loss, and the residuals y_0 [B, T - K, H, W, C].
   """
 
   def rows(x):
     return x.reshape(-1, *x.shape[2:])
 
   def networks(model):
-    batch, _, height, width, _ = clip.shape
-    state = model.start(batch, height, width)
-    contexts, mean, _ = model.watch(clip[:, :-1], state, since=seen - 1)
-    residual = (clip[:, seen:] - mean) / process.sigma
-    clean, steps, drawn = rows(residual), rows(n), rows(noise)
-    noisy = diffusion.diffuse(process.schedule, clean, steps, drawn)
+    batch, _, height, width, _ = video.shape
+    state = model.initial_state(batch, height, width)
+    contexts, mean, _ = model.observe(
+      video[:, :-1], state, since=num_context - 1
+    )
+    residual = (video[:, num_context:] - mean) / process.sigma
+    clean, steps, epsilon = rows(residual), rows(n), rows(noise)
+    noisy = diffusion.q_sample(process.schedule, clean, steps, epsilon)
     prepared = model.prepare([rows(c) for c in contexts])
     estimate = model.denoise(noisy, steps, prepared)
-    truth = drawn if process.predicts == 'noise' else clean
+    truth = epsilon if process.prediction_type == 'epsilon' else clean
     return estimate - truth, residual
 
-  off, residual = model.apply(variables, method=networks)
-  off = jnp.abs(off) if process.error == 'l1' else jnp.square(off)
-  return jnp.mean(off), residual
+  error, residual = model.apply(variables, method=networks)
+  error = jnp.abs(error) if process.loss_type == 'l1' else jnp.square(error)
+  return jnp.mean(error), residual
 
 
-def begin(model: rvd.RVD, variables, context: jax.Array):
-  """What is remembered of the context: the networks' states, the last frame.
+def init_carry(model: rvd.RVD, variables, context: jax.Array):
+  """The carry after the context: the networks' states and the last frame.
 
   Args:
     model: the networks.
@@ -210,45 +217,45 @@ def begin(model: rvd.RVD, variables, context: jax.Array):
     context: [B, K, H, W, C] in [-1, 1].
 
   Returns:
-    A tree for `advance`.
+    A tree for `next_frame`.
   """
-  batch, seen, height, width, _ = context.shape
-  state = model.start(batch, height, width)
-  if seen > 1:
-    *_, state = model.apply(variables, context[:, :-1], state, method='watch')
+  batch, count, height, width, _ = context.shape
+  state = model.initial_state(batch, height, width)
+  if count > 1:
+    *_, state = model.apply(variables, context[:, :-1], state, method='observe')
   return state, context[:, -1]
 
 
-def advance(model: rvd.RVD, variables, memory, noise: Callable, process):
+def next_frame(model: rvd.RVD, variables, carry, noise: Callable, process):
   """Draws the next frame.
 
-  The recurrent networks run once, the denoiser `len(process.steps.times)`
-  times.
+  The recurrent networks run once, the denoiser
+  `len(process.sampler.timesteps)` times.
 
   Args:
     model: the networks.
     variables: theirs.
-    memory: from `begin` or `advance`.
+    carry: from `init_carry` or `next_frame`.
     noise: `k -> [B, H, W, C]`, what `diffusion.sample` takes.
     process: the diffusion, a `Process`.
 
   Returns:
-    What is remembered then, and the frame [B, H, W, C] as drawn: not cut off.
+    The new carry, and the drawn frame [B, H, W, C], which is not clipped.
   """
 
   def apply(*args, method):
     return model.apply(variables, *args, method=method)
 
-  state, previous = memory
-  contexts, mean, state = apply(previous[:, None], state, method='watch')
+  state, previous = carry
+  contexts, mean, state = apply(previous[:, None], state, method='observe')
   prepared = apply([c[:, 0] for c in contexts], method='prepare')
   estimate = diffusion.estimator(
     lambda noisy, n: apply(noisy, n, prepared, method='denoise'),
     process.schedule,
-    predicts=process.predicts,
-    clip=process.clip,
+    prediction_type=process.prediction_type,
+    clip_range=process.clip_range,
   )
-  residual = diffusion.sample(estimate, process.steps, noise)
+  residual = diffusion.sample(estimate, process.sampler, noise)
   frame = mean[:, 0] + process.sigma * residual
   return (state, jnp.clip(frame, -1, 1)), frame
 
@@ -261,7 +268,7 @@ def forecast(
   noise: Callable,
   process: Process,
 ) -> jax.Array:
-  """Draws the frames that follow.
+  """Draws the frames that follow a context.
 
   Args:
     model: the networks.
@@ -273,32 +280,34 @@ def forecast(
     process: the diffusion.
 
   Returns:
-    [B, N, H, W, C], as drawn: not cut off.
+    [B, N, H, W, C], not clipped.
   """
 
-  def next_frame(memory, t):
-    return advance(model, variables, memory, noise(t), process)
+  def step(carry, t):
+    return next_frame(model, variables, carry, noise(t), process)
 
-  memory = begin(model, variables, context)
-  _, frames = jax.lax.scan(next_frame, memory, jnp.arange(count))
+  carry = init_carry(model, variables, context)
+  _, frames = jax.lax.scan(step, carry, jnp.arange(count))
   return jnp.moveaxis(frames, 0, 1)
 
 
-def process_of(settings: Settings) -> Process:
-  """The diffusion of a system's settings."""
+def make_process(settings: Settings) -> Process:
+  """Makes the diffusion that settings describe."""
   largest = 2.0 if settings.mode == 'residual' else 1.0
   sigma = largest if settings.sigma is None else settings.sigma
-  clip = largest / sigma if settings.clip is None else settings.clip
-  schedule = diffusion.cosine(settings.depth)
+  clip_range = settings.clip_sample_range
+  if clip_range is None:
+    clip_range = largest / sigma
+  schedule = diffusion.cosine(settings.num_timesteps)
   kwargs = {'eta': settings.eta} if settings.sampler == 'ddim' else {}
   sampler = diffusion.SAMPLERS[settings.sampler]
   return Process(
     schedule,
     sigma,
-    settings.predicts,
-    settings.error,
-    clip if math.isfinite(clip) else None,
-    sampler(schedule, settings.steps, **kwargs),
+    settings.prediction_type,
+    settings.loss_type,
+    clip_range if math.isfinite(clip_range) else None,
+    sampler(schedule, settings.sampling_steps, **kwargs),
   )
 
 
@@ -312,51 +321,55 @@ def clip_loss(
   key: jax.Array,
 ):
   """The loss of a clip; arguments and result are those of `System.loss`."""
-  seen, asked = len(frames.context), len(frames.target)
+  num_context, num_target = len(frames.context), len(frames.target)
   video = 2 * take(video, frames.context + frames.target) - 1
-  of_steps, of_noise = jax.random.split(key)
+  steps_key, noise_key = jax.random.split(key)
   batch, _, *shape = video.shape
-  steps = 1 if settings.shared_step else asked
-  n = jax.random.randint(of_steps, (batch, steps), 0, settings.depth)
-  noise = jax.random.normal(of_noise, (batch, asked, *shape))
-  n = jnp.broadcast_to(n, (batch, asked))
-  total, y = denoising_loss(model, variables, video, seen, n, noise, process)
+  steps = 1 if settings.shared_step else num_target
+  n = jax.random.randint(steps_key, (batch, steps), 0, settings.num_timesteps)
+  noise = jax.random.normal(noise_key, (batch, num_target, *shape))
+  n = jnp.broadcast_to(n, (batch, num_target))
+  total, y = denoising_loss(
+    model, variables, video, num_context, n, noise, process
+  )
   metrics = {'residual': jnp.sqrt(jnp.mean(jnp.square(y)))}
   return total, ({}, metrics)
 
 
-def noise_of_rows(key: jax.Array, shape: tuple[int, ...]) -> Callable:
-  """What `forecast` takes as noise for frames of `shape` [B, H, W, C].
+def noise_per_example(key: jax.Array, shape: tuple[int, ...]) -> Callable:
+  """Makes the noise that `forecast` takes; each example has its own key.
 
   Args:
-    key: one, of which each row gets its own by its number, or keys [B].
-    shape: of a batch of frames.
+    key: a random key, of which each example gets its own by its number, or
+      keys [B].
+    shape: of a batch of frames, (B, H, W, C).
   """
-  keys = diffusion.row_keys(key, shape[0])
+  keys = diffusion.keys_per_example(key, shape[0])
 
   def of_frame(t):
-    own = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-    return diffusion.drawn(own, shape[1:])
+    frame_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    return diffusion.gaussian_noise_fn(frame_keys, shape[1:])
 
   return of_frame
 
 
 def as_image(frame: jax.Array) -> jax.Array:
-  """A drawn frame in [0, 1]."""
+  """Maps a drawn frame from [-1, 1] to [0, 1] and clips it."""
   return jnp.clip((frame + 1) / 2, 0, 1)
 
 
 def make(*, frames: Frames, **settings) -> System:
   """Makes the system.
 
-  `predict(variables, context, key)` takes one key, of which each row of the
-  batch gets its own by its number, or keys [B], one for each row. What a row
-  draws depends on its key only: S futures of a clip are the clip S times with
-  S keys, and equal S predictions with one key each, up to rounding.
+  `predict(variables, context, key)` takes one key, of which each example of the
+  batch gets its own by its number, or keys [B], one for each example. An
+  example depends on its own key only. So S futures of a clip are one batch of
+  the clip S times with S keys; they equal S predictions with one key each, up
+  to rounding.
 
   Args:
-    frames: the context and targets that go on at its step. In training the
-      context only conditions, see the module.
+    frames: the context, and targets that continue it at the same step. In
+      training the context only conditions, see the module.
     **settings: fields of `Settings`.
 
   Returns:
@@ -367,8 +380,8 @@ def make(*, frames: Frames, **settings) -> System:
   """
   chosen = checked(Settings(**settings))
   check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
-  process, channels = process_of(chosen), chosen.channels
-  seen, asked = len(frames.context), len(frames.target)
+  process, channels = make_process(chosen), chosen.channels
+  num_context, num_target = len(frames.context), len(frames.target)
   model = rvd.RVD(
     channels=channels,
     dim=chosen.dim,
@@ -393,20 +406,20 @@ def make(*, frames: Frames, **settings) -> System:
     check_clip(video, frames.length, channels, multiple)
     return clip_loss(model, chosen, process, frames, variables, video, key)
 
-  def watched(context):
-    check_context(context, seen, channels, multiple)
+  def scaled(context):
+    check_context(context, num_context, channels, multiple)
     return 2 * context - 1
 
   def predict(variables, context, key):
-    context = watched(context)
-    noise = noise_of_rows(key, (len(context), *context.shape[2:]))
-    drawn = forecast(model, variables, context, asked, noise, process)
+    context = scaled(context)
+    noise = noise_per_example(key, (len(context), *context.shape[2:]))
+    drawn = forecast(model, variables, context, num_target, noise, process)
     return as_image(drawn)
 
-  def following(variables, memory, key, n):
-    noise = noise_of_rows(key, memory[1].shape)(n)
-    memory, frame = advance(model, variables, memory, noise, process)
-    return memory, as_image(frame)
+  def step(variables, carry, key, n):
+    noise = noise_per_example(key, carry[1].shape)(n)
+    carry, frame = next_frame(model, variables, carry, noise, process)
+    return carry, as_image(frame)
 
   return System(
     init=init,
@@ -417,7 +430,7 @@ def make(*, frames: Frames, **settings) -> System:
     stochastic=True,
     channels=channels,
     recurrence=Recurrence(
-      lambda variables, context: begin(model, variables, watched(context)),
-      following,
+      lambda variables, context: init_carry(model, variables, scaled(context)),
+      step,
     ),
   )

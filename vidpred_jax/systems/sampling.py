@@ -1,11 +1,12 @@
-"""Many futures of many clips at once, from any system that draws them.
+"""Draws many futures of a batch of clips from a stochastic system.
 
-What is drawn for a clip depends on its own key alone: not on the other clips of
-the batch, on how many futures there are, how many are drawn at once or on how
-many devices. One of a hundred equals, up to rounding, a prediction by itself.
+The samples of a clip depend on the clip's key alone. They do not depend on the
+other clips of the batch, on the number of samples, on how many are drawn at
+once, or on the devices. One of a hundred samples equals, up to rounding, a
+prediction by itself.
 
-`draw` knows nothing of devices: who divides its clips over them
-(`evaluate.scoring`) has each device draw all futures of its own.
+`draw` does not distribute over devices. `evaluate.scoring` divides the clips,
+and each device draws all samples of its clips.
 """
 
 from collections.abc import Callable
@@ -22,19 +23,19 @@ def draw(
   count: int,
   at_once: int | None = None,
 ):
-  """Draws futures; pure, to be compiled by the caller.
+  """Draws S futures of each clip; a pure function, compiled by the caller.
 
   Args:
-    function: a system's `predict` or `explain`.
+    function: a system's `predict` or `diagnostics`.
     variables: its variables.
     context: [B, K, H, W, C].
     keys: [B], one for each clip; its future s is drawn with `fold_in(key, s)`.
     count: S, futures of each clip.
-    at_once: at most so many futures of each clip are drawn together, the others
-      one group after another; None: all together.
+    at_once: the largest number of futures of a clip that are drawn together;
+      groups are drawn one after another. None: all together.
 
   Returns:
-    What `function` gives, every array with S in front: frames are
+    The result of `function` with a leading axis S in every array: frames are
     [S, B, N, H, W, C].
 
   Raises:
@@ -62,7 +63,7 @@ def draw(
 
 
 def _each(function, *arrays):
-  """`vmap`, but where there is only one, decisions stay decisions.
+  """`vmap`, except for a single element, so that `lax.cond` still skips work.
 
   (Under `vmap` both branches of a condition are computed.)
   """

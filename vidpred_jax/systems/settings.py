@@ -1,7 +1,8 @@
-"""What settings may be: rules for values, and the check that names a wrong one.
+"""Rules for the values of settings, and the check that applies them.
 
-A system has its settings as a NamedTuple `Settings`, whose defaults are the
-paper's, and a dict of rules. A rule is what a value must be, in code and words.
+The settings of a system are a NamedTuple `Settings`, whose defaults are the
+paper's, with a dict of rules. A rule describes the valid values of a setting,
+as a function and in words.
 """
 
 import math
@@ -13,11 +14,11 @@ T = TypeVar('T', bound=tuple)
 
 
 class Rule(NamedTuple):
-  """What a value must be.
+  """The valid values of a setting.
 
   Attributes:
-    accepts: whether a value is that.
-    expected: the same in words, after 'expected'.
+    accepts: whether a value is valid.
+    expected: the valid values in words, after 'expected'.
   """
 
   accepts: Callable[[Any], bool]
@@ -25,14 +26,14 @@ class Rule(NamedTuple):
 
 
 def check(settings: T, rules: Mapping[str, Rule]) -> T:
-  """The settings, their lists as tuples, if all rules hold.
+  """Checks settings by rules.
 
   Args:
     settings: a NamedTuple.
     rules: for some of its fields.
 
   Returns:
-    The settings.
+    The settings, with tuples instead of lists.
 
   Raises:
     ValueError: for the first setting that breaks its rule.
@@ -47,13 +48,13 @@ def check(settings: T, rules: Mapping[str, Rule]) -> T:
 
 
 def one_of(choices: Sequence[str]) -> Rule:
-  """One of some names."""
+  """A rule for one of several names."""
   names = tuple(choices)
   return Rule(lambda x: isinstance(x, str) and x in names, f'one of {names}')
 
 
 def truth() -> Rule:
-  """A bool."""
+  """A rule for a bool."""
   return Rule(lambda x: isinstance(x, bool), 'True or False')
 
 
@@ -64,7 +65,7 @@ def number(
   *,
   above: bool = False,
 ) -> Rule:
-  """A finite number from `low`, or above it, to `high`."""
+  """A rule for a finite number from `low`, or above it, to `high`."""
 
   def accepts(x):
     real = isinstance(x, numbers.Real) and not isinstance(x, bool)
@@ -76,7 +77,7 @@ def number(
 
 
 def positive_int(multiple: int = 1, expected: str = '') -> Rule:
-  """A positive whole number that `multiple` divides."""
+  """A rule for a positive integer that `multiple` divides."""
 
   def accepts(x):
     whole = isinstance(x, numbers.Integral) and not isinstance(x, bool)
@@ -89,7 +90,7 @@ def positive_int(multiple: int = 1, expected: str = '') -> Rule:
 
 
 def either(value: Any, rule: Rule) -> Rule:
-  """`value`, of the same type, or what a rule accepts."""
+  """A rule for `value`, of the same type, or what another rule accepts."""
 
   def accepts(x):
     return (type(x) is type(value) and x == value) or rule.accepts(x)
@@ -100,7 +101,7 @@ def either(value: Any, rule: Rule) -> Rule:
 def tuple_of(
   rule: Rule, expected: str, *, length: int | None = None, least: int = 1
 ) -> Rule:
-  """Several values that a rule accepts: `length`, or `least` and more."""
+  """A rule for sequences: `length` values, or at least `least` values."""
 
   def accepts(x):
     if not isinstance(x, Sequence) or isinstance(x, str):

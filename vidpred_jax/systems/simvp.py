@@ -1,15 +1,16 @@
-"""SimVP and SimVPv2 as a system: its loss and its way of predicting.
+"""SimVP and SimVPv2 as a system: its loss and its prediction.
 
 Tan et al., "SimVPv2: Towards Simple yet Powerful Spatiotemporal Predictive
 Learning", 2022 (Gao et al., CVPR 2022, is SimVP with the translator 'incepu').
-As many frames as are seen come out at once. Other numbers of target frames
-(section V-C): fewer are the first of them; for more, predictions are fed back
-as the next context, T at a time, in training as in prediction.
+One call maps T context frames to the next T frames. Other numbers of target
+frames follow section V-C: of fewer targets the first ones are taken; for more
+targets predictions are fed back as the next context, T at a time, in training
+as in prediction.
 
-Batch normalisation: in training the statistics are those of the whole batch,
-on however many devices and hosts it lies (the published code normalises each
-GPU's part by itself), or of one micro-batch where gradients are accumulated;
-the running statistics are in `variables['batch_stats']`.
+Batch normalisation: in training the statistics are those of the whole batch
+over all devices and hosts (the published code normalises each GPU's part by
+itself), or of one micro-batch where gradients are accumulated. The running
+statistics are in `variables['batch_stats']`.
 """
 
 from typing import NamedTuple
@@ -40,20 +41,20 @@ CPU_OPTIONS = (
 
 
 class Settings(NamedTuple):
-  """What can be set.
+  """The settings of SimVP.
 
   Attributes:
     channels: of a frame, C.
     hid_s: width of the encoder and decoder.
     hid_t: width of the translator.
-    n_s: layers of the encoder, and of the decoder, even; frames are made
-      smaller by 2^(n_s / 2).
+    n_s: layers of the encoder, and of the decoder, even; the encoder
+      downsamples frames by 2^(n_s / 2).
     n_t: blocks of the translator (for 'incepu' of each half).
     translator: one of `models.simvp.TRANSLATORS`.
     mlp_ratio: width of the blocks' hidden layers, relative.
     drop_path: rate of stochastic depth in the last block.
-    first_drop_path: the same in the first; it is linear in between. The
-      published code has 0.01 whatever `drop_path` is.
+    first_drop_path: the rate in the first block; it is linear in between. The
+      published code has 0.01 for any `drop_path`.
     divergence_weight: of the differential divergence in the loss; None is 0.1
       for 'tau', as published, and 0 for the others.
     dtype: of the computation, 'float32' or 'bfloat16'; parameters, norms and
@@ -99,7 +100,7 @@ _RULES = {
 def forecast(
   model: simvp.SimVP, variables, context: jax.Array, count: int
 ) -> jax.Array:
-  """The `count` frames after a context [B, T, H, W, C], T at a time."""
+  """Predicts `count` frames after a context [B, T, H, W, C], T at a time."""
   seen, parts = context.shape[1], []
   for _ in range(0, count, seen):
     context = model.apply(variables, context, train=False)
@@ -110,7 +111,7 @@ def forecast(
 def training_forecast(
   model: simvp.SimVP, variables, context: jax.Array, count: int, key: jax.Array
 ):
-  """As `forecast`, with dropped blocks and statistics of the batch.
+  """As `forecast`, with stochastic depth and the batch's statistics.
 
   Returns:
     The frames, and the variables with new running statistics.

@@ -1,1 +1,1 @@
-"""Training: the loop, its optimiser, and the folder of a run."""
+"""Training: the loop, the optimiser, and the folder of a run."""

@@ -1,9 +1,9 @@
-"""The training loop: one for all systems, and it never learns which it holds.
+"""The training loop, which is the same for all systems.
 
-A run is a folder: `config.json`, `data.json` (what the clips are),
-`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when it has
-ended. Data and random keys are functions of
-(seed, step), so a run that was killed goes on to bit-identical weights.
+A run is a folder with `config.json`, `data.json` (a description of the data),
+`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when the run
+is finished. Data and random keys are functions of (seed, step), so a run that
+was killed continues to bit-identical weights.
 """
 
 import functools
@@ -38,12 +38,12 @@ from vidpred_jax.systems import base
 from vidpred_jax.train import optim
 from vidpred_jax.train import workdir as folder
 
-# If one of these is not finite, the run stops and nothing more is saved.
-_WATCHED = ('loss', 'grad_norm', 'update_norm')
+# If one of these is not finite, the run stops and saves nothing more.
+_MUST_BE_FINITE = ('loss', 'grad_norm', 'update_norm')
 
 
 class TrainState(NamedTuple):
-  """All that changes in training: trees of arrays, no key, no function."""
+  """The state of training: trees of arrays, without keys and functions."""
 
   step: jax.Array  # int32 scalar: steps done
   params: Any
@@ -53,18 +53,18 @@ class TrainState(NamedTuple):
 
 
 def make_train_step(system, rule, *, accumulate=1, ema=None):
-  """A function `(state, batch, key) -> (state, metrics)`; not yet compiled.
+  """Makes the step `(state, batch, key) -> (state, metrics)`, not compiled.
 
   Args:
-    system: what to train.
+    system: the system to train.
     rule: an `optax.GradientTransformation`.
-    accumulate: micro-batches a batch is cut into; gradients are averaged.
+    accumulate: micro-batches per batch; their gradients are averaged.
     ema: keyword arguments of `optim.ema_update`, or None for no average.
 
   Returns:
     The step. `batch` is a dict with `video` [B, T, H, W, C] and, for systems
-    with `flow_pairs`, `flow` [B, P, H, W, 2]; `key` is the run's, the step's
-    own is `fold_in(key, state.step)`.
+    with `flow_pairs`, `flow` [B, P, H, W, 2]. `key` is the key of the run; the
+    step uses `fold_in(key, state.step)`.
   """
 
   def loss(parameters, collections, batch, key):
@@ -117,14 +117,14 @@ def make_train_step(system, rule, *, accumulate=1, ema=None):
 
 
 def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
-  """Where each array of a state lives.
+  """The shardings of the arrays of a state.
 
   Args:
     state: the state, or its shapes.
     mesh: from `runtime.mesh`.
-    shard_params: False: everything on every device. True: each array is split
+    shard_params: False: every array is replicated. True: each array is split
       along its longest axis that the devices divide (fully sharded data
-      parallel); small or indivisible arrays stay whole.
+      parallel); small or indivisible arrays are replicated.
 
   Returns:
     A tree of shardings like `state`.
@@ -141,23 +141,23 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
 
 
 def run(config, workdir: str, measure: Callable | None = None) -> bool:
-  """Trains what `config` describes in `workdir`, or goes on where it stopped.
+  """Trains the system of a configuration, or continues a run that stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
-    measure: what `evaluate.run.make_measure` gave, if it was called.
+    measure: the result of `evaluate.run.make_measure`, if it was called.
 
   Returns:
-    Whether the run has ended; False after SIGTERM or Ctrl-C, with its state
+    Whether the run is finished; False after SIGTERM or Ctrl-C, with its state
     saved.
 
   Raises:
-    ValueError: if the configuration or the data are wrong, if `workdir` holds
-      another run, or if the loss is no longer finite.
+    ValueError: if the configuration or the data are invalid, if `workdir` holds
+      another run, or if the loss is not finite.
   """
   workdir = pathlib.Path(workdir)
-  folder.claim(workdir, config)
+  folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
     raise ValueError(
@@ -209,7 +209,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
 
 
 def make_step(config, system: systems.System, rule):
-  """The compiled training step of a configuration."""
+  """Makes the compiled training step of a configuration."""
   return runtime.jit(
     make_train_step(
       system,
@@ -223,7 +223,7 @@ def make_step(config, system: systems.System, rule):
 
 
 def _placed(step_fn, mesh):
-  """The step for a batch on the host, whose clips go to all devices."""
+  """Wraps the step so that it distributes a host batch over the devices."""
   place = functools.partial(
     jax.make_array_from_process_local_data, runtime.batch_sharding(mesh)
   )
@@ -246,10 +246,10 @@ def _steps(
   stop,
   evaluate,
 ):
-  """Trains to the end, or until `stop(step)`.
+  """Runs training steps to the end, or until `stop(step)`.
 
   Returns:
-    The last state, which is saved, and whether it is the end.
+    The last state, which is saved, and whether the run is finished.
   """
   key = jax.random.key(config.seed)
   previous, last = None, start >= config.steps
@@ -293,7 +293,7 @@ def _steps(
 def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
   """The means of an evaluation in training."""
   weights = {'params': state.ema or state.params, **state.collections}
-  result = evaluation.quick(config, weights, measure)
+  result = evaluation.quick_eval(config, weights, measure)
   if best and best[0] not in result:
     raise ValueError(
       f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
@@ -302,7 +302,7 @@ def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
 
 
 def _best(config) -> tuple[str, bool] | None:
-  """The metric whose best checkpoint is kept, and whether higher is better."""
+  """The metric that selects the best checkpoint; whether higher is better."""
   name = config.eval.best
   if not (config.eval.every and name):
     return None
@@ -332,7 +332,7 @@ def _batches(config, system: systems.System, start: int) -> data.Batches:
 
 
 def _loader(batches, system: systems.System):
-  """A function that gives the next batch, of what the loss takes."""
+  """Makes a function that loads the next batch, with the loss's inputs only."""
   wanted = ('video', 'flow') if system.flow_pairs else ('video',)
 
   def load():
@@ -360,7 +360,7 @@ def _initial_state(config, system, schedule, mesh, shape):
     parameters = params.take_matching(
       parameters, other['params'], config.init_match
     )
-    # What goes with them, such as batch statistics.
+    # Collections that belong to them, such as batch statistics.
     for name in variables.keys() & other.keys() - config.features.keys():
       names = params.flatten(variables[name])
       if any(re.fullmatch(config.init_match, n) for n in names):
@@ -372,7 +372,7 @@ def _initial_state(config, system, schedule, mesh, shape):
   state = TrainState(
     jnp.int32(0), parameters, variables, rule.init(parameters), ema
   )
-  # Every process computes the same values: placing them is all that is left.
+  # Every process computes the same values and only has to place them.
   state = jax.tree.map(np.asarray, state)
   places = shardings(state, mesh, shard_params=config.shard_params)
   state = jax.tree.map(
@@ -385,7 +385,7 @@ def _initial_state(config, system, schedule, mesh, shape):
 
 def _check_finite(values, step: int) -> dict[str, float]:
   values = {k: float(v) for k, v in jax.device_get(values).items()}
-  bad = [k for k in _WATCHED if not math.isfinite(values[k])]
+  bad = [k for k in _MUST_BE_FINITE if not math.isfinite(values[k])]
   if bad:
     raise ValueError(
       f'Step {step}: {", ".join(f"{k} is {values[k]}" for k in bad)}. The last '
@@ -395,10 +395,10 @@ def _check_finite(values, step: int) -> dict[str, float]:
 
 
 def _export(config, workdir, saved, state, best, spec) -> None:
-  """Writes `export/`: the best checkpoint if asked for, else the last."""
+  """Writes `export/` from the best checkpoint, or from the last one."""
   if best and saved.best_step() is not None:
     state = checkpoint.restore(saved, saved.best_step(), state)
-  variables = checkpoint.exported(
+  variables = checkpoint.inference_variables(
     state.params, state.collections, state.ema, config.features
   )
   if jax.process_count() > 1:

@@ -1,8 +1,7 @@
 """Optimisers: learning-rate schedules, clipping, weight decay, frozen parts.
 
-`make` returns an `optax.GradientTransformation`; gradients are accumulated over
-micro-batches by the training step and `ema_update` is called by it, so nothing
-here holds state of its own.
+`make` returns an `optax.GradientTransformation`. The training step accumulates
+gradients over micro-batches and calls `ema_update`.
 """
 
 from collections.abc import Sequence

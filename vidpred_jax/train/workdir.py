@@ -1,7 +1,7 @@
-"""A run's folder: whose it is, what is logged in it, when to stop.
+"""The folder of a run: its owner, its logs, and the signal to stop.
 
 `config.json`, `checkpoints/`, `metrics.jsonl` and TensorBoard events belong to
-one configuration; a folder that holds another run is never written to.
+one configuration. A folder that holds another run is never changed.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from tensorboardX.proto import event_pb2
 from vidpred_jax import atomic, checkpoint
 
 # What may change between two tries at the same run.
-_FREE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
+_MAY_CHANGE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
 
 
-def claim(workdir: pathlib.Path, config) -> None:
+def check_or_create(workdir: pathlib.Path, config) -> None:
   """Writes the configuration into a new folder, or compares it with the old.
 
   Args:
@@ -46,7 +46,7 @@ def claim(workdir: pathlib.Path, config) -> None:
     differing = [
       f'{k}: {found.get(k)} there, {wanted.get(k)} asked for'
       for k in sorted({*wanted, *found})
-      if k not in _FREE and wanted.get(k) != found.get(k)
+      if k not in _MAY_CHANGE and wanted.get(k) != found.get(k)
     ]
     if differing:
       raise ValueError(

@@ -1,24 +1,24 @@
 """Video files and folders of pictures <-> uint8 RGB frames, in bounded memory.
 
-A frame is uint8 `[H, W, 3]`, RGB, as it should be shown: rotation and mirror
-flags (phones) are applied, grey becomes three equal channels, transparency is
-laid over black, more than 8 bits are reduced to 8, high dynamic range is mapped
-to the standard one, and what flags say is no part of the picture is cropped.
-Non-square pixels are left as stored; `probe` says their shape and `Writer`
-stores it. Read and written: mp4, m4v, mov, mkv, webm, avi, gif, y4m and folders
-of pictures; read only: whatever else FFmpeg decodes, raw H.264 and H.265, and
-single pictures, of which one file may hold several (animated PNG, WebP and
-AVIF, pages of TIFF).
+A frame is uint8 `[H, W, 3]`, RGB, as a player shows it. Rotation and mirror
+flags (phones) are applied. Grey becomes three equal channels. Transparency is
+composed over black. More than 8 bits are reduced to 8, and high dynamic range
+is mapped to the standard range. Crop flags are applied. Non-square pixels are
+not resampled; `probe` returns their shape and `Writer` stores it. Formats that
+are read and written: mp4, m4v, mov, mkv, webm, avi, gif, y4m and folders of
+pictures. Formats that are only read: all others that FFmpeg decodes, raw H.264
+and H.265, and picture files, which may hold several pictures (animated PNG,
+WebP and AVIF, pages of TIFF).
 
-Of several video streams the best is taken (FFmpeg's choice: the default one or
-the largest), unless `stream` gives its number among the file's video streams.
+Of several video streams FFmpeg's best one is read (the default one or the
+largest), unless `stream` gives its number among the file's video streams.
 
-Times are seconds after the first frame, as fractions, by the time stamps of
-what is decoded. Pictures in a folder are frames in natural order (2 before 10)
-at `FOLDER_FPS`. A packet that cannot be decoded is passed over, with a warning;
-a file whose end is missing is an error.
+Times are seconds after the first frame, as fractions, by the time stamps of the
+decoded frames. Pictures in a folder are frames in natural order (2 before 10)
+at `FOLDER_FPS`. A packet that cannot be decoded is skipped with a warning. A
+truncated file is an error.
 
-What is changed or left out is said by warnings of `logging`. Every error about
+`logging` warns about everything that is changed or left out. Every error about
 a file is a `ValueError` that names it, or an `OSError`
 (`FileNotFoundError`, `FileExistsError`, disk full).
 """

@@ -1,7 +1,7 @@
-"""What goes with the pictures of a film: sound, subtitles, chapters, a title.
+"""The companions of a film's pictures: sound, subtitles, chapters, title.
 
-They are copied as they are. Of several sound tracks the best one must be held
-by the container; what else it cannot hold is left out and named.
+They are copied without transcoding. The container must be able to hold the best
+sound track; other companions that it cannot hold are left out with a warning.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ class Companions:
         )
 
   def mux(self, until: Fraction | None) -> None:
-    """Copies what lies before `until`, all of it if None."""
+    """Copies the packets before `until`; None: all packets."""
     while self._next is not None:
       time, packet = self._next
       if until is not None and time >= until:
@@ -155,7 +155,7 @@ class Companions:
 
 
 def _holds(kind: str, stream) -> bool:
-  """Whether a kind of container can hold a stream: tried."""
+  """Tries whether a kind of container can hold a stream."""
   with contextlib.suppress(ValueError, av.error.FFmpegError):
     output = av.open(io.BytesIO(), 'w', format=kind)
     try:

@@ -1,7 +1,7 @@
-"""Crop flags of containers: rows and columns that are no part of the picture.
+"""Crop flags of containers: rows and columns outside the shown picture.
 
-FFmpeg reads them, PyAV does not hand them on: Matroska's PixelCrop* and the
-clean aperture (`clap`) of MP4 and QuickTime.
+They are Matroska's PixelCrop* and the clean aperture (`clap`) of MP4 and
+QuickTime. FFmpeg reads them, but PyAV does not expose them.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ _MOST = 1 << 26  # bytes of a header
 
 
 def read(path: pathlib.Path, format_name: str, number: int) -> Crop:
-  """The crop flags of a file's video stream.
+  """Reads the crop flags of a file's video stream.
 
   Args:
     path: the file.
@@ -52,7 +52,8 @@ def _matroska(file) -> list[Crop]:
       if name in found:
         file.seek(a)
         found[name] = int.from_bytes(file.read(b - a), 'big')
-    crops.append(tuple(found.values()))
+    top, bottom, left, right = found.values()
+    crops.append((top, bottom, left, right))
   return crops
 
 

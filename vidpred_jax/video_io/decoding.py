@@ -1,9 +1,9 @@
-"""Frames as they come out of the decoder, with their times; errors passed over.
+"""Decoded frames with their times; decoding errors are skipped.
 
-What a player does: a packet that cannot be decoded is left out, a packet that
-gives no picture is none, and a frame is shown at the time stamp of its packet.
-AVI, and what keeps its habits in other containers, has no such stamps: frame i
-in the order shown then has the i-th place in the order of decoding.
+This is the behaviour of a player. A packet that cannot be decoded is skipped, a
+packet without a picture adds no frame, and a frame is shown at the time stamp
+of its packet. AVI, and streams copied from AVI, have no such stamps: there
+frame i in the order of display has the i-th place in the order of decoding.
 """
 
 import collections
@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ def decoded(
 
 
 def _unstamped(path, stamped, fps):
-  """Refuses a rate for a file that has times."""
+  """Raises ValueError for a rate if the file has times."""
   for stamp, shot in stamped:
     if stamp is not None:
       raise ValueError(
@@ -77,7 +77,7 @@ def _unstamped(path, stamped, fps):
     yield stamp, shot
 
 
-def _stamped(path, stream) -> Iterator[tuple[Shot, int | None]]:
+def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
   """Yields (frame, time stamp or place), threaded until a packet is bad.
 
   With several threads an error takes frames beside it along, so from the first
@@ -161,7 +161,7 @@ def decoded_from(
   """
   with open_video(path, stream) as (container, video):
     video.thread_type = 'NONE'  # faster for short clips
-    if back is not None:
+    if back is not None and stamp is not None:
       offset = stamp - int(Fraction(back) / video.time_base)
       try:
         container.seek(offset, stream=video, backward=True)
@@ -171,7 +171,7 @@ def decoded_from(
 
 
 def packets(container, video, problems: list[str]):
-  """The packets of a stream; what is damaged between them is passed over."""
+  """Yields the packets of a stream; damaged data between them are skipped."""
   for _ in range(2):  # the second time what the decoder still holds
     try:
       yield from container.demux(video)
@@ -181,7 +181,7 @@ def packets(container, video, problems: list[str]):
 
 
 def _decoder(video):
-  """What decodes the packets of a stream: transparency included."""
+  """The decoder of a stream, which keeps transparency."""
   name = _ALPHA.get(video.codec_context.name)
   tags = {key.lower(): value for key, value in video.metadata.items()}
   if name is not None and tags.get('alpha_mode') == '1':
@@ -192,7 +192,7 @@ def _decoder(video):
 
 
 def mark(frame) -> int:
-  """A number that tells frames apart: of some rows of the first plane."""
+  """A checksum of some rows of the first plane, to distinguish frames."""
   plane = frame.planes[0]
   data, step = memoryview(plane), plane.line_size
   width, rows = min(abs(step), frame.width), frame.height
@@ -204,7 +204,7 @@ def mark(frame) -> int:
 
 
 def shots(container, video) -> Iterator[Shot]:
-  """Frames of an open stream from where it stands on, errors passed over."""
+  """Yields the frames of an open stream from its position; skips errors."""
   decode = _decoder(video)
   for packet in packets(container, video, []):
     with contextlib.suppress(av.error.FFmpegError):
@@ -213,7 +213,7 @@ def shots(container, video) -> Iterator[Shot]:
 
 
 def last(path, count: int, stream: int | None) -> list[Shot]:
-  """The last frames of a file; found twice, from two places, and compared."""
+  """The last frames of a file, decoded from two positions and compared."""
   with open_video(path, stream) as (container, video):
     unstamped = container.format.name in _UNSTAMPED
     duration, begin = video.duration, video.start_time or 0
@@ -241,7 +241,7 @@ def last(path, count: int, stream: int | None) -> list[Shot]:
 def packet_times(
   path, stream: int | None, fps: Fraction | None = None
 ) -> tuple[list[Fraction], Fraction | None]:
-  """When frames are shown as far as packets say it, and for how long the last.
+  """The times of frames according to packets, and the last frame's duration.
 
   Nothing is decoded; a packet that gives no frame is taken for one.
   """
@@ -279,7 +279,7 @@ def packet_times(
 
 
 def first_stamp(path, stream: int | None) -> Fraction:
-  """The time in the file, in seconds, of the first frame that is decoded.
+  """The time stamp of the first decoded frame, in seconds.
 
   Raises:
     ValueError: if there is no frame.

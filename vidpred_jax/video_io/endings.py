@@ -1,15 +1,15 @@
-"""Whether the end of a file is there: what its containers announce by size.
+"""Detects truncated files by the sizes that their containers declare.
 
-A file is truncated if a part of it is announced and lies beyond its end. How
-many frames or seconds a header speaks of proves nothing: null frames of AVI,
-edit lists and last frames that last make less of them.
+A file is truncated if it declares a part that lies beyond its end. The number
+of frames or seconds in a header is no evidence: null frames of AVI, edit lists
+and long last frames reduce the number of decoded frames.
 """
 
 import pathlib
 
 
 def missing(path: pathlib.Path, format_name: str, video, end) -> str | None:
-  """What is missing at the end of a file; None if nothing is known to be.
+  """Describes the missing end of a file; None if none is known to be missing.
 
   Args:
     path: the file.
@@ -49,7 +49,7 @@ def _last_sample(video) -> int:
 
 
 def _last_fragment(path, size: int) -> int:
-  """Of a film in fragments, the end of its last box."""
+  """The end of the last box of a fragmented film."""
   with open(path, 'rb') as file:
     at, fragments = 0, False
     while at + 8 <= size:

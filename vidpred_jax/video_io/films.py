@@ -1,13 +1,13 @@
-"""A film as a program reads it: once, with all its settings, and what it says.
+"""`Film`: a video file that a program streams once, with all its settings.
 
-Nothing about a film is changed without a word: `Film` logs a line about high
-dynamic range that is mapped and about frames of two moments.
+`Film` logs a warning if it maps high dynamic range or if frames are interlaced.
 """
 
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +35,10 @@ class Film:
     fps: Fraction | None = None,
     deinterlace: bool = False,
     hdr: str = 'tonemap',
-    cut: float = scenes.LEAST,
+    cut: float = scenes.MIN_SIMILARITY,
     cuts=None,
   ):
-    """Looks through the file without decoding it.
+    """Probes the file; frames are not decoded yet.
 
     Args:
       path: file or folder.
@@ -59,16 +59,20 @@ class Film:
     self.info = reading.probe(path, times=True, fps=fps)
     self.keeps = hdr == 'keep' and self.info.curve is not None
     self._cut, self._listed = cut, listed
-    self._settings = {'deinterlace': deinterlace, 'keep_hdr': self.keeps}
+    self._settings: dict[str, Any] = {
+      'deinterlace': deinterlace,
+      'keep_hdr': self.keeps,
+    }
     self._fps, self._times, self._found = fps, [], set()
     for line in told(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
 
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:
-    """Says which of the streamed frames begin a scene."""
-    if self._listed is not None:
-      return lambda n, _: self._listed(n, self._times[n])
+    """Whether each of the streamed frames begins a scene."""
+    listed = self._listed
+    if listed is not None:
+      return lambda n, _: listed(n, self._times[n])
     return (lambda n, _: n in self._found) if self.keeps else None
 
   def frames(self) -> Iterator[tuple[Fraction, np.ndarray]]:
@@ -86,7 +90,7 @@ class Film:
     return clip.astype(np.float32) if self.keeps else clip
 
   def _watched(self, timed):
-    """Frames as floats; scenes are found by what is seen of 8 bits."""
+    """Yields frames as floats; scenes are detected on 8-bit frames."""
 
     def shrink(item):
       return scenes.thumbnail((item[1] >> 8).astype(np.uint8))
@@ -99,7 +103,7 @@ class Film:
 
 
 def told(info, *, deinterlace: bool = False, keeps: bool = False) -> list[str]:
-  """What is to be said about a film before it is used, a line each.
+  """The warnings about a film, one line each.
 
   Args:
     info: of the film, as `probe` gives it.

@@ -1,9 +1,9 @@
-"""High dynamic range (PQ, HLG; BT.2020 colours) to the standard range.
+"""Tone mapping: high dynamic range (PQ, HLG; BT.2020) to the standard range.
 
-Light of 203 cd/m^2, the white of paper in high dynamic range (BT.2408), becomes
-nearly white; what is darker than three quarters of it keeps its light, what is
-brighter is bent towards white, the same for all three colours so that hues
-stay. Colours outside of BT.709 are clipped.
+The reference white of high dynamic range, 203 cd/m^2 (BT.2408), becomes nearly
+white. Light below three quarters of it is unchanged. Brighter light is
+compressed towards white, equally for all three colours, so that hues are kept.
+Colours outside BT.709 are clipped.
 
 References:
   ITU-R BT.2100 (PQ, HLG), BT.2408 (reference white), BT.1886 (the display).
@@ -30,7 +30,7 @@ _BITS = 12  # of the tables
 
 
 def light(code: np.ndarray, curve: str) -> np.ndarray:
-  """Of PQ: the light of a display in cd/m^2; of HLG: that of the scene, to 1.
+  """Linear light: for PQ of a display in cd/m^2, for HLG of the scene, 0 to 1.
 
   Args:
     code: code values in [0, 1].
@@ -56,7 +56,7 @@ def to_standard(frame: np.ndarray, curve: str) -> np.ndarray:
   """
   linear = _table(curve)[frame >> (16 - _BITS)]
   if curve == 'hlg':  # to a display of 1000 cd/m^2, whose gamma is 1.2
-    scene = linear @ np.float32([0.2627, 0.6780, 0.0593])
+    scene = linear @ np.array([0.2627, 0.6780, 0.0593], np.float32)
     bright = np.maximum(scene, 1e-6) ** np.float32(0.2)
     linear = linear * (np.float32(1000 / _WHITE) * bright)[..., None]
   linear = np.maximum(linear @ _TO_709.T, 0)
@@ -78,6 +78,6 @@ def _table(curve: str) -> np.ndarray:
 
 @functools.cache
 def _shown() -> np.ndarray:
-  """Code values of a display with gamma 2.4, by the square root of light."""
+  """Code values for a display of gamma 2.4, from the square root of light."""
   root = np.arange(1 << _BITS) / ((1 << _BITS) - 1)
   return np.rint(255 * root ** (2 / 2.4)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Opening a video file, whatever lies beside its pictures."""
+"""Opens video files, also those with streams that PyAV does not know."""
 
 import contextlib
 import pathlib
@@ -27,11 +27,11 @@ def _unnamed(kind, value):
   return member
 
 
-sidedata.Type._missing_ = classmethod(_unnamed)
+sidedata.Type._missing_ = classmethod(_unnamed)  # type: ignore
 
 
 def address(path: pathlib.Path) -> str:
-  """What FFmpeg opens as this file, whatever its name looks like.
+  """The address by which FFmpeg opens a file of any name.
 
   Without it the name `12:30:05.mp4` is taken for a protocol, and
   `concat:a.mp4` reads another file.

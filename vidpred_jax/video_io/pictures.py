@@ -1,4 +1,4 @@
-"""Pictures and folders: what is a frame, what is a video, in which order."""
+"""Picture files and folders: which files are frames, and in which order."""
 
 import contextlib
 import functools
@@ -71,7 +71,7 @@ def find_videos(folder) -> list[pathlib.Path]:
 
 
 def _is_file(path: pathlib.Path) -> bool:
-  """Not a folder, a link to nowhere, or hidden (an editor's lock)."""
+  """Whether a path is a file: no folder, broken link or hidden file."""
   return path.name[0] != '.' and path.is_file()
 
 
@@ -83,7 +83,7 @@ def natural_key(name: str) -> list:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-  """Names in natural order; those of one set that differ in signs or fractions.
+  """Sorts names in natural order, with signs and fractions as numbers.
 
   `f-2, f-1, f0` are numbers with a sign if one of the set has none, and `0.033,
   0.5` are fractions if of different lengths with a zero in front; otherwise the
@@ -171,7 +171,7 @@ def _pages(path: pathlib.Path) -> Pictures:
 
 
 def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
-  """Yields pictures as they are shown, uint8 [H, W, 3].
+  """Yields pictures as a viewer shows them, uint8 [H, W, 3].
 
   Raises:
     ValueError: if one is damaged or holds numbers that are no colours.
@@ -180,7 +180,7 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
   try:
     for picture in pictures:
       with _reading(picture.path):
-        if picture.path != path:
+        if image is None or picture.path != path:
           if image is not None:
             image.close()
           image, path = _open(picture.path), picture.path
@@ -204,7 +204,7 @@ def _open(path: pathlib.Path) -> Image.Image:
 
 @functools.cache
 def _heif() -> None:
-  """Teaches Pillow HEIC; through FFmpeg only a tile of it would be seen."""
+  """Registers HEIC with Pillow; FFmpeg would decode only one tile."""
   if importlib.util.find_spec('pillow_heif') is None:
     raise ValueError(
       'HEIC needs the package pillow-heif: pip install pillow-heif; or save '
@@ -226,7 +226,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
-  """Numbers of more than 8 bits as uint8."""
+  """Converts values of more than 8 bits to uint8."""
   if not np.isfinite(values).all():
     raise ValueError('it has values that are not finite')
   low, high = values.min(initial=0), values.max(initial=0)

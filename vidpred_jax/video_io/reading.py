@@ -25,7 +25,7 @@ _LOOKED_AT = 6  # frames in which `probe` looks for fields
 
 
 class Info(NamedTuple):
-  """What `probe` finds.
+  """The result of `probe`.
 
   Attributes:
     path: the file or folder.
@@ -62,7 +62,7 @@ class Info(NamedTuple):
 
 
 class Index(NamedTuple):
-  """Where the frames of a file are, made from what was decoded.
+  """The index of a file's frames, made by decoding them.
 
   Attributes:
     num_frames: exact.
@@ -97,7 +97,7 @@ def probe(
   stream: int | None = None,
   fps: Fraction | None = None,
 ) -> Info:
-  """Looks at a video file or folder of pictures; decodes a few frames.
+  """Probes a video file or folder of pictures; decodes a few frames.
 
   Args:
     path: file or folder.
@@ -148,9 +148,9 @@ def probe(
     interlaced=interlaced,
   )  # fmt: skip
   if count:
-    found = index(path, stream=stream, fps=fps)
-    moments = [found.time(i) for i in range(found.num_frames)]
-    last = found.last
+    whole = index(path, stream=stream, fps=fps)
+    moments = [whole.time(i) for i in range(whole.num_frames)]
+    last = whole.last
   elif times:
     moments, last = decoding.packet_times(path, stream, fps)
   else:
@@ -178,7 +178,7 @@ def _probe_pictures(path, found, fps) -> Info:
 
 
 def _picture_times(path, found, fps) -> tuple[list[Fraction], Fraction]:
-  """When each picture is shown, and for how long the last one."""
+  """The time of each picture, and the duration of the last one."""
   if found.times is None:
     rate = Fraction(fps or FOLDER_FPS)
     return [n / rate for n in range(len(found.pictures))], 1 / rate
@@ -217,7 +217,7 @@ def indexed(
   fps: Fraction | None = None,
   see=None,
 ) -> tuple[Index, tuple[int, int]]:
-  """As `index`, and hands every frame, resized, to a function.
+  """As `index`, and passes every frame, resized, to a function.
 
   Args:
     path: file or folder.
@@ -233,7 +233,7 @@ def indexed(
   found = pictures.find(path)
   if found is not None:
     moments, last = _picture_times(path, found, fps)
-    first, shape = None, None
+    first, shape = None, (0, 0)
     for picture, image in zip(found.pictures, pictures.read(found.pictures)):
       first, shape = first or (picture.path.name, image.shape), image.shape[:2]
       _check_size(path, first, picture.path.name, image.shape)
@@ -243,7 +243,7 @@ def indexed(
     times = np.array([int(t * 100_000) for t in moments], np.int64)
     unit = Fraction(1, 100_000)
     return Index(len(moments), None, unit, times, None, last), shape
-  stamps, moments, marks, shown, shape = [], [], [], None, None
+  stamps, moments, marks, shown, shape = [], [], [], None, (0, 0)
   crop, tick = _crop(path, stream)
   for time, shot in decoding.decoded(path, stream, fps):
     if shown is None:
@@ -256,14 +256,16 @@ def indexed(
       see(showing.image(shot.frame, shown, size))
   del shot
   pts = None
-  if None not in stamps and (np.diff(stamps) > 0).all():
+  if None not in stamps:
     pts = np.array(stamps, np.int64)
+    pts = pts if (np.diff(pts) > 0).all() else None
   # A frame that waited for a stamp lies between ticks.
   unit = tick / 2520
   times = np.array([round(t / unit) for t in moments], np.int64)
-  marks = np.array(marks, np.uint32)
-  _, last = decoding.packet_times(path, stream, fps)
-  return Index(len(times), pts, unit, times, marks, last, crop), shape
+  _, lasting = decoding.packet_times(path, stream, fps)
+  return Index(
+    len(times), pts, unit, times, np.array(marks, np.uint32), lasting, crop
+  ), shape
 
 
 def _crop(path, stream):
@@ -343,7 +345,7 @@ def read(
   stream: int | None = None,
   index: Index | None = None,
 ) -> np.ndarray:
-  """Reads `count` frames, `step` apart, from frame `start` on: exactly those.
+  """Reads exactly `count` frames, `step` apart, from frame `start` on.
 
   Args:
     path: file or folder.
@@ -387,7 +389,7 @@ def read_last(
   deinterlace: bool = False,
   keep_hdr: bool = False,
 ) -> np.ndarray:
-  """Reads the last `count` frames, fewer if there are not so many.
+  """Reads the last `count` frames, or all if the file has fewer.
 
   Decodes from two key frames near the end, one behind the other, further and
   further in front until both give the same frames.
@@ -412,7 +414,7 @@ def read_last(
     return np.stack([image for _, image in frames(path, start=start)])
   shots = decoding.last(path, count + deinterlace, stream)
   if deinterlace:
-    timed = fields.deinterlaced((None, shot) for shot in shots)
+    timed = fields.deinterlaced((Fraction(0), shot) for shot in shots)
     shots = [shot for _, shot in timed][-count:]
   crop, _ = _crop(path, stream)
   shown = showing.view(shots[0].frame, crop, keep_hdr)
@@ -420,7 +422,7 @@ def read_last(
 
 
 def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
-  """Frames by their index, from the key frame before the first one on.
+  """Yields frames by index, decoding from the previous key frame.
 
   Some files' key frames do not stand where their index says, and what follows
   a key frame may need what is before it. So every frame is checked: if a seek

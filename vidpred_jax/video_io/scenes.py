@@ -1,16 +1,16 @@
-"""Where the scene of a film changes: one rule for training and interpolation.
+"""Scene cuts of films: one detector for training and interpolation.
 
-The rule sees thumbnails (36x64). Frame t begins a scene if, of the part of the
-picture that differs from frame t - 1 at all,
+The detector compares thumbnails (36x64). It considers only the pixels that
+differ between frames t - 1 and t. Frame t begins a scene if for these pixels
 
-  - the `likeness` to frame t - 1 is below `LEAST`, and
-  - the difference is at least 2.5 times what is usual there, the median of the
-    two steps before and the two after.
+  - the `similarity` of both frames is below `MIN_SIMILARITY`, and
+  - their difference is at least 2.5 times the usual difference, the median of
+    the two steps before and the two steps after.
 
-What does not move, such as bars, a frame around the picture or the page that it
-lies on, so says nothing. Light does not count either: the likeness compares
-patterns, and a fade changes in equal steps. What covers less than a fiftieth of
-the picture is no scene. `experiments/cuts.py` measures the rule.
+So static parts, such as bars, a frame around the picture or the page behind it,
+do not count. Changes of light do not count either: the similarity compares
+patterns, and a fade changes in equal steps. A change of less than a fiftieth of
+the picture is no cut. `experiments/cuts.py` measures the detector.
 """
 
 import collections
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 THUMBNAIL = (36, 64)
-LEAST = 0.8
+MIN_SIMILARITY = 0.8
 _STANDS_OUT = 2.5
 _NOISE = 0.3  # of a step's mean difference, in levels
 _SMALLEST = 0.02  # share of the picture
@@ -41,12 +41,12 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
   return np.asarray(small).reshape(*THUMBNAIL, -1)
 
 
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
-  """How alike two frames are where they differ, -1 to 1; 1 if nowhere.
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+  """The similarity of two frames in the pixels that differ; 1 without any.
 
-  The correlation of their colours, times how near the mean colours are. Of
-  successive frames of one scene it is mostly above 0.9, of frames of different
-  films mostly below 0.5.
+  It is the correlation of the colours times the closeness of the mean colours.
+  It is mostly above 0.9 for successive frames of one scene and mostly below 0.5
+  for frames of different films.
 
   Args:
     a: uint8 [H, W, C].
@@ -59,16 +59,16 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class Finder:
-  """Finds the frames that begin a scene, shown one thumbnail after the other.
+  """Detects the frames that begin a scene, from a stream of thumbnails.
 
-  Three thumbnails are behind the frame that is decided, two before it.
+  The decision about a frame uses three thumbnails before it and two after it.
 
   Attributes:
-    cuts: the numbers of the frames found so far; the first is none of them.
+    cuts: the numbers of these frames so far; the first frame never is one.
   """
 
-  def __init__(self, least: float = LEAST):
-    """`least`: the likeness from which on two frames are of one scene."""
+  def __init__(self, least: float = MIN_SIMILARITY):
+    """`least`: frames of at least this similarity belong to one scene."""
     self._least = least
     self._window = collections.deque(maxlen=4 + _AHEAD)
     self._decided = 0  # frames
@@ -83,7 +83,7 @@ class Finder:
       self._decide()
 
   def end(self) -> None:
-    """Decides on the frames that waited for what follows."""
+    """Decides about the last frames, which have no successors."""
     while self._decided < self._seen:
       self._decide()
 
@@ -98,15 +98,15 @@ class Finder:
 
 def mark(
   items: Iterable[Any],
-  least: float = LEAST,
+  least: float = MIN_SIMILARITY,
   shrink: Callable[[Any], np.ndarray] = thumbnail,
 ) -> Iterator[tuple[Any, bool]]:
-  """Says of each frame whether it begins a scene; the first one does not.
+  """Yields for each frame whether it begins a scene; the first one does not.
 
   Args:
-    items: frames, or what `shrink` knows; three are held.
-    least: the likeness from which on two frames are of one scene; -1: all are.
-    shrink: gives the thumbnail of an item.
+    items: frames, or other inputs of `shrink`; three are held.
+    least: frames of at least this similarity belong to one scene; -1: all do.
+    shrink: returns the thumbnail of an item.
 
   Yields:
     (item, whether it begins a scene).
@@ -125,7 +125,7 @@ def mark(
 
 
 def find(thumbnails: Iterable[np.ndarray]) -> tuple[int, ...]:
-  """The numbers of the frames that begin a scene, of all their thumbnails."""
+  """The numbers of the frames that begin a scene, from all thumbnails."""
   finder = Finder()
   for small in thumbnails:
     finder.see(small)
@@ -142,8 +142,9 @@ def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
       PySceneDetect writes.
 
   Returns:
-    A function of the number and the time of each frame, in their order: whether
-    it begins a scene. A time is that of the first frame that is not before it.
+    `(number, time) -> bool`, whether a frame begins a scene, to be called for
+    all frames in order. A listed time belongs to the first frame at or after
+    it.
 
   Raises:
     ValueError: if a line is neither.
@@ -188,7 +189,7 @@ def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
 
 
 def _compared(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
-  """The likeness of two thumbnails, and where they differ, bool [36, 64]."""
+  """The similarity of two thumbnails, and where they differ, bool [36, 64]."""
   a, b = a.astype(np.float32), b.astype(np.float32)
   moved = np.abs(a - b).max(-1) > _MOVED
   if moved.mean() < _SMALLEST:

@@ -1,8 +1,8 @@
-"""A decoded frame as it is shown: turned, cropped, in RGB.
+"""Converts decoded frames for display: rotated, cropped, in RGB.
 
-Colours follow the frame's tags. What carries none is read as players read it:
-BT.709 if it is wider than 1279 or higher than 576 pixels, else BT.601. High
-dynamic range (PQ, HLG) is mapped to the standard one unless it is to be kept.
+Colours follow the frame's tags. Frames without tags are read as players read
+them: BT.709 if wider than 1279 or higher than 576 pixels, else BT.601. High
+dynamic range (PQ, HLG) is mapped to the standard range unless it is kept.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ _UNSAID = (0, 2, 3)  # matrices: of RGB, not said, reserved
 
 
 class View(NamedTuple):
-  """How the frames of a file are shown.
+  """The parameters for the display of a file's frames.
 
   Attributes:
     turn: (a, b, c, d): (x, y) -> (a x + c y, b x + d y), by right angles.
@@ -43,7 +43,7 @@ class View(NamedTuple):
 
 
 def view(frame, crop=(0, 0, 0, 0), keep: bool = False) -> View:
-  """How a file is shown whose first frame this is.
+  """The `View` of a file with this first frame.
 
   To be asked once per file: PyAV's side data keep a frame alive until the
   garbage collector runs.
@@ -60,12 +60,12 @@ def view(frame, crop=(0, 0, 0, 0), keep: bool = False) -> View:
 
 
 def matrix_by_size(height: int, width: int) -> str:
-  """PyAV's name of the colour matrix that players take where none is said."""
+  """PyAV's name of the colour matrix that players use without a tag."""
   return 'ITU709' if width >= 1280 or height > 576 else 'ITU601'
 
 
 def shape(frame, shown: View) -> tuple[int, int]:
-  """(H, W) of a frame as it is shown."""
+  """The size (H, W) of a frame for display."""
   top, bottom, left, right = shown.crop
   found = frame.height - top - bottom, frame.width - left - right
   return found[::-1] if shown.swaps else found
@@ -74,7 +74,7 @@ def shape(frame, shown: View) -> tuple[int, int]:
 def image(
   frame, shown: View, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-  """An FFmpeg frame as RGB, uint8 [H, W, 3], resized to (H, W).
+  """Converts an FFmpeg frame to RGB, uint8 [H, W, 3], resized to (H, W).
 
   uint16 (PQ or HLG code values times 65535) if high dynamic range is kept.
   """
@@ -106,7 +106,7 @@ def image(
     array = array[top : top + height, left : left + width]
   if form == 'rgba':
     array = pictures.over_black(array)
-  elif form == 'rgb48le' and not shown.keep:
+  elif shown.curve is not None and not shown.keep:
     array = hdr.to_standard(array, shown.curve)
   a, _, _, d = shown.turn
   if shown.swaps:

@@ -1,8 +1,7 @@
-"""When frames are shown: by the time stamps of what was decoded.
+"""Times of frames, from the time stamps of decoded frames.
 
-A player shows a frame at its time stamp. What a header says about the rate is a
-label; it counts only where there are no stamps. Clocks of real files are not
-always what they should be:
+A player shows a frame at its time stamp. The rate in a header is a label and is
+used only without time stamps. Time stamps of real files can be irregular:
 
   - a stamp that repeats, or lies a little before the last one (ticks that are
     too coarse, joined parts): the frame is shown between its neighbours;
@@ -31,7 +30,7 @@ _STANDARD = tuple(
 
 
 class Rate(NamedTuple):
-  """How fast a film is.
+  """The frame rate of a film.
 
   Attributes:
     fps: frames per second, the mean without pauses.
@@ -45,7 +44,7 @@ class Rate(NamedTuple):
 
 
 def label(video) -> Fraction:
-  """Frames per second as the header says; 25 if it says nothing sensible."""
+  """The frame rate in the header; 25 if it has no sensible one."""
   for rate in (video.average_rate, video.guessed_rate):
     if rate and 0 < rate <= 1000:
       return Fraction(rate)
@@ -58,7 +57,7 @@ def mended(
   usual: Fraction,
   resets: bool = False,
 ) -> Iterator[tuple[Fraction, Any]]:
-  """Gives each item its time, from 0 on, growing; at most 8 wait for it.
+  """Assigns increasing times, from 0, to items; at most 8 items are held.
 
   Args:
     stamped: (time stamp or None, item) in the order shown.
@@ -69,7 +68,9 @@ def mended(
   Yields:
     (seconds after the first item, item).
   """
-  now, last, waiting = None, None, []
+  now: Fraction | None = None
+  last: int | None = None
+  waiting: list[Any] = []
   for stamp, item in stamped:
     if now is None:
       now, last = Fraction(0), stamp
@@ -79,7 +80,8 @@ def mended(
       ahead, set_anew = usual, stamp is not None
     else:
       ahead = (stamp - last) * unit
-      set_anew = ahead < -max(1, 10 * usual) or (resets and ahead > JUMP)
+      back = -max(Fraction(1), 10 * usual)
+      set_anew = ahead < back or (resets and ahead > JUMP)
       if ahead <= 0 and not set_anew and len(waiting) < _WAITING:
         waiting.append(item)
         continue
@@ -92,12 +94,13 @@ def mended(
     waiting, now = [], now + ahead
     last = stamp if stamp is not None else last and last + round(ahead / unit)
     yield now, item
-  for n, late in enumerate(waiting, 1):
+  for n, late in enumerate(waiting, 1):  # there was one before
+    assert now is not None
     yield now + n * usual, late
 
 
 def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
-  """The rate of frames shown at `times`.
+  """The frame rate that follows from `times`.
 
   Args:
     times: seconds, growing.

@@ -1,6 +1,6 @@
-"""The data sets of the papers: what they are, where they lie, their clips.
+"""The data sets of the papers: their protocols, files and clips.
 
-`protocol` says what is written down of a data set, `prediction` and
-`interpolation` have it of each, `layouts` finds their files, `sequences` reads
+`protocol` has the record of a data set; `prediction` and `interpolation` have
+the records of all data sets. `layouts` finds their files, `sequences` reads
 them, `folders` cuts them into clips.
 """

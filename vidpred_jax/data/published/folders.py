@@ -1,11 +1,11 @@
-"""Clips from the published data sets, as folders of frames on disk.
+"""Clips of the published data sets, from folders of frames on disk.
 
-`prediction` says what each data set is, `layouts` finds its files, `sequences`
-reads them; here they are cut into clips. Nothing is downloaded and nothing on
-disk is changed: frames are resized when they are read.
+This source cuts the sequences that `layouts` finds into clips. It downloads
+nothing and changes no file: frames are resized when they are read.
 
-A sequence is a run of frames; a clip is T frames of it. For testing a clip
-begins where the published protocol's window begins; for training anywhere.
+A sequence is a run of frames; a clip is T frames of a sequence. Test clips
+begin where the windows of the published protocol begin, training clips
+anywhere.
 """
 
 import functools
@@ -58,7 +58,10 @@ class FrameClips:
     """
     protocol = _protocol(dataset)
     self._dataset, self._split, self._num_frames = dataset, split, num_frames
-    self._size = protocol.size if size == 'protocol' else size
+    if isinstance(size, str):
+      names.check('size', size, ('protocol',))
+      size = protocol.size
+    self._size = size
     self._protocol = protocol
     self._sequences = find(dataset, root, split)
     self._windows = protocol.train if split == 'train' else protocol.test
@@ -125,7 +128,7 @@ class FrameClips:
     return {'video': clip, 'name': f'{sequence.name}@{start}'}
 
   def _draw(self, sequence: Sequence, rng) -> tuple[int, int]:
-    """Start and step; steps as DMVFN draws them: at most 5, a tenth of all."""
+    """Draws start and step; steps as in DMVFN: at most 5, or length / 10."""
     number = _checked_length(sequence, self._num_frames)
     step = 1
     if self._windows == 'random':
@@ -144,13 +147,13 @@ def _checked_length(sequence: Sequence, needed: int) -> int:
 
 
 def _windows(sequence: Sequence, window: int, hop: int | None) -> int:
-  """How many windows a sequence has; `hop` None: the sequence's own."""
+  """The number of windows of a sequence; `hop` None: the sequence's own."""
   hop = hop or sequence.hop or window
   return max((length(sequence) - window) // hop + 1, 0)
 
 
 def count(dataset: str, sequences: list[Sequence]) -> int:
-  """Clips as the published number counts them: windows where these overlap."""
+  """Counts clips like the published number: windows if windows overlap."""
   protocol = PROTOCOLS[dataset]
   if protocol.test not in ('all', 'back'):
     return len(sequences)
@@ -159,7 +162,7 @@ def count(dataset: str, sequences: list[Sequence]) -> int:
 
 
 def find(dataset: str, root, split: str) -> list[Sequence]:
-  """The sequences of a split on disk.
+  """Finds the sequences of a split on disk.
 
   Raises:
     ValueError: on an unknown data set or split.
@@ -179,7 +182,7 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
 
 
 def missing(sequences: list[Sequence]) -> list[str]:
-  """Paths that the sequences name and that do not exist."""
+  """The paths of sequences that do not exist."""
   lost = []
   known = functools.lru_cache(maxsize=64)(layouts.names)
   for sequence in sequences:

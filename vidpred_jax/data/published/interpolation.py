@@ -2,8 +2,8 @@
 
 Numbers of clips and layouts are those of the data sets' own lists and of the
 published evaluations: EBME for Vimeo90K, UCF101, SNU-FILM and X4K1000FPS,
-SoftSplat for Xiph. The triplets of Vimeo90K stand in `prediction`, for they
-serve prediction, too.
+SoftSplat for Xiph. The triplets of Vimeo90K are in `prediction`, since they are
+used for prediction too.
 
 Differences from the reference:
   - Xiph: 4096x2160 in 10 bits is read from the y4m files themselves, with the

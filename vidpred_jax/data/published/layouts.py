@@ -1,8 +1,8 @@
-"""How the published data sets lie on disk: from a folder to its sequences.
+"""The layouts of the published data sets: from a folder to its sequences.
 
-One function per data set, `(root, split) -> list of Sequence`, empty if it is
-not there; `FINDERS` names them. Only names are looked at, and the lists and
-headers that say what is where. `prediction` describes the layouts in words.
+Each data set has a function `(root, split) -> list of Sequence`, which is empty
+if the data set is missing; `FINDERS` names the functions. They read only names
+of files, lists and headers. `prediction` describes the layouts in words.
 """
 
 import functools
@@ -11,6 +11,8 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 from vidpred_jax import video_io
 from vidpred_jax.data.published.interpolation import (
@@ -32,7 +34,7 @@ _ACTIONS = ('boxing', 'handclapping', 'handwaving', 'walking', *_FAST)
 
 
 def names(folder: str) -> frozenset[str]:
-  """What is in a folder; nothing if there is none."""
+  """The names in a folder; none if the folder is missing."""
   try:
     return frozenset(os.listdir(folder))
   except OSError:
@@ -90,7 +92,7 @@ def _cityscapes(root, split):
 
 
 def _drive_and_frame(path: str) -> tuple[str, int]:
-  """What the name of a picture of Cityscapes says."""
+  """Parses the name of a picture of Cityscapes."""
   fields = re.fullmatch(r'[^_]+_(\d+)_(\d+)_.*', os.path.basename(path))
   if fields is None:
     raise ValueError(
@@ -185,7 +187,7 @@ def _listed(root, split, *, name: str, window: int, step: int):
 
 
 def _tail(root: pathlib.Path, folder: str) -> str:
-  """A folder of another machine: its longest end that exists below `root`."""
+  """Maps a folder of another machine to its longest tail below `root`."""
   parts = [p for p in re.split(r'[/\\]', folder) if p]
   for k in range(len(parts)):
     if root.joinpath(*parts[k:]).is_dir():
@@ -355,7 +357,7 @@ def _bridgedata(root, split):
 
 
 def _list(root: pathlib.Path, name: str):
-  """What a list of PredBench says; None without it."""
+  """Reads a list of PredBench; None if it is missing."""
   path = _first(root / name, root / 'annotations' / name)
   return None if path is None else json.loads(path.read_text())
 
@@ -452,7 +454,7 @@ def _xiph(root, split):
   return sequences
 
 
-FINDERS = {
+FINDERS: dict[str, Callable[[Any, str], list[Sequence]]] = {
   'cityscapes': _cityscapes,
   'kitti': _kitti,
   'ucf101': _ucf101,

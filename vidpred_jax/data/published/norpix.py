@@ -25,7 +25,7 @@ _STAMPS = (8, 16, 6)
 
 
 class Header(NamedTuple):
-  """What a file says of itself.
+  """The header of a file.
 
   Attributes:
     height: of a frame.
@@ -63,7 +63,7 @@ def probe(path) -> Header:
 
 
 def count(path) -> int:
-  """Counts the frames; one that the end of the file cuts off is none.
+  """Counts the complete frames of a file.
 
   Raises:
     ValueError: if there are none.
@@ -77,7 +77,7 @@ def count(path) -> int:
 
 
 def read(path, numbers) -> np.ndarray:
-  """Frames by number, ascending; what lies between is skipped.
+  """Reads frames by ascending numbers; frames in between are skipped.
 
   Returns:
     uint8 [T, H, W, 3].
@@ -101,7 +101,7 @@ def read(path, numbers) -> np.ndarray:
 
 
 def _places(file) -> Iterator[tuple[int, int]]:
-  """Where each frame begins, and its bytes."""
+  """The position and the size of each frame, in bytes."""
   place, stamp = _HEADER, None
   while (size := _size(file, place)) is not None:
     yield place, size
@@ -113,7 +113,7 @@ def _places(file) -> Iterator[tuple[int, int]]:
 
 
 def _size(file, place: int) -> int | None:
-  """Bytes of the frame at `place`; None if no JPEG begins there."""
+  """The size of the frame at `place` in bytes; None if it is no JPEG."""
   file.seek(place)
   data = file.read(6)
   if len(data) < 6 or data[4:] != b'\xff\xd8':

@@ -1,4 +1,4 @@
-"""The published data sets: where they come from, how they are cut into clips.
+"""The published data sets of video prediction: their protocols.
 
 One table, `PROTOCOLS`. Numbers of clips, windows and sizes are those of DMVFN
 (paper 4.1 and its published code) and, for UCF Sports and Human3.6M, of STRPM,
@@ -447,7 +447,7 @@ KTH_PERSONS = {
 
 
 def absent(dataset: str, root, split: str) -> str:
-  """What to say where a data set is not."""
+  """The message about a missing data set."""
   protocol = PROTOCOLS[dataset]
   return (
     f'{protocol.title} ({split}) is not at {str(root)!r}.\n'

@@ -1,10 +1,10 @@
-"""What is written down of a published data set, see `prediction`."""
+"""The record of a published data set, see `prediction`."""
 
 from typing import NamedTuple
 
 
 class Count(NamedTuple):
-  """How many clips a split has.
+  """The number of clips of a split.
 
   Attributes:
     clips: the number of protocol windows (test) or sequences (train).
@@ -18,7 +18,7 @@ class Count(NamedTuple):
 
 
 class Protocol(NamedTuple):
-  """A data set and how the published evaluations use it.
+  """A data set and its use in the published evaluations.
 
   Attributes:
     title: its name.

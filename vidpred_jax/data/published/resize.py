@@ -1,11 +1,11 @@
-"""Resizing as the published evaluations do it."""
+"""Resizing as in the published evaluations."""
 
 import numpy as np
 from PIL import Image
 
 
 def linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Bilinear resizing without antialiasing, as `cv2.resize` by default.
+  """Bilinear resizing without antialiasing, the default of `cv2.resize`.
 
   Pixel centres lie at half-integers, the borders are repeated. The arithmetic
   is OpenCV's for bytes: weights of 11 bits and, between rows, truncated
@@ -33,7 +33,7 @@ def linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _weights(old: int, new: int):
-  """For each new position: two old ones and their weights, out of 2048."""
+  """For each new position, two old positions and their weights out of 2048."""
   place = (np.arange(new) + 0.5) * (old / new) - 0.5
   place = np.clip(place, 0, old - 1).astype(np.float32)
   low = place.astype(np.int32)
@@ -144,18 +144,17 @@ def area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       f'A frame of {image.shape[0]}x{image.shape[1]} is no multiple of '
       f'{height}x{width}, which averaging of squares needs.'
     )
-  total = sum(
-    image[i::factor, j::factor].astype(np.int32)
-    for i in range(factor)
-    for j in range(factor)
-  )
+  total = np.zeros((height, width, *image.shape[2:]), np.int32)
+  for i in range(factor):
+    for j in range(factor):
+      total += image[i::factor, j::factor]
   if factor == 2:
     return ((total + 2) >> 2).astype(np.uint8)
   return np.rint(total / factor**2).astype(np.uint8)
 
 
 def crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """The centre of an image, as it is.
+  """The centre of an image, without resizing.
 
   Args:
     image: uint8 [H, W, C].
@@ -177,7 +176,7 @@ def crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cubic_weights(old: int, new: int):
-  """For each new position: four old ones [4, new], and their weights."""
+  """For each new position, four old positions [4, new] and their weights."""
   place = (np.arange(new) + 0.5) * (old / new) - 0.5
   low = np.floor(place).astype(np.int32)
   taps = np.arange(-1, 3)[:, None]

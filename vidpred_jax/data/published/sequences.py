@@ -1,7 +1,7 @@
-"""Runs of frames on disk, of whatever kind the data sets come in, read alike.
+"""Sequences of frames on disk: one reader for all formats of the data sets.
 
-A run is a list of pictures, a folder of pictures, a video file, a Norpix `.seq`
-file, a `.y4m` file or an episode of RoboNet (`.hdf5`). Clips are uint8
+A sequence is a list of pictures, a folder of pictures, a video file, a Norpix
+`.seq` file, a `.y4m` file or an episode of RoboNet (`.hdf5`). Clips are uint8
 `[T, H, W, 3]`, RGB.
 """
 
@@ -17,7 +17,7 @@ from vidpred_jax.data.published import norpix, resize, y4m
 
 
 class Sequence(NamedTuple):
-  """A run of frames.
+  """A sequence of frames.
 
   Attributes:
     name: for messages and results.
@@ -67,7 +67,7 @@ def read(
   fit: str = 'linear',
   seed: int = 0,
 ) -> np.ndarray:
-  """Frames of a sequence.
+  """Reads frames of a sequence.
 
   Args:
     sequence: of which.
@@ -112,7 +112,7 @@ def read(
   shapes = {frame.shape for frame in frames}
   if len(shapes) > 1:
     raise ValueError(f'The frames of {sequence.name} differ in size: {shapes}.')
-  return np.stack(frames)
+  return np.stack(list(frames))
 
 
 def _hdf5(path: str):

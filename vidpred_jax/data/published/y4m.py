@@ -1,9 +1,9 @@
-"""YUV4MPEG2 files (`.y4m`): frames by number, without looking at the others.
+"""YUV4MPEG2 files (`.y4m`): random access to frames by number.
 
-Frames lie one after another, all of one size, so that a file of any length,
-even one that ends early, is read at once. 4:2:0 in 8 or 10 bits, limited range.
-Converted to RGB as the program `ffmpeg -pix_fmt rgb24` does by default: on x86
-that is 1 to 2 levels darker than exact arithmetic, which `video_io` uses.
+All frames have the same size, so any frame is read directly, also in a file
+that ends early. Supported are 4:2:0 in 8 or 10 bits, limited range. The
+conversion to RGB is that of `ffmpeg -pix_fmt rgb24` by default. On x86 it is 1
+to 2 levels darker than exact arithmetic, which `video_io` uses.
 """
 
 import os
@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-_FORMATS = {
+_FORMATS: dict[str, tuple[str, np.dtype]] = {
   '420': ('yuv420p', np.dtype(np.uint8)),
   '420jpeg': ('yuv420p', np.dtype(np.uint8)),
   '420mpeg2': ('yuv420p', np.dtype(np.uint8)),
@@ -24,7 +24,7 @@ _LIKE_FFMPEG = int(Interpolation.BICUBIC)
 
 
 class Info(NamedTuple):
-  """What the header says.
+  """The header of a file.
 
   Attributes:
     height: of a frame, even.
@@ -74,7 +74,7 @@ def probe(path: str | os.PathLike) -> Info:
 
 
 def read(path: str | os.PathLike, numbers: range) -> np.ndarray:
-  """The frames `numbers`.
+  """Reads the frames `numbers`.
 
   Returns:
     uint8 [T, H, W, 3].
@@ -104,14 +104,14 @@ def read(path: str | os.PathLike, numbers: range) -> np.ndarray:
 
 
 def _rgb(samples: np.ndarray, info: Info) -> np.ndarray:
-  """Samples of one frame, plane after plane, as uint8 [H, W, 3]."""
+  """Converts the planes of one frame to RGB, uint8 [H, W, 3]."""
   frame = av.VideoFrame(info.width, info.height, info.form)
   begin = 0
   for plane in frame.planes:
     shape = plane.height, plane.width
     part = samples[begin : begin + shape[0] * shape[1]].reshape(shape)
     # Rows of the plane may be longer than what they show.
-    rows = np.frombuffer(plane, info.dtype).reshape(shape[0], -1)
+    rows = np.frombuffer(memoryview(plane), info.dtype).reshape(shape[0], -1)
     rows[:, : shape[1]] = part
     begin += part.size
   return frame.reformat(format='rgb24', interpolation=_LIKE_FFMPEG).to_ndarray()
