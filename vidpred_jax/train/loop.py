@@ -256,7 +256,7 @@ def _steps(
   bar = tqdm.tqdm(
     total=config.steps,
     initial=start,
-    desc='train',
+    desc='compiling',
     disable=jax.process_index() > 0,
     mininterval=1,
   )
@@ -270,6 +270,7 @@ def _steps(
       if previous is not None:
         _check_finite(previous, step - 1)
       previous = values
+      bar.set_description('train', refresh=False)
       bar.update()
       stopped = stop(step)
       if step % config.log_every == 0 or step == 1 or last:
