@@ -27,7 +27,7 @@ def define_flags() -> None:
   flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
   flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
   flags.DEFINE_integer('process_id', None, 'Which of them this is.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  command.require('config', 'workdir')
 
 
 def main(argv) -> None:

@@ -1,10 +1,10 @@
 """Photographs in motion: clips whose motion is known exactly.
 
-Real photographs from the scikit-image wheel (nothing is downloaded) are moved
-by smooth random motion: translation, rotation and zoom, each with its own
-slowly changing speed. In front of the photograph move cut-outs of other
-photographs, which cover and uncover what is behind them. A folder of more
-photographs can be added to those of training.
+Real photographs that come with the package (`bundled/README.md` has where they
+are from and their licences) are moved by smooth random motion: translation,
+rotation and zoom, each with its own slowly changing speed. In front of the
+photograph move cut-outs of other photographs, which cover and uncover what is
+behind them. A folder of more photographs can be added to those of training.
 
 A clip is uint8 `[T, H, W, 3]`, RGB; grey photographs have three equal channels.
 Flow is `[P, H, W, 2]`, (dx, dy) in pixels, one for each pair (of, into) of
@@ -28,7 +28,6 @@ The photographs of the two splits are disjoint:
 """
 
 import functools
-import importlib.util
 import math
 import os
 import pathlib
@@ -42,20 +41,21 @@ from vidpred_jax.data.layers import DENSITY, Layer, flow
 
 PHOTOS = {
   'train': (
-    'astronaut.png',
-    'coffee.png',
+    'astronaut.webp',
+    'coffee.webp',
     'rocket.jpg',
     'hubble_deep_field.jpg',
     'retina.jpg',
-    'ihc.png',
+    'ihc.webp',
     'brick.png',
     'grass.png',
     'coins.png',
     'moon.png',
   ),
-  'test': ('chelsea.png', 'motorcycle_left.png', 'camera.png', 'gravel.png'),
+  'test': ('chelsea.webp', 'motorcycle_left.webp', 'camera.png', 'gravel.png'),
 }
 
+_BUNDLED = pathlib.Path(__file__).parent / 'bundled'
 # Photographs are shrunk to this short side: more detail is never shown.
 _SHORT_SIDE = 512
 _NUM_CLIPS = {'train': 100_000, 'val': 64, 'test': 64}
@@ -127,8 +127,7 @@ class PhotosInMotion:
 
     Raises:
       ValueError: on an unknown split or a setting out of range.
-      FileNotFoundError: if scikit-image's photographs are not installed, or
-        the folder has no photograph.
+      FileNotFoundError: if the folder has no photograph.
     """
     validation.check(split)
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -169,7 +168,7 @@ class PhotosInMotion:
     self._noise, self._coding = noise, coding
     self._seed, self._flow_pairs = seed, flow_pairs
     stored = 'test' if split == 'test' else 'train'
-    self._photos = tuple(_path(name) for name in PHOTOS[stored])
+    self._photos = tuple(_BUNDLED / name for name in PHOTOS[stored])
     if folder and stored == 'train':
       self._photos += _photographs(folder)
     if stored == 'train':
@@ -269,21 +268,6 @@ class PhotosInMotion:
     linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
     origin = np.stack([x + place[0], y + place[1]], -1)
     return np.concatenate([linear, -linear @ origin[:, :, None]], -1)
-
-
-def _path(name: str) -> pathlib.Path:
-  spec = importlib.util.find_spec('skimage')
-  if spec is None or spec.origin is None:
-    raise FileNotFoundError(
-      "The source 'photos' needs the package scikit-image: "
-      'pip install scikit-image'
-    )
-  path = pathlib.Path(spec.origin).parent / 'data' / name
-  if not path.is_file():
-    raise FileNotFoundError(
-      f'{path} is missing: this scikit-image does not carry the photograph.'
-    )
-  return path
 
 
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:

@@ -35,7 +35,7 @@ def make_measure(
   score = scoring.make_evaluator(
     system,
     measures,
-    show=config.eval.show,
+    show=max(config.eval.show, config.eval.save),
     samples=config.eval.samples,
     at_once=config.eval.samples_at_once or None,
     mean_frame=mean_frame,
@@ -202,15 +202,21 @@ def _versions() -> dict[str, str]:
 
 
 def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:
-  """Writes the kept clips as one picture and one film, and rank histograms."""
+  """Writes the kept clips: arrays, one picture and one film; and diagrams."""
   values = result.values['prediction']
-  return report.write_pictures(
-    workdir,
-    result.shown,
-    systems.Frames(**config.eval.frames),
-    fps=config.eval.show_fps,
-    film=config.eval.show_as,
-    histograms={
-      k: v['histogram'] for k, v in values.items() if 'histogram' in v
-    },
-  )
+  frames = systems.Frames(**config.eval.frames)
+  saved = result.shown[: config.eval.save]
+  return [
+    *report.predictions(workdir, saved, frames, result.spec),
+    *report.write_pictures(
+      workdir,
+      result.shown[: config.eval.show],
+      frames,
+      fps=config.eval.show_fps,
+      film=config.eval.show_as,
+      histograms={
+        k: v['histogram'] for k, v in values.items() if 'histogram' in v
+      },
+    ),
+    *report.curves(workdir),
+  ]

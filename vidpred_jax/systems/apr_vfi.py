@@ -454,10 +454,10 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, 3, 1)
-    # No parameter depends on the size.
+    # No parameter depends on the size. Lazily: they are drawn, nothing is run.
     side = max(32, chosen.patch)
-    pair = jnp.zeros((1, 2, side, side, 3))
-    return {'params': model.init(key, pair)['params']}
+    pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
+    return {'params': model.lazy_init(key, pair)['params']}
 
   def loss(variables, video, key, flow=None):
     check_clip(video, frames.length, 3, 1)

@@ -397,8 +397,14 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
-    first = video[:, :1].astype(jnp.float32)
-    return model.init(key, first, first[:, 0], jnp.int32(0))
+    batch, _, *frame = video.shape
+    # Lazily: the parameters are drawn, nothing is run.
+    return model.lazy_init(
+      key,
+      jax.ShapeDtypeStruct((batch, 1, *frame), jnp.float32),
+      jax.ShapeDtypeStruct((batch, *frame), jnp.float32),
+      jax.ShapeDtypeStruct((), jnp.int32),
+    )
 
   def loss(variables, video, key):
     check_clip(video, frames.length, channels, multiple)

@@ -273,7 +273,7 @@ def _steps(
   bar = tqdm.tqdm(
     total=config.steps,
     initial=start,
-    desc='train',
+    desc='compiling',
     disable=jax.process_index() > 0,
     mininterval=1,
   )
@@ -287,6 +287,7 @@ def _steps(
       if previous is not None:
         _check_finite(previous, step - 1)
       previous = values
+      bar.set_description('train', refresh=False)
       bar.update()
       stopped = stop(step)
       if step % config.log_every == 0 or step == 1 or last:
@@ -329,14 +330,15 @@ class _Clock:
 
   def __init__(self, batch_size: int, epoch: int):
     self._batch_size, self._epoch = batch_size, epoch
-    self._since = None  # (step, time)
+    self._since: tuple[int, float] | None = None  # step, time
 
   def told(self, step: int) -> dict[str, float]:
     """Clips a second and seconds an epoch; nothing the first time."""
-    before, self._since = self._since, (step, time.perf_counter())
+    before, now = self._since, time.perf_counter()
+    self._since = step, now
     if before is None or step == before[0]:
       return {}
-    seconds = self._since[1] - before[1]
+    seconds = now - before[1]
     rate = (step - before[0]) * self._batch_size / seconds
     return {'clips_per_second': rate, 'epoch_seconds': self._epoch / rate}
 
