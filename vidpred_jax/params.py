@@ -65,7 +65,15 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError if there is no tree of parameters of these names."""
+  """Checks that names make a tree of parameters.
+
+  Args:
+    found: paths such as `block_0/conv/kernel`.
+    file: where they stand, for the message.
+
+  Raises:
+    ValueError: if a name is too deep or too long, or is a part of another.
+  """
   taken = set(found)
   for name in found:
     parts = name.split('/')
