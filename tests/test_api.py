@@ -28,12 +28,6 @@ BY_POSITION = {
   # How many samples, and how many of them at once.
   'vidpred_jax.systems.sampling.draw': {'at_once'},
 }
-# What a key is drawn for comes first.
-KEY_LATER = {
-  'vidpred_jax.ops.routing.bernoulli',
-  'vidpred_jax.ops.routing.gumbel',
-  'vidpred_jax.models.dmvfn.initial_params',
-}
 # One line says what goes in and what comes out; or, for conventions of metrics,
 # the room's docstring does, for all of them.
 ONE_LINE = (
@@ -126,12 +120,12 @@ def test_a_random_key_comes_first(name):
     for p in parameters(FUNCTIONS[name])
     if p.name == 'key' and 'str' not in str(p.annotation)
   ]
-  if names and name not in KEY_LATER:
+  if names:
     assert parameters(FUNCTIONS[name])[0].name == 'key'
 
 
 def test_the_exceptions_are_functions():
-  assert {*BY_POSITION, *KEY_LATER} <= set(FUNCTIONS)
+  assert set(BY_POSITION) <= set(FUNCTIONS)
 
 
 def test_the_citation_has_the_version():

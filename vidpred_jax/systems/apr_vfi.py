@@ -280,7 +280,7 @@ def frame_loss(
 def _routed(model, settings, variables, scene, warped, truth, key):
   """The output with drawn gates, and the router's metrics."""
   logits = model.apply(variables, warped, method='route')
-  soft = gating.gumbel(logits, key, settings.temperature)
+  soft = gating.gumbel(key, logits, settings.temperature)
   hard = (soft > 0.5).astype(jnp.float32)
   gates = gating.straight_through(hard, soft)
   output = model.apply(
