@@ -846,10 +846,11 @@ def step_of(config, arrays):
 
 def batches_of(config, batch, workers=0):
   """The run's own batches: `video`, and `flow` where its system takes one."""
+  from vidpred_jax import config as configuration
   from vidpred_jax import data
 
   system = system_of(config)
-  settings = config.data.to_dict() | config.augment.to_dict()
+  settings = configuration.given(config.data) | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
     num_frames=system.frames.length,

@@ -98,7 +98,13 @@ def define_flags() -> None:
     'hdr', 'tonemap', ['tonemap', 'keep'], 'High dynamic range: map it or keep.'
   )
   flags.DEFINE_string('cuts', None, 'A list of frames that begin a scene.')
+  flags.DEFINE_bool('mark', True, 'A bar over what was predicted, with_input.')
+  flags.DEFINE_integer('crf', None, 'Quality of the output, 0 is best; 18.')
+  flags.DEFINE_string('codec', None, 'h264, h265, vp9 or ffv1 (lossless).')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
+  flags.DEFINE_bool(
+    'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
+  )
   flags.DEFINE_integer('seed', 0, 'Of random systems.')
   flags.DEFINE_multi_string(
     'set', [], 'A setting of the system, name=value; repeatable.'
@@ -112,7 +118,7 @@ def define_flags() -> None:
     scenes.MIN_SIMILARITY,
     'Interpolation: frames less alike may be of two scenes, -1 to 1.',
   )
-  flags.mark_flags_as_required(['output'])
+  command.require('output')
 
 
 def main(argv) -> None:
@@ -129,7 +135,10 @@ def main(argv) -> None:
     chosen = _FOR_ANY_FILM[between]
     print(f'Model: {chosen}, which comes with the package.')
   load = functools.partial(
-    checkpoint.load, chosen, **command.parse_settings(options.set)
+    checkpoint.load,
+    chosen,
+    allow_nonfinite=options.allow_nonfinite,
+    **command.parse_settings(options.set),
   )
   if options.input is None:
     return _try_out(load, options, fps)
@@ -145,7 +154,7 @@ def main(argv) -> None:
   if data is not None and data.is_field:
     for name in (
       'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
-      'deinterlace', 'hdr', 'cuts',
+      'deinterlace', 'hdr', 'cuts', 'crf', 'codec',
     ):  # fmt: skip
       if options[name].present:
         raise ValueError(f'Physical fields cannot be served --{name}.')
@@ -162,6 +171,9 @@ def main(argv) -> None:
       overlay=options.overlay,
       audio=options.audio,
       progress=True,
+      mark=options.mark,
+      quality=options.crf,
+      codec=options.codec,
       reading={
         'fps': input_fps,
         'deinterlace': options.deinterlace,

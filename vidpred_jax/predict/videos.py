@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -15,6 +16,11 @@ import tqdm
 from vidpred_jax import picture, video_io
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import DataSpec, Frames
+
+_LOG = logging.getLogger('vidpred_jax.predict')
+
+# Of the bar over predicted frames: amber, red, green and blue.
+_MARK = (1.0, 0.69, 0.23)
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
@@ -35,6 +41,9 @@ def predict_video(
   overwrite: bool = False,
   key: jax.Array | None = None,
   progress: bool = False,
+  mark: bool = False,
+  quality: int | None = None,
+  codec: str | None = None,
   reading: Mapping[str, Any] | None = None,
   **settings,
 ) -> int:
@@ -57,6 +66,10 @@ def predict_video(
     overwrite: whether an existing output may be replaced.
     key: for stochastic systems.
     progress: whether to show a bar.
+    mark: whether predicted frames that follow the input (`with_input`) have a
+      bar of colour at the top.
+    quality: of the output, see `video_io.Writer`, as is `codec`.
+    codec: see there.
     reading: settings of `video_io.Film`.
     **settings: of `Predictor`.
 
@@ -83,7 +96,11 @@ def predict_video(
   film = video_io.Film(source, **cut, **(reading or {}))
   info = film.info
   write = functools.partial(
-    video_io.Writer, overwrite=overwrite, pixel_aspect=info.pixel_aspect
+    video_io.Writer,
+    overwrite=overwrite,
+    pixel_aspect=info.pixel_aspect,
+    quality=quality,
+    codec=codec,
   )
   if film.keeps:
     if samples is not None or overlay or system.channels != 3:
@@ -95,21 +112,28 @@ def predict_video(
     load = functools.partial(_of_light, load)
     system, variables = load()
   sound = source if audio and info.has_audio else None
-  explained = bool(overlay)
+  with_diagnostics = bool(overlay)
   if between:
+    write = functools.partial(write, output, audio=sound, trim_audio=False)
     writer, shots, total = _restored(
-      load, film, factor, fps, key, explained, settings,
-      functools.partial(write, output, audio=sound, trim_audio=False),
-    )  # fmt: skip
-    return _write(writer, _overlaid(shots, overlay), total, progress)
+      load, film, factor, fps, key, with_diagnostics, settings, write
+    )
+    shots = _overlaid(shots, overlay)
+    return _write(writer, shots, total, progress, given=1)
   serve = Predictor(system, variables, **settings)
-  num_frames = len(system.frames.target) if num_frames is None else num_frames
+  measured = len(system.frames.target)
+  num_frames = measured if num_frames is None else num_frames
+  if num_frames > measured:
+    _LOG.warning(
+      '%d frames are asked for; these weights were measured on %d. The others '
+      'are predicted from predictions, and get worse.', num_frames, measured,
+    )  # fmt: skip
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
-    shots = _continued(serve, film, num_frames, key, explained)
+    shots = _continued(serve, film, num_frames, key, with_diagnostics, mark)
     assert info.num_frames is not None
-    total = info.num_frames + num_frames
-    return _write(writer, _overlaid(shots, overlay), total, progress)
+    total, shots = info.num_frames + num_frames, _overlaid(shots, overlay)
+    return _write(writer, shots, total, progress, given=info.num_frames)
   fps = info.fps / _step(system.frames)
   clip = _tail(film, system)
   if samples is not None:
@@ -118,7 +142,7 @@ def predict_video(
     futures = serve.stream_samples(clip, num_frames, samples, key)
     return _write_samples(writers, futures, num_frames, progress)
   shots = _untimed(
-    serve.stream(clip, num_frames, key, with_diagnostics=explained)
+    serve.stream(clip, num_frames, key, with_diagnostics=with_diagnostics)
   )
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
@@ -128,7 +152,7 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
   """A film at a higher rate.
 
   Returns:
-    `(writer, (time or None, shot)s, how many there are or None)`.
+    `(writer, (time or None, shot)s, their number or None)`.
   """
   info = film.info
   parts = _parts(info, factor, fps)
@@ -244,7 +268,7 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
     yield time, shot
 
 
-def _continued(serve, film, num_frames, key, with_diagnostics):
+def _continued(serve, film, num_frames, key, with_diagnostics, mark):
   """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
@@ -257,7 +281,21 @@ def _continued(serve, film, num_frames, key, with_diagnostics):
   shots = serve.stream(seen, num_frames, key, with_diagnostics=with_diagnostics)
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
+    if mark and with_diagnostics:
+      shot = _marked(shot[0]), shot[1]
+    elif mark:
+      shot = _marked(shot)
     yield then, shot
+
+
+def _marked(frame: np.ndarray) -> np.ndarray:
+  """The frame with a bar of colour at the top: it was predicted."""
+  frame = frame.copy()
+  bar = frame[: max(2, len(frame) // 60)]
+  white = 255 if frame.dtype == np.uint8 else video_io.WHITE
+  colour = np.array(_MARK if frame.shape[-1] == 3 else (1,)) * white
+  bar[:] = colour.astype(frame.dtype)
+  return frame
 
 
 def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
@@ -292,11 +330,13 @@ def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
     yield time, picture.hstack([frame, *(panels or blank)])
 
 
-def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
+def _write(
+  writer, timed_pictures: Iterable, total, progress: bool, *, given: int = 0
+) -> int:
   """Writes (time or None, picture)s; returns their number."""
   count = 0
   with writer:
-    for time, image in _bar(timed_pictures, total, progress):
+    for time, image in _bar(timed_pictures, total, progress, given=given):
       writer.write(_colour(image), time)
       count += 1
   return count
@@ -323,10 +363,28 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
   return count
 
 
-def _bar(items: Iterable, total: int | None, progress: bool) -> Iterable:
-  """A progress bar, if wanted and if stderr is a terminal."""
+def _bar(
+  items: Iterable, total: int | None, progress: bool, *, given: int = 0
+) -> Iterator:
+  """A progress bar, if wanted and if stderr is a terminal.
+
+  Args:
+    items: what is counted.
+    total: how many there are, if that is known.
+    progress: whether a bar is wanted.
+    given: how many come before the model is needed, which is compiled then.
+  """
   hidden = None if progress else True
-  return tqdm.tqdm(items, total=total, unit=' frames', disable=hidden)
+  with tqdm.tqdm(total=total, unit=' frames', disable=hidden) as bar:
+    if not given:
+      bar.set_description('compiling')
+    for count, item in enumerate(items, 1):
+      if count == given:
+        bar.set_description('compiling')
+      elif count == given + 1:
+        bar.set_description('predict')
+      yield item
+      bar.update()
 
 
 def renamed(path: str | pathlib.Path, suffix: int | str) -> pathlib.Path:

@@ -7,7 +7,6 @@ was killed continues to bit-identical weights.
 """
 
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Callable
@@ -17,7 +16,6 @@ import tqdm
 from jax.experimental import multihost_utils
 
 from vidpred_jax import (
-  atomic,
   build,
   checkpoint,
   data,
@@ -25,9 +23,11 @@ from vidpred_jax import (
   runtime,
   systems,
 )
+from vidpred_jax.config import given
 from vidpred_jax.evaluate import run as evaluation
-from vidpred_jax.train import optim, update
+from vidpred_jax.train import update
 from vidpred_jax.train import workdir as folder
+from vidpred_jax.train.clock import Clock
 
 # If one of these is not finite, the run stops and saves nothing more.
 _MUST_BE_FINITE = ('loss', 'grad_norm', 'update_norm')
@@ -47,9 +47,14 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
 
   Raises:
     ValueError: if the configuration or the data are invalid, if `workdir` holds
-      another run, or if the loss is not finite.
+      another run or another process is in it, or if the loss is not finite.
   """
   workdir = pathlib.Path(workdir)
+  with folder.held(workdir):
+    return _run(config, workdir, measure)
+
+
+def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
   folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
@@ -58,9 +63,12 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
   system = build.system(config, config.frames)
-  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
+  begin = update.weights_to_begin(config)
+  schedule, of_rule = update.optimiser_settings(config)
   best = _best(config)
+  held_out = None
   if config.eval.every:
+    held_out = _held_out(config)
     measure = measure or evaluation.make_measure(
       config, build.evaluation(config)
     )
@@ -71,16 +79,18 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     try:
       spec = build.data_spec(batches.source)
       if jax.process_index() == 0:
-        text = json.dumps(checkpoint.spec_to_json(spec), indent=2) + '\n'
-        atomic.write_text(workdir / checkpoint.DATA, text)
+        record = checkpoint.spec_to_json(spec)
+        checkpoint.write_json(workdir / checkpoint.DATA, record)
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
-      state, rule = update.initial_state(config, system, schedule, mesh, shape)
+      state, rule = update.initial_state(
+        config, system, schedule, of_rule, mesh, shape, begin
+      )
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = update.placed(update.make_step(config, system, rule), mesh)
-      evaluate = functools.partial(_evaluate, config, measure, best)
+      evaluate = functools.partial(_evaluate, config, measure, held_out, best)
       state, ended = _steps(
         config,
         step_fn,
@@ -89,6 +99,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
         batch,
         load,
         schedule,
+        epoch=getattr(batches.source, 'epoch', len(batches.source)),
         saved=saved,
         log=log,
         stop=stop,
@@ -110,6 +121,7 @@ def _steps(
   load,
   schedule,
   *,
+  epoch,
   saved,
   log,
   stop,
@@ -117,15 +129,19 @@ def _steps(
 ):
   """Runs training steps to the end, or until `stop(step)`.
 
+  `epoch` is how many clips one has: what it takes is logged, the evaluations
+  and the compilation of the first step left out.
+
   Returns:
     The last state, which is saved, and whether the run is finished.
   """
+  clock = Clock(config.batch_size, epoch)
   key = jax.random.key(config.seed)
   previous, last = None, start >= config.steps
   bar = tqdm.tqdm(
     total=config.steps,
     initial=start,
-    desc='train',
+    desc='compiling',
     disable=jax.process_index() > 0,
     mininterval=1,
   )
@@ -139,16 +155,22 @@ def _steps(
       if previous is not None:
         _check_finite(previous, step - 1)
       previous = values
+      bar.set_description('train', refresh=False)
       bar.update()
       stopped = stop(step)
       if step % config.log_every == 0 or step == 1 or last:
         values = _check_finite(values, step)
         values['learning_rate'] = float(schedule(step - 1))
+        values |= clock.told(step)
         log(step, values)
-        bar.set_postfix(loss=f'{values["loss"]:.4g}')
+        shown = {'loss': f'{values["loss"]:.4g}'}
+        if 'epoch_seconds' in values:
+          shown['s/epoch'] = f'{values["epoch_seconds"]:.3g}'
+        bar.set_postfix(shown)
       result = None
       if config.eval.every and step % config.eval.every == 0:
-        result = evaluate(state)
+        with clock.stopped():
+          result = evaluate(state)
         log(step, result)
       due = step % config.checkpoint_every == 0
       if result is not None or stopped or last or due:
@@ -159,12 +181,24 @@ def _steps(
   return state, last
 
 
+def _held_out(config):
+  """The clips that are measured while training."""
+  split = config.eval.quick_split
+  try:
+    return build.source(config, split)
+  except ValueError as error:
+    raise ValueError(
+      f'eval.every={config.eval.every} measures the split '
+      f'eval.quick_split={split!r} while training: {error}'
+    ) from None
+
+
 def _evaluate(
-  config, measure, best, state: update.TrainState
+  config, measure, held_out, best, state: update.TrainState
 ) -> dict[str, float]:
   """The means of an evaluation in training."""
   weights = {'params': state.ema or state.params, **state.collections}
-  result = evaluation.quick_eval(config, weights, measure)
+  result = evaluation.quick_eval(config, weights, measure, held_out)
   if best and best[0] not in result:
     raise ValueError(
       f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
@@ -187,7 +221,7 @@ def _best(config) -> tuple[str, bool] | None:
 
 def _batches(config, system: systems.System, start: int) -> data.Batches:
   """The batches of this process from step `start` on."""
-  settings = config.data.to_dict() | config.augment.to_dict()
+  settings = given(config.data) | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
     num_frames=system.frames.length,

@@ -138,32 +138,65 @@ def placed(step_fn, mesh):
   )
 
 
-def initial_state(config, system, schedule, mesh, shape):
-  """The state before the first step, placed on the mesh, and the optimiser."""
+def weights_to_begin(config):
+  """The variables that a run begins with, or None; before data are looked at.
+
+  Raises:
+    FileNotFoundError: if there are none at `init_from`.
+    ValueError: if they are those of another system.
+  """
+  if not config.init_from:
+    return None
+  try:
+    record, variables = checkpoint.read(config.init_from)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'init_from={config.init_from!r}, the weights to begin with: {error} '
+      'Train them first, name others, or take a variant that begins with none.'
+    ) from None
+  if record['system'] != config.system:
+    raise ValueError(
+      f'init_from holds weights of {record["system"]!r}, the configuration '
+      f'is for {config.system!r}.'
+    )
+  return variables
+
+
+def optimiser_settings(config):
+  """The learning rate, and the keyword arguments of `optim.make`."""
+  settings, of_rule = config.schedule.to_dict(), config.optim.to_dict()
+  of_rule['b1'] = optim.first_moment(
+    settings['name'],
+    steps=config.steps,
+    b1=of_rule['b1'],
+    cycle=settings.pop('b1_cycle'),
+  )
+  return optim.schedule(steps=config.steps, **settings), of_rule
+
+
+def initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
+  """The state before the first step, placed on the mesh, and the optimiser.
+
+  `begin` are variables to take what `init_match` names from, or None.
+  """
   clip = jnp.zeros((1, *shape[1:]))
   variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
   for name, path in config.features.items():
     if path:
       variables[name] = convert.FEATURES[name](path)
-  if config.init_from:
-    record, other = checkpoint.read(config.init_from)
-    if record['system'] != config.system:
-      raise ValueError(
-        f'init_from holds weights of {record["system"]!r}, the configuration '
-        f'is for {config.system!r}.'
-      )
+  if begin is not None:
     parameters = params.take_matching(
-      parameters, other['params'], config.init_match
+      parameters, begin['params'], config.init_match
     )
     # Collections that belong to them, such as batch statistics.
-    for name in variables.keys() & other.keys() - config.features.keys():
+    for name in variables.keys() & begin.keys() - config.features.keys():
       names = params.flatten(variables[name])
       if any(re.fullmatch(config.init_match, n) for n in names):
         variables[name] = params.take_matching(
-          variables[name], other[name], config.init_match
+          variables[name], begin[name], config.init_match
         )
-  rule = optim.make(parameters, schedule, **config.optim.to_dict())
+  rule = optim.make(parameters, schedule, **of_rule)
   ema = parameters if config.ema.decay else {}
   state = TrainState(
     jnp.int32(0), parameters, variables, rule.init(parameters), ema

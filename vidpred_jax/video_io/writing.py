@@ -1,15 +1,14 @@
 """Writing: `Writer`. The contract is the package's."""
 
 import logging
-import os
 import pathlib
 import re
-import shutil
 from fractions import Fraction
 
 import numpy as np
 from PIL import Image
 
+from vidpred_jax import atomic
 from vidpred_jax.video_io import encoding
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +44,7 @@ class Writer:
     fps: Fraction | float,
     overwrite: bool = False,
     quality: int | None = None,
+    codec: str | None = None,
     audio=None,
     audio_start: Fraction | float = 0,
     trim_audio: bool = True,
@@ -59,8 +59,10 @@ class Writer:
       fps: frames per second; ignored for a folder.
       overwrite: whether an existing file, or folder of pictures written by a
         Writer, may be replaced.
-      quality: of H.264 and VP9 (0 best .. 51 or 63), default 18 and 28; of
-        MPEG-4 (1 best .. 31), default 3.
+      quality: of H.264, H.265 (0 best .. 51; 18 by default) and VP9 (0 best ..
+        63; 28 by default); of MPEG-4 (1 best .. 31), default 3.
+      codec: in place of that of the kind of file: 'h264', 'h265', 'vp9', or
+        'ffv1', which loses nothing.
       audio: a video file whose sound, subtitles and chapters are copied,
         unchanged, or None. It may have none. Ignored for gif, y4m and folders,
         which can hold none.
@@ -81,6 +83,14 @@ class Writer:
     """
     self._path = pathlib.Path(path).expanduser()
     coding = _coding(self._path)
+    if codec is not None:
+      if coding is None:
+        raise ValueError(f'{self._path}: a folder of pictures has no codec.')
+      coding = encoding.with_codec(coding, codec)
+    if quality is not None and (coding is None or coding.quality is None):
+      raise ValueError(
+        f'{self._path}: this kind of file has no quality to set.'
+      )
     rate = Fraction(fps).limit_denominator(1001)
     if rate <= 0:
       raise ValueError(f'fps must be positive, got {fps}.')
@@ -118,9 +128,7 @@ class Writer:
     )
     self._overwrite = overwrite
     self._check_target()
-    self._part = self._path.with_name(
-      f'.{self._path.stem}.part{os.getpid()}{self._path.suffix}'
-    )
+    self._part = atomic.beside(self._path)
     self._open: encoding.Film | encoding.Folder | None = None
     self._ended = False
 
@@ -135,11 +143,11 @@ class Writer:
           raise ValueError(f'{self._path}: no frame was written.')
         self._open.finish()
         self._check_target()
-        _replace(self._part, self._path)
+        atomic.put(self._part, self._path)
     finally:
       if self._open is not None:
         self._open.close()
-      self._remove()
+      atomic.remove(self._part)
 
   def write(
     self, frame: np.ndarray, time: Fraction | float | None = None
@@ -188,14 +196,8 @@ class Writer:
         self._part, self._path, self._style, shape, timed=timed
       )
     except BaseException:
-      self._remove()
+      atomic.remove(self._part)
       raise
-
-  def _remove(self) -> None:
-    if self._part.is_dir():
-      shutil.rmtree(self._part, ignore_errors=True)
-    else:
-      self._part.unlink(missing_ok=True)
 
   def _check_target(self) -> None:
     path = self._path
@@ -225,13 +227,3 @@ def _coding(path: pathlib.Path) -> encoding.Coding | None:
       f'{", ".join(encoding.CODINGS)}, and folders, without a suffix.'
     )
   return encoding.CODINGS.get(suffix)
-
-
-def _replace(part: pathlib.Path, path: pathlib.Path) -> None:
-  if not path.is_dir():
-    os.replace(part, path)
-    return
-  old = part.with_name(part.name + '.old')
-  os.replace(path, old)
-  os.replace(part, path)
-  shutil.rmtree(old, ignore_errors=True)
