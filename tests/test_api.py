@@ -83,7 +83,7 @@ def test_there_are_functions_of_every_room():
   for room in ROOMS:
     assert any(f'vidpred_jax.{room}' in name for name in FUNCTIONS), room
   assert 'vidpred_jax.ops.warp.sample' in FUNCTIONS  # with its own gradient
-  assert 'vidpred_jax.checkpoint.load' in FUNCTIONS
+  assert 'vidpred_jax.checkpoint.exported.load' in FUNCTIONS
 
 
 @pytest.mark.parametrize('name', FUNCTIONS)

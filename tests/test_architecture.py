@@ -253,7 +253,7 @@ def test_no_room_without_a_name():
 # Longer than 60 lines: each is a list of things of one kind.
 TABLES = {
   'config.py:base',  # every field of the configuration
-  'convert/torch_file.py:_step',  # a match, with every opcode of a pickle
+  'convert/torch_pickle.py:_step',  # a match, with every opcode of a pickle
 }
 
 

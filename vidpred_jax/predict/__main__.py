@@ -152,12 +152,7 @@ def main(argv) -> None:
   }
   data = checkpoint.read_data_spec(chosen)
   if data is not None and data.is_field:
-    for name in (
-      'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
-      'deinterlace', 'hdr', 'cuts', 'crf', 'codec',
-    ):  # fmt: skip
-      if options[name].present:
-        raise ValueError(f'Physical fields cannot be served --{name}.')
+    _refuse_for_fields(options)
     count = predict_field(load, options.input, options.output, **settings)
   else:
     count = predict_video(
@@ -187,6 +182,16 @@ def main(argv) -> None:
   else:
     names = [renamed(options.output, s).name for s in ('0', 'mean', 'spread')]
     print(f'{count} frames each written to {", ".join(names)}, ...')
+
+
+def _refuse_for_fields(options) -> None:
+  """Raises ValueError if a flag is given that is for videos alone."""
+  for name in (
+    'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
+    'deinterlace', 'hdr', 'cuts', 'crf', 'codec',
+  ):  # fmt: skip
+    if options[name].present:
+      raise ValueError(f'Physical fields cannot be served --{name}.')
 
 
 def _rate(name: str, flag) -> Fraction | None:

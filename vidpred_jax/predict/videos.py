@@ -89,9 +89,8 @@ def predict_video(
     with_input=with_input or None,
     factor=factor,
     fps=fps,
+    overlay=overlay,
   )
-  if samples is not None and (with_input or overlay):
-    raise ValueError('Got --samples together with --with_input or --overlay.')
   cut = {k: v for k, v in settings.items() if k == 'cut'}
   film = video_io.Film(source, **cut, **(reading or {}))
   info = film.info
@@ -103,11 +102,7 @@ def predict_video(
     codec=codec,
   )
   if film.keeps:
-    if samples is not None or overlay or system.channels != 3:
-      raise ValueError(
-        'High dynamic range is kept of systems of 3 channels, without '
-        '--samples and --overlay; got --hdr=keep.'
-      )
+    _check_light(system, samples, overlay)
     write = functools.partial(write, curve=info.curve)
     load = functools.partial(_of_light, load)
     system, variables = load()
@@ -121,13 +116,7 @@ def predict_video(
     shots = _overlaid(shots, overlay)
     return _write(writer, shots, total, progress, given=1)
   serve = Predictor(system, variables, **settings)
-  measured = len(system.frames.target)
-  num_frames = measured if num_frames is None else num_frames
-  if num_frames > measured:
-    _LOG.warning(
-      '%d frames are asked for; these weights were measured on %d. The others '
-      'are predicted from predictions, and get worse.', num_frames, measured,
-    )  # fmt: skip
+  num_frames = _number(num_frames, len(system.frames.target))
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
     shots = _continued(serve, film, num_frames, key, with_diagnostics, mark)
@@ -175,6 +164,27 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
   return writer, _untimed(shots), total
 
 
+def _number(asked: int | None, measured: int) -> int:
+  """How many frames to predict; a warning where the weights were not measured."""
+  if asked is None:
+    return measured
+  if asked > measured:
+    _LOG.warning(
+      '%d frames are asked for; these weights were measured on %d. The others '
+      'are predicted from predictions, and get worse.', asked, measured,
+    )  # fmt: skip
+  return asked
+
+
+def _check_light(system, samples, overlay) -> None:
+  """Raises ValueError unless high dynamic range can be kept."""
+  if samples is not None or overlay or system.channels != 3:
+    raise ValueError(
+      'High dynamic range is kept of systems of 3 channels, without '
+      '--samples and --overlay; got --hdr=keep.'
+    )
+
+
 def _of_light(load, **overrides):
   """Adapts a system to frames in units of light, with `WHITE` at 1."""
   system, variables = load(**overrides)
@@ -197,7 +207,9 @@ def _check_request(between: bool, **asked) -> None:
   for name in wrong:
     if asked[name] is not None:
       raise ValueError(f'This system {does}; it cannot serve --{name}.')
-  factor, fps = asked['factor'], asked['fps']
+  samples, factor, fps = asked['samples'], asked['factor'], asked['fps']
+  if samples is not None and (asked['with_input'] or asked['overlay']):
+    raise ValueError('Got --samples together with --with_input or --overlay.')
   if factor is not None and fps is not None:
     raise ValueError('Got both --factor and --fps, expected one of them.')
   if factor is not None and factor < 2:
