@@ -65,7 +65,12 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError if there is no tree of parameters of these names."""
+  """Raises ValueError if there is no tree of parameters of these names.
+
+  Args:
+    found: the names, such as 'encoder/conv_0/kernel'.
+    file: where they were found, for messages.
+  """
   taken = set(found)
   for name in found:
     parts = name.split('/')
