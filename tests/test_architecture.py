@@ -28,6 +28,7 @@ FLOORS = (
     'models': ('ops',),
     'data': ('atomic', 'names', 'video_io'),
     'picture': ('atomic',),
+    'compare': ('command',),
   },
   {
     'losses': (),
@@ -43,6 +44,14 @@ FLOORS = (
   {
     'build': ('convert', 'data', 'metrics', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
+    'export': (
+      'atomic',
+      'checkpoint',
+      'command',
+      'convert',
+      'runtime',
+      'systems',
+    ),
   },
   {
     'evaluate': (
