@@ -25,8 +25,8 @@ BY_POSITION = {
   'vidpred_jax.runtime.jit': {'cpu_options'},
   'vidpred_jax.runtime.mesh': {'devices'},
   # Context, prediction, truth: the order of the panels.
-  'vidpred_jax.picture.demo_frames': {'target'},
-  'vidpred_jax.picture.flow_to_rgb': {'max_magnitude'},
+  'vidpred_jax.picture.grids.demo_frames': {'target'},
+  'vidpred_jax.picture.colours.flow_to_rgb': {'max_magnitude'},
   # How many samples, and how many of them at once.
   'vidpred_jax.systems.sampling.draw': {'at_once'},
 }

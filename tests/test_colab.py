@@ -6,11 +6,11 @@ a cell tagged 'install' is not run. Their outputs are stored, as
 """
 
 import ast
-import importlib
 import json
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -101,8 +101,8 @@ def tags(cell):
 
 
 def test_there_is_a_notebook_for_every_system():
-  systems = {path.stem for path in (ROOT / 'vidpred_jax/configs').glob('*.py')}
-  assert {path.stem for path in NOTEBOOKS} == systems - {'__init__'}
+  systems = {path.stem for path in (ROOT / 'configs').glob('*.py')}
+  assert {path.stem for path in NOTEBOOKS} == systems
 
 
 def test_it_is_a_notebook_with_small_outputs(notebook):
@@ -203,9 +203,8 @@ def model_for(path, folder):
   name = re.search(r"^MODEL = '(.+?)'", path, re.M)[1]
   if name in vidpred_jax.models():
     return name
-  config = importlib.import_module(
-    f'vidpred_jax.configs.{name.partition("-")[0]}'
-  ).get_config('demo')
+  recipe = runpy.run_path(ROOT / 'configs' / f'{name.partition("-")[0]}.py')
+  config = recipe['get_config']('demo')
   system = build.system(config, config.eval.frames)
   shape = 1, system.frames.length, 32, 32, system.channels
   variables = jax.jit(system.init)(vidpred_jax.key(0), jax.numpy.zeros(shape))

@@ -144,7 +144,7 @@ def test_a_long_clip_and_a_large_one():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'split': 'val'}, "'train' or 'test'"),
+    ({'split': 'dev'}, "'val' or 'test'"),
     ({'size': (4, 96)}, 'at least 8'),
     ({'num_frames': 0}, 'num_frames'),
     ({'max_speed': -1.0}, 'max_speed'),

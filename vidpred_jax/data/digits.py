@@ -34,6 +34,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from vidpred_jax.data import validation
 from vidpred_jax.data.files import reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -44,6 +45,8 @@ _TRAIN_CLIPS = 2**30
 _FIXED = 'mnist_test_seq.npy'
 _BUNDLED = pathlib.Path(__file__).parent / 'bundled' / 'digits.npz'
 _HELD_OUT = {'sklearn': 360, 'mnist': 10_000}
+# Of random numbers, so that no two splits have the same clips.
+_STREAMS = {'train': 0, 'test': 1, 'val': 2}
 
 
 class MovingDigits:
@@ -53,6 +56,7 @@ class MovingDigits:
   """
 
   kind = 'image'
+  epoch = 10_000  # clips that published epochs have
 
   def __init__(
     self,
@@ -64,17 +68,21 @@ class MovingDigits:
     num_digits: int = 2,
     size: tuple[int, int] | int = (64, 64),
     test_clips: int = 10_000,
+    val_fraction: float = 0.0,
   ):
     """Loads the digits.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       digits: 'sklearn', 'mnist', or 'auto': MNIST where `root` holds it.
       root: for 'mnist', the folder with its files.
       num_digits: how many move, at least 1.
       size: (H, W) of a clip, or one number for both, at least 28 each.
       test_clips: number of clips for testing; of the published ones, the first.
+        As many are for validation.
+      val_fraction: share of the digits for training, the last ones, of which
+        the clips of 'val' are made instead.
 
     Raises:
       ValueError: on an unknown split or a setting out of range, or if a file is
@@ -82,8 +90,7 @@ class MovingDigits:
       FileNotFoundError: if the files are not at `root`; says where to get them.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     if digits == 'auto':
       digits = 'mnist' if _holds_mnist(root, split) else 'sklearn'
     if digits not in _HELD_OUT:
@@ -103,18 +110,21 @@ class MovingDigits:
     self._num_digits, self._fixed = num_digits, None
     self._length = _TRAIN_CLIPS if split == 'train' else test_clips
     published = num_digits == 2 and sides == (64, 64)
+    drawn_from = 'test' if split == 'test' else 'train'
     if digits == 'sklearn':
-      self._digits = _divided(_bundled(), digits, split)
+      found = _divided(_bundled(), digits, drawn_from)
+      self._digits = _held_out(found, split, val_fraction)
       self._title = 'generated clips of digits of UCI'
       return
-    place = _place(root, split)
+    place = _place(root, drawn_from)
     fixed = place / _FIXED
     if split == 'test' and fixed.is_file() and published and num_frames <= 20:
       self._fixed = _fixed_clips(fixed)
       self._length = min(test_clips, self._fixed.shape[1])
       self._title = f'clips of {_FIXED}'
       return
-    self._digits, which = _mnist_digits(place, split)
+    found, which = _mnist_digits(place, drawn_from)
+    self._digits = _held_out(found, split, val_fraction)
     self._title = f'generated clips of {which}'
 
   def __len__(self) -> int:
@@ -129,7 +139,7 @@ class MovingDigits:
     if self._fixed is not None:
       clip = np.array(self._fixed[: self._num_frames, index, :, :, None])
       return {'video': clip, 'name': name}
-    rng = np.random.default_rng([self._split == 'test', index])
+    rng = np.random.default_rng([_STREAMS[self._split], index])
     clip = np.zeros((self._num_frames, *self._size), np.uint8)
     for _ in range(self._num_digits):
       digit = self._digits[rng.integers(len(self._digits))]
@@ -173,6 +183,14 @@ def count(root, split: str) -> int:
   if train is None:
     raise FileNotFoundError(absent('moving_mnist', root, split))
   return len(_idx(train))
+
+
+def _held_out(digits: np.ndarray, split: str, fraction: float) -> np.ndarray:
+  """Without those of 'val', or these alone."""
+  if split == 'test':
+    return digits
+  chosen = validation.part(split, len(digits), fraction, 'digits')
+  return digits[chosen.start : chosen.stop]
 
 
 def _divided(digits: np.ndarray, name: str, split: str) -> np.ndarray:

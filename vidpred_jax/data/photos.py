@@ -36,7 +36,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from vidpred_jax.data import camera
+from vidpred_jax.data import camera, validation
 from vidpred_jax.data.layers import DENSITY, Layer, flow
 
 PHOTOS = {
@@ -58,7 +58,9 @@ PHOTOS = {
 _BUNDLED = pathlib.Path(__file__).parent / 'bundled'
 # Photographs are shrunk to this short side: more detail is never shown.
 _SHORT_SIDE = 512
-_NUM_CLIPS = {'train': 100_000, 'test': 64}
+_NUM_CLIPS = {'train': 100_000, 'val': 64, 'test': 64}
+# Of random numbers, so that no two splits have the same clips.
+_STREAMS = {'test': 0, 'train': 1, 'val': 2}
 
 
 class PhotosInMotion:
@@ -91,12 +93,13 @@ class PhotosInMotion:
     folder: str | os.PathLike = '',
     num_clips: int | None = None,
     seed: int = 0,
+    val_fraction: float = 0.0,
     flow_pairs: Sequence[tuple[int, int]] = (),
   ):
     """Makes the source.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       size: (H, W) of a clip, or one number for both.
       max_speed: greatest speed of a layer's centre, pixels per frame. Each
@@ -126,8 +129,7 @@ class PhotosInMotion:
       ValueError: on an unknown split or a setting out of range.
       FileNotFoundError: if the folder has no photograph.
     """
-    if split not in PHOTOS:
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 8:
       raise ValueError(f'size must be (H, W), at least 8 each, got {size}.')
@@ -165,9 +167,19 @@ class PhotosInMotion:
     self._shutter, self._light = shutter, light
     self._noise, self._coding = noise, coding
     self._seed, self._flow_pairs = seed, flow_pairs
-    self._photos = tuple(_BUNDLED / name for name in PHOTOS[split])
-    if folder and split == 'train':
+    stored = 'test' if split == 'test' else 'train'
+    self._photos = tuple(_BUNDLED / name for name in PHOTOS[stored])
+    if folder and stored == 'train':
       self._photos += _photographs(folder)
+    if stored == 'train':
+      count = len(self._photos)
+      chosen = validation.part(split, count, val_fraction, 'photographs')
+      self._photos = self._photos[chosen.start : chosen.stop]
+    if cutouts and len(self._photos) < 2:
+      raise ValueError(
+        f"val_fraction={val_fraction} leaves one photograph for '{split}'; "
+        'expected two or more: one behind, others in front.'
+      )
 
   def __len__(self) -> int:
     return self._length
@@ -179,9 +191,7 @@ class PhotosInMotion:
 
   def __getitem__(self, index) -> dict:
     index = range(self._length)[index]
-    rng = np.random.default_rng(
-      [self._seed, sorted(PHOTOS).index(self._split), index]
-    )
+    rng = np.random.default_rng([self._seed, _STREAMS[self._split], index])
     # The background's photograph is not shown again in front of itself.
     back, *front = rng.permutation(len(self._photos))
     layers = [self._background(rng, self._photos[back])]

@@ -262,7 +262,7 @@ def _number(prediction, truth, fields: bool) -> str:
 
 def _unit(image: np.ndarray) -> np.ndarray:
   scale = 255 if image.dtype == np.uint8 else 1
-  return np.clip(np.float64(image) / scale, 0, 1)
+  return np.clip(np.asarray(image, np.float64) / scale, 0, 1)
 
 
 def _strip(clips: Sequence[Shown], frames) -> np.ndarray:

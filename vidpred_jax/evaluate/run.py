@@ -4,6 +4,7 @@
 `scoring` predicts and measures; `report` writes the results.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import pathlib
@@ -26,8 +27,9 @@ def make_measure(
     evaluation: its evaluation, `build.evaluation(config)`.
 
   Returns:
-    A function `(variables, limit=None) -> scoring.Result`; `limit` is a number
-    of clips in place of `config.eval.limit`.
+    A function `(variables, limit=None, clips=None) -> scoring.Result`; `limit`
+    is a number of clips in place of `config.eval.limit`, `clips` a source in
+    place of that of `evaluation`, with clips of the same kind.
   """
   system, source, measures, mean_frame = evaluation
   score = scoring.make_evaluator(
@@ -39,24 +41,27 @@ def make_measure(
     mean_frame=mean_frame,
   )
 
-  def measure(variables, limit: int | None = None) -> scoring.Result:
+  def measure(
+    variables, limit: int | None = None, clips=None
+  ) -> scoring.Result:
     processes = jax.process_count()
+    clips = source if clips is None else clips
     batches = data.eval_batches(
-      source,
+      clips,
       batch_size=-(-config.eval.batch_size // processes) * processes,
       process_index=jax.process_index(),
       process_count=processes,
       limit=limit or config.eval.limit or None,
     )
     result = score(variables, batches, jax.random.key(config.eval.seed))
-    return result._replace(data=repr(source))
+    return result._replace(data=repr(clips))
 
   return measure
 
 
-def quick_eval(config, variables, measure: Callable) -> dict[str, float]:
-  """The mean of each metric on some clips of the split, during training."""
-  result = measure(variables, config.eval.quick_limit)
+def quick_eval(config, variables, measure: Callable, clips) -> dict[str, float]:
+  """The mean of each metric on some clips of a source, during training."""
+  result = measure(variables, config.eval.quick_limit, clips)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
@@ -75,15 +80,23 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
 
   Raises:
     FileNotFoundError: if there are no weights.
-    ValueError: if they are not those of the configuration's system.
+    ValueError: if they are not those of the configuration's system, or another
+      process is in that folder.
   """
   workdir = pathlib.Path(workdir)
   record, variables = _weights(config, workdir)
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      workdir.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(atomic.holding(workdir))
+    return _run(config, workdir, measure, record, variables)
+
+
+def _run(config, workdir, measure, record, variables) -> dict:
   measure = measure or make_measure(config, build.evaluation(config))
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
     atomic.write_text(workdir / 'results.json', report.as_json(written))
     each = f' {result.samples} times each' if result.samples > 1 else ''
     print(f'\n{result.clips} clips{each} of {result.data}')
@@ -122,7 +135,7 @@ def _results(config, record, result: scoring.Result) -> dict:
       'model': config.model.to_dict(),
       'data': build.evaluated_data(config),
       'source': result.data,
-      'split': 'test',
+      'split': config.eval.split,
       'context': list(frames.context),
       'target': list(frames.target),
       'samples': result.samples,
@@ -137,6 +150,9 @@ def _results(config, record, result: scoring.Result) -> dict:
     'metrics': result.values['prediction'],
     'baselines': {k: v for k, v in result.values.items() if k != 'prediction'},
   }
+  if result.clips_per_second is not None:
+    frames_of_clip = len(frames.target) * result.samples
+    results['frames_per_second'] = frames_of_clip * result.clips_per_second
   if result.blocks is not None:
     results['blocks_used'] = result.blocks
   return results
@@ -150,6 +166,9 @@ def table(result: scoring.Result, frames: systems.Frames) -> str:
     lines.append(
       f'blocks used: {sum(result.blocks):.2f} of {len(result.blocks)} ({used})'
     )
+  if result.clips_per_second is not None:
+    rate = len(frames.target) * result.samples * result.clips_per_second
+    lines.append(f'{rate:.3g} frames a second, loading and measuring included')
   if result.skipped:
     lines.append(f'frames are too small for {", ".join(result.skipped)}')
   return '\n'.join(lines)

@@ -22,6 +22,7 @@ all samples, as compiled for a CPU), plus what drawing `at_once` samples needs.
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,6 +56,8 @@ class Result(NamedTuple):
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
     data: `repr` of the source.
+    clips_per_second: from loading to measuring, but for the first batch, which
+      is compiled; None of one batch. `vidpred_jax.cost` times the model alone.
     spec: the data of the clips.
   """
 
@@ -65,6 +68,7 @@ class Result(NamedTuple):
   shown: list[report.Shown]
   skipped: list[str]
   data: str = ''
+  clips_per_second: float | None = None
   spec: systems.DataSpec = systems.DataSpec()
 
 
@@ -278,6 +282,7 @@ def make_evaluator(
 
   def measure(variables, batches, key) -> Result:
     used, total, shown = (), None, []
+    begin, first = 0.0, 0
     with _bar() as bar:
       for index, batch in enumerate(batches):
         video, valid = _pad(batch['video'], np.asarray(batch['valid']))
@@ -293,6 +298,8 @@ def make_evaluator(
         out = compiled(used)(variables, split(video), split(numbers), key)
         valid = _gather(valid)
         part = _of_batch(out, valid)
+        if total is None:  # and compiled
+          begin, first = time.perf_counter(), part.clips
         total = part if total is None else _added(total, part)
         bar.set_description('evaluate', refresh=False)
         bar.update(part.clips)
@@ -300,6 +307,7 @@ def make_evaluator(
           shown += _shown_clips(video, out['shown'], valid)
     if not (total and total.clips):
       raise ValueError('There is no clip to evaluate.')
+    rest, took = total.clips - first, time.perf_counter() - begin
     return Result(
       total.clips,
       samples,
@@ -309,6 +317,7 @@ def make_evaluator(
       _use_of_blocks(total),
       shown[:show],
       [k for k in measures if k not in used],
+      clips_per_second=rest / took if rest else None,
       spec=system.data,
     )
 

@@ -472,6 +472,9 @@ def define_flags() -> None:
   flags.DEFINE_integer('crf', None, 'Quality of the output, 0 is best; 18.')
   flags.DEFINE_string('codec', None, 'h264, h265, vp9 or ffv1 (lossless).')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
+  flags.DEFINE_bool(
+    'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
+  )
   flags.DEFINE_integer('seed', 0, 'Of random systems.')
   flags.DEFINE_multi_string(
     'set', [], 'A setting of the system, name=value; repeatable.'
@@ -502,7 +505,10 @@ def main(argv) -> None:
     chosen = _FOR_ANY_FILM[between]
     print(f'Model: {chosen}, which comes with the package.')
   load = functools.partial(
-    checkpoint.load, chosen, **command.parse_settings(options.set)
+    checkpoint.load,
+    chosen,
+    allow_nonfinite=options.allow_nonfinite,
+    **command.parse_settings(options.set),
   )
   if options.input is None:
     return _try_out(load, options, fps)

@@ -74,6 +74,8 @@ class Settings(NamedTuple):
     eta: of 'ddim': how much noise each step adds, 0 (none) to 1.
     dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
       norms, noise and residuals are float32.
+    remat: in training, whether a level's inside is computed anew for the
+      gradient and not kept: less memory, more time, the same gradient.
   """
 
   channels: int = 1
@@ -91,23 +93,23 @@ class Settings(NamedTuple):
   sampling_steps: int | None = None
   eta: float = 0.0
   dtype: str = 'float32'
+  remat: bool = False
 
 
+_LEVELS = rules.tuple_of(rules.positive_int(most=64), '', least=2, most=12)
 _MULTS = rules.Rule(
-  lambda x: (
-    rules.tuple_of(rules.positive_int(), '', least=2).accepts(x) and x[0] == 1
-  ),
-  'two or more whole numbers, the first of them 1',
+  lambda x: _LEVELS.accepts(x) and x[0] == 1,
+  '2 to 12 whole numbers up to 64, the first of them 1',
 )
 _POSITIVE = rules.number(0, expected='a positive number or None', above=True)
 _RULES = {
-  'channels': rules.positive_int(),
-  'dim': rules.positive_int(8),
+  'channels': rules.positive_int(most=4096),
+  'dim': rules.positive_int(8, most=4096),
   'mults': _MULTS,
   'mean_mults': _MULTS,
   'mode': rules.one_of(('residual', 'frame')),
   'sigma': rules.either(None, _POSITIVE),
-  'num_timesteps': rules.positive_int(),
+  'num_timesteps': rules.positive_int(most=100_000),
   'prediction_type': rules.one_of(('epsilon', 'sample')),
   'loss_type': rules.one_of(('l2', 'l1')),
   'shared_step': rules.truth(),
@@ -115,6 +117,7 @@ _RULES = {
   'sampler': rules.one_of(tuple(diffusion.SAMPLERS)),
   'eta': rules.number(0, 1, 'a number in [0, 1]'),
   'dtype': rules.one_of(('float32', 'bfloat16')),
+  'remat': rules.truth(),
 }
 
 
@@ -388,6 +391,7 @@ def make(*, frames: Frames, **settings) -> System:
     mults=chosen.mults,
     mean_mults=chosen.mean_mults if chosen.mode == 'residual' else None,
     dtype=jnp.dtype(chosen.dtype),
+    remat=chosen.remat,
   )
   multiple = model.multiple()
 

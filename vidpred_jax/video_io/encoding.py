@@ -74,7 +74,7 @@ CODINGS = {
 DEEP = {'libx264': 'libx265', 'libx265': 'libx265'}
 
 # Other codecs by the names that people use, and the containers that hold them.
-CODECS = {
+CODECS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
   'h264': (('mp4', 'mov', 'matroska'), {'codec': 'libx264', 'options': _H264}),
   'h265': (
     ('mp4', 'mov', 'matroska'),
