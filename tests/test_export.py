@@ -91,6 +91,24 @@ def test_the_batch_can_be_left_open(name):
     assert exported.call(context).shape[0] == count
 
 
+@pytest.mark.parametrize('name', ['dmvfn', 'simvp', 'apr_vfi'])
+def test_the_form_for_converters_has_neither_platforms_nor_keys(name):
+  system, variables = made(name)
+  predict, context = export.plain_prediction(system, variables, (32, 32))
+  text = str(jax.make_jaxpr(predict)(context))
+  for primitive in ('platform_index', 'random_split', 'random_seed'):
+    assert primitive not in text
+  frames = np.random.default_rng(0).random(context.shape, np.float32)
+  expected = system.predict(variables, jnp.asarray(frames), jax.random.key(0))
+  np.testing.assert_allclose(predict(frames), expected, atol=1e-4)
+
+
+def test_what_draws_has_no_form_for_converters():
+  system, variables = made('rvd')
+  with pytest.raises(ValueError, match='random'):
+    export.plain_prediction(system, variables, (32, 32))
+
+
 def test_nothing_is_changed_after_the_plain_form():
   before = jax.lax.platform_dependent
   with pytest.raises(RuntimeError), export.one_form():

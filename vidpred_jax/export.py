@@ -16,8 +16,8 @@ give the numbers of the system, bit for bit.
 
 `--batch=any` leaves B open, where the system allows it. `--plain` takes one
 form of every operation in place of one for each platform
-(`lax.platform_dependent`), which converters to other formats need (ONNX); it is
-slower on a CPU, and gives the same numbers up to rounding.
+(`lax.platform_dependent`); it is slower on a CPU, and gives the same numbers up
+to rounding. `plain_prediction` is for converters to other formats (ONNX).
 
   vidpred export --checkpoint=dmvfn-film --output=weights.pth
 
@@ -40,6 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax import export as jax_export
+from jax.interpreters import partial_eval
 
 from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 
@@ -86,6 +87,59 @@ def prediction(system: systems.System, variables) -> Callable:
   return predict_only
 
 
+def plain_prediction(
+  system: systems.System,
+  variables,
+  size: tuple[int, int],
+  *,
+  batch: int = 1,
+) -> tuple[Callable, jax.ShapeDtypeStruct]:
+  """The prediction for converters to other formats, such as ONNX.
+
+  Operations have one form for all platforms, and what no frame depends on is
+  left out, such as the random keys of a deterministic system.
+
+  Args:
+    system: a deterministic system.
+    variables: its variables.
+    size: (H, W) of the frames.
+    batch: B.
+
+  Returns:
+    `context -> frames`, and the shape of the context.
+
+  Raises:
+    ValueError: if the system is stochastic, or the size does not suit it.
+  """
+  if system.stochastic:
+    raise ValueError(
+      f'{system.name} draws random numbers; it has no such form.'
+    )
+  _check_size(system, size)
+  shape = batch, len(system.frames.context), *size, system.channels
+  context = jax.ShapeDtypeStruct(shape, jnp.float32)
+  with one_form():
+    closed = jax.make_jaxpr(prediction(system, variables))(context)
+  used, _ = partial_eval.dce_jaxpr(
+    closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+  )
+
+  def predict(context):
+    (frames,) = jax.core.eval_jaxpr(used, closed.consts, context)
+    return frames
+
+  return predict, context
+
+
+def _check_size(system: systems.System, size: tuple[int, int]) -> None:
+  height, width = size
+  if min(size) < 1 or height % system.multiple or width % system.multiple:
+    raise ValueError(
+      f'Got the size {height}x{width}; expected both sides divisible by '
+      f'{system.multiple}.'
+    )
+
+
 def stablehlo(
   system: systems.System,
   variables,
@@ -111,18 +165,13 @@ def stablehlo(
   Raises:
     ValueError: if the size does not suit the system, or it needs a batch.
   """
-  height, width = size
-  if min(size) < 1 or height % system.multiple or width % system.multiple:
-    raise ValueError(
-      f'Got the size {height}x{width}; expected both sides divisible by '
-      f'{system.multiple}.'
-    )
+  _check_size(system, size)
   count: Any = batch
   if batch is None:
     (count,) = jax_export.symbolic_shape('b')
   elif batch < 1:
     raise ValueError(f'Got a batch of {batch}, expected at least 1.')
-  shape = count, len(system.frames.context), height, width, system.channels
+  shape = count, len(system.frames.context), *size, system.channels
   inputs = [jax.ShapeDtypeStruct(shape, jnp.float32)]
   if system.stochastic:
     inputs.append(jax.ShapeDtypeStruct((), jnp.uint32))
