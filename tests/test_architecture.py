@@ -48,6 +48,14 @@ FLOORS = (
   {
     'build': ('config', 'convert', 'data', 'metrics', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
+    'export': (
+      'atomic',
+      'checkpoint',
+      'command',
+      'convert',
+      'runtime',
+      'systems',
+    ),
   },
   {
     'evaluate': (

@@ -305,6 +305,6 @@ def reference_routes(
   Returns:
     [B, nh, nw, d], 0 or 1.
   """
-  scores = differences.reshape(len(differences), -1)
+  scores = differences.reshape(differences.shape[0], -1)
   routes = [top_fraction_mask(scores, ratio) for ratio in keep_ratios]
   return jnp.stack(routes, -1).reshape(*differences.shape, -1)

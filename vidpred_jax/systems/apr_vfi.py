@@ -401,7 +401,7 @@ def frame_at(
 def _shown_routes(gates, size, patch):
   """The diagnostics of gates [B, nh, nw, d]."""
   shares = jnp.mean(gates, (1, 2))
-  blocks = jnp.concatenate([jnp.ones((len(gates), 1)), shares], -1)
+  blocks = jnp.concatenate([jnp.ones((gates.shape[0], 1)), shares], -1)
   routes = jnp.mean(gates, -1, keepdims=True)
   routes = jnp.repeat(jnp.repeat(routes, patch, 1), patch, 2)
   return {'blocks': blocks, 'routes': routes[:, : size[0], : size[1]]}

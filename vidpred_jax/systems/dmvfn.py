@@ -184,7 +184,7 @@ def inference_gates(
   """The gates at inference, [B, n], 0 or 1."""
   routing, how = settings.routing, settings.inference_routing
   if routing == 'none' or how == 'all':
-    return jnp.ones((len(pair), len(settings.scales)), jnp.float32)
+    return jnp.ones((pair.shape[0], len(settings.scales)), jnp.float32)
   budget = settings.inference_beta
   budget = settings.beta if budget is None else budget
   chances, _ = routing_probabilities(model, settings, variables, pair, budget)
