@@ -159,7 +159,7 @@ AXES = {
   'plane': (1,),  # 1C11 -> C
   'vector': (0,),
 }
-_RANKS = {
+RANKS = {
   'depthwise': 4,
   'linear3d': 5,
   'plane': 4,
@@ -190,7 +190,7 @@ def rearrange(
   wanted = {}
   for name, (path, kind) in names.items():
     axes, shape = AXES[kind], flat[path].shape
-    there = [1] * _RANKS.get(kind, len(axes))
+    there = [1] * RANKS.get(kind, len(axes))
     for axis, size in zip(axes, shape):
       there[axis] = size
     wanted[name] = jax.ShapeDtypeStruct(tuple(there), jnp.float32)
