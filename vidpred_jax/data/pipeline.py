@@ -16,6 +16,7 @@ from absl import flags
 
 from vidpred_jax import names
 from vidpred_jax.data import (
+  arrays,
   digits,
   episodes,
   fields,
@@ -76,6 +77,7 @@ SOURCES = {
   'mix': mix,
   'moving_digits': digits.MovingDigits,
   'videos': videos.VideoClips,
+  'arrays': arrays.Arrays,
   'frames': folders.FrameClips,
   'episodes': episodes.Episodes,
   'weather': fields.Fields,

@@ -11,8 +11,9 @@ Splits are made by file: no file has clips in both.
 """
 
 import concurrent.futures
-import glob
+import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax import atomic, video_io
+from vidpred_jax.data import files, windows
 from vidpred_jax.data.teacher import dis
 from vidpred_jax.video_io import scenes
 
@@ -134,13 +136,11 @@ class VideoClips:
     self._pairs = tuple(flow_pairs) if teacher else ()
     if size is not None and short_side is not None:
       raise ValueError('Give size or short_side, not both.')
-    steps = (step,) if isinstance(step, int) else tuple(step)
-    least = min(num_frames, *steps, 1 if hop is None else hop)
-    if not steps or least < 1:
-      raise ValueError(
-        'num_frames, step and hop must be at least 1, got '
-        f'{num_frames}, {step}, {hop}.'
-      )
+    train = split == 'train'
+    placed = functools.partial(
+      windows.Windows, num_frames=num_frames, step=step, hop=hop, overlap=train
+    )
+    placed(())  # numbers that cannot be show before files are read
     if not 0 <= test_fraction <= 1:
       raise ValueError(
         f'test_fraction must lie in [0, 1], got {test_fraction}.'
@@ -150,9 +150,9 @@ class VideoClips:
     self._fit, self._short_side = fit, short_side
     self._root = root
 
-    files = _split(split, find(root), test_fraction, test_files)
+    paths = _split(split, find(root), test_fraction, test_files)
     self.files, self._scans, self.unreadable = [], [], []
-    for path, scan in zip(files, _scan_all(files, stream, scan_cache)):
+    for path, scan in zip(paths, _scan_all(paths, stream, scan_cache)):
       if isinstance(scan, Scan):
         self.files.append(path)
         self._scans.append(scan)
@@ -162,26 +162,26 @@ class VideoClips:
         _LOG.warning('Left out: %s', scan)
         self.unreadable.append((path, str(scan)))
 
-    # One row per scene with room for a clip: file, first frame, step, hop; and
-    # the number of clips before it.
-    rows, counts = [], []
-    for step in steps:
-      length = (num_frames - 1) * step + 1
-      apart = hop or (1 if split == 'train' else length)
-      for f, scan in enumerate(self._scans):
-        borders = (0, *scan.cuts, scan.index.num_frames)
-        for begin, end in zip(borders, borders[1:]):
-          if end - begin >= length:
-            rows.append((f, begin, step, apart))
-            counts.append((end - begin - length) // apart + 1)
-    if not rows:
+    # Of each scene: file, first frame, the one after the last.
+    self._scenes = np.array(
+      [
+        (f, *borders)
+        for f, scan in enumerate(self._scans)
+        for borders in itertools.pairwise(
+          (0, *scan.cuts, scan.index.num_frames)
+        )
+      ]
+    ).reshape(-1, 3)
+    self._windows = placed(self._scenes[:, 2] - self._scenes[:, 1])
+    steps = (step,) if isinstance(step, int) else step
+    if not len(self._windows):
       reasons = ''.join(f'\n  {why}' for _, why in self.unreadable[:5])
       raise ValueError(
-        f'No scene in the {len(files)} {split} files of {root} has '
+        f'No scene in the {len(paths)} {split} files of {root} has '
         f'{(num_frames - 1) * min(steps) + 1} frames; '
         f'{len(self.unreadable)} files cannot be read.{reasons}'
       )
-    used = {row[0] for row in rows}
+    used = set(self._scenes[self._windows.used, 0].tolist())
     short = [str(p) for f, p in enumerate(self.files) if f not in used]
     if short:
       _LOG.warning(
@@ -191,10 +191,8 @@ class VideoClips:
     if self.unreadable or short:
       _LOG.warning(
         'Of %d files for %s %d are left out.',
-        len(files), split, len(self.unreadable) + len(short),
+        len(paths), split, len(self.unreadable) + len(short),
       )  # fmt: skip
-    self._rows = np.array(rows)
-    self._ends = np.cumsum(counts)
     # In the order of the files, each that still fits whole.
     kept, room = [], cache_mb * 2**20
     for scan in self._scans:
@@ -205,7 +203,7 @@ class VideoClips:
     self._locks = [threading.Lock() for _ in kept]
 
   def __len__(self) -> int:
-    return int(self._ends[-1])
+    return len(self._windows)
 
   def __repr__(self) -> str:
     return f'VideoClips({len(self.files)} files of {self._root})'
@@ -219,11 +217,9 @@ class VideoClips:
     self._locks = [threading.Lock() for _ in self._kept]
 
   def __getitem__(self, i) -> dict:
-    i = range(len(self))[i]
-    row = int(np.searchsorted(self._ends, i, side='right'))
-    before = int(self._ends[row - 1]) if row else 0
-    f, begin, step, hop = (int(v) for v in self._rows[row])
-    start = begin + (i - before) * hop
+    scene, start, step = self._windows[i]
+    f, begin, _ = (int(x) for x in self._scenes[scene])
+    start += begin
     video = self._clip(f, start, step)
     item = {'video': video, 'name': f'{self.files[f]}@{start}'}
     if self._pairs:
@@ -278,23 +274,7 @@ def find(root) -> list[pathlib.Path]:
   Raises:
     FileNotFoundError: if nothing is found for one of them.
   """
-  if not isinstance(root, (str, os.PathLike)):
-    return sorted({path for part in root for path in find(part)})
-  if not str(root):
-    raise FileNotFoundError(
-      "The source 'videos' needs root: a folder with videos, a file, a glob "
-      'pattern like "clips/*.mp4", or several of these.'
-    )
-  path = pathlib.Path(root).expanduser()
-  if path.is_dir():
-    found = video_io.find_videos(path)
-  elif path.is_file():
-    found = [path]
-  else:
-    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
-  if not found:
-    raise FileNotFoundError(f'There are no videos at {root}.')
-  return sorted(found)
+  return files.find(root, video_io.find_videos, 'videos', 'clips/*.mp4')
 
 
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
@@ -314,31 +294,26 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   return Scan(*shape, index, tuple(finder.cuts))
 
 
-def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:
+def _split(split, paths, test_fraction, test_files) -> list[pathlib.Path]:
   """The files of a split; both splits need some."""
   if test_files is not None:
     test = {p.resolve() for p in find(test_files)}
-    in_test = [p.resolve() in test for p in files]
+    in_test = [p.resolve() in test for p in paths]
     # Files for testing need not lie among the others.
     if split == 'test':
       return find(test_files)
   else:
-    # Every k-th by name, at least one on either side.
-    share = test_fraction * np.arange(len(files) + 1) + 1e-9
-    in_test = list(np.diff(np.floor(share)) > 0)
-    if 0 < test_fraction < 1 and len(files) > 1:
-      in_test[-1] |= not any(in_test)
-      in_test[0] &= not all(in_test)
-  chosen = [p for p, test in zip(files, in_test) if test == (split == 'test')]
+    in_test = files.spread(len(paths), test_fraction)
+  chosen = [p for p, test in zip(paths, in_test) if test == (split == 'test')]
   if not chosen:
     raise ValueError(
-      f'None of the {len(files)} files is left for {split}; set test_fraction '
+      f'None of the {len(paths)} files is left for {split}; set test_fraction '
       'or test_files, or add files.'
     )
   return chosen
 
 
-def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
+def _scan_all(paths, stream, cache) -> list[Scan | ValueError]:
   """Scans, or the reason why there is none, of each file."""
 
   def attempt(path):
@@ -349,7 +324,7 @@ def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
 
   workers = min(8, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    return list(pool.map(attempt, files))
+    return list(pool.map(attempt, paths))
 
 
 def _cached_scan(path: pathlib.Path, stream) -> Scan:
