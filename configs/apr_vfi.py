@@ -40,6 +40,8 @@ then small models and films, x2 to x8, the stages, and then the rest.
   demo       photographs in motion, a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   videos     your own video files: --config.data.root=FOLDER
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
   x2, x4, x8 one, three or seven frames between two: `videos,x4`
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: the flow
@@ -70,6 +72,7 @@ from vidpred_jax.config import (
   apply,
   base,
   published,
+  set_arrays,
   set_data,
   set_films,
   set_frames,
@@ -242,6 +245,12 @@ def _videos(config):
   config.eval.batch_size = 4
 
 
+def _arrays(config):
+  _videos(config)
+  set_arrays(config, colour=True)
+  config.augment.crop = None  # they may be small
+
+
 def _small(config):
   _from_scratch(config)
   config.model.patch = 16
@@ -341,6 +350,7 @@ VARIANTS = {
   'septuplets': _septuplets,
   'x4k': _x4k,
   'videos': _videos,
+  'arrays': _arrays,
   'small': _small,
   'demo': _demo,
   'smoke': _smoke,

@@ -29,7 +29,7 @@ Ablations (Table 2, Simulation), to be combined with a data set:
   rvd23                  33    0.018  0.63   trained on 2 + 3 frames
 
 Others, separated by commas. The order in which variants are given does not
-matter: data sets come first, then `demo` and `smoke`, then the rest.
+matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
 
   paper      what the paper says where its code differs: sigma 2, squared error.
              This is so without a variant, too
@@ -38,6 +38,11 @@ matter: data sets come first, then `demo` and `smoke`, then the rest.
   ddim       samples in 100 steps instead of 1600 (of `smoke`'s 20: in all); no
              retraining
   dpm        the same in 25 steps (DPM-Solver++)
+  videos     your own video files: --config.data.root=FOLDER; 128x128
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], with any number of channels; bytes are images, floats
+             physical fields (--config.data.kind)
+  small      a small model and a run of minutes: `videos,small` for a CPU
   demo       a small street of vortices and a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   bf16       computes in bfloat16; parameters and norms stay float32
@@ -57,7 +62,15 @@ python -m vidpred_jax.predict --checkpoint=DIR --input=clip.mp4 \\
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vidpred_jax.config import apply, base, published, set_data, set_frames
+from vidpred_jax.config import (
+  apply,
+  base,
+  published,
+  set_arrays,
+  set_data,
+  set_frames,
+  user_videos,
+)
 
 
 def get_config(variants: str = '') -> ConfigDict:
@@ -174,6 +187,17 @@ def _cityscapes(config):
   _protocol(config, asked=16)
 
 
+def _videos(config):
+  set_data(config, **user_videos() | {'size': (128, 128)})
+  _large(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config)
+
+
 def _vd(config):
   config.model.mode = 'frame'
   config.model.sigma = None
@@ -209,22 +233,7 @@ def _sampler(name, steps):
   return change
 
 
-def _demo(config):
-  set_data(
-    config,
-    source='vortices',
-    root='data/vortices',
-    size=(32, 32),
-    scale=2,  # nodes of the lattice per pixel
-    reynolds=120.0,
-    diameter=0.15,  # of the cylinder, relative to the height
-    gusts=0.2,
-    ticks=64,
-    spin_up=40,  # frames before the first
-    trajectories=(8, 4),
-    frames=(150, 50),
-  )
-  config.model.channels = 1
+def _small(config):
   config.model.dim = 16
   config.model.mults = (1, 2, 4)
   config.model.mean_mults = (1, 2, 4)
@@ -248,6 +257,25 @@ def _demo(config):
   config.eval.batch_size = 8
   config.eval.samples = 8
   config.eval.limit = 16
+
+
+def _demo(config):
+  set_data(
+    config,
+    source='vortices',
+    root='data/vortices',
+    size=(32, 32),
+    scale=2,  # nodes of the lattice per pixel
+    reynolds=120.0,
+    diameter=0.15,  # of the cylinder, relative to the height
+    gusts=0.2,
+    ticks=64,
+    spin_up=40,  # frames before the first
+    trajectories=(8, 4),
+    frames=(150, 50),
+  )
+  config.model.channels = 1
+  _small(config)
 
 
 def _smoke(config):
@@ -287,6 +315,9 @@ VARIANTS = {
   'bair': _bair,
   'kth': _kth,
   'cityscapes': _cityscapes,
+  'videos': _videos,
+  'arrays': _arrays,
+  'small': _small,
   'demo': _demo,
   'smoke': _smoke,
   'vd': _vd,

@@ -34,6 +34,11 @@ Data sets, with the paper's results (ours: not measured yet):
   robonet    2 -> 10   SSIM 0.856, PSNR 22.78 (Table VII)
   bridge     2 -> 10   SSIM 0.865, PSNR 22.62
 
+Your own: `videos` and `arrays`, 10 -> 10, with --config.data.root=FOLDER, on a
+CPU with `small`. Videos are resized to --config.data.size. Arrays are .npy,
+.npz or .zarr files of [N, T, H, W, C] or [T, H, W, C] with any number of
+channels; bytes are images, floats physical fields (--config.data.kind).
+
 Others, separated by commas. Their order does not matter: data sets come first,
 then the size of the model, then its translator and the rest.
 
@@ -51,7 +56,15 @@ then the size of the model, then its translator and the rest.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vidpred_jax.config import apply, base, published, set_data, set_frames
+from vidpred_jax.config import (
+  apply,
+  base,
+  published,
+  set_arrays,
+  set_data,
+  set_frames,
+  user_videos,
+)
 
 # Learning rates of the published Moving MNIST configurations.
 TRANSLATORS = {
@@ -252,6 +265,20 @@ def _robot(name, clips):
   return change
 
 
+def _videos(config):
+  """The paper gives no recipe: settings of the other images in colour."""
+  set_data(config, **user_videos() | {'size': (128, 128)})
+  _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
+  config.steps = 100_000
+  config.eval.batch_size = 4
+  config.eval.metrics = ('ssim/skimage7_dr2', 'psnr/float')
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config)
+
+
 def _small(config):
   config.model.hid_s = 16
   config.model.hid_t = 128
@@ -310,6 +337,8 @@ VARIANTS = {
   'human36m': _human36m,
   'robonet': _robot('robonet', 145_000),
   'bridge': _robot('bridgedata', 31_775),
+  'videos': _videos,
+  'arrays': _arrays,
   'large': _large,
   'small': _small,
   'demo': _demo,

@@ -81,7 +81,8 @@ def base(system: str) -> ConfigDict:
   # Replaces fields of `data`; with a `source`, all of it.
   config.eval.data = ConfigDict()
   config.eval.batch_size = 1  # clips, over all devices and processes
-  config.eval.metrics = ()  # conventions by name: metrics/__init__.py
+  # Conventions by name: metrics/__init__.py; (): some that suit the data.
+  config.eval.metrics = ()
   config.eval.lpips = ConfigDict()  # weight files for lpips/*
   config.eval.lpips.backbone = ''  # of the classifier
   config.eval.lpips.heads = ''  # of the linear layers
@@ -271,3 +272,41 @@ def user_videos() -> dict:
     'step': 1,  # distance of successive frames
     'on_error': 'skip',  # or raise, for files that cannot be read
   }
+
+
+def set_arrays(config: ConfigDict, *, colour: bool = False) -> None:
+  """Takes arrays of one's own, for training and evaluation alike.
+
+  What depends on them is left to the data: the channels, where the model has a
+  number of them, and the metrics.
+
+  Args:
+    config: to be changed.
+    colour: whether the model needs three channels.
+  """
+  set_data(
+    config,
+    source='arrays',
+    root='data/arrays',  # a folder, a file or a pattern
+    array='',  # which one of a file that has several
+    kind='auto',  # or image, field; auto: bytes are images, floats fields
+    test_fraction=0.2,  # of the files, or of the films of one file
+    test_files=placeholder(str),  # these instead, if given
+    val_fraction=0.0,
+    val_files=placeholder(str),
+    step=1,  # distance of successive frames
+    hop=placeholder(int),  # of successive clips; None: see `Arrays`
+    colour=colour,  # grey is given three times
+    variables=(),  # of a field, names of the channels
+    units='',  # of a field
+    mean=(),  # of a field, of each channel; (): of the training split
+    std=(),
+  )
+  leave_to_data(config)
+
+
+def leave_to_data(config: ConfigDict) -> None:
+  """Leaves channels, where the model has a number, and metrics to the data."""
+  if 'channels' in config.model:
+    config.model.channels = None
+  config.eval.metrics = ()

@@ -11,7 +11,7 @@ values are:
     text of all channels, and `latitudes` float32 [H] in degrees, or None.
 
 `train_iterator` gives random batches without end, `eval_batches` every clip of
-a source once.
+a source once. Any object with `len(x)` and `x[i]` serves, too: `own` says how.
 """
 
 from vidpred_jax.data.pipeline import (
@@ -19,6 +19,7 @@ from vidpred_jax.data.pipeline import (
   Batches,
   eval_batches,
   make_source,
+  own_source,
   train_iterator,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
   'Batches',
   'eval_batches',
   'make_source',
+  'own_source',
   'train_iterator',
 ]

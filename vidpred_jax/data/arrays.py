@@ -3,8 +3,8 @@
 A file holds one film, `[T, H, W, C]`, or several of one length,
 `[N, T, H, W, C]`. All have the same H, W and C. What is not compressed is
 mapped into memory: files may be larger than it. A compressed npz file is held
-in memory, by each worker process anew; of Zarr the chunks that are asked for are
-read.
+in memory, by each worker process anew; of Zarr the chunks that are asked for
+are read.
 
 The values are an 'image', uint8 or floats in [0, 1], or a 'field' of any
 numbers, each channel normalised by its mean and standard deviation over all

@@ -8,7 +8,8 @@ import hashlib
 import importlib.metadata
 import pathlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -60,7 +61,13 @@ def quick(config, variables, measure: Callable) -> dict[str, float]:
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
-def run(config, workdir: str, measure: Callable | None = None) -> dict:
+def run(
+  config,
+  workdir: str,
+  measure: Callable | None = None,
+  *,
+  sources: Mapping[str, Any] | None = None,
+) -> dict:
   """Evaluates the weights in `workdir`; writes `results.json` and pictures.
 
   Where `workdir` holds no weights, those of `config.init_from` are taken.
@@ -69,6 +76,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
     config: the configuration.
     workdir: the run's folder.
     measure: what `make_measure` gave, if it was called.
+    sources: objects that clips come from instead of `config.data`, by split.
 
   Returns:
     What was written to `results.json`.
@@ -78,8 +86,9 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
     ValueError: if they are not those of the configuration's system.
   """
   workdir = pathlib.Path(workdir)
+  config = build.completed(config, sources)
   record, variables = _weights(config, workdir)
-  measure = measure or make_measure(config, build.evaluation(config))
+  measure = measure or make_measure(config, build.evaluation(config, sources))
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:

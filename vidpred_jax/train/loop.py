@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -140,13 +140,22 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
   return jax.tree.map(place, state)
 
 
-def run(config, workdir: str, measure: Callable | None = None) -> bool:
+def run(
+  config,
+  workdir: str,
+  measure: Callable | None = None,
+  *,
+  sources: Mapping[str, Any] | None = None,
+) -> bool:
   """Trains what `config` describes in `workdir`, or goes on where it stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
     measure: what `evaluate.run.make_measure` gave, if it was called.
+    sources: objects that clips come from instead of `config.data`, see
+      `data/own.py`: for 'train', and for 'test' where `config.eval.every` is
+      set.
 
   Returns:
     Whether the run has ended; False after SIGTERM or Ctrl-C, with its state
@@ -157,6 +166,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       another run, or if the loss is no longer finite.
   """
   workdir = pathlib.Path(workdir)
+  config = build.completed(config, sources)
   folder.claim(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
@@ -169,12 +179,12 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
   best = _best(config)
   if config.eval.every:
     measure = measure or evaluation.make_measure(
-      config, build.evaluation(config)
+      config, build.evaluation(config, sources)
     )
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
   with saved, folder.Stop() as stop, folder.log(workdir, start) as log:
-    batches = _batches(config, system, start)
+    batches = _batches(config, system, start, sources)
     try:
       spec = build.data_spec(batches.source)
       if jax.process_index() == 0:
@@ -183,6 +193,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
+      build.check_channels(system, batches.source, shape[-1])
       state, rule = _initial_state(config, system, schedule, mesh, shape)
       if start:
         state = checkpoint.restore(saved, start, state)
@@ -306,19 +317,25 @@ def _best(config) -> tuple[str, bool] | None:
   name = config.eval.best
   if not (config.eval.every and name):
     return None
-  if name not in config.eval.metrics:
+  known = config.eval.metrics or metrics.METRICS
+  if name not in known:
     raise ValueError(
       f'eval.best is {name!r}, expected one of eval.metrics: '
-      f'{", ".join(config.eval.metrics)}.'
+      f'{", ".join(known)}.'
     )
   return name, metrics.METRICS[name].higher_is_better
 
 
-def _batches(config, system: systems.System, start: int) -> data.Batches:
+def _batches(
+  config, system: systems.System, start: int, sources
+) -> data.Batches:
   """The batches of this process from step `start` on."""
-  settings = config.data.to_dict() | config.augment.to_dict()
+  settings = config.data.to_dict()
+  clips = settings.pop('source')
+  if sources is not None:
+    clips = build.own(sources, 'train')
   return data.train_iterator(
-    settings.pop('source'),
+    clips,
     num_frames=system.frames.length,
     batch_size=config.batch_size,
     seed=config.seed,
@@ -328,6 +345,7 @@ def _batches(config, system: systems.System, start: int) -> data.Batches:
     workers=config.workers,
     flow_pairs=system.flow_pairs,
     **settings,
+    **config.augment.to_dict(),
   )
 
 
