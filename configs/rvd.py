@@ -38,6 +38,8 @@ matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
   ddim       samples in 100 steps instead of 1600 (of `smoke`'s 20: in all); no
              retraining
   dpm        the same in 25 steps (DPM-Solver++)
+  bair_png   BAIR as folders of PNG files; `bair` takes what
+             tensorflow-datasets prepared of bair_robot_pushing_small
   videos     your own video files: --config.data.root=FOLDER; 128x128
   arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
              [T, H, W, C], with any number of channels; bytes are images, floats
@@ -48,7 +50,7 @@ matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
   bf16       computes in bfloat16; parameters and norms stay float32
 
 `python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
-NAME is bair, kth_64 or cityscapes_128.
+NAME is bair (for `bair_png`), kth_64 or cityscapes_128.
 
 Weights that the published code trained; the file tells their sizes and number
 of steps. KEY is ema, or model, which is what the published evaluation loads:
@@ -65,6 +67,7 @@ from ml_collections.config_dict import placeholder
 from vidpred_jax.config import (
   apply,
   base,
+  prepared_by_tfds,
   published,
   set_arrays,
   set_data,
@@ -170,6 +173,12 @@ def _simulation(config):
 
 
 def _bair(config):
+  set_data(config, **prepared_by_tfds('bair_robot_pushing_small', 'image_aux1'))
+  _little(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _bair_png(config):
   set_data(config, **published('bair'))
   _little(config, channels=3)
   _protocol(config, asked=16)
@@ -313,6 +322,7 @@ def _bf16(config):
 VARIANTS = {
   'simulation': _simulation,
   'bair': _bair,
+  'bair_png': _bair_png,
   'kth': _kth,
   'cityscapes': _cityscapes,
   'videos': _videos,

@@ -33,6 +33,8 @@ Data sets, with the paper's results (ours: not measured yet):
   human36m   4 -> 4
   robonet    2 -> 10   SSIM 0.856, PSNR 22.78 (Table VII)
   bridge     2 -> 10   SSIM 0.865, PSNR 22.62
+  bair       2 -> 10   not in the paper; bair_robot_pushing_small of
+             tensorflow-datasets, prepared as ArrayRecords
 
 Your own: `videos` and `arrays`, 10 -> 10, with --config.data.root=FOLDER, on a
 CPU with `small`. Videos are resized to --config.data.size. Arrays are .npy,
@@ -59,6 +61,7 @@ from ml_collections.config_dict import placeholder
 from vidpred_jax.config import (
   apply,
   base,
+  prepared_by_tfds,
   published,
   set_arrays,
   set_data,
@@ -265,6 +268,11 @@ def _robot(name, clips):
   return change
 
 
+def _bair(config):
+  _robot('bair', 43_264)(config)
+  set_data(config, **prepared_by_tfds('bair_robot_pushing_small', 'image_aux1'))
+
+
 def _videos(config):
   """The paper gives no recipe: settings of the other images in colour."""
   set_data(config, **user_videos() | {'size': (128, 128)})
@@ -337,6 +345,7 @@ VARIANTS = {
   'human36m': _human36m,
   'robonet': _robot('robonet', 145_000),
   'bridge': _robot('bridgedata', 31_775),
+  'bair': _bair,
   'videos': _videos,
   'arrays': _arrays,
   'large': _large,

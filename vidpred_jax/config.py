@@ -274,6 +274,25 @@ def user_videos() -> dict:
   }
 
 
+def prepared_by_tfds(name: str, key: str) -> dict:
+  """The fields of `data` for a data set that tensorflow-datasets prepared.
+
+  Args:
+    name: of the data set.
+    key: of the frames in an example.
+  """
+  return {
+    'source': 'tfds',
+    'name': name,
+    'key': key,
+    'data_dir': placeholder(str),  # None: ~/tensorflow_datasets
+    'train_split': 'train',
+    'test_split': 'test',
+    'step': 1,  # distance of successive frames
+    'hop': placeholder(int),  # of successive clips
+  }
+
+
 def set_arrays(config: ConfigDict, *, colour: bool = False) -> None:
   """Takes arrays of one's own, for training and evaluation alike.
 

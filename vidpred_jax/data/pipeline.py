@@ -23,6 +23,7 @@ from vidpred_jax.data import (
   mixture,
   own,
   photos,
+  tfds,
   traffic,
   transforms,
   videos,
@@ -79,6 +80,7 @@ SOURCES = {
   'moving_digits': digits.MovingDigits,
   'videos': videos.VideoClips,
   'arrays': arrays.Arrays,
+  'tfds': tfds.TfdsClips,
   'frames': folders.FrameClips,
   'episodes': episodes.Episodes,
   'weather': fields.Fields,
@@ -128,7 +130,7 @@ def _close(inner: list) -> None:
     inner.pop().close()
 
 
-def make_source(name: str, *, split: str, num_frames: int, **settings):
+def make_source(name: str, /, *, split: str, num_frames: int, **settings):
   """Makes a source by name.
 
   Args:
@@ -166,6 +168,7 @@ def own_source(source, *, num_frames: int):
 
 def train_iterator(
   name,
+  /,
   *,
   num_frames: int,
   batch_size: int,
