@@ -39,7 +39,7 @@ def main(argv) -> None:
   runtime.setup()
   from vidpred_jax import build
 
-  config = options.config
+  config = build.completed(options.config)
   if options.route is not None:
     if 'inference_routing' not in config.model:
       raise ValueError(f'{config.system} has no routes, got --route.')

@@ -34,6 +34,7 @@ import numpy as np
 
 from vidpred_jax.data import calendars, validation
 from vidpred_jax.data.files import npz_array, npz_names, reading
+from vidpred_jax.data.moments import moments
 from vidpred_jax.data.published.prediction import absent
 
 # Name -> folder in WeatherBench, and unit.
@@ -299,21 +300,14 @@ def _shares(
 @functools.lru_cache(maxsize=64)
 def _statistics(variable: _Variable, span, region) -> tuple[float, float]:
   """Mean and standard deviation of all values in a span of hours."""
-  number, mean, squares = 0, 0.0, 0.0
-  for block in _blocks(variable, span, region):
-    # Chan's update: blocks of any size, nothing cancels.
-    own = block.mean(dtype=np.float64)
-    apart, total = own - mean, number + block.size
-    squares += np.square(block - own, dtype=np.float64).sum()
-    squares += apart**2 * number * block.size / total
-    mean += apart * block.size / total
-    number = total
-  if not number:
+  blocks = _blocks(variable, span, region)
+  mean, std = moments(block[..., None] for block in blocks)
+  if np.isnan(mean):
     raise ValueError(
       f'{variable.paths[0].parent} has no hours of {variable.name} for '
       f'training, from {_time(span[0])} to before {_time(span[1])}.'
     )
-  return mean, np.sqrt(squares / number)
+  return mean.item(), std.item()
 
 
 def _common_hours(variables, span) -> np.ndarray:

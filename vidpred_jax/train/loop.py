@@ -12,7 +12,7 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -141,13 +141,22 @@ def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
   return jax.tree.map(place, state)
 
 
-def run(config, workdir: str, measure: Callable | None = None) -> bool:
+def run(
+  config,
+  workdir: str,
+  measure: Callable | None = None,
+  *,
+  sources: Mapping[str, Any] | None = None,
+) -> bool:
   """Trains the system of a configuration, or continues a run that stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
     measure: the result of `evaluate.run.make_measure`, if it was called.
+    sources: objects that clips come from instead of `config.data`, see
+      `data/own.py`, by split: 'train', and where `config.eval.every` is set
+      `config.eval.split` and `config.eval.quick_split`.
 
   Returns:
     Whether the run is finished; False after SIGTERM or Ctrl-C, with its state
@@ -158,11 +167,17 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       another run or another process is in it, or if the loss is not finite.
   """
   workdir = pathlib.Path(workdir)
+  config = build.completed(config, sources)
   with folder.held(workdir):
-    return _run(config, workdir, measure)
+    return _run(config, workdir, measure, sources)
 
 
-def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
+def _run(
+  config,
+  workdir: pathlib.Path,
+  measure: Callable | None,
+  sources: Mapping[str, Any] | None,
+) -> bool:
   folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
@@ -176,14 +191,14 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
   best = _best(config)
   held_out = None
   if config.eval.every:
-    held_out = _held_out(config)
+    held_out = _held_out(config, sources)
     measure = measure or evaluation.make_measure(
-      config, build.evaluation(config)
+      config, build.evaluation(config, sources)
     )
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
   with saved, folder.Stop() as stop, folder.log(workdir, start) as log:
-    batches = _batches(config, system, start)
+    batches = _batches(config, system, start, sources)
     try:
       spec = build.data_spec(batches.source)
       if jax.process_index() == 0:
@@ -192,6 +207,7 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
+      build.check_channels(system, batches.source, shape[-1])
       state, rule = _initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
@@ -312,11 +328,11 @@ def _steps(
   return state, last
 
 
-def _held_out(config):
+def _held_out(config, sources):
   """The clips that are measured while training."""
   split = config.eval.quick_split
   try:
-    return build.source(config, split)
+    return build.source(config, split, sources=sources)
   except ValueError as error:
     raise ValueError(
       f'eval.every={config.eval.every} measures the split '
@@ -368,19 +384,25 @@ def _best(config) -> tuple[str, bool] | None:
   name = config.eval.best
   if not (config.eval.every and name):
     return None
-  if name not in config.eval.metrics:
+  known = config.eval.metrics or metrics.METRICS
+  if name not in known:
     raise ValueError(
       f'eval.best is {name!r}, expected one of eval.metrics: '
-      f'{", ".join(config.eval.metrics)}.'
+      f'{", ".join(known)}.'
     )
   return name, metrics.METRICS[name].higher_is_better
 
 
-def _batches(config, system: systems.System, start: int) -> data.Batches:
+def _batches(
+  config, system: systems.System, start: int, sources
+) -> data.Batches:
   """The batches of this process from step `start` on."""
-  settings = given(config.data) | config.augment.to_dict()
+  settings = given(config.data)
+  clips = settings.pop('source')
+  if sources is not None:
+    clips = build.own(sources, 'train')
   return data.train_iterator(
-    settings.pop('source'),
+    clips,
     num_frames=system.frames.length,
     batch_size=config.batch_size,
     seed=config.seed,
@@ -390,6 +412,7 @@ def _batches(config, system: systems.System, start: int) -> data.Batches:
     workers=config.workers,
     flow_pairs=system.flow_pairs,
     **settings,
+    **config.augment.to_dict(),
   )
 
 
