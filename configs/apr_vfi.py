@@ -42,6 +42,7 @@ then small models and films, x2 to x8, the stages, and then the rest.
   videos     your own video files: --config.data.root=FOLDER
   arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
              [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   x2, x4, x8 one, three or seven frames between two: `videos,x4`
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: the flow
@@ -77,6 +78,7 @@ from vidpred_jax.config import (
   set_films,
   set_frames,
   set_photographs,
+  set_prepared,
   user_videos,
 )
 
@@ -251,6 +253,12 @@ def _arrays(config):
   config.augment.crop = None  # they may be small
 
 
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+  config.augment.crop = None
+
+
 def _small(config):
   _from_scratch(config)
   config.model.patch = 16
@@ -351,6 +359,7 @@ VARIANTS = {
   'x4k': _x4k,
   'videos': _videos,
   'arrays': _arrays,
+  'prepared': _prepared,
   'small': _small,
   'demo': _demo,
   'smoke': _smoke,

@@ -39,7 +39,8 @@ Data sets, with the paper's results (ours: not measured yet):
 Your own: `videos` and `arrays`, 10 -> 10, with --config.data.root=FOLDER, on a
 CPU with `small`. Videos are resized to --config.data.size. Arrays are .npy,
 .npz or .zarr files of [N, T, H, W, C] or [T, H, W, C] with any number of
-channels; bytes are images, floats physical fields (--config.data.kind).
+channels; bytes are images, floats physical fields (--config.data.kind). What
+`python -m vidpred_jax.data --prepare` wrote is read by `prepared`.
 
 Others, separated by commas. Their order does not matter: data sets come first,
 then the size of the model, then its translator and the rest.
@@ -66,6 +67,7 @@ from vidpred_jax.config import (
   set_arrays,
   set_data,
   set_frames,
+  set_prepared,
   user_videos,
 )
 
@@ -287,6 +289,11 @@ def _arrays(config):
   set_arrays(config)
 
 
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+
+
 def _small(config):
   config.model.hid_s = 16
   config.model.hid_t = 128
@@ -348,6 +355,7 @@ VARIANTS = {
   'bair': _bair,
   'videos': _videos,
   'arrays': _arrays,
+  'prepared': _prepared,
   'large': _large,
   'small': _small,
   'demo': _demo,

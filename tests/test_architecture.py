@@ -32,6 +32,7 @@ FLOORS = (
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
     'simulation': ('command', 'data', 'runtime'),
+    'data.__main__': ('command', 'data'),
   },
   {'systems': ('losses', 'models', 'names', 'ops')},
   {

@@ -324,6 +324,22 @@ def set_arrays(config: ConfigDict, *, colour: bool = False) -> None:
   leave_to_data(config)
 
 
+def set_prepared(config: ConfigDict) -> None:
+  """Takes what `python -m vidpred_jax.data --prepare` wrote, see `set_arrays`.
+
+  Args:
+    config: to be changed.
+  """
+  set_data(
+    config,
+    source='prepared',
+    root='data/prepared',
+    step=1,  # distance of successive frames
+    hop=placeholder(int),  # of successive clips; None: see `Prepared`
+  )
+  leave_to_data(config)
+
+
 def leave_to_data(config: ConfigDict) -> None:
   """Leaves channels, where the model has a number, and metrics to the data."""
   if 'channels' in config.model:
