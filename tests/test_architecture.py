@@ -69,6 +69,7 @@ FLOORS = (
       'checkpoint',
       'command',
       'cost',
+      'params',
       'runtime',
       'video_io',
     ),

@@ -1,9 +1,10 @@
 """The training loop: one for all systems, and it never learns which it holds.
 
 A run is a folder: `config.json`, `data.json` (what the clips are),
-`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when it has
-ended. Data and random keys are functions of
-(seed, step), so a run that was killed goes on to bit-identical weights.
+`parameters.txt` (where the package clu is installed), `checkpoints/`,
+`metrics.jsonl`, TensorBoard events, and `export/` when it has ended. Data and
+random keys are functions of (seed, step), so a run that was killed goes on to
+bit-identical weights.
 """
 
 import functools
@@ -195,6 +196,10 @@ def run(
       shape = batch['video'].shape
       build.check_channels(system, batches.source, shape[-1])
       state, rule = _initial_state(config, system, schedule, mesh, shape)
+      if jax.process_index() == 0 and params.has_overview():
+        text = params.overview(state.params) + '\n'
+        atomic.write_text(workdir / 'parameters.txt', text)
+        print(text.splitlines()[-1].replace('Total', 'Parameters'))
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
