@@ -25,6 +25,7 @@ first, then `code`, then small models and films, then the rest.
   videos     your own video files: --config.data.root=FOLDER
   arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
              [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: motion from
              photographs whose exact flow is known, hours on a CPU
@@ -73,6 +74,7 @@ from vidpred_jax.config import (
   set_films,
   set_frames,
   set_photographs,
+  set_prepared,
   user_videos,
 )
 
@@ -184,6 +186,12 @@ def _arrays(config):
   _videos(config)
   set_arrays(config, colour=True)
   config.augment.crop = None  # they may be small
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+  config.augment.crop = None
 
 
 def _small(config):
@@ -329,6 +337,7 @@ VARIANTS = {
   'human36m': _human36m,
   'videos': _videos,
   'arrays': _arrays,
+  'prepared': _prepared,
   'code': _code,
   'small': _small,
   'demo': _demo,

@@ -44,6 +44,7 @@ matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
   arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
              [T, H, W, C], with any number of channels; bytes are images, floats
              physical fields (--config.data.kind)
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   small      a small model and a run of minutes: `videos,small` for a CPU
   demo       a small street of vortices and a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
@@ -75,6 +76,7 @@ from vidpred_jax.config import (
   set_arrays,
   set_data,
   set_frames,
+  set_prepared,
   user_videos,
 )
 
@@ -210,6 +212,11 @@ def _arrays(config):
   set_arrays(config)
 
 
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+
+
 def _vd(config):
   config.model.mode = 'frame'
   config.model.sigma = None
@@ -334,6 +341,7 @@ VARIANTS = {
   'cityscapes': _cityscapes,
   'videos': _videos,
   'arrays': _arrays,
+  'prepared': _prepared,
   'small': _small,
   'demo': _demo,
   'smoke': _smoke,

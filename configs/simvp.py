@@ -56,7 +56,8 @@ Data sets, with the paper's results (ours: never trained):
 Your own: `videos` and `arrays`, 10 -> 10, with --config.data.root=FOLDER, on a
 CPU with `small`. Videos are resized to --config.data.size. Arrays are .npy,
 .npz or .zarr files of [N, T, H, W, C] or [T, H, W, C] with any number of
-channels; bytes are images, floats physical fields (--config.data.kind).
+channels; bytes are images, floats physical fields (--config.data.kind). What
+`python -m vidpred_jax.data --prepare` wrote is read by `prepared`.
 
 Others, separated by commas. Their order does not matter: data sets come first,
 then the translator, with IncepU's own widths and rates on each data set, small
@@ -90,6 +91,7 @@ from vidpred_jax.config import (
   set_arrays,
   set_data,
   set_frames,
+  set_prepared,
   user_videos,
 )
 
@@ -360,6 +362,11 @@ def _arrays(config):
   set_arrays(config)
 
 
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+
+
 def _small(config):
   config.model.hid_s = 16
   config.model.hid_t = 128
@@ -426,6 +433,7 @@ VARIANTS = {
   'bair': _bair,
   'videos': _videos,
   'arrays': _arrays,
+  'prepared': _prepared,
   'large': _large,
   **{name: _translator(name) for name in TRANSLATORS},
   'x3': _longer(3),

@@ -83,6 +83,7 @@ SOURCES = {
     'step',
     'hop',
   ),
+  'prepared': ('root', 'val_fraction', 'step', 'hop'),
   'frames': ('dataset', 'root', 'size', 'val_fraction'),
   'episodes': ('root', 'array', 'test_fraction', 'val_fraction'),
   'weather': (
@@ -447,6 +448,16 @@ def set_arrays(config: ConfigDict, *, colour: bool = False) -> None:
   """
   # Grey is then given three times.
   set_data(config, source='arrays', root='data/arrays', colour=colour)
+  leave_to_data(config)
+
+
+def set_prepared(config: ConfigDict) -> None:
+  """Takes what `python -m vidpred_jax.data --prepare` wrote, see `set_arrays`.
+
+  Args:
+    config: to be changed.
+  """
+  set_data(config, source='prepared', root='data/prepared')
   leave_to_data(config)
 
 

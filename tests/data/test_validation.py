@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.published.tiny import save
 from vidpred_jax import data, video_io
-from vidpred_jax.data import validation, vortices
+from vidpred_jax.data import prepare, validation, vortices
 
 
 def digits(tmp_path):
@@ -95,9 +95,15 @@ def array(tmp_path):
   return 'arrays', {'root': str(tmp_path / 'a.npy')}
 
 
+def prepared(tmp_path):
+  name, settings = arrays(tmp_path)
+  prepare.prepare(name, tmp_path / 'out', workers=0, **settings)
+  return 'prepared', {'root': str(tmp_path / 'out')}
+
+
 MAKERS = (
   digits, photos, episodes, taxibj, films, videos, weather, frames, arrays,
-  array,
+  array, prepared,
 )  # fmt: skip
 
 

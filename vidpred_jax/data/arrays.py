@@ -259,6 +259,23 @@ class Arrays:
       )
 
 
+def opened(path: str | os.PathLike, array: str = ''):
+  """The array of a file: [T, H, W, C] or [N, T, H, W, C], read when it is used.
+
+  Args:
+    path: npy, npz or Zarr.
+    array: which, of npz files and of groups of Zarr; empty: the only one.
+
+  Returns:
+    The array: NumPy's, mapped unless compressed, or Zarr's.
+
+  Raises:
+    ValueError: if it is none of that kind.
+    FileNotFoundError: if there is no file.
+  """
+  return _opened(*_stamp(pathlib.Path(path).expanduser(), array))
+
+
 class Films:
   """Films in files: where each is, and its frames.
 
@@ -288,9 +305,7 @@ class Films:
     self.paths = tuple(paths)
     rows, headers, stamps = [], [], []
     for f, path in enumerate(paths):
-      place = path / 'zarr.json' if path.is_dir() else path
-      status = (place if place.exists() else path).stat()
-      stamps.append((str(path), status.st_mtime_ns, status.st_size, array))
+      stamps.append(_stamp(path, array))
       values = _opened(*stamps[f])
       headers.append((tuple(values.shape[-3:]), values.dtype))
       length = values.shape[-4]
@@ -329,6 +344,13 @@ class Films:
 
   def _of(self, f: int):
     return _opened(*self.key[0][f])
+
+
+def _stamp(path: pathlib.Path, array: str) -> tuple[str, int, int, str]:
+  """A file and array, and what differs when the file is another by now."""
+  place = path / 'zarr.json' if path.is_dir() else path
+  status = (place if place.exists() else path).stat()
+  return str(path), status.st_mtime_ns, status.st_size, array
 
 
 def _find(root) -> list[pathlib.Path]:

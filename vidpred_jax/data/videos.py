@@ -225,13 +225,36 @@ class VideoClips:
     scene, start, step = self._windows[i]
     f, begin, _ = (int(x) for x in self._scenes[scene])
     start += begin
-    video = self._clip(f, start, step)
+    video = self._clip(f, start, step, self._num_frames)
     item = {'video': video, 'name': f'{self.files[f]}@{start}'}
     if self._pairs:
       item['flow'] = dis(video, self._pairs)
     return item
 
-  def _clip(self, f: int, start: int, step: int) -> np.ndarray:
+  @property
+  def runs(self) -> list[tuple[str, int]]:
+    """(name, number of frames) of each scene."""
+    return [
+      (f'{self.files[f]}@{begin}', int(end - begin))
+      for f, begin, end in self._scenes
+    ]
+
+  def frames(
+    self, run: int, start: int, stop: int, step: int = 1
+  ) -> np.ndarray:
+    """Frames of one of `runs`, as items have them, uint8 [T, H, W, 3].
+
+    Args:
+      run: which.
+      start: the first frame.
+      stop: the one after the last.
+      step: their distance.
+    """
+    f, begin, _ = (int(x) for x in self._scenes[run])
+    numbers = range(begin + start, begin + stop, step)
+    return self._clip(f, numbers.start, step, len(numbers))
+
+  def _clip(self, f: int, start: int, step: int, count: int) -> np.ndarray:
     scan = self._scans[f]
     read = functools.partial(
       video_io.read, size=self._resized(scan), stream=self._stream
@@ -240,7 +263,7 @@ class VideoClips:
       clip = read(
         self.files[f],
         start=start,
-        count=self._num_frames,
+        count=count,
         step=step,
         index=scan.frames,
       )
@@ -249,7 +272,7 @@ class VideoClips:
       if f not in self._cache:
         frames = read(self.files[f], count=scan.frames.num_frames)
         self._cache[f] = np.ascontiguousarray(self._cut(frames))
-    stop = start + (self._num_frames - 1) * step + 1
+    stop = start + (count - 1) * step + 1
     return self._cache[f][start:stop:step].copy()
 
   def _resized(self, scan: Scan) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The training loop, which is the same for all systems.
 
 A run is a folder with `config.json`, `data.json` (a description of the data),
-`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when the run
-is finished. Data and random keys are functions of (seed, step), so a run that
-was killed continues to bit-identical weights.
+`parameters.txt` (where the package clu is installed), `checkpoints/`,
+`metrics.jsonl`, TensorBoard events, and `export/` when the run is finished.
+Data and random keys are functions of (seed, step), so a run that was killed
+continues to bit-identical weights.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
+  atomic,
   build,
   checkpoint,
   convert,
@@ -211,6 +213,10 @@ def _run(
       state, rule = _initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
+      if jax.process_index() == 0 and params.has_overview():
+        text = params.overview(state.params) + '\n'
+        atomic.write_text(workdir / 'parameters.txt', text)
+        print(text.splitlines()[-1].replace('Total', 'Parameters'))
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
