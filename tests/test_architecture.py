@@ -32,11 +32,12 @@ FLOORS = (
     'picture': ('atomic',),
   },
   {
-    'data': ('atomic', 'names', 'video_io'),
+    'data': ('atomic', 'names', 'stored', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
   },
   {
+    'data.__main__': ('command', 'data'),
     'simulation': ('atomic', 'command', 'data', 'runtime'),
     'systems': ('losses', 'models', 'names', 'ops'),
   },
@@ -83,6 +84,7 @@ FLOORS = (
       'checkpoint',
       'command',
       'cost',
+      'params',
       'runtime',
       'video_io',
     ),

@@ -57,6 +57,7 @@ def main(argv) -> None:
   from vidpred_jax.train import loop
 
   config, workdir, measure = options.config, options.workdir, None
+  config = build.completed(config)
   if 'eval' in options.mode:
     # Now, and not only after hours of training.
     measure = evaluation.make_measure(config, build.evaluation(config))

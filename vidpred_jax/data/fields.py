@@ -28,6 +28,7 @@ import pathlib
 import numpy as np
 
 from vidpred_jax.data import validation, weather
+from vidpred_jax.data.moments import moments
 
 
 class Fields:
@@ -224,21 +225,14 @@ def _statistics(
   variable: weather.Variable, span, region
 ) -> tuple[float, float]:
   """Mean and standard deviation of all values in a span of hours."""
-  number, mean, squares = 0, 0.0, 0.0
-  for block in weather.blocks(variable, span, region):
-    # Chan's update: blocks of any size, nothing cancels.
-    own = block.mean(dtype=np.float64)
-    apart, total = own - mean, number + block.size
-    squares += np.square(block - own, dtype=np.float64).sum()
-    squares += apart**2 * number * block.size / total
-    mean += apart * block.size / total
-    number = total
-  if not number:
+  blocks = weather.blocks(variable, span, region)
+  mean, std = moments(block[..., None] for block in blocks)
+  if np.isnan(mean):
     raise ValueError(
       f'{variable.paths[0].parent} has no hours of {variable.name} for '
       f'training, from {_time(span[0])} to before {_time(span[1])}.'
     )
-  return mean, np.sqrt(squares / number)
+  return mean.item(), std.item()
 
 
 def _common_hours(variables, span) -> np.ndarray:
