@@ -41,9 +41,10 @@ FLOORS = (
     'checkpoint': ('atomic', 'params', 'stored', 'systems', 'zoo'),
     'convert': ('ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
+    'ranges': ('systems',),
   },
   {
-    'build': ('convert', 'data', 'metrics', 'systems'),
+    'build': ('convert', 'data', 'metrics', 'ranges', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
   },
   {
@@ -86,6 +87,7 @@ FLOORS = (
       'metrics',
       'names',
       'params',
+      'ranges',
       'runtime',
       'systems',
     ),

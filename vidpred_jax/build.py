@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidpred_jax import convert, data, systems
+from vidpred_jax import convert, data, ranges, systems
 from vidpred_jax import metrics as metrics_lib
 from vidpred_jax.systems.base import DataSpec
 
@@ -156,6 +156,7 @@ def evaluation(config) -> Evaluation:
     ValueError: if the configuration describes no evaluation that can be made.
     FileNotFoundError: if data or weights of a metric are missing.
   """
+  ranges.check(config)
   clips = source(config)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))
   measures = metrics(config, clips)

@@ -34,6 +34,8 @@ def main(argv) -> None:
     options.num_processes is not None or options.process_id is not None
   ):
     raise ValueError('--num_processes and --process_id need --coordinator.')
+  if options.workdir.startswith('-'):
+    raise ValueError(f'--workdir is {options.workdir!r}, expected a folder.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(

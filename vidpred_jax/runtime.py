@@ -174,5 +174,15 @@ def initialize_distributed(
     coordinator: `host:port` of process 0.
     num_processes: how many there are.
     process_id: which one this is.
+
+  Raises:
+    ValueError: if they cannot be reached or do not fit together.
   """
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  except (RuntimeError, TypeError, AttributeError) as error:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise ValueError(
+      f'Could not join the run at {coordinator} as process {process_id} of '
+      f'{num_processes}: {reason}'
+    ) from None

@@ -79,6 +79,8 @@ _FOR_ANY_FILM = {False: 'dmvfn-film', True: 'apr-vfi-film'}
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
+# Of --factor, whose frames are made in one call, and --fps.
+_LARGEST, _FASTEST = 64, 1000
 
 
 def predict_video(
@@ -219,10 +221,12 @@ def _check_request(between: bool, **asked) -> None:
   factor, fps = asked['factor'], asked['fps']
   if factor is not None and fps is not None:
     raise ValueError('Got both --factor and --fps, expected one of them.')
-  if factor is not None and factor < 2:
-    raise ValueError(f'Got --factor={factor}, expected 2 or more.')
-  if fps is not None and fps <= 0:
-    raise ValueError(f'Got --fps={fps}, expected a positive number.')
+  if factor is not None and not 2 <= factor <= _LARGEST:
+    raise ValueError(f'Got --factor={factor}, expected 2 to {_LARGEST}.')
+  if fps is not None and not 0 < fps <= _FASTEST:
+    raise ValueError(
+      f'Got --fps={float(fps):g}, expected a positive number up to {_FASTEST}.'
+    )
 
 
 def _parts(info, factor, fps) -> int:
@@ -406,7 +410,9 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
   )
-  flags.DEFINE_integer('seed', 0, 'Of random systems.')
+  flags.DEFINE_integer(
+    'seed', 0, 'Of random systems.', lower_bound=0, upper_bound=2**31 - 1
+  )
   flags.DEFINE_multi_string(
     'set', [], 'A setting of the system, name=value; repeatable.'
   )
@@ -427,6 +433,8 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
+  if not options.output:
+    raise ValueError('--output is empty, expected a file or folder to make.')
   runtime.setup()
   from vidpred_jax import checkpoint
 

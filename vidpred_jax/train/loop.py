@@ -28,6 +28,7 @@ from vidpred_jax import (
   data,
   metrics,
   params,
+  ranges,
   runtime,
   systems,
 )
@@ -155,6 +156,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       another run or another process is in it, or if the loss is no longer
       finite.
   """
+  ranges.check(config)
   workdir = pathlib.Path(workdir)
   with folder.held(workdir):
     return _run(config, workdir, measure)
