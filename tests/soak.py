@@ -5,7 +5,7 @@
 Each part tries `count` things (kills: a fiftieth), or stops when its share of
 the minutes is over. A fault is an exception that is no ValueError or OSError, a
 message that does not name the file, one that takes more than 30 seconds or 600
-MB, damage that is taken without a word, or a killed run that ends otherwise than
+MB, damage taken without a word, or a killed run that ends otherwise than
 one that nobody disturbed. Ends with 1 if there is one; what did it is kept.
 """
 
