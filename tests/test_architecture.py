@@ -45,9 +45,10 @@ FLOORS = (
     'checkpoint': ('atomic', 'params', 'stored', 'systems', 'zoo'),
     'convert': ('ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
+    'ranges': ('systems',),
   },
   {
-    'build': ('config', 'convert', 'data', 'metrics', 'systems'),
+    'build': ('config', 'convert', 'data', 'metrics', 'ranges', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
     'export': (
       'atomic',
@@ -101,6 +102,7 @@ FLOORS = (
       'metrics',
       'names',
       'params',
+      'ranges',
       'runtime',
       'systems',
     ),

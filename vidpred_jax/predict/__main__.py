@@ -112,7 +112,9 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
   )
-  flags.DEFINE_integer('seed', 0, 'Of random systems.')
+  flags.DEFINE_integer(
+    'seed', 0, 'Of random systems.', lower_bound=0, upper_bound=2**31 - 1
+  )
   flags.DEFINE_multi_string(
     'set', [], 'A setting of the system, name=value; repeatable.'
   )
@@ -133,6 +135,8 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
+  if not options.output:
+    raise ValueError('--output is empty, expected a file or folder to make.')
   runtime.setup()
   from vidpred_jax import checkpoint
 

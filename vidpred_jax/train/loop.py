@@ -24,6 +24,7 @@ from vidpred_jax import (
   data,
   metrics,
   params,
+  ranges,
   runtime,
   systems,
 )
@@ -62,6 +63,7 @@ def run(
     ValueError: if the configuration or the data are invalid, if `workdir` holds
       another run or another process is in it, or if the loss is not finite.
   """
+  ranges.check(config)
   workdir = pathlib.Path(workdir)
   config = build.completed(config, sources)
   with folder.held(workdir):
