@@ -48,8 +48,10 @@ class Result(NamedTuple):
     clips: how many clips were predicted.
     samples: S, how many times each.
     values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean': x,
-      ...}}}`, the sources being `'prediction'` and the baselines. A metric of
-      sets has empty lists, and beside `'mean'` what it was computed from.
+      ...}}}`, the sources being `'prediction'` and the baselines. Where the
+      mean over clips is what is reported there is `'standard_error'`, that of
+      `'mean'`, by how much clips differ. A metric of sets has empty lists, and
+      beside `'mean'` what it was computed from.
     blocks: mean use of each block [K] where the system routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are not defined on frames this small.
@@ -323,6 +325,7 @@ class _Sums(NamedTuple):
 
   clips: int
   values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
+  squares: dict  # {source: {metric: [] or [K]}}, of means over frames
   features: list  # of a batch each
   blocks: np.ndarray | None  # [K], sums over clips
 
@@ -334,6 +337,7 @@ def _of_batch(out, valid: np.ndarray) -> _Sums:
   return _Sums(
     int(valid.sum()),
     _sum_valid(out['values'], valid),
+    _sum_valid(out['values'], valid, lambda x: x.mean(1) ** 2),
     [_valid(out['features'], valid)],
     blocks,
   )
@@ -343,6 +347,7 @@ def _added(total: _Sums, part: _Sums) -> _Sums:
   return _Sums(
     total.clips + part.clips,
     jax.tree.map(np.add, total.values, part.values),
+    jax.tree.map(np.add, total.squares, part.squares),
     total.features + part.features,
     None if part.blocks is None else total.blocks + part.blocks,
   )
@@ -353,7 +358,7 @@ def _values(total: _Sums, measures, frames, shape) -> dict:
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
   return {
     source: {
-      k: _aggregate(total.values[source][k] / total.clips, m)
+      k: _aggregate(total, source, k, m)
       if isinstance(m, metrics.Metric)
       else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
       for k, m in measures.items()
@@ -407,12 +412,15 @@ def _valid(tree, valid: np.ndarray):
   return jax.tree.map(lambda x: _gather(x)[valid].astype(np.float32), tree)
 
 
-def _sum_valid(tree, valid: np.ndarray):
-  return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
+def _sum_valid(tree, valid: np.ndarray, of=lambda x: x):
+  return jax.tree.map(lambda x: of(_gather(x)[valid]).sum(0), tree)
 
 
-def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
-  """Of the means over clips, [N] or [N, K]."""
+def _aggregate(
+  total: _Sums, source: str, name: str, metric: metrics.Metric
+) -> dict:
+  """What is reported of a metric of a source."""
+  means = total.values[source][name] / total.clips  # [N] or [N, K]
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
   mean = means.mean(0)
@@ -420,8 +428,18 @@ def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
     'per_frame': [float(metric.finish(x)) for x in means],
     'cumulative': [float(metric.finish(x)) for x in cumulative],
     'mean': float(metric.finish(mean)),
+    **_error(total.squares[source][name], mean, total.clips, metric),
     **(metric.details(mean) if metric.details else {}),
   }
+
+
+def _error(squares, mean, clips: int, metric: metrics.Metric) -> dict:
+  """The standard error of a mean over two clips or more."""
+  plain = not np.ndim(mean) and np.isfinite(mean)
+  if clips < 2 or not plain or not metrics.is_mean(metric):
+    return {}
+  variance = max(squares / clips - mean**2, 0.0)
+  return {'standard_error': float(np.sqrt(variance / (clips - 1)))}
 
 
 def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
