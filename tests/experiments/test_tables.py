@@ -1,3 +1,5 @@
+import ast
+import contextlib
 import json
 import pathlib
 import sys
@@ -77,7 +79,6 @@ def test_every_small_command_makes_its_system(name, scale):
       continue
     run = tables.small_run(table, row, scale, 'runs', 1, ('steps=3',))
     config = tables.configuration(run.config)
-    flat = {}
     for setting in run.settings:
       field, _, value = setting.partition('=')
       section = config
@@ -85,19 +86,12 @@ def test_every_small_command_makes_its_system(name, scale):
       for part in path:
         section = section[part]
       assert last in section, setting
-      try:
-        value = eval(value, {})  # noqa: S307, the table's own literals
-      except NameError:
-        pass
-      except SyntaxError:
-        pass
-      flat[field] = value
+      with contextlib.suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(value)
       section[last] = value
     assert config.steps == 3
     for frames in (config.frames, config.eval.frames):
       build.system(config, frames)
-    trained = tables.small_run(table, row, scale, 'runs', 1, ())
-    assert ('seed=1' in run.command()[3:]) or run.weights or trained
 
 
 def test_paper_scale_says_what_is_missing(capsys, monkeypatch):
