@@ -113,6 +113,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.dtype = 'float32'  # of the computation; or bfloat16
 
   set_data(config, **published('vimeo90k', size=(256, 448)))
+  # Paper 4, implementation details; crop and channels as EBME's code.
   config.augment.crop = (256, 256)
   config.augment.flip = True
   config.augment.rotate = True

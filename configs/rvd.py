@@ -93,6 +93,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.remat = False  # trains in less memory and more time
 
   _simulation(config)
+  # Paper 3.2: steps, rates, Adam, batches; its code has other rates (`code`).
   config.steps = 1_000_000
   config.schedule.peak = 5e-5
   _schedule(config, 500_000, 0.4)  # to 2e-5
@@ -113,7 +114,7 @@ def get_config(variants: str = '') -> ConfigDict:
     'psnr/float',
     'psnr/float_best',
   )
-  config.eval.limit = 50
+  config.eval.limit = 50  # as published: config_test.py, 5 batches of 10
   config.eval.quick_limit = 10
   config.eval.show_as = 'gif'
   config.eval.show_fps = 5

@@ -317,7 +317,13 @@ TABLES = {
           why='as Slow'),
       Row('Fast', '', ('eval.data.max_speed=8.0',), 'DMVFN',
           why='as Slow'),
-      Row('interval 5', why='No frame 10 in septuplets to ask for.'),
+      *(
+        Row(f'interval {k}', f'interval_{k}' if k < 5 else '',
+            (f'eval.frames.context=(0,{k})', f'eval.frames.target=({2 * k},)'),
+            'DMVFN',
+            why='' if k < 5 else 'Septuplets have no frame 10 to ask for.')
+        for k in (1, 3, 5)
+      ),
     ),
     ('vimeo90k',),
     columns=_USAGE,
