@@ -1,6 +1,7 @@
 import ast
 import contextlib
 import json
+import os
 import pathlib
 import sys
 
@@ -110,6 +111,9 @@ def test_paper_scale_says_what_is_missing(capsys, monkeypatch):
 
 
 def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):
+  known = os.environ['VIDPRED_JAX_TEST_FLAGS'].split()
+  one_device = [flag for flag in known if 'device_count' not in flag]
+  monkeypatch.setenv('XLA_FLAGS', ' '.join(one_device))
   arguments = [
     'tables', 'dmvfn:5', '--scale=tiny', f'--runs={tmp_path}', '--seeds=2',
     '--rows=copy;STEBS', '--set=eval.limit=2',
