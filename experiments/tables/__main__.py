@@ -250,7 +250,7 @@ def _cost(run: Run, used: list[float] | None) -> dict[str, float]:
   settings = record['settings']
   changed = {}
   if 'formulation' in settings:
-    changed = {'formulation': 'published', 'inference_routing': 'all'}
+    changed = {'formulation': 'published'}
   system, variables = checkpoint.load(run.weights or run.workdir, **changed)
   results = json.loads((pathlib.Path(run.workdir) / 'results.json').read_text())
   size = _size(results['protocol']['data'])

@@ -258,6 +258,7 @@ _MNIST = (
 )
 _USAGE = tuple(f'block {i}' for i in range(1, 10))
 _WITHOUT_GPU = 'Seconds are of the machine that runs it.'
+_TRIALS = 'The paper has three trials: add --seeds=3. ' + _WITHOUT_GPU
 _NO_DATA = 'Its question needs data that cannot be made: see --scale=paper.'
 
 
@@ -331,7 +332,7 @@ TABLES = {
   ),  # fmt: skip
   'simvp:2': Table('simvp', _MNIST, ('mnist',), _SIMVP,
                    ('seconds an epoch', 'frames a second'),
-                   note=_WITHOUT_GPU),
+                   note=_TRIALS),
   'simvp:3': Table('simvp', _V1_V2, ('taxibj',), _SIMVP, not_small=_NO_DATA),
   'simvp:4': Table(
     'simvp',
