@@ -192,6 +192,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
       state, rule = _initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
+      del begin  # its memory
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
