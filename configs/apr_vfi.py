@@ -12,8 +12,9 @@ weights of the one before in runs/apr_vfi/stage1 and stage2:
   static     the model without the router: stage1 by another name, to go with
              others: `demo,static` keeps the schedule of `demo`
 
-PSNR and SSIM of the paper, tera multiply-adds of 2048x1080; ours: not measured
-yet, the data are gigabytes. The metrics are those of the protocols.
+PSNR and SSIM of the paper, tera multiply-adds of 2048x1080. None of it was
+trained here at this size. The metrics are those of the protocols; every row of
+tables 1 to 5: `python -m experiments.tables apr:2 --scale=paper`.
 
   variants                 Xiph-2K (on_xiph2k)  Xiph-"4K" (on_xiph4k)
   stage1, static           36.67/0.967  1.730   34.02/0.946  1.730   Table 1
@@ -118,6 +119,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.dtype = 'float32'  # of the computation; or bfloat16
 
   set_data(config, **published('vimeo90k', size=(256, 448)))
+  # Paper 4, implementation details; crop and channels as EBME's code.
   config.augment.crop = (256, 256)
   config.augment.flip = True
   config.augment.rotate = True

@@ -55,6 +55,8 @@ The ablations, each with a data set:
   beta_3, beta_4, beta_5, beta_6, beta_7, beta_8  0.3 to 0.8 at inference with
              routes drawn as published (Tables 8, 13): --mode=eval with
              --config.init_from=RUN
+  interval_1, interval_3  evaluate on Vimeo90K septuplets, frames 1 or 3 apart:
+             for the use of blocks (Figure 5c; 5 apart none is left to ask for)
   sampled    draws routes at inference, as published: Table 1
   single     supervision of the last block alone (Table 9)
 
@@ -172,6 +174,15 @@ def _on_davis(config):
 def _on_vimeo(config):
   config.eval.data = ConfigDict(published('vimeo90k', size=(256, 448)))
   set_frames(config.eval.frames, (0, 1), (2,))
+
+
+def _interval(step):
+  def change(config):
+    data = published('vimeo90k_septuplets', size=(256, 448))
+    config.eval.data = ConfigDict(data)
+    set_frames(config.eval.frames, (0, step), (2 * step,))
+
+  return change
 
 
 def _videos(config):
@@ -348,6 +359,8 @@ VARIANTS = {
   'on_davis': _on_davis,
   'on_vimeo': _on_vimeo,
   'bf16': _model(dtype='bfloat16'),
+  'interval_1': _interval(1),
+  'interval_3': _interval(3),
   'no_routing': _model(routing='none'),
   'random': _model(routing='random'),
   'gumbel': _model(routing='gumbel'),

@@ -9,7 +9,8 @@ was not released; ours is another flow of the same kind.
 
 Data sets, with the paper's results (Table 1; 50 clips, FVD and LPIPS with
 weights that you supply, CRPS in 8-bit units of samples whose number it does
-not give). Ours are in experiments/README.md where they were measured.
+not give: neither FVD nor CRPS can be compared). None of them was trained here
+at this size; `python -m experiments.tables rvd:2` has the command of each row.
 
   variants               FVD   LPIPS  CRPS
   (none), simulation     20    0.01   0.58   4 -> 16, 128x128
@@ -27,6 +28,9 @@ Ablations (Table 2, Simulation), to be combined with a data set:
 
   vd                     37    0.014  0.68   frames themselves are diffused
   rvd23                  33    0.018  0.63   trained on 2 + 3 frames
+
+For the gradient a step keeps 11.9 GB at 128x128; with --config.model.remat=True
+1.7 GB, and it computes the rest anew.
 
 Others, separated by commas. The order in which variants are given does not
 matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
@@ -105,6 +109,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.remat = False  # trains in less memory and more time
 
   _simulation(config)
+  # Paper 3.2: steps, rates, Adam, batches; its code has other rates (`code`).
   config.steps = 1_000_000
   config.schedule.peak = 5e-5
   _schedule(config, 500_000, 0.4)  # to 2e-5
@@ -125,7 +130,7 @@ def get_config(variants: str = '') -> ConfigDict:
     'psnr/float',
     'psnr/float_best',
   )
-  config.eval.limit = 50
+  config.eval.limit = 50  # as published: config_test.py, 5 batches of 10
   config.eval.quick_limit = 10
   config.eval.show_as = 'gif'
   config.eval.show_fps = 5

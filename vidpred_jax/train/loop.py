@@ -113,6 +113,7 @@ def _run(
         text = params.overview(state.params) + '\n'
         atomic.write_text(workdir / 'parameters.txt', text)
         print(text.splitlines()[-1].replace('Total', 'Parameters'))
+      del begin  # its memory
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = update.placed(update.make_step(config, system, rule), mesh)
