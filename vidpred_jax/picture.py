@@ -414,7 +414,7 @@ def demo_grid(
   for clip in clips:
     for step in steps:
       n = range(len(clip['prediction']))[step]
-      found, panels = _panels(
+      panel_titles, panels = _panels(
         clip['context'],
         clip['prediction'],
         clip.get('target'),
@@ -425,10 +425,12 @@ def demo_grid(
         min_side,
         n,
       )
-      found = [t.split(',')[0].split(' t+')[0] for t in found]
-      if titles and found != titles:
-        raise ValueError(f'Clips show different panels: {found}, {titles}.')
-      titles = found
+      panel_titles = [t.split(',')[0].split(' t+')[0] for t in panel_titles]
+      if titles and panel_titles != titles:
+        raise ValueError(
+          f'Clips show different panels: {panel_titles}, {titles}.'
+        )
+      titles = panel_titles
       rows.append(panels)
       labels.append(
         '\n'.join(t for t in (clip.get('title'), f't+{n + 1}') if t)

@@ -121,8 +121,8 @@ class Fields:
     self._root, self._split, self.variables = root, split, names
     self._num_frames = num_frames
     self.units = ', '.join(VARIABLES[v.name][1] for v in variables)
-    found = [_statistics(v, spans['train'], region) for v in variables]
-    self.mean, self.std = np.array(found, np.float32).T.copy()
+    statistics = [_statistics(v, spans['train'], region) for v in variables]
+    self.mean, self.std = np.array(statistics, np.float32).T.copy()
     if not (self.std > 0).all():
       raise ValueError(
         f'{root}: one of {", ".join(names)} is the same everywhere.'
@@ -217,11 +217,11 @@ class _Variable(NamedTuple):
 
 
 def _variable(root: pathlib.Path, name: str, split: str) -> _Variable:
-  found = re.fullmatch(r'([a-z]+)(\d+)', name)
+  match = re.fullmatch(r'([a-z]+)(\d+)', name)
   if name in VARIABLES:
     short, level = name, None
-  elif found and found[1] in _LEVELS:
-    short, level = found[1], int(found[2])
+  elif match and match[1] in _LEVELS:
+    short, level = match[1], int(match[2])
   else:
     raise ValueError(
       f'There is no variable {name!r}; there are {", ".join(VARIABLES)}, the '
@@ -243,8 +243,8 @@ def _variable(root: pathlib.Path, name: str, split: str) -> _Variable:
 
 
 def _stamps(*paths: pathlib.Path) -> tuple[tuple[int, int], ...]:
-  found = (path.stat() for path in paths)
-  return tuple((s.st_mtime_ns, s.st_size) for s in found)
+  stats = (path.stat() for path in paths)
+  return tuple((s.st_mtime_ns, s.st_size) for s in stats)
 
 
 def _time(hour) -> str:
@@ -308,7 +308,7 @@ def _statistics(variable: _Variable, span, region) -> tuple[float, float]:
 
 def _common_hours(variables, span) -> np.ndarray:
   """Hours since 1970 within a span; all variables must have the same."""
-  found = []
+  all_hours = []
   for variable in variables:
     parts = [_hours(variable, path) for path in variable.paths]
     hours = np.concatenate(parts)
@@ -317,14 +317,14 @@ def _common_hours(variables, span) -> np.ndarray:
         f'The hours of {variable.name} in {variable.paths[0].parent} do not '
         'ascend from file to file.'
       )
-    found.append(hours[slice(*np.searchsorted(hours, span))])
-  for variable, hours in zip(variables, found):
-    if not np.array_equal(hours, found[0]):
+    all_hours.append(hours[slice(*np.searchsorted(hours, span))])
+  for variable, hours in zip(variables, all_hours):
+    if not np.array_equal(hours, all_hours[0]):
       raise ValueError(
         f'{variable.name} has {len(hours)} hours, {variables[0].name} has '
-        f'{len(found[0])}, and they must be the same.'
+        f'{len(all_hours[0])}, and they must be the same.'
       )
-  return found[0]
+  return all_hours[0]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -359,29 +359,31 @@ def _hours(variable: _Variable, path: pathlib.Path) -> np.ndarray:
 
 def _named(file, names) -> str:
   """Finds the one of several names that a NetCDF file has."""
-  found = next((n for n in names if n in file.variables), None)
-  if found is None:
+  match = next((n for n in names if n in file.variables), None)
+  if match is None:
     raise ValueError(f'it has none of {", ".join(names)}')
-  return found
+  return match
 
 
 def _latitudes(variable: _Variable, region) -> np.ndarray | None:
   path, names = variable.paths[0], ('lat', 'latitude')
   if path.suffix == '.npz':
     name = next((n for n in names if n in npz_names(path)), None)
-    found = None if name is None else npz_array(path, name)
+    latitudes = None if name is None else npz_array(path, name)
   else:
     with _netcdf(path) as file, reading(path, 'file with latitudes'):
       known = file.variables
-      found = next((np.asarray(known[n][:]) for n in names if n in known), None)
-  if found is None:
+      latitudes = next(
+        (np.asarray(known[n][:]) for n in names if n in known), None
+      )
+  if latitudes is None:
     return None
-  if found.dtype.kind not in 'iuf' or found.ndim != 1:
+  if latitudes.dtype.kind not in 'iuf' or latitudes.ndim != 1:
     raise ValueError(
-      f'The latitudes of {path} are {found.dtype} {found.shape}; expected '
-      'numbers of one axis.'
+      f'The latitudes of {path} are {latitudes.dtype} {latitudes.shape}; '
+      'expected numbers of one axis.'
     )
-  return found.astype(np.float32)[: region[0] if region else None]
+  return latitudes.astype(np.float32)[: region[0] if region else None]
 
 
 def _blocks(variable: _Variable, span, region) -> Iterator[np.ndarray]:

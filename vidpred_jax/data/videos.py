@@ -285,14 +285,14 @@ def find(root) -> list[pathlib.Path]:
     )
   path = pathlib.Path(root).expanduser()
   if path.is_dir():
-    found = video_io.find_videos(path)
+    paths = video_io.find_videos(path)
   elif path.is_file():
-    found = [path]
+    paths = [path]
   else:
-    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
-  if not found:
+    paths = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
+  if not paths:
     raise FileNotFoundError(f'There are no videos at {root}.')
-  return sorted(found)
+  return sorted(paths)
 
 
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
@@ -302,7 +302,7 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
     ValueError: if it cannot be read.
   """
   info = video_io.probe(path, stream=stream)
-  for line in video_io.told(info):
+  for line in video_io.notices(info):
     _LOG.warning('%s', line.split(' --')[0])
   finder = scenes.Finder()
   index, shape = video_io.indexed(

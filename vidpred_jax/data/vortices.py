@@ -266,19 +266,19 @@ def check(place: pathlib.Path, settings: Settings) -> pathlib.Path:
   """
   path = place / 'settings.json'
   try:
-    found = json.loads(path.read_text())
+    stored = json.loads(path.read_text())
   except (OSError, ValueError):
-    found = None
-  if not isinstance(found, dict):
+    stored = None
+  if not isinstance(stored, dict):
     raise ValueError(
       f'{place} is no folder of simulated films: {path.name} is missing or '
       'damaged. Move it away.'
     )
   expected = _described(settings)
   wrong = [
-    f'{name} {found.get(name)!r}, expected {expected.get(name)!r}'
-    for name in sorted({*found, *expected})
-    if found.get(name) != expected.get(name)
+    f'{name} {stored.get(name)!r}, expected {expected.get(name)!r}'
+    for name in sorted({*stored, *expected})
+    if stored.get(name) != expected.get(name)
   ]
   if wrong:
     raise ValueError(

@@ -295,13 +295,15 @@ def _continued(serve, film, num_frames, key, with_diagnostics):
   """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
-  seen = collections.deque(maxlen=length)
+  context = collections.deque(maxlen=length)
   step = _step(frames)
   timed = film.info.variable or step != 1
   for time, frame in _frames(film, serve.system.channels):
-    seen.append(frame)
+    context.append(frame)
     yield (time if timed else None), (frame, {}) if with_diagnostics else frame
-  shots = serve.stream(seen, num_frames, key, with_diagnostics=with_diagnostics)
+  shots = serve.stream(
+    context, num_frames, key, with_diagnostics=with_diagnostics
+  )
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
     yield then, shot
@@ -511,17 +513,17 @@ def _try_out(load, options, fps) -> None:
   count = options.num_frames or len(frames.target)
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    seen, made = folder / 'seen', folder / 'made'
-    truth = sample.write(seen, num_frames=count, factor=factor)
+    given, made = folder / 'given', folder / 'made'
+    truth = sample.write(given, num_frames=count, factor=factor)
     settings = {
       'num_frames': None if factor else count,
       'factor': factor,
       'key': jax.random.key(options.seed),
     }
     # Once as pictures, which lose nothing, to compare, once as asked for.
-    predict_video(load, seen, made, progress=True, **settings)
+    predict_video(load, given, made, progress=True, **settings)
     _rewrite(made, options.output, overwrite=options.overwrite)
-    last = None if factor else video_io.read(seen)[-1]
+    last = None if factor else video_io.read(given)[-1]
     said = sample.compare(video_io.read(made), truth, last=last, factor=factor)
   print(f'{len(truth)} frames written to {options.output}: {said}')
 

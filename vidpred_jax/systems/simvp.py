@@ -101,8 +101,8 @@ def forecast(
   model: simvp.SimVP, variables, context: jax.Array, count: int
 ) -> jax.Array:
   """Predicts `count` frames after a context [B, T, H, W, C], T at a time."""
-  seen, parts = context.shape[1], []
-  for _ in range(0, count, seen):
+  length, parts = context.shape[1], []
+  for _ in range(0, count, length):
     context = model.apply(variables, context, train=False)
     parts.append(context)
   return jnp.concatenate(parts, 1)[:, :count]
@@ -116,8 +116,8 @@ def training_forecast(
   Returns:
     The frames, and the variables with new running statistics.
   """
-  seen, parts = context.shape[1], []
-  for i in range(0, count, seen):
+  length, parts = context.shape[1], []
+  for i in range(0, count, length):
     context, updated = model.apply(
       variables,
       context,
@@ -170,9 +170,9 @@ def make(*, frames: Frames, **settings) -> System:
   channels, divergence_weight = chosen.channels, chosen.divergence_weight
   if divergence_weight is None:
     divergence_weight = 0.1 if chosen.translator == 'tau' else 0.0
-  seen = len(frames.context)
+  num_context = len(frames.context)
   model = simvp.SimVP(
-    frames=seen,
+    frames=num_context,
     channels=channels,
     hid_s=chosen.hid_s,
     hid_t=chosen.hid_t,
@@ -200,7 +200,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def predict(variables, context, key):
     del key
-    check_context(context, seen, channels, multiple)
+    check_context(context, num_context, channels, multiple)
     return forecast(model, variables, context, len(frames.target))
 
   return System(

@@ -148,9 +148,9 @@ def probe(
     interlaced=interlaced,
   )  # fmt: skip
   if count:
-    found = index(path, stream=stream, fps=fps)
-    moments = [found.time(i) for i in range(found.num_frames)]
-    last = found.last
+    frame_index = index(path, stream=stream, fps=fps)
+    moments = [frame_index.time(i) for i in range(frame_index.num_frames)]
+    last = frame_index.last
   elif times:
     moments, last = decoding.packet_times(path, stream, fps)
   else:

@@ -81,12 +81,12 @@ class FrameClips:
     if not self._ends[-1]:
       raise ValueError(f'No sequence of {dataset} has {num_frames} frames.')
     expected = protocol.counts[split]
-    found = count(dataset, self._sequences)
-    if found != expected.clips:
+    clips = count(dataset, self._sequences)
+    if clips != expected.clips:
       logging.warning(
         '%s %s: %d clips at %s, %d expected. '
         'python -m vidpred_jax.data --check %s --root %s says more.',
-        dataset, split, found, root, expected.clips, dataset, root,
+        dataset, split, clips, root, expected.clips, dataset, root,
       )  # fmt: skip
 
   def __len__(self) -> int:
@@ -171,11 +171,11 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
       f'{dataset} has the splits {", ".join(protocol.counts)}, not {split!r}.'
     )
   root = pathlib.Path(root).expanduser()
-  found = layouts.FINDERS[dataset](root, split)
-  found = found or layouts.prepared(root, split)
-  if not found:
+  sequences = layouts.FINDERS[dataset](root, split)
+  sequences = sequences or layouts.prepared(root, split)
+  if not sequences:
     raise FileNotFoundError(absent(dataset, root, split))
-  return found
+  return sequences
 
 
 def missing(sequences: list[Sequence]) -> list[str]:

@@ -40,12 +40,12 @@ def names(folder: str) -> frozenset[str]:
 
 
 def _pictures(folder: pathlib.Path) -> tuple[str, ...]:
-  found = [
+  listed = [
     n for n in names(str(folder))
     if os.path.splitext(n)[1].lower() in video_io.IMAGE_SUFFIXES
   ]  # fmt: skip
-  found.sort(key=video_io.natural_key)
-  return tuple(str(folder / n) for n in found)
+  listed.sort(key=video_io.natural_key)
+  return tuple(str(folder / n) for n in listed)
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -61,8 +61,8 @@ def prepared(root: pathlib.Path, split: str) -> list[Sequence]:
   place = root / split
   if not place.is_dir():
     return []
-  found = ((p.name, _pictures(p)) for p in _folders(place))
-  return [Sequence(name, frames) for name, frames in found if frames]
+  folders = ((p.name, _pictures(p)) for p in _folders(place))
+  return [Sequence(name, frames) for name, frames in folders if frames]
 
 
 def _cityscapes(root, split):
@@ -268,13 +268,13 @@ def _annotated(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
   """
   runs = {}
   for line in path.read_text().splitlines() if path.is_file() else ():
-    found = re.match(r'(person\d\d_\w+_d\d)\s+frames\s+(.*)', line)
-    if found is None:
+    match = re.match(r'(person\d\d_\w+_d\d)\s+frames\s+(.*)', line)
+    if match is None:
       continue
     frames = set()
-    for first, last in re.findall(r'(\d+)\s*-\s*(\d+)', found[2]):
+    for first, last in re.findall(r'(\d+)\s*-\s*(\d+)', match[2]):
       frames.update(range(int(first) - 1, int(last)))
-    runs[found[1]] = [(r[0], len(r)) for r in _consecutive(sorted(frames))]
+    runs[match[1]] = [(r[0], len(r)) for r in _consecutive(sorted(frames))]
   return runs
 
 

@@ -107,8 +107,8 @@ def _places(file) -> Iterator[tuple[int, int]]:
     yield place, size
     place += size
     if stamp is None:
-      found = (s for s in _STAMPS if _size(file, place + s) is not None)
-      stamp = next(found, _STAMPS[0])
+      stamps = (s for s in _STAMPS if _size(file, place + s) is not None)
+      stamp = next(stamps, _STAMPS[0])
     place += stamp
 
 
