@@ -36,6 +36,7 @@ def encode(path, clip, rotation=None, pixels='yuv444p', container=None):
   """Writes H.264 through PyAV alone; `rotation` is a (degrees, flip) pair."""
   with av.open(str(path), 'w', format=container) as output:
     stream = output.add_stream('libx264', rate=25, options={'crf': '5'})
+    stream.codec_context.thread_count = 1  # or one run in 30 differs
     stream.height, stream.width = clip.shape[1:3]
     stream.pix_fmt = pixels
     if rotation is not None:
@@ -386,6 +387,33 @@ class TestWriter:
     with pytest.raises(ValueError, match='one frame rate'):
       write(tmp_path / 'a.avi', clip_of(2), times=[0, 1])
     assert not list(tmp_path.iterdir())
+
+  def test_a_file_that_cannot_be_opened_leaves_nothing(self, tmp_path):
+    mute = write(tmp_path / 'mute.mp4', clip_of(3))
+    lost = tmp_path / 'lost.mp4'
+    frame = clip_of(1)[0]
+    writer = video_io.Writer(tmp_path / 'a.mp4', fps=25, audio=lost)
+    with pytest.raises(FileNotFoundError):  # after its container was opened
+      writer.write(frame)
+    assert list(tmp_path.iterdir()) == [mute]
+    # The same object writes once the reason is gone.
+    lost.write_bytes(mute.read_bytes())
+    with writer:
+      writer.write(frame)
+    assert video_io.index(tmp_path / 'a.mp4').num_frames == 1
+    single = video_io.Writer(tmp_path / 'a.avi', fps=25)
+    with single:
+      with pytest.raises(ValueError, match='one frame rate'):
+        single.write(frame, time=0)
+      single.write(frame)
+    assert video_io.index(tmp_path / 'a.avi').num_frames == 1
+
+  def test_takes_nothing_after_its_block(self, tmp_path):
+    with video_io.Writer(tmp_path / 'a.mp4', fps=25) as writer:
+      writer.write(clip_of(1)[0])
+    with pytest.raises(ValueError, match='a.mp4 has ended'):
+      writer.write(clip_of(1)[0])
+    assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
 
 
 class TestSound:

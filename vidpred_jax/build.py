@@ -107,6 +107,7 @@ def metrics(config, source) -> dict[str, Any]:
         values=functools.partial(_of_channel, metric.values, c)
       )
       for name, metric in result.items()
+      if isinstance(metric, metrics_lib.Metric)
       for c, variable in enumerate(source.variables)
     }
   return result
@@ -123,13 +124,13 @@ def mean_frame(source, count: int) -> np.ndarray:
   Float32 in [0, 1], or normalised like the source's fields. The clips are
   spread evenly over the source.
   """
-  total, clips = 0.0, 0
+  total, clips = np.float64(0), 0
   for batch in data.eval_batches(source, batch_size=1, limit=count):
     video = batch['video'][0]
     frame = video.mean(0, dtype=np.float64)
     total = total + (frame / 255 if video.dtype == np.uint8 else frame)
     clips += 1
-  return np.float32(total / clips)
+  return np.asarray(total / clips, np.float32)
 
 
 class Evaluation(NamedTuple):

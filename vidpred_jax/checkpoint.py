@@ -15,6 +15,7 @@ clips are images.
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,7 @@ DATA = 'data.json'
 
 
 def save_system(
-  path: str,
+  path: str | os.PathLike,
   *,
   system: str,
   settings: Mapping[str, Any],
@@ -111,7 +112,7 @@ def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
   return leaf.astype(np.float16)
 
 
-def load(path: str, **overrides):
+def load(path: str | os.PathLike, **overrides):
   """Loads an exported system, or the weights of a training run.
 
   For a finished training run it loads the export, for an unfinished one the
@@ -153,7 +154,7 @@ def check_variables(path, record, system: systems.System, variables):
     ) from None
 
 
-def read(path: str) -> tuple[dict, dict]:
+def read(path: str | os.PathLike) -> tuple[dict, dict]:
   """The record and the variables in an export or a run; see `load`."""
   path = zoo.find(path)
   if (path / RECORD).exists():
@@ -168,7 +169,7 @@ def read(path: str) -> tuple[dict, dict]:
   )
 
 
-def read_data_spec(path: str) -> systems.DataSpec | None:
+def read_data_spec(path: str | os.PathLike) -> systems.DataSpec | None:
   """Reads the description of the training data of an export or a run.
 
   Returns:
@@ -307,7 +308,7 @@ def _tuples(value):
 
 
 def manager(
-  workdir: str,
+  workdir: str | os.PathLike,
   *,
   keep: int = 2,
   best: tuple[str, bool] | None = None,

@@ -90,6 +90,8 @@ def _unknown_field(argv: Sequence[str]) -> ValueError | None:
   if not path:
     return None
   spec = importlib.util.spec_from_file_location('configuration', path)
+  if spec is None or spec.loader is None:  # no Python file
+    return None
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config(*[variants] if variants else [])

@@ -59,7 +59,7 @@ def _pyramid_step(length: int) -> tuple[np.ndarray, np.ndarray]:
     for k, weight in enumerate((1, 4, 6, 4, 1)):
       blur[i, _reflect(i + k - 2, length)] += weight / 16
   # Zeros between the samples halve the brightness: twice per direction.
-  return np.float32(blur[::2]), np.float32(2 * blur[:, ::2])
+  return blur[::2].astype(np.float32), (2 * blur[:, ::2]).astype(np.float32)
 
 
 def _multiply(matrix, image, axis):
@@ -127,10 +127,11 @@ def laplacian(a: jax.Array, b: jax.Array, *, levels: int = 5) -> jax.Array:
   """
   chex.assert_equal_shape([a, b])
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
-  return sum(
+  first, *rest = (
     jnp.mean(jnp.abs(level), axis=(1, 2, 3))
     for level in laplacian_pyramid(difference, levels=levels)
   )
+  return sum(rest, first)
 
 
 def end_point_error(flow: jax.Array, truth: jax.Array) -> jax.Array:

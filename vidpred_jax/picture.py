@@ -508,5 +508,6 @@ def _factor(height: int, width: int, min_side: int) -> int:
 
 
 def _enlarge(image: np.ndarray, min_side: int) -> np.ndarray:
-  factor = _factor(*image.shape[:2], min_side)
+  height, width = image.shape[:2]
+  factor = _factor(height, width, min_side)
   return image.repeat(factor, 0).repeat(factor, 1)

@@ -273,7 +273,7 @@ def test_moments_of_chunks_are_those_of_all():
     merged = distribution.merge(
       merged, distribution.moments(vectors[start:stop])
     )
-  assert merged.count == 60
+  assert merged.number == 60
   np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
   np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-11)
 

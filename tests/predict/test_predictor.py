@@ -79,6 +79,29 @@ def smooth(length, height, width):
   return np.rint(127.5 + 127 * np.stack(planes, -1)).astype(np.uint8)
 
 
+# ------------------------------------------------------------------------ words
+
+
+def test_a_predictor_says_what_it_is():
+  system = systems.make(
+    'simvp', frames=F((0, 1), (2,)), hid_s=4, hid_t=16, n_s=4, n_t=2
+  )
+  weights = {'params': {'a': jnp.zeros((100, 20)), 'b': jnp.zeros(3)}}
+  lines = [
+    'Predictor of System simvp',
+    '  frames: (0, 1) -> (2,), deterministic',
+    '  clips: images, 1 channel, sides divisible by 4',
+    '  settings: hid_s=4, hid_t=16, n_t=2',
+    '  weights: 2,003 parameters',
+  ]
+  small = predictor.Predictor(system, weights, max_pixels=2000, overlap=8)
+  text = '  larger frames: in tiles of at most 2,000 pixels, overlapping by 8'
+  assert repr(small).splitlines() == [*lines, text]
+  tiled = predictor.Predictor(system, weights, tile=(64, 96), overlap=8)
+  text = '  larger frames: in tiles of 64x96 pixels, overlapping by 8'
+  assert repr(tiled).splitlines() == [*lines, text]
+
+
 # ----------------------------------------------------------------- prediction
 
 

@@ -217,3 +217,37 @@ def test_unknown_systems_and_settings_are_named():
     systems.make('dmvfm', frames=frames)
   with pytest.raises(ValueError, match='betta'):
     systems.make('dmvfn', frames=frames, betta=0.3)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_system_knows_its_name_and_changed_settings(name):
+  frames, settings, _ = SMALL[name]
+  system = systems.make(name, frames=frames, **settings)
+  defaults = systems.SYSTEMS[name].Settings()._asdict()
+  assert system.name == name
+  assert defaults | dict(system.settings) == defaults | settings
+  assert not dict(system.settings).items() & defaults.items()
+  lines = repr(system).splitlines()
+  assert lines[0] == f'System {name}' and len(lines) == 4
+  assert f'{frames.context} -> {frames.target}' in lines[1]
+  for key, value in system.settings:
+    assert f'{key}={value!r}' in lines[3]
+
+
+def test_settings_at_their_defaults_are_not_listed():
+  system = systems.make(
+    'dmvfn',
+    frames=SMALL['dmvfn'][0],
+    beta=0.5,
+    scales=[4, 4, 4, 2, 2, 2, 1, 1, 1],
+  )
+  assert system.settings == ()
+  assert len(repr(system).splitlines()) == 3
+
+
+def test_a_system_of_fields_names_its_variables():
+  frames, settings, _ = SMALL['simvp']
+  system = systems.make('simvp', frames=frames, **settings | {'channels': 2})
+  spec = base.DataSpec('field', ('u', 'v'), 'm/s', (0.0, 0.0), (1.0, 1.0))
+  line = repr(system._replace(data=spec)).splitlines()[2]
+  assert line == '  clips: fields u, v, 2 channels, sides divisible by 2'

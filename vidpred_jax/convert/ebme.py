@@ -22,7 +22,7 @@ def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
     places[f'feat_pyramid.conv_stage2.{2 * i}'] = f'encoder/conv_{3 + i}'
   for i in range(6):
     places[f'flow_estimator.conv_layer{i + 1}.0'] = f'estimator/conv_{i}'
-  names = {}
+  names: dict[str, tuple[str, str, tuple[int, ...]]] = {}
   for name, path in places.items():
     images = (0,) if path == 'encoder/conv_0' else ()
     names[f'{name}.weight'] = (f'{path}/kernel', 'conv', images)

@@ -22,6 +22,7 @@ import pathlib
 import pickletools
 import struct
 import zipfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,14 +116,14 @@ class _Storage:
     self.key = key
     self.dtype = dtype
     self.count = count  # elements; bytes if dtype is None
-    self.bytes = None
-    self.order = '<'
+    self.bytes: Any = None
+    self.order: Any = '<'
     self._decoded = {}
 
   def array(self, dtype: str) -> np.ndarray:
     """The elements, one-dimensional, native byte order, decoded once."""
     if dtype not in self._decoded:
-      stored = np.dtype(_DTYPES[dtype]).newbyteorder(self.order)
+      stored: Any = np.dtype(_DTYPES[dtype]).newbyteorder(self.order)
       flat = np.frombuffer(self.bytes, stored)
       flat = flat.astype(stored.newbyteorder('='), copy=False)
       if dtype == 'bfloat16':
@@ -295,7 +296,7 @@ def _other(*_) -> Other:
 
 
 # What a weight file may "call", and what that means here.
-_CALLS = {
+_CALLS: dict[str, Callable[..., Any]] = {
   'collections OrderedDict': lambda pairs=(): dict(pairs),
   'torch Size': lambda sizes=(): tuple(sizes),
   'torch._utils _rebuild_tensor': _tensor,
@@ -324,7 +325,7 @@ _NAMES = {
   'numpy ndarray',
 }
 
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
   'NONE': lambda: None,
   'NEWTRUE': lambda: True,
   'NEWFALSE': lambda: False,

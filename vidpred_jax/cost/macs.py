@@ -22,6 +22,7 @@ import collections
 import itertools
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ def _eqn_macs(eqn, path: str) -> int:
   name = eqn.primitive.name
   if name in _OPAQUE:
     raise ValueError(f'The program calls {name}, whose cost cannot be counted.')
-  out = eqn.outvars[0].aval if eqn.outvars else None
+  out: Any = eqn.outvars[0].aval if eqn.outvars else None
   if name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
     shape = eqn.invars[0].aval.shape

@@ -53,7 +53,7 @@ def measure(
   variables = jax.device_put(variables)
   args = (variables, context, key)
   size = parameters(variables)
-  report = {
+  report: dict[str, Any] = {
     'batch': context.shape[0],
     'context_frames': len(system.frames.context),
     'target_frames': len(system.frames.target),

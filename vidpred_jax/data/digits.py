@@ -79,7 +79,7 @@ class MovingDigits:
         damaged.
       FileNotFoundError: if the files are not at `root`; says where to get them.
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
     if split not in ('train', 'test'):
       raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
     if digits == 'auto':
@@ -88,19 +88,19 @@ class MovingDigits:
       raise ValueError(
         f"digits must be 'sklearn', 'mnist' or 'auto', got {digits!r}."
       )
-    if len(size) != 2 or min(size) < SIDE:
+    if len(sides) != 2 or min(sides) < SIDE:
       raise ValueError(
-        f'size must be (H, W), at least {SIDE} each, got {size}.'
+        f'size must be (H, W), at least {SIDE} each, got {sides}.'
       )
     if min(num_frames, num_digits, test_clips) < 1:
       raise ValueError(
         'num_frames, num_digits and test_clips must be at least 1, got '
         f'{num_frames}, {num_digits}, {test_clips}.'
       )
-    self._split, self._num_frames, self._size = split, num_frames, size
+    self._split, self._num_frames, self._size = split, num_frames, sides
     self._num_digits, self._fixed = num_digits, None
     self._length = _TRAIN_CLIPS if split == 'train' else test_clips
-    published = num_digits == 2 and size == (64, 64)
+    published = num_digits == 2 and sides == (64, 64)
     if digits == 'sklearn':
       self._digits = _divided(_bundled(), digits, split)
       self._title = 'generated clips of digits from scikit-learn'
@@ -191,7 +191,8 @@ def _bundled() -> np.ndarray:
   digits = np.zeros((1797, SIDE, SIDE), np.uint8)
   for digit, image in zip(digits, datasets.load_digits().images):
     small = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
-    digit[4:-4, 4:-4] = small.resize((20, 20), Image.Resampling.BICUBIC)
+    small = small.resize((20, 20), Image.Resampling.BICUBIC)
+    digit[4:-4, 4:-4] = np.asarray(small)
   return digits
 
 

@@ -166,11 +166,11 @@ class Fields:
 
   def _load(self, variables, span, region) -> np.ndarray:
     """All hours of a split, normalised: float32 [T, H, W, C]."""
-    values = None
+    values = np.empty(0, np.float32)
     for channel, variable in enumerate(variables):
       begin = 0
       for block in _blocks(variable, span, region):
-        if values is None:
+        if not values.size:
           shape = (len(self._hours), *block.shape[1:], len(variables))
           values = np.empty(shape, np.float32)
         if block.shape[1:] != values.shape[1:3]:
@@ -457,7 +457,7 @@ def _place(variable: _Variable, path, file, axis: str, length: int):
   """The index of the values on an axis between time and latitude."""
   if axis == 'expver':
     return slice(None)
-  values = [None]
+  values: list[int | None] = [None]
   if axis in file.variables:
     with reading(path, 'file with levels'):
       values = np.atleast_1d(file.variables[axis][:]).tolist()

@@ -29,15 +29,16 @@ The photographs of the two splits are disjoint:
 
 import functools
 import importlib.util
-import io
 import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from vidpred_jax.data import camera
+from vidpred_jax.data.layers import DENSITY, Layer, flow
 
 PHOTOS = {
   'train': (
@@ -57,8 +58,6 @@ PHOTOS = {
 
 # Photographs are shrunk to this short side: more detail is never shown.
 _SHORT_SIDE = 512
-# Texture pixels per clip pixel.
-_DENSITY = 2
 _NUM_CLIPS = {'train': 100_000, 'test': 64}
 
 
@@ -189,36 +188,19 @@ class PhotosInMotion:
     layers = [self._background(rng, self._photos[back])]
     for k in range(self._cutouts):
       layers.append(self._cutout(rng, self._photos[front[k % len(front)]]))
-    exposure = rng.uniform(0, self._shutter) if self._shutter else 0.0
-    frames, alphas = zip(
-      *(self._frame(layers, t, exposure) for t in range(self._num_frames))
-    )
+    frames, alphas = camera.exposed(rng, layers, self._size, self._shutter)
+    video = camera.lit(rng, frames, self._light)
+    video = camera.noisy(rng, video, self._noise)
+    video = np.rint(np.clip(video, 0, 255)).astype(np.uint8)
     item = {
-      'video': self._camera(rng, np.stack(frames)),
+      'video': camera.coded(rng, video, self._coding),
       'name': f'{self._split}/{index:06d}-{self._photos[back].stem}',
     }
     if self._flow_pairs:
-      item['flow'] = _flow(layers, np.stack(alphas), self._flow_pairs)
+      item['flow'] = flow(layers, alphas, self._flow_pairs)
     return item
 
-  def _camera(self, rng, video: np.ndarray) -> np.ndarray:
-    """Light, noise and coding for float32 [T, H, W, 3] in [0, 255]; uint8."""
-    if self._light:
-      time = np.linspace(-0.5, 0.5, len(video), dtype=np.float32)
-      gain, shift = rng.uniform(-self._light, self._light, 2)
-      time = time[:, None, None, None]
-      video = 128 + (video - 128) * (1 + np.float32(gain) * time)
-      video += np.float32(255 * shift) * time
-    if self._noise:
-      level = np.float32(rng.uniform(0, self._noise))
-      video = video + level * rng.standard_normal(video.shape, np.float32)
-    video = np.rint(np.clip(video, 0, 255)).astype(np.uint8)
-    if self._coding and rng.uniform() < self._coding:
-      quality = int(rng.integers(40, 96))
-      video = np.stack([_coded(frame, quality) for frame in video])
-    return video
-
-  def _background(self, rng, photo: pathlib.Path) -> '_Layer':
+  def _background(self, rng, photo: pathlib.Path) -> Layer:
     """A layer that covers the whole frame at all times."""
     height, width = self._size
     maps = self._motion(rng, place=(width / 2, height / 2))
@@ -230,17 +212,17 @@ class PhotosInMotion:
     places = covered[:, :, :2] @ corners + covered[:, :, 2:]
     low, high = places.min((0, 2)) - 1, places.max((0, 2)) + 1
     texture = _cut(rng, _photo(photo), high - low)
-    return _Layer(texture, _to_texture(maps, low), None)
+    return Layer(texture, _to_texture(maps, low), None)
 
-  def _cutout(self, rng, photo: pathlib.Path) -> '_Layer':
+  def _cutout(self, rng, photo: pathlib.Path) -> Layer:
     """A smooth random shape cut out of a photograph."""
     height, width = self._size
     radius = min(height, width) * rng.uniform(0.15, 0.35)
     maps = self._motion(rng, place=rng.uniform(0.1, 0.9, 2) * (width, height))
     extent = np.full(2, 2 * radius)
     texture = _cut(rng, _photo(photo), extent)
-    mask = _shape(rng, texture.size, edge=1.5 * _DENSITY)
-    return _Layer(texture, _to_texture(maps, -extent / 2), mask)
+    mask = _shape(rng, texture.size, edge=1.5 * DENSITY)
+    return Layer(texture, _to_texture(maps, -extent / 2), mask)
 
   def _motion(self, rng, place) -> np.ndarray:
     """Maps [T, 2, 3] from clip coordinates to a layer's own, in clip pixels.
@@ -278,67 +260,6 @@ class PhotosInMotion:
     origin = np.stack([x + place[0], y + place[1]], -1)
     return np.concatenate([linear, -linear @ origin[:, :, None]], -1)
 
-  def _frame(
-    self, layers, t: int, exposure: float
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Frame `t` as it is seen while the shutter is open.
-
-    Returns:
-      float32 [H, W, 3] in [0, 255], and the opacity of each layer [L, H, W] in
-      the middle of the exposure.
-    """
-    sharp, alphas = self._moment(layers, t, 0.0)
-    if not exposure or self._num_frames < 2:
-      return sharp, alphas
-    # About one picture for every two pixels that the middle of the frame moves.
-    height, width = self._size
-    middle = np.array([width / 2, height / 2, 1])
-    near = [t - 1, t] if t else [t, t + 1]
-    moved = [np.diff(layer.maps[near] @ middle, axis=0) for layer in layers]
-    reach = exposure * np.abs(moved).max() / _DENSITY
-    pairs = min(4, math.ceil(reach / 4))
-    pictures = [sharp]
-    for k in range(pairs):
-      after = exposure / 2 * (k + 1) / pairs
-      pictures += [self._moment(layers, t, s * after)[0] for s in (-1, 1)]
-    return sum(pictures) / np.float32(len(pictures)), alphas
-
-  def _moment(
-    self, layers, t: int, after: float
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """What is seen `after` frame t, in frames, and the layers' opacity."""
-    height, width = self._size
-    picture, alphas = None, []
-    for layer in layers:
-      place = layer.maps[t]
-      if after:
-        other = t + 1 if t + 1 < len(layer.maps) else t - 1
-        place = place + after * (other - t) * (layer.maps[other] - place)
-      image = _sample(layer.texture, place, self._size)
-      if layer.mask is None:
-        picture = image.astype(np.float32)
-        alphas.append(np.ones((height, width), np.float32))
-        continue
-      alpha = _sample(layer.mask, place, self._size) / np.float32(255)
-      picture += alpha[:, :, None] * (image - picture)
-      alphas.append(alpha)
-    return picture, np.stack(alphas)
-
-
-class _Layer(NamedTuple):
-  """One moving picture.
-
-  Attributes:
-    texture: RGB image.
-    maps: [T, 2, 3], clip coordinates (x, y) to texture coordinates; both count
-      from the corner of the first pixel.
-    mask: opacity, an image like the texture; None if opaque everywhere.
-  """
-
-  texture: Image.Image
-  maps: np.ndarray
-  mask: Image.Image | None
-
 
 def _path(name: str) -> pathlib.Path:
   spec = importlib.util.find_spec('skimage')
@@ -367,14 +288,6 @@ def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
   return tuple(sorted(found))
 
 
-def _coded(frame: np.ndarray, quality: int) -> np.ndarray:
-  """A frame [H, W, 3] as it comes back from JPEG."""
-  buffer = io.BytesIO()
-  Image.fromarray(frame).save(buffer, 'jpeg', quality=quality)
-  with Image.open(buffer) as image:
-    return np.asarray(image)
-
-
 @functools.lru_cache(maxsize=128)
 def _photo(path: pathlib.Path) -> Image.Image:
   try:
@@ -386,19 +299,17 @@ def _photo(path: pathlib.Path) -> Image.Image:
     margin = 0.15
     width, height = photo.size
     photo = photo.crop(
-      tuple(
-        round(v)
-        for v in (
-          margin * width,
-          margin * height,
-          (1 - margin) * width,
-          (1 - margin) * height,
-        )
+      (
+        round(margin * width),
+        round(margin * height),
+        round((1 - margin) * width),
+        round((1 - margin) * height),
       )
     )
   shrink = _SHORT_SIDE / min(photo.size)
   if shrink < 1:
-    size = tuple(round(side * shrink) for side in photo.size)
+    width, height = photo.size
+    size = round(width * shrink), round(height * shrink)
     photo = photo.resize(size, Image.Resampling.LANCZOS)
   return photo
 
@@ -412,7 +323,7 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
     extent: (width, height) of the texture in clip pixels.
 
   Returns:
-    The part, `_DENSITY` times `extent` in size, without detail finer than clip
+    The part, `DENSITY` times `extent` in size, without detail finer than clip
     pixels.
   """
   # Photo pixels per clip pixel: at most what fits, and where there is room
@@ -423,11 +334,12 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
   interval = math.exp(rng.uniform(math.log(low), math.log(high)))
   side = np.minimum(extent * interval, photo.size)
   corner = rng.uniform(0, 1, 2) * (photo.size - side)
-  box = tuple(
-    float(v) for v in (*corner, *np.minimum(corner + side, photo.size))
-  )
-  size = tuple(int(math.ceil(v)) for v in extent)
-  fine = tuple(int(round(v * _DENSITY)) for v in extent)
+  left, top = map(float, corner)
+  right, bottom = map(float, np.minimum(corner + side, photo.size))
+  box = left, top, right, bottom
+  width, height = extent
+  size = math.ceil(width), math.ceil(height)
+  fine = round(width * DENSITY), round(height * DENSITY)
   if interval <= 1:
     return photo.resize(fine, Image.Resampling.BICUBIC, box=box)
   coarse = photo.resize(size, Image.Resampling.LANCZOS, box=box)
@@ -438,7 +350,7 @@ def _to_texture(maps: np.ndarray, corner: np.ndarray) -> np.ndarray:
   """Maps to a layer's coordinates as maps to pixels of its texture."""
   maps = maps.copy()
   maps[:, :, 2] -= corner
-  return maps * _DENSITY
+  return maps * DENSITY
 
 
 def _shape(rng, size: tuple[int, int], edge: float) -> Image.Image:
@@ -464,58 +376,3 @@ def _shape(rng, size: tuple[int, int], edge: float) -> Image.Image:
   # Distance to the border, to first order, in texture pixels.
   alpha = np.clip((border - radius) / edge + 0.5, 0, 1)
   return Image.fromarray(np.rint(alpha * 255).astype(np.uint8))
-
-
-def _sample(image: Image.Image, place: np.ndarray, size) -> np.ndarray:
-  """The image at affine places, bilinearly; zero outside. uint8 [H, W, ...]."""
-  height, width = size
-  return np.asarray(
-    image.transform(
-      (width, height),
-      Image.Transform.AFFINE,
-      tuple(place.ravel()),
-      Image.Resampling.BILINEAR,
-    )
-  )
-
-
-def _flow(
-  layers, alphas: np.ndarray, pairs: Sequence[tuple[int, int]]
-) -> np.ndarray:
-  """Exact flow from the layers' maps.
-
-  Args:
-    layers: back to front.
-    alphas: [T, L, H, W], their opacities.
-    pairs: P pairs (of, into) of frames.
-
-  Returns:
-    float32 [P, H, W, 2], NaN where there is none.
-  """
-  _, num_layers, height, width = alphas.shape
-  x = np.arange(width, dtype=np.float32)[None, :, None] + 0.5
-  y = np.arange(height, dtype=np.float32)[:, None, None] + 0.5
-  order = np.arange(num_layers)[:, None, None]
-  # The layer on top at each pixel, and -1 where two layers mix.
-  tops = np.where(alphas > 0.5, order, 0).max(1)
-  mixed = ((alphas > 0) & (alphas < 1) & (order >= tops[:, None])).any(1)
-  pure = np.where(mixed, -1, tops)
-
-  flow = np.full((len(pairs), height, width, 2), np.nan, np.float32)
-  for p, (of, into) in enumerate(pairs):
-    for k, layer in enumerate(layers):
-      there, here = layer.maps[into], layer.maps[of]
-      back = np.linalg.solve(there[:, :2], here - [[0, 0, 1]] * there[:, 2:])
-      across, down, shift = back.T.astype(np.float32)
-      place = across * x + down * y + shift
-      # All four pixels that bilinear sampling reads must show this layer.
-      corner = np.floor(place - 0.5).astype(np.int32)
-      seen = ((corner >= 0) & (corner < (width - 1, height - 1))).all(-1)
-      seen &= pure[of] == k
-      i = np.clip(corner[..., 1], 0, height - 2)
-      j = np.clip(corner[..., 0], 0, width - 2)
-      for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        seen &= pure[into, i + di, j + dj] == k
-      away = (across - [1, 0]) * x + (down - [0, 1]) * y + shift
-      flow[p][seen] = away[seen]
-  return flow

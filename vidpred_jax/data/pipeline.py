@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -71,7 +71,7 @@ def mix(
   return mixture.Mixture(sources, weights, num_clips=num_clips, seed=seed)
 
 
-SOURCES = {
+SOURCES: dict[str, Callable] = {
   'photos': photos.PhotosInMotion,
   'mix': mix,
   'moving_digits': digits.MovingDigits,

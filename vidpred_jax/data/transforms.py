@@ -107,6 +107,7 @@ def augment(
       clip = step(clip, rng)
   item = item | {'video': np.ascontiguousarray(clip)}
   if flow is not None:
+    assert places is not None
     item['flow'] = _carried(flow, places[0])
   return item
 

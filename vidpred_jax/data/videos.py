@@ -9,6 +9,7 @@ Splits are made by file: no file has clips in both splits.
 """
 
 import concurrent.futures
+import functools
 import glob
 import hashlib
 import json
@@ -16,9 +17,9 @@ import logging
 import os
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,13 +39,13 @@ class Scan(NamedTuple):
   Attributes:
     height: of a frame.
     width: of a frame.
-    index: the index of its frames.
+    frames: the index of its frames.
     cuts: numbers of the frames that begin a new scene, without 0.
   """
 
   height: int
   width: int
-  index: video_io.Index
+  frames: video_io.Index
   cuts: tuple[int, ...]
 
 
@@ -167,7 +168,7 @@ class VideoClips:
       length = (num_frames - 1) * step + 1
       apart = hop or (1 if split == 'train' else length)
       for f, scan in enumerate(self._scans):
-        borders = (0, *scan.cuts, scan.index.num_frames)
+        borders = (0, *scan.cuts, scan.frames.num_frames)
         for begin, end in zip(borders, borders[1:]):
           if end - begin >= length:
             rows.append((f, begin, step, apart))
@@ -196,7 +197,7 @@ class VideoClips:
     # In the order of the files, each that still fits whole.
     kept, room = [], cache_mb * 2**20
     for scan in self._scans:
-      size = scan.index.num_frames * 3 * self._pixels(scan)
+      size = scan.frames.num_frames * 3 * self._pixels(scan)
       kept.append(size <= room)
       room -= size if kept[-1] else 0
     self._kept, self._cache = tuple(kept), {}
@@ -230,22 +231,21 @@ class VideoClips:
 
   def _clip(self, f: int, start: int, step: int) -> np.ndarray:
     scan = self._scans[f]
-    settings = {'size': self._resized(scan), 'stream': self._stream}
+    read = functools.partial(
+      video_io.read, size=self._resized(scan), stream=self._stream
+    )
     if not self._kept[f]:
-      clip = video_io.read(
+      clip = read(
         self.files[f],
         start=start,
         count=self._num_frames,
         step=step,
-        index=scan.index,
-        **settings,
+        index=scan.frames,
       )
       return self._cut(clip)
     with self._locks[f]:
       if f not in self._cache:
-        frames = video_io.read(
-          self.files[f], count=scan.index.num_frames, **settings
-        )
+        frames = read(self.files[f], count=scan.frames.num_frames)
         self._cache[f] = np.ascontiguousarray(self._cut(frames))
     stop = start + (self._num_frames - 1) * step + 1
     return self._cache[f][start:stop:step].copy()
@@ -258,7 +258,8 @@ class VideoClips:
       shape = shape * (scale.max() if self._fit == 'cover' else scale)
     elif self._short_side is not None:
       shape = shape * (self._short_side / shape.min())
-    return tuple(int(v) for v in np.rint(shape))
+    height, width = np.rint(shape)
+    return int(height), int(width)
 
   def _pixels(self, scan: Scan) -> int:
     return int(np.prod(self._size or self._resized(scan)))
@@ -357,12 +358,12 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
   entry = place / f'{_fingerprint(path, stream)}.json'
   try:
     kept = json.loads(entry.read_text())
-    arrays = (
+    arrays: Iterator[Any] = (
       kept[k] if kept[k] is None else np.array(kept[k], kind)
       for k, kind in _ARRAYS.items()
     )
     index = video_io.Index(
-      **{k: x for k, x in zip(_ARRAYS, arrays)},
+      **dict(zip(_ARRAYS, arrays)),
       num_frames=kept['num_frames'],
       unit=Fraction(kept['unit']),
       crop=tuple(kept['crop']),
@@ -371,7 +372,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
   except (OSError, ValueError, KeyError, TypeError):
     pass  # not kept yet, or not whole
   scan = scan_file(path, stream)
-  index = scan.index
+  index = scan.frames
   text = json.dumps(
     {
       'height': scan.height,

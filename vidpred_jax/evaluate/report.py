@@ -186,6 +186,7 @@ def _forecast(clips: Sequence[Shown], frames):
 
 def _samples(clip: Shown, frames, n: int, scales) -> dict[str, np.ndarray]:
   """{title: picture} of frame n of a clip that was forecast by samples."""
+  assert clip.samples is not None and clip.mean is not None
   samples = {f'sample {s + 1}': x[n] for s, x in enumerate(clip.samples)}
   maps = {
     f'{name}, white {largest:.3g}': picture.heatmap(

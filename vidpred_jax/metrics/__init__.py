@@ -152,7 +152,7 @@ _fvd = functools.partial(
 )
 
 # Here `values` may still want settings, as keyword arguments; see `make`.
-METRICS = {
+METRICS: dict[str, Metric | SetMetric] = {
   'psnr/float': Metric(frames.psnr),
   'psnr/round8': Metric(frames.psnr_round8),
   'psnr/e3d_wrap': Metric(frames.psnr_e3d_wrap),
@@ -195,7 +195,8 @@ METRICS = {
 METRICS |= {
   f'{name}_best': metric._replace(samples='best')
   for name, metric in METRICS.items()
-  if name.split('/')[0] in ('psnr', 'ssim', 'ms_ssim', 'lpips')
+  if isinstance(metric, Metric)
+  and name.split('/')[0] in ('psnr', 'ssim', 'ms_ssim', 'lpips')
 }
 
 
@@ -217,7 +218,7 @@ def make(name: str, **settings) -> Metric | SetMetric:
   """
   metric = names.choose('metric', name, METRICS)
   of_sets = isinstance(metric, SetMetric)
-  function = metric.features if of_sets else metric.values
+  function = metric.features if isinstance(metric, SetMetric) else metric.values
   accepted = [
     parameter.name
     for parameter in inspect.signature(function).parameters.values()
@@ -230,7 +231,7 @@ def make(name: str, **settings) -> Metric | SetMetric:
   if 'latitudes' in accepted:
     fields.check_latitudes(name, settings.get('latitudes'))
   function = functools.partial(function, **settings)
-  if of_sets:
+  if isinstance(metric, SetMetric):
     return metric._replace(features=function)
   return metric._replace(values=function)
 

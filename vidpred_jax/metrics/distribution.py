@@ -258,19 +258,19 @@ class Moments(NamedTuple):
   """Mean and scatter of vectors, float64; `merge` is exact.
 
   Attributes:
-    count: of vectors, M.
+    number: of vectors, M.
     mean: [D].
     scatter: [D, D], sum of outer products of the deviations from the mean.
   """
 
-  count: int
+  number: int
   mean: np.ndarray
   scatter: np.ndarray
 
   @property
   def covariance(self) -> np.ndarray:
     """[D, D], divided by M - 1."""
-    return self.scatter / (self.count - 1)
+    return self.scatter / (self.number - 1)
 
 
 def moments(vectors) -> Moments:
@@ -283,12 +283,14 @@ def moments(vectors) -> Moments:
 
 def merge(a: Moments, b: Moments) -> Moments:
   """The moments of the union of two sets (Chan et al. 1979)."""
-  count = a.count + b.count
+  number = a.number + b.number
   step = b.mean - a.mean
   return Moments(
-    count,
-    a.mean + step * (b.count / count),
-    a.scatter + b.scatter + np.outer(step, step) * (a.count * b.count / count),
+    number,
+    a.mean + step * (b.number / number),
+    a.scatter
+    + b.scatter
+    + np.outer(step, step) * (a.number * b.number / number),
   )
 
 
@@ -302,9 +304,9 @@ def frechet(a: Moments, b: Moments) -> float:
   Raises:
     ValueError: if one has fewer than two vectors.
   """
-  if min(a.count, b.count) < 2:
+  if min(a.number, b.number) < 2:
     raise ValueError(
-      f'A covariance needs at least 2 videos, got {a.count} and {b.count}.'
+      f'A covariance needs at least 2 videos, got {a.number} and {b.number}.'
     )
   values, axes = np.linalg.eigh(a.covariance)
   root = (axes * np.sqrt(np.maximum(values, 0))) @ axes.T

@@ -24,6 +24,7 @@ windows are rolled around the border without a mask.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -276,9 +277,10 @@ def mean_of_neighbours(x: jax.Array) -> jax.Array:
     pads = [(0, 0)] * 4
     pads[axis] = (1, 1)
     padded = jnp.pad(x, pads)
-    x = sum(
+    first, *rest = (
       jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3)
     )
+    x = sum(rest, first)
     place = np.arange(size)
     count = np.minimum(place + 1, size - 1) - np.maximum(place - 1, 0) + 1
     shape = [1] * 4
@@ -468,7 +470,7 @@ class MLPMixer(nn.Module):
 
 # ---------------------------------------------------------------- translators
 
-BLOCKS = {
+BLOCKS: dict[str, Callable[..., nn.Module]] = {
   'gsta': functools.partial(LargeKernel, 'gsta'),
   'tau': functools.partial(LargeKernel, 'tau'),
   'van': functools.partial(LargeKernel, 'van'),

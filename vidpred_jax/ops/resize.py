@@ -47,12 +47,12 @@ def bilinear(
     )
   for axis in (1, 2):
     length = x.shape[axis]
-    if size is not None:
-      new = size[axis - 1]
-      step = length / max(new, 1)
-    else:
+    if scale is not None:
       new = int(np.floor(length * scale))
       step = 1 / scale
+    elif size is not None:
+      new = size[axis - 1]
+      step = length / max(new, 1)
     if new < 1:
       raise ValueError(
         f'Got an image of {x.shape[1]}x{x.shape[2]} to resize with size='

@@ -283,7 +283,8 @@ def patch_difference(difference: jax.Array, patch: int) -> jax.Array:
     [B, nh, nw].
   """
   chex.assert_is_divisible(patch, 4)
-  rows, columns = patch_grid(*difference.shape[1:3], patch)
+  height, width = difference.shape[1:3]
+  rows, columns = patch_grid(height, width, patch)
   cells = to_patches(difference, patch)
   cells = cells.reshape(-1, patch // 4, 4, patch // 4, 4)
   return jnp.max(jnp.mean(cells, (2, 4)), (1, 2)).reshape(-1, rows, columns)

@@ -162,6 +162,7 @@ def predict_video(
     frames = Frames((0, parts), tuple(range(1, parts)))
     total, last = None, None
     if fps is None:
+      assert info.num_frames is not None and info.last is not None
       fps, last = info.fps * parts, info.last
       total = (info.num_frames - 1) * parts + 1
       if not info.variable and last < 2 / info.fps:
@@ -182,6 +183,7 @@ def predict_video(
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
     shots = _continued(serve, film, num_frames, key, with_diagnostics)
+    assert info.num_frames is not None
     total = info.num_frames + num_frames
     return _write(writer, _overlaid(shots, overlay), total, progress)
   fps = info.fps / _step(system.frames)
@@ -253,7 +255,7 @@ def _with_channels(frames: np.ndarray, channels: int) -> np.ndarray:
   """Converts colour [..., 3] to grey, its luma (BT.601)."""
   if channels != 1 or frames.shape[-1] != 3:
     return frames
-  luma = frames @ np.float32([[0.299], [0.587], [0.114]])
+  luma = frames @ np.array([[0.299], [0.587], [0.114]], np.float32)
   return np.rint(luma).astype(np.uint8)
 
 
@@ -515,7 +517,7 @@ def _try_out(load, options, fps) -> None:
     folder = pathlib.Path(folder)
     given, made = folder / 'given', folder / 'made'
     truth = sample.write(given, num_frames=count, factor=factor)
-    settings = {
+    settings: dict[str, Any] = {
       'num_frames': None if factor else count,
       'factor': factor,
       'key': jax.random.key(options.seed),

@@ -151,7 +151,8 @@ class Engine:
 
     With a single tile the result is that of `run`, still padded.
     """
-    sums = tree = None
+    sums: list = []
+    tree = None
     for number, (placement, covered) in enumerate(self._pieces(size, tiles)):
       part = run(number, placement, covered)
       if placement is None:

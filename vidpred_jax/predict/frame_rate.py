@@ -119,7 +119,7 @@ def interpolate(
     yield from (shown[k] for k in wanted)
     interval = before[0], time
     before = time, frame
-  if number < 2:
+  if before is None or number < 2:
     raise ValueError(
       f'The video has {number} frame{"s" * (number != 1)}, expected at least 2 '
       'to interpolate between.'

@@ -92,8 +92,19 @@ class Predictor:
       system, variables, max_pixels=max_pixels, tile=tile, overlap=overlap
     )
     self.variables = self._engine.variables
-    self._max_pixels = max_pixels
+    self._max_pixels, self._tile, self._overlap = max_pixels, tile, overlap
     self._cut, self._cuts = cut, cuts
+
+  def __repr__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.variables['params']))
+    tiles = f'of at most {self._max_pixels:,} pixels'
+    if self._tile is not None:
+      tiles = 'of {}x{} pixels'.format(*self._tile)
+    return (
+      f'Predictor of {self.system}\n'
+      f'  weights: {count:,} parameters\n'
+      f'  larger frames: in tiles {tiles}, overlapping by {self._overlap}'
+    )
 
   @classmethod
   def load(

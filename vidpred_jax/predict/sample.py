@@ -38,7 +38,7 @@ def write(
     interpolation all frames of the film.
   """
   if factor is None:
-    film = frames(_NUM_INPUT + num_frames)
+    film = frames(_NUM_INPUT + (num_frames or 0))
     given, truth = film[:_NUM_INPUT], film[_NUM_INPUT:]
   else:
     truth = frames((_NUM_INPUT - 1) * factor + 1)
@@ -69,19 +69,18 @@ def compare(
   Returns:
     The mean PSNR of the new frames, of the model's and of the baseline's.
   """
-  if factor is None:
-    simple, name = (
-      np.broadcast_to(last, truth.shape),
-      'copies of the last frame',
-    )
-    wanted = np.arange(len(truth))
-  else:
+  if factor is not None:
     name = 'the mean of the frames around'
     given = truth[::factor].astype(np.float32)
     mean = (given[:-1] + given[1:]) / 2
     wanted = np.array([t for t in range(len(truth)) if t % factor])
     simple = np.zeros(truth.shape, np.float32)
     simple[wanted] = mean[wanted // factor]
+  else:
+    assert last is not None
+    name = 'copies of the last frame'
+    wanted = np.arange(len(truth))
+    simple = np.broadcast_to(last, truth.shape)
   ours, theirs = (
     np.mean([_psnr(frames[t], truth[t]) for t in wanted])
     for frames in (made, simple)

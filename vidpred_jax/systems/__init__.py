@@ -20,15 +20,22 @@ def make(name: str, *, frames: Frames, **settings) -> System:
       the paper's.
 
   Returns:
-    The system.
+    The system, which knows its name and which settings differ from those.
 
   Raises:
     ValueError: if there is no such system or setting, or it cannot serve
       `frames`.
   """
-  system = names.choose('system', name, SYSTEMS)
+  module = names.choose('system', name, SYSTEMS)
   names.check_settings(
-    name, settings, system.Settings._fields, renamed.NAMES.get(name, {})
+    name, settings, module.Settings._fields, renamed.NAMES.get(name, {})
   )
   frames = Frames(tuple(frames[0]), tuple(frames[1]))
-  return system.make(frames=frames, **settings)
+  system = module.make(frames=frames, **settings)
+  defaults = module.Settings._field_defaults
+  tuples = (
+    (key, tuple(value) if isinstance(value, list) else value)
+    for key, value in sorted(settings.items())
+  )
+  changed = tuple(item for item in tuples if item not in defaults.items())
+  return system._replace(name=name, settings=changed)

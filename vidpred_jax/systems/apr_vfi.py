@@ -356,7 +356,7 @@ def clip_loss(
       lambda item: one(*item), (jnp.asarray(times), truth, keys)
     )
   total, metrics = jax.tree.map(jnp.mean, (total, metrics))
-  if settings.flow_weight:
+  if flow is not None:
     errors = flow_errors(estimated.pyramid, flow)
     metrics['end_point_error'] = errors[-1]
     total += settings.flow_weight * losses.deep_supervision(

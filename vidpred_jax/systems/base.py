@@ -5,8 +5,8 @@ context and the target frames of a clip. Tasks differ in `Frames` alone; no
 model branches on a task.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,126 @@ class DataSpec(NamedTuple):
 
   def _scale(self, ndim: int):
     shape = (1,) * (ndim - 1) + (-1,)
-    return (np.reshape(np.float32(x), shape) for x in (self.mean, self.std))
+    return (
+      np.reshape(np.array(x, np.float32), shape) for x in (self.mean, self.std)
+    )
+
+
+Variables = Mapping[str, Any]  # 'params' and further collections, trees
+Diagnostics = dict[str, jax.Array]  # intermediate results by name
+
+
+class InitFn(Protocol):
+  """Makes the variables of a model."""
+
+  def __call__(self, key: jax.Array, video: jax.Array, /) -> Variables:
+    """Returns a dict with `'params'` and any other Flax collections.
+
+    Args:
+      key: a random key.
+      video: a clip [B, T, H, W, C] of any type; only its shape matters.
+    """
+    ...
+
+
+class LossFn(Protocol):
+  """The loss of a clip, for training."""
+
+  def __call__(
+    self, variables: Variables, video: jax.Array, key: jax.Array, /
+  ) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """Returns `(scalar, (collections, metrics))`.
+
+    `collections` are the updated non-parameter collections, `metrics` a flat
+    dict of scalars.
+
+    Args:
+      variables: of the model.
+      video: the whole clip [B, T, H, W, C], float.
+      key: of what is drawn.
+    """
+    ...
+
+
+class FlowLossFn(Protocol):
+  """`LossFn` of a system with `flow_pairs`, which learns from exact flow."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    video: jax.Array,
+    key: jax.Array,
+    /,
+    flow: jax.Array | None = None,
+  ) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """As `LossFn`; `flow` is [B, P, H, W, 2] for P `flow_pairs`."""
+    ...
+
+
+class PredictFn(Protocol):
+  """Predicts the target frames."""
+
+  def __call__(
+    self, variables: Variables, context: jax.Array, key: jax.Array, /
+  ) -> jax.Array:
+    """Returns [B, N, H, W, C] with N = `len(frames.target)`.
+
+    Args:
+      variables: of the model.
+      context: [B, len(frames.context), H, W, C], float like the clip.
+      key: of what is drawn; deterministic systems ignore it.
+    """
+    ...
+
+
+class DiagnosticsFn(Protocol):
+  """Predicts, and gives the model's intermediate results too."""
+
+  def __call__(
+    self, variables: Variables, context: jax.Array, key: jax.Array, /
+  ) -> tuple[jax.Array, Diagnostics]:
+    """Returns the frames of `PredictFn` and diagnostics, each [B, N, ...].
+
+    `'flow'` [B, N, H, W, 2] is (dx, dy) in pixels, `'mask'` [B, N, H, W, 1]
+    lies in [0, 1], `'blocks'` [B, N, K] has 1 for each block used.
+    """
+    ...
+
+
+class ClipSizeFn(Protocol):
+  """Reads from weights which size of clip they are tied to."""
+
+  def __call__(self, variables: Variables, /) -> tuple[int, int] | None:
+    """Returns (H, W) of a clip at which `InitFn` gives arrays of these shapes.
+
+    None where any size does.
+    """
+    ...
+
+
+class InitCarryFn(Protocol):
+  """Makes the state of a recurrence."""
+
+  def __call__(self, variables: Variables, context: jax.Array, /) -> Any:
+    """Returns the carry, a tree of arrays; `context` is that of `predict`."""
+    ...
+
+
+class StepFn(Protocol):
+  """Makes the next frame of a recurrence."""
+
+  def __call__(
+    self, variables: Variables, carry: Any, key: jax.Array, n: jax.Array, /
+  ) -> tuple[Any, jax.Array]:
+    """Returns `(carry, frame)` with frame n, [B, H, W, C].
+
+    Args:
+      variables: of the model.
+      carry: from the call before, or from `InitCarryFn`.
+      key: the same for all frames.
+      n: number of the frame, from 0.
+    """
+    ...
 
 
 class Recurrence(NamedTuple):
@@ -87,42 +206,31 @@ class Recurrence(NamedTuple):
   `predict` is `init_carry` followed by N times `step`.
 
   Attributes:
-    init_carry: `(variables, context) -> carry`, a tree of arrays; `context` is
-      that of `predict`.
-    step: `(variables, carry, key, n) -> (carry, frame)`: frame n, from 0, [B,
-      H, W, C]. The key is the same for all frames.
+    init_carry: `(variables, context) -> carry`, see `InitCarryFn`.
+    step: `(variables, carry, key, n) -> (carry, frame)`, see `StepFn`.
   """
 
-  init_carry: Callable
-  step: Callable
+  init_carry: InitCarryFn
+  step: StepFn
 
 
 class System(NamedTuple):
   """A model with its loss and its prediction, as pure functions.
 
   Attributes:
-    init: `(key, video) -> variables`, a dict with `'params'` and any other Flax
-      collections. `video` is a clip `[B, T, H, W, C]` of
-      any type; only its shape matters.
-    loss: `(variables, video, key) -> (scalar, (collections, metrics))`. `video`
-      is the whole clip, float [0, 1]; `collections` are the updated
-      non-parameter collections, `metrics` a flat dict of scalars. With
-      `flow_pairs` there is also `flow`, a keyword: [B, P, H, W, 2].
-    predict: `(variables, context, key) -> frames`. `context` is `[B,
-      len(frames.context), H, W, C]`, float like the clip, the result `[B, N, H,
-      W, C]` with N = `len(frames.target)`.
+    init: `(key, video) -> variables`, see `InitFn`.
+    loss: `(variables, video, key) -> (scalar, (collections, metrics))`, see
+      `LossFn`; with `flow_pairs` it also takes `flow`, see `FlowLossFn`.
+    predict: `(variables, context, key) -> frames`, see `PredictFn`.
     frames: the context and target frames of `loss` and `predict`.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
     channels: of a frame, C.
     data: the data of its clips; of a loaded system those of its training.
-    diagnostics: `(variables, context, key) -> (frames, diagnostics)`: `predict`
-      and a dict of the model's intermediate results, each `[B, N, ...]`:
-      `'flow'` [B, N, H, W, 2] (dx, dy) in pixels, `'mask'` [B, N, H, W, 1] in
-      [0, 1], `'blocks'` [B, N, K] with 1 for each block used. None: the system
-      has none.
-    clip_size: `(variables) -> (H, W)` of a clip at which `init` makes arrays of
-      these shapes, for weights that are tied to a size. None: any size.
+    diagnostics: `(variables, context, key) -> (frames, diagnostics)`, see
+      `DiagnosticsFn`. None: the system has none.
+    clip_size: `(variables) -> (H, W)`, see `ClipSizeFn`, for weights that are
+      tied to a size. None: any size.
     recurrence: the forecast as a recurrence, one frame per call, for systems
       whose state holds more than the context frames. None: feeding predictions
       back into `predict` is equivalent to a longer prediction.
@@ -131,21 +239,42 @@ class System(NamedTuple):
       where the flow is unknown. Empty: `loss` takes no flow.
     cpu_options: compiler options, (name, value), with which this model is
       faster on a CPU than with the defaults of `runtime.jit`.
+    name: in `systems.SYSTEMS`; empty for a system made without it.
+    settings: (name, value) of each setting that is not its default.
   """
 
-  init: Callable
-  loss: Callable
-  predict: Callable
+  init: InitFn
+  loss: LossFn | FlowLossFn
+  predict: PredictFn
   frames: Frames
   multiple: int
   stochastic: bool
   channels: int = 3
   data: DataSpec = DataSpec()
-  diagnostics: Callable | None = None
-  clip_size: Callable | None = None
+  diagnostics: DiagnosticsFn | None = None
+  clip_size: ClipSizeFn | None = None
   recurrence: Recurrence | None = None
   flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
+  name: str = ''
+  settings: tuple[tuple[str, Any], ...] = ()
+
+  def __repr__(self) -> str:
+    frames, kind = self.frames, 'images'
+    if self.data.is_field:
+      kind = f'fields {", ".join(self.data.variables)}'
+    lines = [
+      f'System {self.name}'.rstrip(),
+      f'frames: {frames.context} -> {frames.target}, '
+      f'{"stochastic" if self.stochastic else "deterministic"}',
+      f'clips: {kind}, {self.channels} channel{"s" * (self.channels != 1)}, '
+      f'sides divisible by {self.multiple}',
+    ]
+    if self.settings:
+      lines.append(
+        'settings: ' + ', '.join(f'{k}={v!r}' for k, v in self.settings)
+      )
+    return '\n  '.join(lines)
 
 
 def as_float(video: jax.Array) -> jax.Array:

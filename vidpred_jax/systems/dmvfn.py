@@ -173,6 +173,7 @@ def training_gates(
     hot, cold = settings.temperature
     progress = variables['routing']['step'] / settings.temperature_steps
     tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
+    assert logits is not None  # only 'random' has none
     return gating.gumbel(logits, key, tau)
   return gating.bernoulli(chances, key)
 
@@ -236,7 +237,7 @@ def example_loss(
     total += settings.flow_weight * losses.deep_supervision(
       errors, settings.gamma
     )
-  if settings.routing == 'gumbel':
+  if settings.routing == 'gumbel' and gates is not None:
     metrics['gate_penalty'] = jnp.mean(gates)
     total += settings.gate_penalty * metrics['gate_penalty']
   if settings.vgg_weight:
@@ -310,11 +311,11 @@ def loss_of_targets(
     stride = frames.context[1] - frames.context[0]
     steps = np.array([-2 * stride, -stride])
     pairs = jnp.stack([video[:, t + steps] for t in frames.target], 1)
-    examples = jax.tree.map(
+    pairs, truth, flow = jax.tree.map(
       lambda x: x.reshape(-1, *x.shape[2:]), (pairs, truth, flow)
     )
     total, (metrics, _) = example_loss(
-      model, settings, variables, *examples, key
+      model, settings, variables, pairs, truth, flow, key
     )
   collections = {}
   if settings.routing == 'gumbel':

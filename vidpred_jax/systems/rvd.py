@@ -112,7 +112,7 @@ _RULES = {
   'loss_type': rules.one_of(('l2', 'l1')),
   'shared_step': rules.truth(),
   'clip_sample_range': rules.either(None, rules.either(math.inf, _POSITIVE)),
-  'sampler': rules.one_of(diffusion.SAMPLERS),
+  'sampler': rules.one_of(tuple(diffusion.SAMPLERS)),
   'eta': rules.number(0, 1, 'a number in [0, 1]'),
   'dtype': rules.one_of(('float32', 'bfloat16')),
 }

@@ -52,7 +52,8 @@ def _matroska(file) -> list[Crop]:
       if name in crop:
         file.seek(a)
         crop[name] = int.from_bytes(file.read(b - a), 'big')
-    crops.append(tuple(crop.values()))
+    top, bottom, left, right = crop.values()
+    crops.append((top, bottom, left, right))
   return crops
 
 

@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -77,7 +77,7 @@ def _unstamped(path, stamped, fps):
     yield stamp, shot
 
 
-def _stamped(path, stream) -> Iterator[tuple[Shot, int | None]]:
+def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
   """Yields (frame, time stamp or place), threaded until a packet is bad.
 
   With several threads an error takes frames beside it along, so from the first
@@ -161,7 +161,7 @@ def decoded_from(
   """
   with open_video(path, stream) as (container, video):
     video.thread_type = 'NONE'  # faster for short clips
-    if back is not None:
+    if back is not None and stamp is not None:
       offset = stamp - int(Fraction(back) / video.time_base)
       try:
         container.seek(offset, stream=video, backward=True)

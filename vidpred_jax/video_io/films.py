@@ -7,6 +7,7 @@ import logging
 import pathlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,10 @@ class Film:
     self.info = reading.probe(path, times=True, fps=fps)
     self.keeps = hdr == 'keep' and self.info.curve is not None
     self._cut, self._listed = cut, listed
-    self._settings = {'deinterlace': deinterlace, 'keep_hdr': self.keeps}
+    self._settings: dict[str, Any] = {
+      'deinterlace': deinterlace,
+      'keep_hdr': self.keeps,
+    }
     self._fps, self._times, self._found = fps, [], set()
     for line in notices(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
@@ -66,8 +70,9 @@ class Film:
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:
     """Whether each of the streamed frames begins a scene."""
-    if self._listed is not None:
-      return lambda n, _: self._listed(n, self._times[n])
+    listed = self._listed
+    if listed is not None:
+      return lambda n, _: listed(n, self._times[n])
     return (lambda n, _: n in self._found) if self.keeps else None
 
   def frames(self) -> Iterator[tuple[Fraction, np.ndarray]]:

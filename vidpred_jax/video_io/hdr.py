@@ -56,7 +56,7 @@ def to_standard(frame: np.ndarray, curve: str) -> np.ndarray:
   """
   linear = _table(curve)[frame >> (16 - _BITS)]
   if curve == 'hlg':  # to a display of 1000 cd/m^2, whose gamma is 1.2
-    scene = linear @ np.float32([0.2627, 0.6780, 0.0593])
+    scene = linear @ np.array([0.2627, 0.6780, 0.0593], np.float32)
     bright = np.maximum(scene, 1e-6) ** np.float32(0.2)
     linear = linear * (np.float32(1000 / _WHITE) * bright)[..., None]
   linear = np.maximum(linear @ _TO_709.T, 0)

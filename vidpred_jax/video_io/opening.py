@@ -27,7 +27,7 @@ def _unnamed(kind, value):
   return member
 
 
-sidedata.Type._missing_ = classmethod(_unnamed)
+sidedata.Type._missing_ = classmethod(_unnamed)  # type: ignore
 
 
 def address(path: pathlib.Path) -> str:

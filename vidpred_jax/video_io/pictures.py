@@ -180,7 +180,7 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
   try:
     for picture in pictures:
       with _reading(picture.path):
-        if picture.path != path:
+        if image is None or picture.path != path:
           if image is not None:
             image.close()
           image, path = _open(picture.path), picture.path

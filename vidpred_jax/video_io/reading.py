@@ -148,9 +148,9 @@ def probe(
     interlaced=interlaced,
   )  # fmt: skip
   if count:
-    frame_index = index(path, stream=stream, fps=fps)
-    moments = [frame_index.time(i) for i in range(frame_index.num_frames)]
-    last = frame_index.last
+    whole = index(path, stream=stream, fps=fps)
+    moments = [whole.time(i) for i in range(whole.num_frames)]
+    last = whole.last
   elif times:
     moments, last = decoding.packet_times(path, stream, fps)
   else:
@@ -233,7 +233,7 @@ def indexed(
   found = pictures.find(path)
   if found is not None:
     moments, last = _picture_times(path, found, fps)
-    first, shape = None, None
+    first, shape = None, (0, 0)
     for picture, image in zip(found.pictures, pictures.read(found.pictures)):
       first, shape = first or (picture.path.name, image.shape), image.shape[:2]
       _check_size(path, first, picture.path.name, image.shape)
@@ -243,7 +243,7 @@ def indexed(
     times = np.array([int(t * 100_000) for t in moments], np.int64)
     unit = Fraction(1, 100_000)
     return Index(len(moments), None, unit, times, None, last), shape
-  stamps, moments, marks, shown, shape = [], [], [], None, None
+  stamps, moments, marks, shown, shape = [], [], [], None, (0, 0)
   crop, tick = _crop(path, stream)
   for time, shot in decoding.decoded(path, stream, fps):
     if shown is None:
@@ -256,14 +256,16 @@ def indexed(
       see(showing.image(shot.frame, shown, size))
   del shot
   pts = None
-  if None not in stamps and (np.diff(stamps) > 0).all():
+  if None not in stamps:
     pts = np.array(stamps, np.int64)
+    pts = pts if (np.diff(pts) > 0).all() else None
   # A frame that waited for a stamp lies between ticks.
   unit = tick / 2520
   times = np.array([round(t / unit) for t in moments], np.int64)
-  marks = np.array(marks, np.uint32)
-  _, last = decoding.packet_times(path, stream, fps)
-  return Index(len(times), pts, unit, times, marks, last, crop), shape
+  _, lasting = decoding.packet_times(path, stream, fps)
+  return Index(
+    len(times), pts, unit, times, np.array(marks, np.uint32), lasting, crop
+  ), shape
 
 
 def _crop(path, stream):
@@ -412,7 +414,7 @@ def read_last(
     return np.stack([image for _, image in frames(path, start=start)])
   shots = decoding.last(path, count + deinterlace, stream)
   if deinterlace:
-    timed = fields.deinterlaced((None, shot) for shot in shots)
+    timed = fields.deinterlaced((Fraction(0), shot) for shot in shots)
     shots = [shot for _, shot in timed][-count:]
   crop, _ = _crop(path, stream)
   shown = showing.view(shots[0].frame, crop, keep_hdr)

@@ -106,7 +106,7 @@ def image(
     array = array[top : top + height, left : left + width]
   if form == 'rgba':
     array = pictures.over_black(array)
-  elif form == 'rgb48le' and not shown.keep:
+  elif shown.curve is not None and not shown.keep:
     array = hdr.to_standard(array, shown.curve)
   a, _, _, d = shown.turn
   if shown.swaps:

@@ -68,7 +68,9 @@ def mended(
   Yields:
     (seconds after the first item, item).
   """
-  now, last, waiting = None, None, []
+  now: Fraction | None = None
+  last: int | None = None
+  waiting: list[Any] = []
   for stamp, item in stamped:
     if now is None:
       now, last = Fraction(0), stamp
@@ -78,7 +80,8 @@ def mended(
       ahead, set_anew = usual, stamp is not None
     else:
       ahead = (stamp - last) * unit
-      set_anew = ahead < -max(1, 10 * usual) or (resets and ahead > JUMP)
+      back = -max(Fraction(1), 10 * usual)
+      set_anew = ahead < back or (resets and ahead > JUMP)
       if ahead <= 0 and not set_anew and len(waiting) < _WAITING:
         waiting.append(item)
         continue
@@ -91,7 +94,8 @@ def mended(
     waiting, now = [], now + ahead
     last = stamp if stamp is not None else last and last + round(ahead / unit)
     yield now, item
-  for n, late in enumerate(waiting, 1):
+  for n, late in enumerate(waiting, 1):  # there was one before
+    assert now is not None
     yield now + n * usual, late
 
 

@@ -58,7 +58,10 @@ class FrameClips:
     """
     protocol = _protocol(dataset)
     self._dataset, self._split, self._num_frames = dataset, split, num_frames
-    self._size = protocol.size if size == 'protocol' else size
+    if isinstance(size, str):
+      names.check('size', size, ('protocol',))
+      size = protocol.size
+    self._size = size
     self._protocol = protocol
     self._sequences = find(dataset, root, split)
     self._windows = protocol.train if split == 'train' else protocol.test

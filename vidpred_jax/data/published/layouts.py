@@ -11,6 +11,8 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 from vidpred_jax import video_io
 from vidpred_jax.data.published.interpolation import (
@@ -452,7 +454,7 @@ def _xiph(root, split):
   return sequences
 
 
-FINDERS = {
+FINDERS: dict[str, Callable[[Any, str], list[Sequence]]] = {
   'cityscapes': _cityscapes,
   'kitti': _kitti,
   'ucf101': _ucf101,

@@ -144,11 +144,10 @@ def area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       f'A frame of {image.shape[0]}x{image.shape[1]} is no multiple of '
       f'{height}x{width}, which averaging of squares needs.'
     )
-  total = sum(
-    image[i::factor, j::factor].astype(np.int32)
-    for i in range(factor)
-    for j in range(factor)
-  )
+  total = np.zeros((height, width, *image.shape[2:]), np.int32)
+  for i in range(factor):
+    for j in range(factor):
+      total += image[i::factor, j::factor]
   if factor == 2:
     return ((total + 2) >> 2).astype(np.uint8)
   return np.rint(total / factor**2).astype(np.uint8)

@@ -112,7 +112,7 @@ def read(
   shapes = {frame.shape for frame in frames}
   if len(shapes) > 1:
     raise ValueError(f'The frames of {sequence.name} differ in size: {shapes}.')
-  return np.stack(frames)
+  return np.stack(list(frames))
 
 
 def _hdf5(path: str):

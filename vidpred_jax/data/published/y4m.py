@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-_FORMATS = {
+_FORMATS: dict[str, tuple[str, np.dtype]] = {
   '420': ('yuv420p', np.dtype(np.uint8)),
   '420jpeg': ('yuv420p', np.dtype(np.uint8)),
   '420mpeg2': ('yuv420p', np.dtype(np.uint8)),
@@ -111,7 +111,7 @@ def _rgb(samples: np.ndarray, info: Info) -> np.ndarray:
     shape = plane.height, plane.width
     part = samples[begin : begin + shape[0] * shape[1]].reshape(shape)
     # Rows of the plane may be longer than what they show.
-    rows = np.frombuffer(plane, info.dtype).reshape(shape[0], -1)
+    rows = np.frombuffer(memoryview(plane), info.dtype).reshape(shape[0], -1)
     rows[:, : shape[1]] = part
     begin += part.size
   return frame.reformat(format='rgb24', interpolation=_LIKE_FFMPEG).to_ndarray()
