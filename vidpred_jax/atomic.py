@@ -1,10 +1,80 @@
-"""Atomic writes: files and folders appear complete, or not at all."""
+"""Atomic writes: files and folders appear complete, or not at all.
+
+What is being made lies beside its place under a hidden name that says which
+process makes it. One that was killed leaves it there; the next one clears it.
+A folder that many files are written to is held by one process at a time.
+"""
 
 import contextlib
+import logging
 import os
 import pathlib
+import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
+
+try:
+  import fcntl
+except ImportError:  # on Windows
+  fcntl = None
+
+_LOG = logging.getLogger(__name__)
+
+LOCK = '.lock'
+# `.video.part123-0a1b2c3d.mp4`; `old` is what is about to be replaced.
+_MADE = re.compile(r'\.(.+)\.(part|old)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
+
+
+def beside(path: str | os.PathLike) -> pathlib.Path:
+  """Where this process may make what is to appear at `path`.
+
+  What ended processes of this machine left there is cleared.
+
+  Args:
+    path: what is to appear.
+
+  Returns:
+    A hidden name in the same folder with the suffix of `path`; nothing is
+    there.
+  """
+  path = pathlib.Path(path)
+  for made in path.parent.glob('.*'):
+    found = _MADE.fullmatch(made.name)
+    if found and _place(made) == path and found[4] == _machine():
+      pid = int(found[3])
+      if pid == os.getpid() or not _is_running(pid):
+        _clear(made)
+  return _named(path, 'part')
+
+
+def put(made: pathlib.Path, path: str | os.PathLike) -> None:
+  """Moves what was made `beside` a path there; what was there is replaced.
+
+  Raises:
+    OSError: if that cannot be; what was there stays.
+  """
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    made.replace(path)
+    return
+  old = _named(path, 'old')
+  path.rename(old)
+  try:
+    made.rename(path)
+  except OSError:
+    old.rename(path)
+    raise
+  remove(old)
+
+
+def remove(path: pathlib.Path) -> None:
+  """Removes a file or a folder, if it is there."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -23,24 +93,12 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   Raises:
     OSError: if it cannot be put in place.
   """
-  path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
-  _remove(partial)
+  made = beside(path)
   try:
-    yield partial
-    if path.is_dir():
-      old = path.with_name(f'.{path.name}.{os.getpid()}.old')
-      path.rename(old)
-      try:
-        partial.rename(path)
-      except OSError:
-        old.rename(path)
-        raise
-      _remove(old)
-    else:
-      partial.replace(path)
+    yield made
+    put(made, path)
   finally:
-    _remove(partial)
+    remove(made)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -49,8 +107,113 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     partial.write_text(text, encoding='utf-8')
 
 
-def _remove(path: pathlib.Path) -> None:
-  if path.is_dir():
-    shutil.rmtree(path, ignore_errors=True)
+@contextlib.contextmanager
+def holding(folder: str | os.PathLike) -> Iterator[None]:
+  """Only one process at a time is in such a block for a folder.
+
+  The lock is the system's: it goes with the process, however that ends. What
+  processes before left in the making is cleared. Where the file system has no
+  locks there is a warning, and nobody is kept out.
+
+  Args:
+    folder: that exists.
+
+  Yields:
+    Nothing.
+
+  Raises:
+    ValueError: if another process holds it; names the host and the process.
+    OSError: if nothing can be written there.
+  """
+  folder = pathlib.Path(folder)
+  file = _locked(folder)
+  try:
+    if file is not None:
+      for made in folder.glob('.*'):
+        if _MADE.fullmatch(made.name):
+          _clear(made)
+    yield
+  finally:
+    with contextlib.suppress(OSError):
+      (folder / LOCK).unlink()  # before it is given up: it is still ours
+    if file is not None:
+      os.close(file)
+
+
+def is_own(path: pathlib.Path) -> bool:
+  """Whether a name in a folder is one of those that this module makes."""
+  return path.name == LOCK or _MADE.fullmatch(path.name) is not None
+
+
+def _locked(folder: pathlib.Path) -> int | None:
+  """A locked file that says who has it; None where there are no locks."""
+  path = folder / LOCK
+  while True:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+      if fcntl is None:
+        raise OSError('this system has none')
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # Its last owner may have removed it in the meantime.
+      if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+        break
+    except BlockingIOError:
+      text = os.read(file, 300).decode(errors='replace')
+      os.close(file)
+      holder = re.fullmatch(r'process \d+ on [\w.-]+', text)
+      raise ValueError(
+        f'{folder} is in use by {holder[0] if holder else "another process"}; '
+        'wait until that has ended, or choose another folder.'
+      ) from None
+    except OSError as error:
+      os.close(file)
+      _LOG.warning(
+        '%s cannot be locked (%s): see to it that no other process writes '
+        'there.',
+        folder,
+        error.strerror or error,
+      )
+      return None
+    os.close(file)
+  with contextlib.suppress(OSError):  # a full disk: then it has no name
+    os.ftruncate(file, 0)
+    os.write(file, f'process {os.getpid()} on {socket.gethostname()}'.encode())
+  return file
+
+
+def _machine() -> str:
+  """This machine in eight letters, to tell its processes from others'."""
+  return f'{zlib.crc32(socket.gethostname().encode()):08x}'
+
+
+def _named(path: pathlib.Path, kind: str) -> pathlib.Path:
+  process = f'{kind}{os.getpid()}-{_machine()}'
+  return path.with_name(f'.{path.stem}.{process}{path.suffix}')
+
+
+def _place(made: pathlib.Path) -> pathlib.Path:
+  """What something in the making is to be."""
+  found = _MADE.fullmatch(made.name)
+  return made.with_name(found[1] + (found[5] or ''))
+
+
+def _clear(made: pathlib.Path) -> None:
+  """Removes what a process left; what it was about to replace comes back."""
+  place = _place(made)
+  if _MADE.fullmatch(made.name)[2] == 'old' and not place.exists():
+    made.rename(place)
   else:
-    path.unlink(missing_ok=True)
+    remove(made)
+
+
+def _is_running(pid: int) -> bool:
+  """Whether there is a process of this number; True where that is unknown."""
+  if os.name != 'posix':
+    return True
+  try:
+    os.kill(pid, 0)
+  except (ProcessLookupError, OverflowError):
+    return False
+  except OSError:
+    return True
+  return True

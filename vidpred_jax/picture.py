@@ -340,7 +340,7 @@ def demo_frames(
   """The frames of a film: context | prediction | truth | flow | blocks.
 
   Panels whose argument is None are left out. The context panel shows the
-  newest frame seen.
+  newest context frame.
 
   Args:
     context: `[Tc, H, W, C]`, the frames the model saw.
