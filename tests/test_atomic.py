@@ -1,5 +1,13 @@
 """What is replaced is whole, old or new."""
 
+import errno
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from vidpred_jax import atomic
@@ -33,3 +41,107 @@ def test_after_an_error_the_old_one_is_there_and_nothing_else(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
   assert (tmp_path / 'a').read_text() == 'old'
   assert (tmp_path / 'b' / 'c').read_text() == 'old'
+
+
+_HOLD = """
+import pathlib, sys, time
+from vidpred_jax import atomic
+with atomic.holding(sys.argv[1]):
+  (atomic.beside(pathlib.Path(sys.argv[1], 'film.mp4'))).touch()
+  (atomic.beside(pathlib.Path(sys.argv[1], 'pictures'))).mkdir()
+  print('held', flush=True)
+  time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+  """Another process that holds a folder and makes things in it."""
+  process = subprocess.Popen(
+    [sys.executable, '-c', _HOLD, tmp_path],
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[1],
+  )
+  assert process.stdout.readline() == 'held\n'
+  yield process
+  process.kill()
+  process.wait()
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path, holder):
+  who = rf'process {holder.pid} on {re.escape(socket.gethostname())}'
+  before = sorted(tmp_path.iterdir())
+  for _ in range(2):
+    with pytest.raises(ValueError, match=f'in use by {who}; wait'):
+      with atomic.holding(tmp_path):
+        pass
+  with atomic.replacing(tmp_path / 'film.mp4') as partial:
+    partial.touch()
+  assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / 'film.mp4'])
+
+
+def test_what_a_killed_process_held_and_made_is_free(tmp_path, holder):
+  holder.kill()
+  holder.wait()
+  assert len(list(tmp_path.iterdir())) == 3
+  for name in ('.thesis.part', '.part1-notours', '.a.b', '.git'):
+    (tmp_path / name).touch()
+  with atomic.holding(tmp_path):
+    assert len(list(tmp_path.iterdir())) == 5
+  assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize('name', ['film.mp4', 'pictures'])
+def test_the_next_to_make_the_same_clears_what_was_left(tmp_path, holder, name):
+  holder.kill()
+  holder.wait()
+  left = set(tmp_path.glob(f'.{pathlib.Path(name).stem}.part*'))
+  others = set(tmp_path.iterdir()) - left
+  atomic.beside(tmp_path / name)
+  assert left and set(tmp_path.iterdir()) == others
+
+
+def test_what_another_machine_makes_is_left_alone(tmp_path, monkeypatch):
+  monkeypatch.setattr(socket, 'gethostname', lambda: 'far.away')
+  theirs = atomic.beside(tmp_path / 'a.mp4')
+  theirs.touch()
+  monkeypatch.undo()
+  atomic.write_text(tmp_path / 'a.mp4', 'mine')
+  assert theirs.exists()
+
+
+@pytest.mark.parametrize('held', [False, True])
+def test_killed_between_two_moves_the_old_one_comes_back(tmp_path, held):
+  old = atomic.beside(tmp_path / 'export')
+  old = old.with_name(old.name.replace('.part', '.old'))
+  old.mkdir()
+  (old / 'weights').touch()
+  if held:
+    with atomic.holding(tmp_path):
+      pass
+  else:
+    atomic.beside(tmp_path / 'export')
+  assert [p.name for p in tmp_path.rglob('*')] == ['export', 'weights']
+
+
+@pytest.mark.parametrize('code', [errno.ENOLCK, errno.EOPNOTSUPP, None])
+def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, caplog, code):
+  def none(*_):
+    raise OSError(code, os.strerror(code))
+
+  if code is None:
+    monkeypatch.setattr(atomic, 'fcntl', None)
+  else:
+    monkeypatch.setattr(atomic.fcntl, 'flock', none)
+  with atomic.holding(tmp_path):
+    atomic.write_text(tmp_path / 'a', 'b')
+  assert [p.name for p in tmp_path.iterdir()] == ['a']
+  assert 'cannot be locked' in caplog.text
+
+
+def test_a_lock_is_given_back_after_an_error(tmp_path):
+  for _ in range(2):
+    with pytest.raises(KeyError), atomic.holding(tmp_path):
+      raise KeyError
+  assert not list(tmp_path.iterdir())

@@ -28,7 +28,7 @@ import safetensors.numpy
 from jax import lax
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vidpred_jax import atomic, systems, zoo
+from vidpred_jax import atomic, stored, systems, zoo
 from vidpred_jax import params as params_lib
 
 WEIGHTS = 'weights.safetensors'
@@ -96,7 +96,7 @@ def save_system(
   }
   if data is not None:
     record['data'] = spec_to_json(data)
-  record['sha256'] = _digest(record, weights)
+  record['sha256'] = stored.digest(record, weights)
   path.parent.mkdir(parents=True, exist_ok=True)
   with atomic.replacing(path) as partial:
     partial.mkdir()
@@ -112,7 +112,9 @@ def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
   return leaf.astype(np.float16)
 
 
-def load(path: str | os.PathLike, **overrides):
+def load(
+  path: str | os.PathLike, *, allow_nonfinite: bool = False, **overrides
+):
   """Loads an exported system, or the weights of a training run.
 
   For a finished training run it loads the export, for an unfinished one the
@@ -121,6 +123,7 @@ def load(path: str | os.PathLike, **overrides):
   Args:
     path: an exported folder, the `--workdir` of a run, or the name of a model
       that comes with the package (see `zoo`).
+    allow_nonfinite: whether weights may be infinite or no numbers.
     **overrides: settings that replace the stored ones, `frames` among them.
 
   Returns:
@@ -131,7 +134,7 @@ def load(path: str | os.PathLike, **overrides):
     ValueError: if a file is damaged, or the weights are not those of the
       system with these settings.
   """
-  record, variables = read(path)
+  record, variables = read(path, allow_nonfinite=allow_nonfinite)
   system = system_from_record(record, **overrides)
   system = system._replace(data=read_data_spec(path) or systems.DataSpec())
   return system, check_variables(path, record, system, variables)
@@ -139,24 +142,51 @@ def load(path: str | os.PathLike, **overrides):
 
 def check_variables(path, record, system: systems.System, variables):
   """Returns `variables` if they fit `system`; raises ValueError if not."""
-  size = system.clip_size and system.clip_size(variables)
-  height, width = size or 2 * (4 * system.multiple,)
-  clip = jax.ShapeDtypeStruct(
-    (1, system.frames.length, height, width, system.channels), jnp.float32
-  )
-  expected = jax.eval_shape(system.init, jax.random.key(0), clip)
   try:
-    return params_lib.merge_or_refuse(expected, variables)
+    size = system.clip_size and system.clip_size(variables)
+    height, width = size or 2 * (4 * system.multiple,)
+    clip = jax.ShapeDtypeStruct(
+      (1, system.frames.length, height, width, system.channels), jnp.float32
+    )
+    expected = jax.eval_shape(system.init, jax.random.key(0), clip)
+  except Exception as error:  # of all kinds, where settings fit no weights
+    raise ValueError(
+      f'{path}: {record["system"]} cannot be made with these settings for '
+      f'these weights ({type(error).__name__}: {error}).'
+    ) from error
+  try:
+    merged = params_lib.merge_or_refuse(expected, variables)
   except ValueError as error:
     raise ValueError(
       f'{path} does not hold weights of {record["system"]} with these '
       f'settings. {error}'
     ) from None
+  wanted = params_lib.flatten(expected)
+  for name, leaf in params_lib.flatten(merged).items():
+    floating = jnp.issubdtype(wanted[name].dtype, jnp.floating)
+    if floating != jnp.issubdtype(leaf.dtype, jnp.floating):
+      raise ValueError(
+        f'{path}: {name} is of type {leaf.dtype}, expected '
+        f'{wanted[name].dtype}.'
+      )
+  return merged
 
 
-def read(path: str | os.PathLike) -> tuple[dict, dict]:
+def read(
+  path: str | os.PathLike, *, allow_nonfinite: bool = False
+) -> tuple[dict, dict]:
   """The record and the variables in an export or a run; see `load`."""
   path = zoo.find(path)
+  record, variables = _read(path)
+  if not allow_nonfinite:
+    try:
+      params_lib.check_finite(params_lib.flatten(variables))
+    except ValueError as error:
+      raise ValueError(f'{path}: {error}') from None
+  return record, variables
+
+
+def _read(path: pathlib.Path) -> tuple[dict, dict]:
   if (path / RECORD).exists():
     return _read_export(path)
   if (path / 'export' / RECORD).exists():
@@ -181,9 +211,10 @@ def read_data_spec(path: str | os.PathLike) -> systems.DataSpec | None:
   path = zoo.find(path)
   for folder in (path, path / 'export'):
     if (folder / RECORD).exists():
-      return _spec(folder / RECORD, _read_json(folder / RECORD).get('data'))
+      record = stored.read_record(folder / RECORD)
+      return _spec(folder / RECORD, record.get('data'))
   path = path / DATA
-  return _spec(path, _read_json(path)) if path.exists() else None
+  return _spec(path, stored.read_summed(path)) if path.exists() else None
 
 
 def spec_to_json(data: systems.DataSpec) -> dict[str, Any]:
@@ -195,41 +226,148 @@ def spec_to_json(data: systems.DataSpec) -> dict[str, Any]:
   }
 
 
-def _spec(path: pathlib.Path, stored) -> systems.DataSpec | None:
-  if stored is None:
+def _spec(path: pathlib.Path, stored_data) -> systems.DataSpec | None:
+  if stored_data is None:
     return None
+  if not isinstance(stored_data, dict):
+    raise ValueError(
+      f'{path}: data is {stored.shown(stored_data)}, expected {{...}}.'
+    )
+  stored.check(path, stored_data, _DATA, 'data.')
+  given = {
+    name: _tuples(value)
+    for name, value in stored_data.items()
+    if name in systems.DataSpec._fields
+  }
+  spec = systems.DataSpec(**given)
+  count = len(spec.variables)
+  if spec.is_field and not count == len(spec.mean) == len(spec.std) > 0:
+    raise ValueError(
+      f'{path}: data has {count} variables, {len(spec.mean)} means and '
+      f'{len(spec.std)} standard deviations, expected as many of each.'
+    )
+  return spec
+
+
+def _is_index(value) -> bool:
+  return type(value) is int and 0 <= value < 100_000
+
+
+def _is_list_of(accepts, most: int, least: int = 0):
+  return lambda x: (
+    isinstance(x, list) and least <= len(x) <= most and all(map(accepts, x))
+  )
+
+
+def _is_number(value) -> bool:
+  return type(value) in (int, float) and abs(value) < 1e38  # of float32
+
+
+def _is_name(value) -> bool:
+  return isinstance(value, str) and len(value) <= 200 and value.isprintable()
+
+
+def _is_setting(value, depth: int = 2) -> bool:
+  """What JSON makes of a setting: a value, or lists of such."""
+  if isinstance(value, list):
+    fine = depth and len(value) <= 1000
+    return bool(fine) and all(_is_setting(x, depth - 1) for x in value)
+  if type(value) is int:
+    return abs(value) < 2**63
+  return value is None or isinstance(value, bool | float | str)
+
+
+_INDICES = stored.Field(
+  _is_list_of(_is_index, 1000, 1), '1 to 1000 indices of frames'
+)
+_FRAMES = {'context': _INDICES, 'target': _INDICES}
+_RECORD = {
+  'format': stored.Field(
+    lambda x: type(x) is int and x == 1, '1, the only one there is'
+  ),
+  'system': stored.Field(
+    lambda x: isinstance(x, str) and x in systems.SYSTEMS,
+    f'one of {", ".join(systems.SYSTEMS)}',
+  ),
+  'settings': stored.Field(
+    lambda x: isinstance(x, dict) and all(map(_is_setting, x.values())),
+    'settings by name: numbers, words and short lists of them',
+  ),
+  'frames': stored.Field(lambda x: isinstance(x, dict), 'context and target'),
+}
+_DIGEST = {
+  'sha256': stored.Field(
+    lambda x: isinstance(x, str) and len(x) == 64, '64 letters'
+  ),
+}
+_NAMES = stored.Field(_is_list_of(_is_name, 4096), 'names', required=False)
+_DATA = {
+  'kind': stored.Field(lambda x: x in ('image', 'field'), "'image' or 'field'"),
+  'variables': _NAMES,
+  'units': stored.Field(_is_name, 'a short text', required=False),
+  'mean': stored.Field(
+    _is_list_of(_is_number, 4096), 'finite numbers', required=False
+  ),
+  'std': stored.Field(
+    _is_list_of(lambda x: _is_number(x) and x > 0, 4096),
+    'positive numbers',
+    required=False,
+  ),
+}
+_CONFIG = {
+  'system': _RECORD['system'],
+  'model': _RECORD['settings'],
+  'features': stored.Field(lambda x: isinstance(x, dict), 'files by name'),
+  'eval': stored.Field(
+    lambda x: isinstance(x, dict) and isinstance(x.get('frames'), dict),
+    'a section with frames',
+  ),
+}
+
+
+def _check_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Raises ValueError unless a system may be built of a record."""
+  stored.check(path, record, _RECORD)
+  stored.check(path, record['frames'], _FRAMES, 'frames.')
+  known = systems.SYSTEMS[record['system']].Settings._fields
+  for name in systems.renamed.current(record['system'], record['settings']):
+    if name not in known:
+      raise ValueError(
+        f'{path}: settings has {stored.shown(name)}, expected settings of '
+        f'{record["system"]}: {", ".join(known)}.'
+      )
   try:
-    return systems.DataSpec(**{k: _tuples(v) for k, v in stored.items()})
-  except (AttributeError, TypeError) as error:
-    raise ValueError(f'{path} is damaged: {error}') from None
+    system_from_record(record)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
 
 
 def system_from_record(
   record: Mapping[str, Any], **overrides
 ) -> systems.System:
   """Makes the system that a record describes, with some settings replaced."""
-  stored = systems.renamed.current(record['system'], record['settings'])
-  settings = {k: _tuples(v) for k, v in stored.items()}
-  stored = record['frames']
+  named = systems.renamed.current(record['system'], record['settings'])
+  settings = {k: _tuples(v) for k, v in named.items()}
+  indices = record['frames']
   frames = overrides.pop('frames', None) or systems.Frames(
-    tuple(stored['context']), tuple(stored['target'])
+    tuple(indices['context']), tuple(indices['target'])
   )
   return systems.make(record['system'], frames=frames, **(settings | overrides))
 
 
 def _read_export(path: pathlib.Path) -> tuple[dict, dict]:
-  try:
-    record = json.loads((path / RECORD).read_text())
-    expected = record['sha256']
-    data = (path / WEIGHTS).read_bytes()
-  except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-    raise ValueError(f'{path / RECORD} is damaged: {error}') from None
-  got = _digest(record, data)
+  record = stored.read_record(path / RECORD)
+  stored.check(path / RECORD, record, _DIGEST)
+  data = stored.read_bytes(path / WEIGHTS, stored.MOST_OF_WEIGHTS)
+  got, expected = stored.digest(record, data), record['sha256']
   if got != expected:
     raise ValueError(
       f'{path / WEIGHTS} or {path / RECORD} is damaged: their SHA-256 is '
-      f'{got[:12]}..., it was {expected[:12]}... when they were written.'
+      f'{got[:12]}..., it was {stored.shown(expected[:12])} when they were '
+      'written.'
     )
+  _check_record(path / RECORD, record)
+  _spec(path / RECORD, record.get('data'))
   arrays = params_lib.read_safetensors(data, str(path / WEIGHTS))
   whole = {
     name: leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf
@@ -238,26 +376,22 @@ def _read_export(path: pathlib.Path) -> tuple[dict, dict]:
   return record, params_lib.unflatten(whole)
 
 
-def _digest(record: Mapping[str, Any], data: bytes) -> str:
-  rest = {k: v for k, v in record.items() if k != 'sha256'}
-  digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-  digest.update(data)
-  return digest.hexdigest()
-
-
 def _read_run(path: pathlib.Path) -> tuple[dict, dict]:
   config = read_config(path)
+  stored.check(path / CONFIG, config, _CONFIG)
+  record = {
+    'format': 1,
+    'system': config['system'],
+    'settings': config['model'],
+    'frames': config['eval']['frames'],
+  }
+  _check_record(path / CONFIG, record)
   with manager(path, read_only=True) as saved:
     step = saved.latest_step()
     if step is None:
       raise FileNotFoundError(f'{path}/checkpoints has no checkpoint yet.')
     state = restore(saved, step)
-  record = {
-    'system': config['system'],
-    'settings': config['model'],
-    'frames': config['eval']['frames'],
-    'sha256': state['fingerprint'],
-  }
+  record |= {'sha256': state['fingerprint']}
   return record, inference_variables(
     state['params'], state['collections'], state['ema'], config['features']
   )
@@ -278,6 +412,12 @@ def inference_variables(params, collections, ema, features) -> dict:
   return {'params': ema or params, **kept}
 
 
+def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Writes what a run keeps of itself, with a sum by which damage is seen."""
+  text = json.dumps(stored.with_sum(record), indent=2) + '\n'
+  atomic.write_text(path, text)
+
+
 def read_config(workdir: pathlib.Path) -> dict:
   """The configuration of the run in `workdir`.
 
@@ -286,17 +426,11 @@ def read_config(workdir: pathlib.Path) -> dict:
   Raises:
     ValueError: if the file is damaged.
   """
-  config = _read_json(workdir / CONFIG)
-  if 'model' in config:
+  config = stored.read_summed(workdir / CONFIG)
+  named = isinstance(config.get('system'), str)
+  if named and isinstance(config.get('model'), dict):
     config['model'] = systems.renamed.current(config['system'], config['model'])
   return config
-
-
-def _read_json(path: pathlib.Path) -> dict:
-  try:
-    return json.loads(path.read_text())
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise ValueError(f'{path} is damaged: {error}') from None
 
 
 def _tuples(value):
@@ -441,11 +575,15 @@ def restore(saved, step: int, like=None):
       f'{reason[:300]} Remove that folder to use an older one.'
     ) from None
   expected, got = restored['sums'], fingerprints(restored['state'])
-  damaged = sorted(k for k in expected if expected[k] != got.get(k))
+  if not isinstance(expected, dict):
+    expected = {}
+  damaged = sorted(
+    k for k in {*expected, *got} if expected.get(k) != got.get(k)
+  )
   if damaged:
     raise ValueError(
       f'The checkpoint of step {step} in {saved.directory} is damaged: '
-      f'{len(damaged)} of {len(expected)} arrays differ from what was saved, '
+      f'{len(damaged)} of {len(got)} arrays differ from what was saved, '
       f'the first is {damaged[0]}. Remove that folder to use an older one.'
     )
   if like is None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+_LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 
 
@@ -110,11 +111,18 @@ def _unknown_field(argv: Sequence[str]) -> ValueError | None:
   return None
 
 
+class _Formatter(python_logging.Formatter):
+  """A warning on one line."""
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    return f'Warning: {printable(record.getMessage())}'
+
+
 def _show_warnings() -> None:
   """Shows the package's own warnings on stderr, one line each."""
   ours = python_logging.getLogger('vidpred_jax')
   shown = python_logging.StreamHandler(sys.stderr)
-  shown.setFormatter(python_logging.Formatter('Warning: %(message)s'))
+  shown.setFormatter(_Formatter())
   ours.addHandler(shown)
   ours.setLevel(python_logging.WARNING)
   ours.propagate = False
@@ -142,6 +150,19 @@ def _complain(error: Exception) -> None:
   """Prints an error on one line, or raises it under VIDPRED_JAX_TRACEBACK."""
   if os.environ.get(_TRACEBACK):
     raise error
-  text = ' '.join(str(error).split())
-  print(f'Error: {text}', file=sys.stderr)
+  print(f'Error: {printable(str(error))}', file=sys.stderr)
   sys.exit(2)
+
+
+def printable(text: str) -> str:
+  """A text on one line as a terminal may show it, whoever wrote it.
+
+  Characters that would steer the terminal or turn the line around are written
+  as escapes; of a long text the middle is left out.
+  """
+  text = ' '.join(text[: 4 * _LONGEST].split())
+  if len(text) > _LONGEST:
+    text = f'{text[: _LONGEST // 2]} [...] {text[-_LONGEST // 2 :]}'
+  return ''.join(
+    x if x.isprintable() else x.encode('unicode_escape').decode() for x in text
+  )

@@ -13,6 +13,9 @@ import numpy as np
 import safetensors
 from flax import traverse_util
 
+# Of names: parts and letters.
+_DEEPEST, _LONGEST = 50, 1000
+
 _SAFETENSORS_DTYPES = {
   'BF16': jnp.bfloat16,
   'F16': np.float16,
@@ -47,6 +50,7 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
     entries = safetensors.deserialize(data)
   except safetensors.SafetensorError as error:
     raise ValueError(f'{file} is damaged: {error}') from None
+  check_names([name for name, _ in entries], file)
   arrays = {}
   for name, entry in entries:
     dtype = _SAFETENSORS_DTYPES.get(entry['dtype'])
@@ -58,6 +62,41 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
     content = memoryview(entry['data']).toreadonly()
     arrays[name] = np.frombuffer(content, dtype).reshape(entry['shape'])
   return arrays
+
+
+def check_names(found: Sequence[str], file: str) -> None:
+  """Raises ValueError if there is no tree of parameters of these names."""
+  taken = set(found)
+  for name in found:
+    parts = name.split('/')
+    if len(parts) > _DEEPEST or len(name) > _LONGEST:
+      raise ValueError(
+        f'{file} is damaged: a parameter is called {name[:60]!r}..., which has '
+        f'{len(parts)} parts and {len(name)} letters.'
+      )
+    for n in range(1, len(parts)):
+      if '/'.join(parts[:n]) in taken:
+        raise ValueError(
+          f'{file} is damaged: {name!r} lies in another parameter.'
+        )
+
+
+def check_finite(arrays: Mapping[str, Any]) -> None:
+  """Raises ValueError if a number is infinite or none.
+
+  Args:
+    arrays: `{name: array}` of any type.
+  """
+  bad = [
+    name
+    for name, x in arrays.items()
+    if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all()
+  ]
+  if bad:
+    raise ValueError(
+      f'{len(bad)} of {len(arrays)} arrays hold numbers that are not finite: '
+      f'{_listed(bad)}. Use them all the same with allow_nonfinite.'
+    )
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,11 @@
+import pathlib
+import subprocess
+import sys
+
 import pytest
 from ml_collections import ConfigDict
 
+from vidpred_jax import atomic
 from vidpred_jax.train import workdir
 
 
@@ -35,3 +40,40 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
   with pytest.raises(ValueError, match='not empty and holds no run'):
     workdir.check_or_create(tmp_path, config())
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.parametrize('left', [(), ('.lock',), ('.config.part',)])
+def test_a_run_killed_at_its_very_beginning_goes_on(tmp_path, left):
+  for name in left:
+    if name == '.config.part':
+      atomic.beside(tmp_path / 'config.json').touch()
+    else:
+      (tmp_path / name).touch()
+  with workdir.held(tmp_path):
+    workdir.check_or_create(tmp_path, config())
+  assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+def test_a_folder_with_other_things_is_not_locked(tmp_path):
+  (tmp_path / 'thesis.tex').touch()
+  with pytest.raises(ValueError, match='not empty and holds no run'):
+    with workdir.held(tmp_path):
+      pass
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_second_run_in_the_folder_is_refused(tmp_path):
+  code = (
+    'import pathlib, sys\n'
+    'from vidpred_jax.train import workdir\n'
+    'with workdir.held(pathlib.Path(sys.argv[1])): pass'
+  )
+  with workdir.held(tmp_path):
+    second = subprocess.run(
+      [sys.executable, '-c', code, tmp_path],
+      capture_output=True,
+      text=True,
+      cwd=pathlib.Path(__file__).parents[2],
+    )
+  assert 'is in use by process' in second.stderr
+  assert not list(tmp_path.iterdir())

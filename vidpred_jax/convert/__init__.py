@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax import systems
+from vidpred_jax import params, systems
 from vidpred_jax.convert import dmvfn, ebme, rvd, simvp, weights
 from vidpred_jax.convert.features import FEATURES, alexnet, i3d, lpips, vgg19
 from vidpred_jax.convert.weights import read_torch
@@ -90,7 +90,11 @@ def trained_settings(
 
 
 def from_torch(
-  system_name: str, state_dict: Mapping[str, Any], **settings
+  system_name: str,
+  state_dict: Mapping[str, Any],
+  *,
+  allow_nonfinite: bool = False,
+  **settings,
 ) -> dict[str, Any]:
   """Variables of a system from a published `state_dict`.
 
@@ -99,6 +103,7 @@ def from_torch(
       'rvd', 'simvp' (OpenSTL, any translator), or of 'apr_vfi' the flow
       (EBME's bi-flownet.pkl, with or without high synthesis).
     state_dict: `{name: array}`, as from `read_torch`; anything NumPy can take.
+    allow_nonfinite: whether weights may be infinite or no numbers.
     **settings: of the system where they differ from its defaults, but for
       `frames`, and of the conversion. For 'dmvfn': `channel_order='bgr'` (as
       published: colours are read in the order of OpenCV, so the input channels
@@ -142,7 +147,10 @@ def from_torch(
   )
   expected = jax.eval_shape(system.init, jax.random.key(0), clip)
   try:
-    return converter.convert(state_dict, expected, **own)
+    variables = converter.convert(state_dict, expected, **own)
+    if not allow_nonfinite:
+      params.check_finite(params.flatten(variables))
+    return variables
   except ValueError as error:
     raise ValueError(
       f'These weights cannot become {system_name} with these settings. {error}'

@@ -23,6 +23,9 @@ def _define_flags() -> None:
   flags.DEFINE_string('output', None, 'The folder to make.')
   flags.DEFINE_string('key', None, 'Where in the file the weights are.')
   flags.DEFINE_multi_string('set', [], 'A setting, name=value; repeatable.')
+  flags.DEFINE_bool(
+    'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
+  )
   flags.mark_flags_as_required(['system', 'input', 'output'])
 
 
@@ -34,7 +37,12 @@ def main(argv) -> None:
     raise FileExistsError(f'{values.output} exists already; nothing was read.')
   settings = command.parse_settings(values.set)
   state_dict = convert.read_torch(values.input, key=values.key)
-  variables = convert.from_torch(values.system, state_dict, **settings)
+  variables = convert.from_torch(
+    values.system,
+    state_dict,
+    allow_nonfinite=values.allow_nonfinite,
+    **settings,
+  )
   settings = convert.trained_settings(values.system, state_dict) | settings
   _, settings = convert.split_settings(values.system, settings)
   checkpoint.save_system(

@@ -23,7 +23,9 @@ def _features(path: str, key, module, indices, ignored: str, source: str):
     names[f'features.{i}.weight'] = (f'features_{i}/kernel', 'conv')
     names[f'features.{i}.bias'] = (f'features_{i}/bias', 'vector')
   try:
-    return weights.rearrange(names, arrays, expected)
+    found = weights.rearrange(names, arrays, expected)
+    params.check_finite(params.flatten(found))
+    return found
   except ValueError as error:
     raise ValueError(f'{path} is not {source}. {error}') from None
 
@@ -101,6 +103,7 @@ def lpips(alexnet_path: str, heads_path: str) -> dict[str, Any]:
   }
   try:
     heads = params.merge_or_refuse(expected, weights.read_torch(heads_path))
+    params.check_finite(heads)
   except ValueError as error:
     raise ValueError(
       f"{heads_path} does not hold LPIPS's heads for AlexNet. {error}"
@@ -169,7 +172,9 @@ def i3d(path: str, *, key: str | None = None) -> dict[str, Any]:
   names['logits.conv3d.bias'] = ('logits/bias', 'vector')
   names['logits.conv3d.weight'] = ('logits/kernel', 'linear3d')
   try:
-    return weights.rearrange(names, arrays, expected)
+    found = weights.rearrange(names, arrays, expected)
+    params.check_finite(params.flatten(found))
+    return found
   except ValueError as error:
     raise ValueError(f'{path} is not I3D of Kinetics-400. {error}') from None
 

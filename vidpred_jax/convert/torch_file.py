@@ -14,11 +14,14 @@ Both formats are read: the zip archive (since PyTorch 1.6) and the legacy stream
 of pickles before it. Data are little-endian unless the archive says otherwise.
 Tensors become read-only views into one array per storage, so shared storages
 stay shared; bfloat16 becomes float32, which holds it exactly.
+
+A small file stays small: what it mentions again and again is made once, what it
+copies is counted, and neither its entries nor its tensors hold more than there
+is.
 """
 
 import io
 import math
-import pathlib
 import pickletools
 import struct
 import zipfile
@@ -27,10 +30,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidpred_jax import stored
 from vidpred_jax.convert import beside
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+
+# Of what is not the numbers themselves: some kB in published files.
+_LONGEST_PICKLE = 64 << 20
+_MOST_STEPS = 20_000_000
+_MOST_AXES = 32
+# Elements of a tensor that repeats those of its storage.
+_MOST_REPEATED = 1 << 20
 
 _DTYPES = {
   'float64': 'f8',
@@ -83,7 +94,7 @@ def load(path: str) -> Any:
       an unknown kind (the message names it).
     OSError: if it cannot be read.
   """
-  data = pathlib.Path(path).read_bytes()
+  data = stored.read_bytes(path, stored.MOST_OF_WEIGHTS)
   try:
     return _load_zip(data) if data[:2] == b'PK' else _load_legacy(data)
   except zipfile.BadZipFile as error:
@@ -96,13 +107,15 @@ def load(path: str) -> Any:
     IndexError,
     KeyError,
     MemoryError,
+    NotImplementedError,
     OverflowError,
     RuntimeError,
     TypeError,
     struct.error,
   ) as error:
     raise ValueError(
-      f'{path} is damaged or no PyTorch file ({type(error).__name__}: {error}).'
+      f'{path} is damaged or no PyTorch file ({type(error).__name__}: '
+      f'{str(error)[:200]}).'
     ) from None
 
 
@@ -156,11 +169,14 @@ def _load_zip(data: bytes) -> Any:
       raise ValueError('a zip archive without a PyTorch pickle (data.pkl)')
     if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
       raise ValueError('PyTorch does not compress its archives, this one is')
+    if sum(i.file_size for i in archive.infolist()) > len(data):
+      raise ValueError('its entries overlap')
     folder = entries[0].removesuffix('data.pkl')
     order = '<'
     if f'{folder}byteorder' in archive.namelist():
       order = {b'little': '<', b'big': '>'}[archive.read(f'{folder}byteorder')]
-    machine = _Machine(io.BytesIO(archive.read(entries[0])))
+    pickle = archive.read(entries[0])
+    machine = _Machine(io.BytesIO(pickle), len(pickle))
     tree = machine.run()
     for key, storage in machine.storages.items():
       storage.bytes = archive.read(f'{folder}data/{key}')
@@ -171,18 +187,22 @@ def _load_zip(data: bytes) -> Any:
 
 def _load_legacy(data: bytes) -> Any:
   stream = io.BytesIO(data)
-  if data[:1] != b'\x80' or _Machine(stream).run() != _MAGIC:
+  size = len(data)
+  if data[:1] != b'\x80' or _Machine(stream, size).run() != _MAGIC:
     raise ValueError(
       'it is no PyTorch file (neither a zip archive nor the older format)'
     )
-  version = _Machine(stream).run()
+  version = _Machine(stream, size).run()
   if version != _PROTOCOL:
-    raise ValueError(f'format version {version}, expected {_PROTOCOL}')
-  _Machine(stream).run()  # sizes on the writer's machine; data do not need them
-  machine = _Machine(stream)
+    raise ValueError(
+      f'format version {stored.shown(version)}, expected {_PROTOCOL}'
+    )
+  # Sizes on the writer's machine; data do not need them.
+  _Machine(stream, size).run()
+  machine = _Machine(stream, size)
   tree = machine.run()
-  keys = _Machine(stream).run()
-  if sorted(keys) != sorted(machine.storages):
+  keys = _Machine(stream, size).run()
+  if not isinstance(keys, list) or sorted(keys) != sorted(machine.storages):
     raise ValueError('the list of storages does not fit the tensors')
   for key in keys:
     storage = machine.storages[key]
@@ -207,8 +227,14 @@ def _check_size(storage: _Storage, got: int) -> None:
     )
 
 
-def _arrays(tree: Any) -> Any:
-  """Replaces the tensors in nested containers by arrays."""
+def _arrays(tree: Any, made: dict[int, Any] | None = None) -> Any:
+  """Replaces the tensors in nested containers by arrays.
+
+  Args:
+    tree: what the pickle holds.
+    made: what became of a container, by its `id`: each is replaced once.
+  """
+  made = {} if made is None else made
   match tree:
     case _Tensor():
       return _strided(tree)
@@ -217,9 +243,13 @@ def _arrays(tree: Any) -> Any:
     case _Slice():
       raise ValueError('it holds a storage that is no tensor')
     case dict():
-      return {key: _arrays(value) for key, value in tree.items()}
+      if id(tree) not in made:
+        made[id(tree)] = {k: _arrays(v, made) for k, v in tree.items()}
+      return made[id(tree)]
     case list() | tuple():
-      return type(tree)(_arrays(item) for item in tree)
+      if id(tree) not in made:
+        made[id(tree)] = type(tree)([_arrays(item, made) for item in tree])
+      return made[id(tree)]
   return tree
 
 
@@ -229,14 +259,19 @@ def _strided(tensor: _Tensor) -> np.ndarray:
     type(n) is int and n >= 0 for n in numbers
   ):
     raise ValueError(
-      f'a tensor of shape {tensor.shape}, strides {tensor.strides} and offset '
-      f'{tensor.start}'
+      f'a tensor of shape {stored.shown(tensor.shape)}, strides '
+      f'{stored.shown(tensor.strides)} and offset {stored.shown(tensor.start)}'
     )
   flat = tensor.storage.array(tensor.dtype)
+  size = math.prod(tensor.shape)
+  if size > max(len(flat), _MOST_REPEATED):
+    raise ValueError(
+      f'a tensor of {stored.shown(size)} elements of a storage of {len(flat)}'
+    )
   last = tensor.start + sum(
     (n - 1) * s for n, s in zip(tensor.shape, tensor.strides)
   )
-  if math.prod(tensor.shape) == 0:
+  if not size:
     return np.zeros(tensor.shape, flat.dtype)
   if last >= len(flat):
     raise ValueError(
@@ -265,6 +300,8 @@ def _tensor(slice_, start, shape, strides, dtype=None) -> _Tensor:
   dtype = slice_.storage.dtype or dtype
   if dtype is None:
     raise ValueError('a tensor without an element type')
+  if max(len(shape), len(strides)) > _MOST_AXES:
+    raise ValueError(f'a tensor of {len(shape)} axes')
   return _Tensor(
     slice_.storage, slice_.start + start, tuple(shape), tuple(strides), dtype
   )
@@ -295,9 +332,22 @@ def _other(*_) -> Other:
   return Other()
 
 
+def _mapping(pairs=()) -> dict:
+  """A dict of pairs, or of another dict, as far as its keys are simple."""
+  items = pairs.items() if isinstance(pairs, dict) else pairs
+  return {key: value for key, value in items if _is_simple(key)}
+
+
+def _is_simple(key: Any) -> bool:
+  """Whether a key can be looked up: nested tuples may take for ever."""
+  return not isinstance(key, tuple) or (
+    len(key) <= 16 and not any(isinstance(x, tuple) for x in key)
+  )
+
+
 # What a weight file may "call", and what that means here.
 _CALLS: dict[str, Callable[..., Any]] = {
-  'collections OrderedDict': lambda pairs=(): dict(pairs),
+  'collections OrderedDict': _mapping,
   'torch Size': lambda sizes=(): tuple(sizes),
   'torch._utils _rebuild_tensor': _tensor,
   'torch._utils _rebuild_tensor_v2': lambda *args: _tensor(*args[:4]),
@@ -309,7 +359,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
   '_codecs encode': lambda text, *_: text,
   '__builtin__ bytes': lambda *_: '',
   'collections defaultdict': lambda *_: {},
-  'collections Counter': lambda counts=(): dict(counts),
+  'collections Counter': _mapping,
 }
 for _module, _kinds in beside.OTHERS.items():
   for _place in {_module, beside.OLD.get(_module, _module)}:
@@ -350,15 +400,21 @@ class _Machine:
     storages: the storages it mentions, by key.
   """
 
-  def __init__(self, stream):
+  def __init__(self, stream, size: int):
     self.storages: dict[str, _Storage] = {}
     self._stream = stream
+    self._steps = 0
+    self._copies = size  # elements that may still be copied
     self._stack: list[Any] = []
     self._memo: dict[int, Any] = {}
 
   def run(self) -> Any:
     """The value of the pickle."""
-    for opcode, arg, _ in pickletools.genops(self._stream):
+    begin = self._stream.tell()
+    for opcode, arg, place in pickletools.genops(self._stream):
+      self._steps += 1
+      if self._steps > _MOST_STEPS or place - begin > _LONGEST_PICKLE:
+        raise ValueError('what describes its tensors is too long')
       if opcode.name == 'STOP':
         return self._stack.pop()
       self._step(opcode.name, arg)
@@ -402,7 +458,7 @@ class _Machine:
         stack.append(self._pop_to_mark())
       case 'DICT':
         items = self._pop_to_mark()
-        stack.append(dict(zip(items[::2], items[1::2])))
+        stack.append(_mapping(zip(items[::2], items[1::2])))
       case 'APPEND':
         item = stack.pop()
         if not isinstance(stack[-1], Other):
@@ -419,11 +475,11 @@ class _Machine:
       case 'SETITEM':
         value, key = stack.pop(), stack.pop()
         if not isinstance(stack[-1], Other):
-          self._top(dict)[key] = value
+          self._top(dict).update(_mapping([(key, value)]))
       case 'SETITEMS':
         items = self._pop_to_mark()
         if not isinstance(stack[-1], Other):
-          self._top(dict).update(zip(items[::2], items[1::2]))
+          self._top(dict).update(_mapping(zip(items[::2], items[1::2])))
       case 'FROZENSET':
         self._pop_to_mark()
         stack.append(Other())
@@ -437,7 +493,14 @@ class _Machine:
       case 'REDUCE':
         args, function = stack.pop(), stack.pop()
         if not isinstance(function, _Name) or function.name not in _CALLS:
-          raise ValueError(f'it calls {function!r}, which no weight file does')
+          raise ValueError(
+            f'it calls {stored.shown(function)}, which no weight file does'
+          )
+        self._copies -= sum(
+          len(x) for x in args if isinstance(x, dict | list | tuple)
+        )
+        if self._copies < 0:
+          raise ValueError('it copies the same again and again')
         stack.append(_CALLS[function.name](*args))
       case 'NEWOBJ' | 'NEWOBJ_EX':
         stack.pop()  # what it is made of
@@ -445,7 +508,9 @@ class _Machine:
           stack.pop()
         kind = stack.pop()
         if not isinstance(kind, _Name) or kind.name not in _CALLS:
-          raise ValueError(f'it makes {kind!r}, which no weight file does')
+          raise ValueError(
+            f'it makes {stored.shown(kind)}, which no weight file does'
+          )
         made = {'collections OrderedDict', *_MAPPINGS}
         stack.append({} if kind.name in made else Other())
       case 'BUILD':
@@ -469,11 +534,14 @@ class _Machine:
     """`('storage', type, key, device, size[, view])` -> the storage."""
     if identity[0] != 'storage':
       raise ValueError(
-        f'it holds a whole {identity[0]!r}, not weights; save its state_dict()'
+        f'it holds a whole {stored.shown(identity[0])}, not weights; save its '
+        'state_dict()'
       )
     _, kind, key, _, count, *view = identity
     if not isinstance(kind, _Name) or kind.name not in _STORAGES:
-      raise ValueError(f'a storage of type {kind!r}')
+      raise ValueError(f'a storage of type {stored.shown(kind)}')
+    if not isinstance(key, str | int) or type(count) is not int or count < 0:
+      raise ValueError('a storage without a name or a size')
     storage = self.storages.get(key)
     if storage is None:
       storage = _Storage(key, _STORAGES[kind.name], count)
@@ -489,8 +557,8 @@ class _Machine:
 def _named(name: str) -> _Name:
   if name not in _NAMES:
     raise ValueError(
-      f'it refers to {".".join(name.split(" "))}, which is no part of a weight '
-      'file; nothing of it was run. If you trust the file, load it in PyTorch '
-      'and save only its state_dict().'
+      f'it refers to {name[:200].replace(" ", ".")}, which is no part of a '
+      'weight file; nothing of it was run. If you trust the file, load it in '
+      'PyTorch and save only its state_dict().'
     )
   return _Name(name)

@@ -5,9 +5,8 @@ array without a place, or a parameter without an array of its shape. No code in
 a file is run, and PyTorch is not needed.
 """
 
-import pathlib
+import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax import params
+from vidpred_jax import params, stored
 from vidpred_jax.convert import torch_file
+
+# Bytes that an npz file may become, and how many for one of its own.
+_LEAST_OF_NPZ, _MOST_PACKED = 256 << 20, 20
 
 # --- Reading files -----------------------------------------------------------
 
@@ -41,37 +43,36 @@ def read_torch(path: str, *, key: str | None = None) -> dict[str, np.ndarray]:
       tensors, or it is unclear which arrays are meant.
     OSError: if it cannot be read.
   """
-  with open(path, 'rb') as stream:
-    start = stream.read(9)
-  if not start:
+  data = stored.read_bytes(path, stored.MOST_OF_WEIGHTS)
+  if not data:
     raise ValueError(f'{path} is empty.')
-  if start[8:9] == b'{':
-    tree = _read_safetensors(path)
-  elif start[:2] == b'PK' and _is_npz(path):
-    tree = _read_npz(path)
+  if data[8:9] == b'{':
+    tree = _read_safetensors(data, path)
+  elif data[:2] == b'PK' and (archive := _npz(data, path)) is not None:
+    tree = archive
   else:
     tree = torch_file.load(path)
   return unwrapped(_named_arrays(tree, path, key))
 
 
-def _is_npz(path: str) -> bool:
+def _npz(data: bytes, path: str) -> dict[str, np.ndarray] | None:
+  """The arrays of an npz file; None for another zip archive."""
   try:
-    with zipfile.ZipFile(path) as archive:
-      return all(name.endswith('.npy') for name in archive.namelist())
-  except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-    raise ValueError(f'{path} is damaged: {error}') from None
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+      if not all(name.endswith('.npy') for name in archive.namelist()):
+        return None
+      size = sum(i.file_size for i in archive.infolist())
+      if size > max(_LEAST_OF_NPZ, _MOST_PACKED * len(data)):
+        raise ValueError(f'{len(data)} bytes that become {size}')
+      with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays}
+  except Exception as error:  # of zipfile, zlib, lzma, tokenize, NumPy
+    why = f'{type(error).__name__}: {str(error)[:200]}'
+    raise ValueError(f'{path} is damaged or no npz file ({why}).') from None
 
 
-def _read_npz(path: str) -> dict[str, np.ndarray]:
-  try:
-    with np.load(path, allow_pickle=False) as arrays:
-      return {name: arrays[name] for name in arrays}
-  except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
-    raise ValueError(f'{path} cannot be read: {error}') from None
-
-
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-  arrays = params.read_safetensors(pathlib.Path(path).read_bytes(), path)
+def _read_safetensors(data: bytes, path: str) -> dict[str, np.ndarray]:
+  arrays = params.read_safetensors(data, path)
   return {
     name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
     for name, x in arrays.items()
@@ -197,12 +198,18 @@ def rearrange(
     wanted[name] = jax.ShapeDtypeStruct(tuple(expanded), jnp.float32)
   arrays = {name: np.asarray(x) for name, x in state_dict.items()}
   arrays = params.merge_or_refuse(wanted, arrays)
+  for name, array in arrays.items():
+    if array.dtype.kind not in 'fiub' and array.dtype != jnp.bfloat16:
+      raise ValueError(
+        f'{name} is of type {array.dtype}, expected real numbers.'
+      )
   result = {}
   for name, (path, kind) in names.items():
     axes, array = AXES[kind], arrays[name]
     others = [i for i in range(array.ndim) if i not in axes]
     moved = array.transpose(*axes, *others).reshape(flat[path].shape)
-    result[path] = np.array(moved, np.float32, order='C')
+    with np.errstate(over='ignore'):  # what is infinite is looked for later
+      result[path] = np.array(moved, np.float32, order='C')
   return params.merge_or_refuse(expected, params.unflatten(result))
 
 

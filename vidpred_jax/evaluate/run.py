@@ -4,6 +4,7 @@
 `scoring` predicts and measures; `report` writes the results.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import pathlib
@@ -75,15 +76,23 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
 
   Raises:
     FileNotFoundError: if there are no weights.
-    ValueError: if they are not those of the configuration's system.
+    ValueError: if they are not those of the configuration's system, or another
+      process is in that folder.
   """
   workdir = pathlib.Path(workdir)
   record, variables = _weights(config, workdir)
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      workdir.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(atomic.holding(workdir))
+    return _run(config, workdir, measure, record, variables)
+
+
+def _run(config, workdir, measure, record, variables) -> dict:
   measure = measure or make_measure(config, build.evaluation(config))
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
     atomic.write_text(workdir / 'results.json', report.as_json(written))
     each = f' {result.samples} times each' if result.samples > 1 else ''
     print(f'\n{result.clips} clips{each} of {result.data}')

@@ -413,6 +413,9 @@ def define_flags() -> None:
   )
   flags.DEFINE_string('cuts', None, 'A list of frames that begin a scene.')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
+  flags.DEFINE_bool(
+    'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
+  )
   flags.DEFINE_integer('seed', 0, 'Of random systems.')
   flags.DEFINE_multi_string(
     'set', [], 'A setting of the system, name=value; repeatable.'
@@ -443,7 +446,10 @@ def main(argv) -> None:
     chosen = _FOR_ANY_FILM[between]
     print(f'Model: {chosen}, which comes with the package.')
   load = functools.partial(
-    checkpoint.load, chosen, **command.parse_settings(options.set)
+    checkpoint.load,
+    chosen,
+    allow_nonfinite=options.allow_nonfinite,
+    **command.parse_settings(options.set),
   )
   if options.input is None:
     return _try_out(load, options, fps)

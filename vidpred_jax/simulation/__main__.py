@@ -18,8 +18,6 @@ import ast
 import math
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import NamedTuple
 
 import jax
@@ -28,7 +26,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vidpred_jax import command, runtime
+from vidpred_jax import atomic, command, runtime
 from vidpred_jax.data import vortices
 from vidpred_jax.simulation import lattice
 
@@ -227,9 +225,8 @@ def generate(
   if place.exists():
     return vortices.check(place, settings)
   place.parent.mkdir(parents=True, exist_ok=True)
-  part = pathlib.Path(
-    tempfile.mkdtemp(prefix=f'.{place.name}.', dir=place.parent)
-  )
+  part = atomic.beside(place)
+  part.mkdir()
   try:
     total = sum(
       e * (t + settings.spin_up)
@@ -244,14 +241,13 @@ def generate(
         simulate(settings, split, films, bar)
         films.flush()
     vortices.write_settings(part, settings)
-    part.chmod(0o755)  # a temporary folder is its owner's alone
     try:
       part.rename(place)
     except OSError:
       # Another process was first.
       vortices.check(place, settings)
   finally:
-    shutil.rmtree(part, ignore_errors=True)
+    atomic.remove(part)
   return place
 
 
@@ -276,7 +272,7 @@ def main(argv) -> None:
   del argv
   runtime.setup()
   names = vortices.Settings._fields
-  fields = {name: _parsed(flags.FLAGS[name].value) for name in names}
+  fields = {name: _parsed(str(flags.FLAGS[name].value)) for name in names}
   print(generate(flags.FLAGS.root, vortices.Settings(**fields)))
 
 

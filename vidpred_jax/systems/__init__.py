@@ -2,6 +2,7 @@
 
 from vidpred_jax import names
 from vidpred_jax.systems import apr_vfi, dmvfn, renamed, rvd, simvp
+from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import DataSpec, Frames, System
 
 __all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make', 'renamed']
@@ -30,8 +31,7 @@ def make(name: str, *, frames: Frames, **settings) -> System:
   names.check_settings(
     name, settings, module.Settings._fields, renamed.NAMES.get(name, {})
   )
-  frames = Frames(tuple(frames[0]), tuple(frames[1]))
-  system = module.make(frames=frames, **settings)
+  system = module.make(frames=_checked(frames), **settings)
   defaults = module.Settings._field_defaults
   tuples = (
     (key, tuple(value) if isinstance(value, list) else value)
@@ -39,3 +39,16 @@ def make(name: str, *, frames: Frames, **settings) -> System:
   )
   changed = tuple(item for item in tuples if item not in defaults.items())
   return system._replace(name=name, settings=changed)
+
+
+def _checked(frames) -> Frames:
+  """Frames of any two sequences of indices; ValueError for anything else."""
+  indices = rules.tuple_of(rules.whole(0, 100_000), '', least=1)
+  two = rules.tuple_of(indices, '', length=2)
+  if not two.accepts(frames):
+    raise ValueError(
+      f'Got frames {frames!r}; expected indices of what is seen and of what is '
+      'asked for, such as ((0, 1), (2, 3)).'
+    )
+  seen, asked = frames
+  return Frames(tuple(map(int, seen)), tuple(map(int, asked)))

@@ -115,18 +115,21 @@ class Settings(NamedTuple):
 
 _RULES = {
   'synthesis': rules.one_of(('routed', 'patches', 'whole', 'warp')),
-  'patch': rules.positive_int(4),
+  'patch': rules.positive_int(4, most=1024),
   'inference_routing': rules.one_of(('argmax', 'ratios', 'reference', 'all')),
   'supervision': rules.one_of(('warped', 'image', 'reconstruction')),
   'fusion': rules.one_of(apr_vfi.FUSIONS),
   'widths': rules.tuple_of(
-    rules.positive_int(), 'two or more positive whole numbers', least=2
+    rules.positive_int(most=8192),
+    'two to 16 positive whole numbers',
+    least=2,
+    most=16,
   ),
-  'features': rules.positive_int(),
-  'context_channels': rules.positive_int(),
-  'context_hidden': rules.positive_int(),
+  'features': rules.positive_int(most=8192),
+  'context_channels': rules.positive_int(most=8192),
+  'context_hidden': rules.positive_int(most=8192),
   'levels': rules.either(
-    None, rules.positive_int(expected='a positive whole number or None')
+    None, rules.whole(1, 12, 'a whole number from 1 to 12, or None')
   ),
   'standardised': rules.truth(),
   'train_flow': rules.truth(),
@@ -146,8 +149,8 @@ def checked(settings: Settings) -> Settings:
   blocks = len(settings.widths)
   of_blocks = {
     'depths': rules.tuple_of(
-      rules.either(0, rules.positive_int()),
-      f'{blocks} whole numbers, one per width',
+      rules.whole(0, 64),
+      f'{blocks} whole numbers up to 64, one per width',
       length=blocks,
     ),
     'keep_ratios': rules.tuple_of(

@@ -100,7 +100,9 @@ class Settings(NamedTuple):
 _SHARE = rules.number(0, 1, 'a share in [0, 1]')
 _RULES = {
   'scales': rules.tuple_of(
-    rules.positive_int(), 'positive whole numbers, one per block'
+    rules.positive_int(most=256),
+    'positive whole numbers up to 256, one per block, at most 64 of them',
+    most=64,
   ),
   'spatial_path': rules.truth(),
   'routing': rules.one_of(('stebs', 'gumbel', 'random', 'none')),
@@ -110,16 +112,14 @@ _RULES = {
   'temperature': rules.tuple_of(
     rules.number(0, above=True), 'two positive numbers', length=2
   ),
-  'temperature_steps': rules.positive_int(),
+  'temperature_steps': rules.positive_int(most=10**9),
   'gate_penalty': rules.number(0),
-  'router_scale': rules.positive_int(),
+  'router_scale': rules.positive_int(most=256),
   'supervision': rules.one_of(('deep', 'single')),
   'gamma': rules.number(0),
   'vgg_weight': rules.number(0),
   'flow_weight': rules.number(0),
-  'rollout': rules.either(
-    0, rules.positive_int(expected='a whole number, 0 or more')
-  ),
+  'rollout': rules.whole(0, 1000, 'a whole number, 0 or more, at most 1000'),
   'formulation': rules.one_of(('fast', 'published')),
   'dtype': rules.one_of(('float32', 'bfloat16')),
 }
@@ -130,7 +130,7 @@ def checked(settings: Settings) -> Settings:
   settings = rules.check(settings, _RULES)
   count = len(settings.scales)
   widths = rules.tuple_of(
-    rules.positive_int(4),
+    rules.positive_int(4, most=8192),
     f'{count} multiples of 4, one per scale factor',
     length=count,
   )

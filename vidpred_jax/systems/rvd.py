@@ -93,21 +93,20 @@ class Settings(NamedTuple):
   dtype: str = 'float32'
 
 
+_LEVELS = rules.tuple_of(rules.positive_int(most=64), '', least=2, most=12)
 _MULTS = rules.Rule(
-  lambda x: (
-    rules.tuple_of(rules.positive_int(), '', least=2).accepts(x) and x[0] == 1
-  ),
-  'two or more whole numbers, the first of them 1',
+  lambda x: _LEVELS.accepts(x) and x[0] == 1,
+  '2 to 12 whole numbers up to 64, the first of them 1',
 )
 _POSITIVE = rules.number(0, expected='a positive number or None', above=True)
 _RULES = {
-  'channels': rules.positive_int(),
-  'dim': rules.positive_int(8),
+  'channels': rules.positive_int(most=4096),
+  'dim': rules.positive_int(8, most=4096),
   'mults': _MULTS,
   'mean_mults': _MULTS,
   'mode': rules.one_of(('residual', 'frame')),
   'sigma': rules.either(None, _POSITIVE),
-  'num_timesteps': rules.positive_int(),
+  'num_timesteps': rules.positive_int(most=100_000),
   'prediction_type': rules.one_of(('epsilon', 'sample')),
   'loss_type': rules.one_of(('l2', 'l1')),
   'shared_step': rules.truth(),

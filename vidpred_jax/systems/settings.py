@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar('T', bound=tuple)
 
+_MOST = 1e38  # of float32
+
 
 class Rule(NamedTuple):
   """The valid values of a setting.
@@ -69,24 +71,35 @@ def number(
 
   def accepts(x):
     real = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    if not real or not math.isfinite(x):
+    if not real or not -_MOST < x < _MOST:
       return False
     return low <= x <= high and not (above and x == low)
 
   return Rule(accepts, expected)
 
 
-def positive_int(multiple: int = 1, expected: str = '') -> Rule:
-  """A rule for a positive integer that `multiple` divides."""
+def whole(low: int, high: int, expected: str = '') -> Rule:
+  """A rule for a whole number from `low` to `high`."""
 
   def accepts(x):
-    whole = isinstance(x, numbers.Integral) and not isinstance(x, bool)
-    return whole and x >= 1 and x % multiple == 0
+    is_whole = isinstance(x, numbers.Integral) and not isinstance(x, bool)
+    return is_whole and low <= x <= high
 
+  return Rule(accepts, expected or f'a whole number from {low} to {high}')
+
+
+def positive_int(
+  multiple: int = 1, expected: str = '', *, most: int = 65536
+) -> Rule:
+  """A positive whole number up to `most` that `multiple` divides."""
+  positive = whole(1, most)
   words = f'a multiple of {multiple}'
   if multiple == 1:
     words = 'a positive whole number'
-  return Rule(accepts, expected or words)
+  return Rule(
+    lambda x: positive.accepts(x) and x % multiple == 0,
+    f'{expected or words}, at most {most}',
+  )
 
 
 def either(value: Any, rule: Rule) -> Rule:
@@ -99,14 +112,19 @@ def either(value: Any, rule: Rule) -> Rule:
 
 
 def tuple_of(
-  rule: Rule, expected: str, *, length: int | None = None, least: int = 1
+  rule: Rule,
+  expected: str,
+  *,
+  length: int | None = None,
+  least: int = 1,
+  most: int = 10_000,
 ) -> Rule:
-  """A rule for sequences: `length` values, or at least `least` values."""
+  """A rule for sequences: `length` values, or `least` to `most` values."""
 
   def accepts(x):
     if not isinstance(x, Sequence) or isinstance(x, str):
       return False
-    enough = len(x) >= least if length is None else len(x) == length
+    enough = least <= len(x) <= most if length is None else len(x) == length
     return enough and all(map(rule.accepts, x))
 
   return Rule(accepts, expected)

@@ -78,14 +78,12 @@ _RATE = rules.Rule(
   lambda x: rules.number(0, 1).accepts(x) and x < 1, 'a probability below 1'
 )
 _RULES = {
-  'channels': rules.positive_int(),
+  'channels': rules.positive_int(most=4096),
   # Two groups of the norms; eight heads, or parts, of the translators.
-  'hid_s': rules.positive_int(2),
-  'hid_t': rules.positive_int(8),
-  'n_s': rules.positive_int(2, 'an even number of layers'),
-  'n_t': rules.Rule(
-    lambda x: rules.positive_int().accepts(x) and x >= 2, 'at least 2 blocks'
-  ),
+  'hid_s': rules.positive_int(2, most=16384),
+  'hid_t': rules.positive_int(8, most=16384),
+  'n_s': rules.positive_int(2, 'an even number of layers', most=24),
+  'n_t': rules.whole(2, 128, 'at least 2 blocks, at most 128'),
   'translator': rules.one_of(simvp.TRANSLATORS),
   'mlp_ratio': rules.number(0.1, expected='a positive number'),
   'drop_path': _RATE,

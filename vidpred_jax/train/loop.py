@@ -7,7 +7,6 @@ was killed continues to bit-identical weights.
 """
 
 import functools
-import json
 import math
 import pathlib
 import re
@@ -23,7 +22,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
-  atomic,
   build,
   checkpoint,
   convert,
@@ -154,9 +152,14 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
 
   Raises:
     ValueError: if the configuration or the data are invalid, if `workdir` holds
-      another run, or if the loss is not finite.
+      another run or another process is in it, or if the loss is not finite.
   """
   workdir = pathlib.Path(workdir)
+  with folder.held(workdir):
+    return _run(config, workdir, measure)
+
+
+def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
   folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
@@ -178,8 +181,8 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     try:
       spec = build.data_spec(batches.source)
       if jax.process_index() == 0:
-        text = json.dumps(checkpoint.spec_to_json(spec), indent=2) + '\n'
-        atomic.write_text(workdir / checkpoint.DATA, text)
+        record = checkpoint.spec_to_json(spec)
+        checkpoint.write_json(workdir / checkpoint.DATA, record)
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape

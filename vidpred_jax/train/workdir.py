@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 from tensorboardX import summary
@@ -25,6 +26,50 @@ from vidpred_jax import atomic, checkpoint
 
 # What may change between two tries at the same run.
 _MAY_CHANGE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
+
+
+@contextlib.contextmanager
+def held(workdir: pathlib.Path) -> Iterator[None]:
+  """This run alone writes to the folder, which is made if it is not there.
+
+  Process 0 holds it for all of them.
+
+  Raises:
+    ValueError: if another run holds it, or it is no folder of a run.
+  """
+  _check_own(workdir)
+  _wait('looked')  # all have looked before one writes
+  with contextlib.ExitStack() as stack:
+    problem = None
+    if jax.process_index() == 0:
+      try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(atomic.holding(workdir))
+      except (ValueError, OSError) as error:
+        problem = error
+    if jax.process_count() > 1:
+      failed = np.bool_(problem is not None)
+      if multihost_utils.broadcast_one_to_all(failed) and problem is None:
+        problem = ValueError(f'Process 0 does not get {workdir}.')
+    if problem is not None:
+      raise problem
+    yield
+
+
+def _check_own(workdir: pathlib.Path) -> None:
+  """Raises ValueError if a folder holds other things and no run."""
+  if (workdir / checkpoint.CONFIG).exists() or not workdir.exists():
+    return
+  if not all(map(atomic.is_own, workdir.iterdir())):
+    raise ValueError(
+      f'{workdir} is not empty and holds no run; choose another --workdir.'
+    )
+
+
+def _wait(name: str) -> None:
+  """Waits until all processes are here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def check_or_create(workdir: pathlib.Path, config) -> None:
@@ -53,17 +98,13 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
         f'{workdir} holds another run; its configuration differs in '
         f'{"; ".join(differing)}. Choose another --workdir.'
       )
-  elif not path.exists() and workdir.exists() and any(workdir.iterdir()):
-    raise ValueError(
-      f'{workdir} is not empty and holds no run; choose another --workdir.'
-    )
-  if jax.process_count() > 1:  # all have looked before one writes
-    multihost_utils.sync_global_devices('looked')
+  else:
+    _check_own(workdir)
+  _wait('compared')  # all have looked before one writes
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, json.dumps(wanted, indent=2) + '\n')
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('claimed')
+    checkpoint.write_json(path, wanted)
+  _wait('claimed')
 
 
 class Stop:

@@ -1,15 +1,14 @@
 """Writing videos: `Writer`. The package's docstring has its contract."""
 
 import logging
-import os
 import pathlib
 import re
-import shutil
 from fractions import Fraction
 
 import numpy as np
 from PIL import Image
 
+from vidpred_jax import atomic
 from vidpred_jax.video_io import encoding
 
 _LOG = logging.getLogger(__name__)
@@ -118,9 +117,7 @@ class Writer:
     )
     self._overwrite = overwrite
     self._check_target()
-    self._part = self._path.with_name(
-      f'.{self._path.stem}.part{os.getpid()}{self._path.suffix}'
-    )
+    self._part = atomic.beside(self._path)
     self._open: encoding.Film | encoding.Folder | None = None
     self._ended = False
 
@@ -135,11 +132,11 @@ class Writer:
           raise ValueError(f'{self._path}: no frame was written.')
         self._open.finish()
         self._check_target()
-        _replace(self._part, self._path)
+        atomic.put(self._part, self._path)
     finally:
       if self._open is not None:
         self._open.close()
-      self._remove()
+      atomic.remove(self._part)
 
   def write(
     self, frame: np.ndarray, time: Fraction | float | None = None
@@ -188,14 +185,8 @@ class Writer:
         self._part, self._path, self._style, shape, timed=timed
       )
     except BaseException:
-      self._remove()
+      atomic.remove(self._part)
       raise
-
-  def _remove(self) -> None:
-    if self._part.is_dir():
-      shutil.rmtree(self._part, ignore_errors=True)
-    else:
-      self._part.unlink(missing_ok=True)
 
   def _check_target(self) -> None:
     path = self._path
@@ -225,13 +216,3 @@ def _coding(path: pathlib.Path) -> encoding.Coding | None:
       f'{", ".join(encoding.CODINGS)}, and folders, without a suffix.'
     )
   return encoding.CODINGS.get(suffix)
-
-
-def _replace(part: pathlib.Path, path: pathlib.Path) -> None:
-  if not path.is_dir():
-    os.replace(part, path)
-    return
-  old = part.with_name(part.name + '.old')
-  os.replace(path, old)
-  os.replace(part, path)
-  shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,146 @@
+"""Files that others wrote, read within bounds and checked field by field.
+
+A file says what it likes of itself. Nothing is taken from it before its size,
+its types and its ranges are known, and what is wrong is told in one sentence:
+which file, which field, what it holds and what is expected.
+"""
+
+import hashlib
+import json
+import os
+import reprlib
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+# A record is some kB; weights of these systems are some MB, rarely some GB.
+MOST_OF_A_RECORD = 4 << 20
+MOST_OF_WEIGHTS = 64 << 30
+
+SUM = 'sha256'
+
+
+class Field(NamedTuple):
+  """What a field of a record must be.
+
+  Attributes:
+    accepts: whether a value is that.
+    expected: the same in words, after 'expected'.
+    required: whether it may be left out.
+  """
+
+  accepts: Callable[[Any], bool]
+  expected: str
+  required: bool = True
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+  """The content of a file of at most `most` bytes.
+
+  Raises:
+    ValueError: if it is longer, or no file but a device or a pipe.
+    OSError: if it cannot be read.
+  """
+  # Opening a pipe waits for somebody to write to it.
+  flags = (
+    os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
+  )
+  with open(os.open(path, flags), 'rb') as file:
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+      raise ValueError(f'{path} is no ordinary file.')
+    if found.st_size > most:
+      raise ValueError(
+        f'{path} has {found.st_size} bytes, expected at most {most}.'
+      )
+    return file.read(found.st_size)
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+  """A JSON object from a file.
+
+  Raises:
+    ValueError: if the file holds something else or is damaged.
+    OSError: if it cannot be read.
+  """
+  text = read_bytes(path, MOST_OF_A_RECORD)
+  try:
+    record = json.loads(text.decode())
+  except RecursionError:
+    raise ValueError(f'{path} is damaged: it is nested too deep.') from None
+  except ValueError as error:  # no JSON, no text, an endless number
+    raise ValueError(f'{path} is damaged: {error}.') from None
+  if not isinstance(record, dict):
+    raise ValueError(
+      f'{path} is damaged: got {shown(record)}, expected {{...}}.'
+    )
+  return record
+
+
+def with_sum(record: Mapping[str, Any]) -> dict[str, Any]:
+  """A record with a field that says what the others are."""
+  return {**record, SUM: digest(record)}
+
+
+def read_summed(path: str | os.PathLike) -> dict[str, Any]:
+  """A record that was written `with_sum`, without it; older ones have none.
+
+  Raises:
+    ValueError: if the file is damaged.
+    OSError: if it cannot be read.
+  """
+  record = read_record(path)
+  expected = record.pop(SUM, None)
+  if expected is not None and expected != digest(record):
+    raise ValueError(
+      f'{path} is damaged: its fields are not those it was written with.'
+    )
+  return record
+
+
+def digest(record: Mapping[str, Any], data: bytes = b'') -> str:
+  """SHA-256 of a record, without the field for it, and of what goes with it."""
+  rest = {name: value for name, value in record.items() if name != SUM}
+  found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+  found.update(data)
+  return found.hexdigest()
+
+
+def check(
+  path: str | os.PathLike,
+  record: Mapping[str, Any],
+  fields: Mapping[str, Field],
+  section: str = '',
+) -> None:
+  """Checks the fields of a record.
+
+  Args:
+    path: the file it is from.
+    record: what was read.
+    fields: what there must be; other fields are let be.
+    section: what stands before the names, such as 'frames.'.
+
+  Raises:
+    ValueError: for the first field that is missing or wrong.
+  """
+  for name, field in fields.items():
+    if name not in record:
+      if not field.required:
+        continue
+      raise ValueError(
+        f'{path} is damaged: it has no {section}{name}, expected '
+        f'{field.expected}.'
+      )
+    if not field.accepts(record[name]):
+      got = shown(record[name])
+      raise ValueError(
+        f'{path} is damaged: {section}{name} is {got}, expected '
+        f'{field.expected}.'
+      )
+
+
+def shown(value: Any) -> str:
+  """A value in a few words, however large it is."""
+  brief = reprlib.Repr()
+  brief.maxstring = brief.maxother = brief.maxlong = 60
+  return brief.repr(value)
