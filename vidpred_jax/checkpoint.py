@@ -268,7 +268,7 @@ def _is_name(value) -> bool:
 
 
 def _is_setting(value, depth: int = 2) -> bool:
-  """What JSON makes of a setting: a value, or lists of such."""
+  """Whether a value is a setting in JSON: a number, a text, or lists of them."""
   if isinstance(value, list):
     fine = depth and len(value) <= 1000
     return bool(fine) and all(_is_setting(x, depth - 1) for x in value)
@@ -413,7 +413,7 @@ def inference_variables(params, collections, ema, features) -> dict:
 
 
 def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-  """Writes what a run keeps of itself, with a sum by which damage is seen."""
+  """Writes a record of a run, with a checksum."""
   text = json.dumps(stored.with_sum(record), indent=2) + '\n'
   atomic.write_text(path, text)
 

@@ -65,7 +65,7 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError if there is no tree of parameters of these names."""
+  """Raises ValueError unless these names make a tree of parameters."""
   taken = set(found)
   for name in found:
     parts = name.split('/')

@@ -289,7 +289,7 @@ def _strided(tensor: _Tensor) -> np.ndarray:
 
 
 class _Name(NamedTuple):
-  """A name the pickle mentions; only a tag, there is nothing behind it."""
+  """A name in the pickle; it is only a tag and refers to no object."""
 
   name: str
 
@@ -333,7 +333,7 @@ def _other(*_) -> Other:
 
 
 def _mapping(pairs=()) -> dict:
-  """A dict of pairs, or of another dict, as far as its keys are simple."""
+  """Makes a dict of pairs or of another dict; keys must be simple."""
   items = pairs.items() if isinstance(pairs, dict) else pairs
   return {key: value for key, value in items if _is_simple(key)}
 

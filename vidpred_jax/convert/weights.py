@@ -214,7 +214,7 @@ def rearrange(
 
 
 def rearrange_images(names, state_dict, tree, channel_order):
-  """`rearrange` where some layers see images, trained on BGR.
+  """As `rearrange`, for weights trained on BGR; image layers are reversed.
 
   Args:
     names: `{torch name: (path, kind, images)}`, see `dmvfn.torch_names`.

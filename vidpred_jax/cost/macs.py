@@ -195,7 +195,7 @@ def _works(jaxpr, prefix: str) -> bool:
 
 
 def _run(jaxpr, consts, args, prefix: str, count, programs) -> list:
-  """Evaluates a jaxpr and adds the MACs of what is executed.
+  """Evaluates a jaxpr and adds the MACs of the executed equations.
 
   What lies between two decisions is compiled, once: `programs` keeps it, by the
   identity of its first equation.

@@ -94,7 +94,7 @@ class Vortices:
     frames: tuple[int, int] = (1000, 250),
     seed: int = 0,
   ):
-    """Opens the films; makes them first where they are not there.
+    """Opens the films; makes them first if they are missing.
 
     Args:
       split: 'train' or 'test'.

@@ -339,7 +339,7 @@ def clip_loss(
   key: jax.Array,
   flow: jax.Array | None = None,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   pair = take(video, frames.context)
   prepared = estimated = model.apply(
     variables, pair, settings.levels, method='prepare'

@@ -136,7 +136,7 @@ def clip_loss(
   video: jax.Array,
   key: jax.Array,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   context, target = take(video, frames.context), take(video, frames.target)
   prediction, variables = training_forecast(
     model, variables, context, len(frames.target), key

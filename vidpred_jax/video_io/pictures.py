@@ -254,7 +254,7 @@ def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path):
-  """A context whose errors about contents say which file it was."""
+  """A context whose errors about contents name the file."""
   try:
     yield
   except (

@@ -281,7 +281,7 @@ def _annotated(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def _consecutive(values, key=lambda v: v) -> list[list]:
-  """Cuts a list where the numbers `key` of its items do not follow on."""
+  """Cuts a list at gaps between the numbers `key` of its items."""
   pairs = enumerate(values)
   groups = itertools.groupby(pairs, lambda pair: key(pair[1]) - pair[0])
   return [[value for _, value in group] for _, group in groups]
@@ -295,7 +295,7 @@ def _number(path: str) -> int:
 
 
 def _runs(paths) -> list[tuple[str, ...]]:
-  """Pictures as runs of frames whose numbers follow one another."""
+  """Groups pictures into runs of consecutive numbers."""
   return [tuple(run) for run in _consecutive(paths, _number)]
 
 

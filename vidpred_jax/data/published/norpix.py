@@ -122,7 +122,7 @@ def _size(file, place: int) -> int | None:
 
 
 def decoded(path, number: int, data: bytes) -> np.ndarray:
-  """The picture of a JPEG file, uint8 [H, W, 3]; `path`, `number`: whose."""
+  """Decodes a JPEG file to uint8 [H, W, 3]; errors name `path` and `number`."""
   with reading(f'Frame {number} of {path}', 'JPEG file'):
     with Image.open(io.BytesIO(data)) as image:
       return np.asarray(image.convert('RGB'))
