@@ -268,7 +268,7 @@ def _is_name(value) -> bool:
 
 
 def _is_setting(value, depth: int = 2) -> bool:
-  """Whether a value is a setting in JSON: a number, a text, or lists of them."""
+  """Whether a value is a setting in JSON: a number, text, or lists of them."""
   if isinstance(value, list):
     fine = depth and len(value) <= 1000
     return bool(fine) and all(_is_setting(x, depth - 1) for x in value)
