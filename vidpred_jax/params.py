@@ -64,10 +64,18 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
   return arrays
 
 
-def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError unless these names make a tree of parameters."""
-  taken = set(found)
-  for name in found:
+def check_names(names: Sequence[str], file: str) -> None:
+  """Checks that names make a tree of parameters.
+
+  Args:
+    names: '/'-joined names.
+    file: the file that has them, for the message.
+
+  Raises:
+    ValueError: if a name is too long or lies in another parameter.
+  """
+  taken = set(names)
+  for name in names:
     parts = name.split('/')
     if len(parts) > _DEEPEST or len(name) > _LONGEST:
       raise ValueError(
