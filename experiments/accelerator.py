@@ -764,7 +764,7 @@ def training(options, left) -> Iterator[dict]:
   if not named and not options.tiny:
     yield {'skipped': 'no --train'}
   elif not named:
-    named = [f'{ROOT / "configs/dmvfn.py"}:smoke']
+    named = [f'{ROOT / "vidpred_jax/configs/dmvfn.py"}:smoke']
   for i, name in enumerate(named):
     share = left() / (len(named) - i)
     end = time.monotonic() + share
@@ -846,10 +846,11 @@ def step_of(config, arrays):
 
 def batches_of(config, batch, workers=0):
   """The run's own batches: `video`, and `flow` where its system takes one."""
+  from vidpred_jax import config as configuration
   from vidpred_jax import data
 
   system = system_of(config)
-  settings = config.data.to_dict() | config.augment.to_dict()
+  settings = configuration.given(config.data) | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
     num_frames=system.frames.length,

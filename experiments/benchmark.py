@@ -35,7 +35,7 @@ import numpy as np
 import optax
 
 from vidpred_jax import cost, runtime, systems
-from vidpred_jax.models import apr_vfi, dmvfn, ebme, rvd
+from vidpred_jax.models import apr_vfi, blending, dmvfn, ebme, rvd
 from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
 from vidpred_jax.train import loop
 
@@ -340,7 +340,7 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   patches; the former is also timed by itself.
   """
   model, dense = apr_vfi.APRVFI(), apr_vfi.APRVFI(routed=False, patch=None)
-  flat = apr_vfi.flatten_pair
+  flat = blending.flatten_pair
   key = jax.random.key(7)
   pair = jax.random.uniform(key, (1, 2, *size, 3))
   variables = runtime.jit(model.init)(
@@ -355,7 +355,7 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
 
   flow = compiled(lambda model, pair: model.flow(pair).flow)
   context = compiled(lambda model, pair: model.context(pair[0]))
-  prepared = apr_vfi.Prepared(
+  prepared = blending.Prepared(
     pair, flow(pair), tuple(x[None] for x in context(pair))
   )
   warp = compiled(apr_vfi.APRVFI.warp)

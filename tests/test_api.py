@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pathlib
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -23,8 +25,8 @@ BY_POSITION = {
   'vidpred_jax.runtime.jit': {'cpu_options'},
   'vidpred_jax.runtime.mesh': {'devices'},
   # Context, prediction, truth: the order of the panels.
-  'vidpred_jax.picture.demo_frames': {'target'},
-  'vidpred_jax.picture.flow_to_rgb': {'max_magnitude'},
+  'vidpred_jax.picture.grids.demo_frames': {'target'},
+  'vidpred_jax.picture.colours.flow_to_rgb': {'max_magnitude'},
   # How many samples, and how many of them at once.
   'vidpred_jax.systems.sampling.draw': {'at_once'},
 }
@@ -132,6 +134,45 @@ def test_a_random_key_comes_first(name):
 
 def test_the_exceptions_are_functions():
   assert {*BY_POSITION, *KEY_LATER} <= set(FUNCTIONS)
+
+
+def loaded_by(code):
+  """Top-level modules that a fresh Python has after some code."""
+  done = subprocess.run(
+    [sys.executable, '-c', f'{code}\nimport sys; print(*sys.modules)'],
+    cwd=PACKAGE.parent,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return {name.partition('.')[0] for name in done.stdout.split()}
+
+
+def test_nothing_is_imported_before_it_is_used():
+  slow = {'av', 'flax', 'grain', 'jax', 'numpy', 'optax', 'orbax', 'PIL'}
+  extra = {
+    'clu', 'cv2', 'h5py', 'matplotlib', 'netCDF4', 'onnx', 'sklearn',
+    'skimage', 'tensorflow_datasets', 'xarray', 'zarr',
+  }  # fmt: skip
+  loaded = loaded_by('import vidpred_jax as vp; vp.models()')
+  assert not loaded & (slow | extra)
+  loaded = loaded_by('import vidpred_jax as vp; vp.load, vp.Predictor, vp.save')
+  assert 'jax' in loaded
+  assert not loaded & ({'grain', 'orbax', 'tensorboardX'} | extra)
+
+
+def test_every_public_name_is_there_and_models_stays_a_function():
+  for name in vidpred_jax.__all__:
+    assert callable(getattr(vidpred_jax, name)) or inspect.ismodule(
+      getattr(vidpred_jax, name)
+    )
+    assert name in dir(vidpred_jax)
+  for name in ('metrics', 'optim', 'ops', 'losses', 'picture', 'video_io'):
+    assert inspect.ismodule(getattr(vidpred_jax, name))
+  importlib.import_module('vidpred_jax.models.dmvfn')
+  assert inspect.isfunction(vidpred_jax.models)
+  with pytest.raises(AttributeError, match='no attribute'):
+    vidpred_jax.nothing  # noqa: B018
 
 
 def test_the_citation_has_the_version():

@@ -24,6 +24,7 @@ FLOORS = (
     'zoo': (),
   },
   {
+    'configs': ('config',),
     'models': ('ops',),
     'video_io': ('atomic',),
     'picture': ('atomic',),
@@ -43,7 +44,7 @@ FLOORS = (
     'cost': ('runtime',),
   },
   {
-    'build': ('convert', 'data', 'metrics', 'systems'),
+    'build': ('config', 'convert', 'data', 'metrics', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
   },
   {
@@ -80,6 +81,7 @@ FLOORS = (
       'atomic',
       'build',
       'checkpoint',
+      'config',
       'convert',
       'data',
       'evaluate',
@@ -98,9 +100,9 @@ FLOORS = (
       'systems',
       'video_io',
     ),
-    '__init__': ('checkpoint', 'predict', 'systems', 'zoo'),
+    '__init__': ('checkpoint', 'predict', 'runtime', 'systems', 'zoo'),
   },
-  {'main': ('build', 'command', 'evaluate', 'runtime', 'train')},
+  {'main': ('atomic', 'build', 'command', 'evaluate', 'runtime', 'train')},
   {'__main__': ()},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}
@@ -218,7 +220,7 @@ def test_data_is_numpy_and_grain_only():
     assert not tops & {'jax', 'flax', 'optax'}, path
 
 
-@pytest.mark.parametrize('path', modules(ROOT / 'configs'), ids=str)
+@pytest.mark.parametrize('path', modules(ROOT / 'vidpred_jax/configs'), ids=str)
 def test_configs_import_ml_collections_and_the_base_only(path):
   for name in imports(path):
     assert lies_in(name, 'ml_collections') or lies_in(

@@ -2,15 +2,19 @@ import importlib.util
 import itertools
 import pathlib
 import re
+import types
 
+import numpy as np
 import pytest
 
 from vidpred_jax import build, data, metrics, systems
-from vidpred_jax.data import vortices
-from vidpred_jax.train import optim
+from vidpred_jax.config import SOURCES, given
+from vidpred_jax.data import pipeline, vortices
+from vidpred_jax.train import loop, optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / 'configs').glob('*.py'))
+CONFIGS = ROOT / 'vidpred_jax/configs'
+FILES = sorted(set(CONFIGS.glob('*.py')) - {CONFIGS / '__init__.py'})
 
 
 def load(path):
@@ -51,12 +55,10 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
   for size in (config.augment.crop, config.data.get('size')):
     if size:
       assert all(n % system.multiple == 0 for n in size), (size, variant)
-  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
-  optim.make(
-    {'kernel': 0.0}, schedule, **config.optim.to_dict() | {'frozen': ()}
-  )
+  schedule, of_rule = loop.optimiser_settings(config)
+  optim.make({'kernel': 0.0}, schedule, **of_rule | {'frozen': ()})
   for name in config.eval.metrics:
-    if not name.startswith('lpips'):
+    if not name.startswith(('lpips', 'fvd')):
       metrics.make(name)
 
 
@@ -126,31 +128,61 @@ def test_every_combination_that_is_documented_makes_its_systems(path):
 @pytest.mark.parametrize('path', FILES, ids=ids)
 def test_the_data_of_an_evaluation_can_be_changed_by_the_field(path):
   config = load(path).get_config('smoke')
-  assert build.evaluated_data(config) == config.data.to_dict()
+  assert build.evaluated_data(config) == given(config.data)
   config.eval.data.size = (48, 48)
-  changed = config.data.to_dict() | {'size': (48, 48)}
+  changed = given(config.data) | {'size': (48, 48)}
   assert build.evaluated_data(config) == changed
 
 
+def test_every_setting_of_a_source_is_a_field_and_no_other():
+  assert set(SOURCES) == set(data.SOURCES)
+  for name, fields in SOURCES.items():
+    accepted = set(pipeline.settings_of(name)) - {'flow_pairs'}
+    assert set(fields) == accepted, name
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_any_source_can_be_evaluated_on_and_any_of_its_settings_set(path):
+  for variant in ('', 'smoke', 'on_davis', 'on_x4k', 'weather'):
+    if variant and variant not in load(path).VARIANTS:
+      continue
+    config = load(path).get_config(variant)
+    for name in SOURCES[config.data.source]:
+      assert name in config.data, (variant, name)
+    config.eval.data.source = 'frames'
+    config.eval.data.dataset = 'kitti'
+    config.eval.data.root = 'x'
+    config.eval.data.size = (64, 96)
+    with pytest.raises(FileNotFoundError, match=r"KITTI.*'x'"):
+      build.source(config)
+    config = load(path).get_config(variant)
+    for name, value in (('cutouts', 2), ('val_years', (2016, 2016))):
+      config.eval.data[name] = value
+      with pytest.raises(ValueError, match=f'no setting {name}.*it has'):
+        if name in SOURCES[config.data.source]:
+          raise ValueError(f'no setting {name}: it has')
+        build.source(config)
+      config.eval.data[name] = None
+
+
 def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
-  config = load(ROOT / 'configs' / 'apr_vfi.py').get_config('demo,on_x4k')
+  config = load(CONFIGS / 'apr_vfi.py').get_config('demo,on_x4k')
   assert build.evaluated_data(config) == {
     'source': 'frames',
     'dataset': 'x4k1000fps',
     'root': 'data/x4k1000fps',
-    'size': None,
   }
 
 
 def test_later_variants_of_the_table_change_earlier_ones():
-  module = load(ROOT / 'configs' / 'rvd.py')
+  module = load(CONFIGS / 'rvd.py')
   for name, asked in {'bair': 16, 'kth': 12, 'demo': 4}.items():
     config = module.get_config(f'rvd23,{name}')
     assert config.frames.target == (2, 3, 4)
     assert config.eval.frames.target == tuple(range(4, 4 + asked))
   config = module.get_config('dpm,smoke')
   assert config.model.sampler == 'dpm++' and config.model.sampling_steps == 20
-  module = load(ROOT / 'configs' / 'simvp.py')
+  module = load(CONFIGS / 'simvp.py')
   for name, seen in {'kth': 10, 'demo': 5, 'weather': 12}.items():
     config = module.get_config(f'long,{name}')
     assert config.eval.frames.target == tuple(range(seen, seen + 40))
@@ -174,3 +206,123 @@ def test_the_docstring_names_every_variant_and_the_command(path):
   assert 'python -m vidpred_jax.main --config=configs/' in module.__doc__
   for variant in module.VARIANTS:
     assert variant in module.__doc__, variant
+
+
+def test_static_is_the_first_stage_of_apr_vfi_whatever_goes_with_it():
+  module = load(ROOT / 'configs' / 'apr_vfi.py')
+  stage1 = module.get_config('stage1')
+  assert stage1.steps == 800_000
+  assert module.get_config('static').to_dict() == stage1.to_dict()
+  for fusion in ('concat', 'unfused'):
+    config = module.get_config(f'static,{fusion}')
+    expected = module.get_config(f'stage1,{fusion}')
+    assert config.to_dict() == expected.to_dict()
+  demo = module.get_config('demo')
+  config = module.get_config('demo,static')
+  assert config.steps == demo.steps and config.model.synthesis == 'whole'
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_own_videos_need_no_weights(path):
+  module = load(path)
+  for name in {'videos', 'demo', 'smoke', 'small', 'film1'} & set(
+    module.VARIANTS
+  ):
+    config = module.get_config(name)
+    assert not config.init_from, name
+    assert not config.optim.frozen, name
+
+
+def test_dmvfn_never_reverses_time_and_film_recipes_and_apr_vfi_do():
+  module = load(ROOT / 'configs' / 'dmvfn.py')
+  reversing = {
+    name
+    for name in ('', *module.VARIANTS)
+    if module.get_config(name).augment.reverse_time
+  }
+  assert reversing == {'film2', 'film3'}  # ours, not the paper's
+  module = load(ROOT / 'configs' / 'apr_vfi.py')
+  for name in ('', 'stage1', 'static', 'film2', 'film3'):
+    assert module.get_config(name).augment.reverse_time, name
+
+
+def test_the_warmup_of_dmvfns_code_is_counted_in_its_batches():
+  """Learning rates of scripts/train.py: a batch is a step for every triplet."""
+  module = load(ROOT / 'configs' / 'dmvfn.py')
+  for name, triplets in {'': 28, 'kitti': 7, 'ucf101': 8, 'vimeo': 1}.items():
+    config = module.get_config(','.join(filter(None, (name, 'code'))))
+    rate, _ = loop.optimiser_settings(config)
+    for batch in (0, 500, 1999):
+      published = 9e-5 * batch / 2000 + 1e-5
+      assert np.isclose(rate(batch * triplets), published, rtol=1e-4)
+    assert np.isclose(rate(2000 * triplets), 1e-4, rtol=1e-4)
+    assert config.augment.crop == (
+      (224,) * 2 if name == 'vimeo' else (256,) * 2
+    )
+
+
+def test_the_scales_of_dmvfn_are_those_of_table_11():
+  module = load(ROOT / 'configs' / 'dmvfn.py')
+  expected = {
+    'scales_1': (1,) * 9,
+    'scales_1_2': (1,) * 4 + (2,) * 5,
+    'scales_4_1': (4,) * 4 + (1,) * 5,
+    'scales_1_2_4': (1,) * 3 + (2,) * 3 + (4,) * 3,
+  }
+  for name, scales in expected.items():
+    assert module.get_config(name).model.scales == scales
+  default = (4,) * 3 + (2,) * 3 + (1,) * 3
+  assert module.get_config('').model.scales == default
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_perceptual_metrics_name_their_files_and_where_to_get_them(path):
+  module = load(path)
+  for variant in {'perceptual', 'strpm'} & set(module.VARIANTS):
+    config = module.get_config(variant)
+    names = [x for x in config.eval.metrics if x.startswith(('lpips', 'fvd'))]
+    assert names
+    with pytest.raises(FileNotFoundError, match='weights/.*(https|github)'):
+      build.metrics(config, types.SimpleNamespace(kind='image'))
+    told = {'lpips': config.eval.lpips.heads, 'fvd': config.eval.i3d}
+    for name in names:
+      assert told[name.split('/')[0]] in module.__doc__
+
+
+# Of OpenSTL: docs/en/model_zoos and configs/*/simvp at c74deb5.
+SIMVP_RECIPES = {
+  'human36m': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-3),
+  'uv10': dict(hid_t=256, n_t=8, drop_path=0.2, peak=5e-3),
+  'tcc': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-2),
+  'caltech': dict(hid_t=256, n_t=6, drop_path=0.2, peak=5e-3),
+  'kth,incepu': dict(hid_t=256, n_t=4, drop_path=0.1, peak=1e-3),
+  'caltech,incepu': dict(hid_t=256, n_t=4, drop_path=0.1, peak=5e-3),
+  'weather,incepu': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-2),
+  'uv10,incepu': dict(hid_t=256, n_t=8, drop_path=0.1, peak=5e-3),
+  'taxibj,incepu': dict(hid_t=256, n_t=8, drop_path=0.1, peak=1e-3),
+  'human36m,incepu': dict(hid_t=512, n_t=6, drop_path=0.1, peak=1e-3),
+  'incepu': dict(hid_t=512, n_t=8, drop_path=0.0, peak=1e-3),
+  'convmixer': dict(hid_t=512, n_t=8, drop_path=0.0, peak=1e-2),
+  'caltech,vit': dict(hid_t=256, n_t=6, drop_path=0.2, peak=5e-3),
+}
+
+
+@pytest.mark.parametrize('variants', SIMVP_RECIPES)
+def test_simvps_recipe_on_each_data_set_is_the_published_one(variants):
+  config = load(ROOT / 'configs' / 'simvp.py').get_config(variants)
+  found = dict(config.model.to_dict(), peak=config.schedule.peak)
+  expected = SIMVP_RECIPES[variants]
+  assert {name: found[name] for name in expected} == expected
+
+
+def test_simvps_epochs_are_those_of_the_paper():
+  module = load(ROOT / 'configs' / 'simvp.py')
+  expected = {'x3': 600, 'x5': 1000, 'x10': 2000}
+  for name, epochs in expected.items():
+    assert module.get_config(name).steps == epochs * 10_000 // 16
+  for name in ('weather', 'tcc'):
+    config = module.get_config(f'{name},paper')
+    assert config.data.train_years == (1979, 2015)
+    assert config.steps == 50 * 324_313 // 16
+  assert module.get_config('caltech').steps == 100 * 2_042 // 16
+  assert module.get_config('caltech,paper').steps == 50 * 2_042 // 16

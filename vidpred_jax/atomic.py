@@ -18,7 +18,7 @@ from collections.abc import Iterator
 try:
   import fcntl
 except ImportError:  # on Windows
-  fcntl = None
+  fcntl = None  # type: ignore[assignment]
 
 _LOG = logging.getLogger(__name__)
 
@@ -194,13 +194,14 @@ def _named(path: pathlib.Path, kind: str) -> pathlib.Path:
 def _place(made: pathlib.Path) -> pathlib.Path:
   """The final path of a temporary file or folder."""
   found = _MADE.fullmatch(made.name)
+  assert found is not None
   return made.with_name(found[1] + (found[5] or ''))
 
 
 def _clear(made: pathlib.Path) -> None:
   """Removes a dead process's files and restores what it was replacing."""
-  place = _place(made)
-  if _MADE.fullmatch(made.name)[2] == 'old' and not place.exists():
+  found, place = _MADE.fullmatch(made.name), _place(made)
+  if found is not None and found[2] == 'old' and not place.exists():
     made.rename(place)
   else:
     remove(made)

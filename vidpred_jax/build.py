@@ -4,12 +4,14 @@ Modules below this one never see a ConfigDict; they take keyword arguments.
 """
 
 import functools
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vidpred_jax import convert, data, systems
 from vidpred_jax import metrics as metrics_lib
+from vidpred_jax.config import given
 from vidpred_jax.systems.base import DataSpec
 
 
@@ -33,11 +35,8 @@ def evaluated_data(config) -> dict:
   A field of `eval.data` that is None keeps the value of `data`. If `eval.data`
   has a `source`, its fields alone are used.
   """
-  own = config.eval.data.to_dict()
-  if 'source' in own:
-    return own
-  changed = {name: value for name, value in own.items() if value is not None}
-  return config.data.to_dict() | changed
+  own = given(config.eval.data)
+  return own if 'source' in own else given(config.data) | own
 
 
 def source(config, split: str = 'test', *, num_frames: int | None = None):
@@ -45,7 +44,7 @@ def source(config, split: str = 'test', *, num_frames: int | None = None):
 
   Args:
     config: the configuration.
-    split: 'test', or another that the source has.
+    split: 'test', 'train' or 'val'.
     num_frames: of a clip; None: the length that `config.eval.frames` need.
   """
   settings = evaluated_data(config)
@@ -89,8 +88,10 @@ def metrics(config, source) -> dict[str, Any]:
   for name in config.eval.metrics:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
+      _look_for(name, files.backbone, files.heads)
       extra['variables'] = convert.lpips(files.backbone, files.heads)
     if name.startswith('fvd') and config.eval.i3d:
+      _look_for(name, config.eval.i3d)
       extra['variables'] = convert.i3d(config.eval.i3d)
     if name.endswith('/latitude'):
       if source.kind != 'field' or source.latitudes is None:
@@ -111,6 +112,18 @@ def metrics(config, source) -> dict[str, Any]:
       for c, variable in enumerate(source.variables)
     }
   return result
+
+
+def _look_for(metric: str, *paths: str) -> None:
+  """Raises FileNotFoundError, with where to get it, for weights not there."""
+  missing = [path for path in paths if not pathlib.Path(path).exists()]
+  if missing:
+    try:
+      metrics_lib.make(metric)
+    except ValueError as error:
+      raise FileNotFoundError(
+        f'{", ".join(missing)} is not there. {error}'
+      ) from None
 
 
 def _of_channel(values, channel: int, pred, target):
@@ -156,7 +169,7 @@ def evaluation(config) -> Evaluation:
     ValueError: if the configuration describes no valid evaluation.
     FileNotFoundError: if data or weights of a metric are missing.
   """
-  clips = source(config)
+  clips = source(config, config.eval.split)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))
   measures = metrics(config, clips)
   metrics_lib.check_samples(model, config.eval.samples, measures)

@@ -10,6 +10,85 @@ from collections.abc import Callable, Mapping, Sequence
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+# The settings of every source of `data.SOURCES`, by name. Those that a
+# configuration does not give are None there: the source's own default, which
+# its docstring has.
+SOURCES = {
+  'photos': (
+    'size',
+    'max_speed',
+    'min_speed',
+    'still',
+    'rotation',
+    'zoom',
+    'cutouts',
+    'shutter',
+    'light',
+    'noise',
+    'coding',
+    'folder',
+    'num_clips',
+    'seed',
+    'val_fraction',
+  ),
+  'mix': ('parts', 'num_clips', 'seed'),
+  'moving_digits': (
+    'digits',
+    'root',
+    'num_digits',
+    'size',
+    'test_clips',
+    'val_fraction',
+  ),
+  'videos': (
+    'root',
+    'size',
+    'fit',
+    'short_side',
+    'step',
+    'hop',
+    'test_fraction',
+    'test_files',
+    'val_fraction',
+    'val_files',
+    'on_error',
+    'cache_mb',
+    'scan_cache',
+    'stream',
+    'teacher',
+  ),
+  'frames': ('dataset', 'root', 'size', 'val_fraction'),
+  'episodes': ('root', 'array', 'test_fraction', 'val_fraction'),
+  'weather': (
+    'root',
+    'variables',
+    'train_years',
+    'val_years',
+    'test_years',
+    'train_fraction',
+    'val_fraction',
+    'region',
+  ),
+  'taxibj': ('root', 'val_fraction'),
+  'vortices': (
+    'root',
+    'hop',
+    'size',
+    'scale',
+    'reynolds',
+    'speed',
+    'bulk_viscosity',
+    'diameter',
+    'gusts',
+    'ticks',
+    'spin_up',
+    'trajectories',
+    'frames',
+    'seed',
+    'val_fraction',
+  ),
+}
+
 
 def base(system: str) -> ConfigDict:
   """Makes a configuration with the fields that all systems share.
@@ -51,9 +130,13 @@ def base(system: str) -> ConfigDict:
   config.schedule.name = 'cosine'  # or constant, onecycle, step
   config.schedule.peak = 1e-4  # highest learning rate
   config.schedule.final = 0.0  # learning rate at the end, of cosine
-  config.schedule.warmup = 0  # steps from 0 to the peak, not of onecycle
+  config.schedule.initial = 0.0  # learning rate that the warm-up begins with
+  config.schedule.warmup = 0  # steps from there to the peak, not of onecycle
   config.schedule.boundaries = ()  # steps at which it falls, of step
   config.schedule.factor = 1.0  # by which it is multiplied there
+  # Of onecycle: optim.b1 at both ends and at the peak, PyTorch's default for
+  # OneCycleLR; (): optim.b1 throughout.
+  config.schedule.b1_cycle = (0.95, 0.85)
   config.optim = ConfigDict()  # arguments of optim.make
   config.optim.name = 'adamw'  # or adam
   config.optim.b1 = 0.9  # decay of the mean of the gradients
@@ -78,8 +161,9 @@ def base(system: str) -> ConfigDict:
   config.eval.frames = ConfigDict()  # indices into a clip
   config.eval.frames.context = ()  # the frames that the system sees
   config.eval.frames.target = ()  # the frames that it predicts
-  # Replaces fields of `data`; with a `source`, all of it.
+  # Replaces fields of `data`; with a `source`, all of it. None: as there.
   config.eval.data = ConfigDict()
+  config.eval.split = 'test'  # of the data: what results are of
   config.eval.batch_size = 1  # clips, over all devices and processes
   config.eval.metrics = ()  # conventions by name: metrics/__init__.py
   config.eval.lpips = ConfigDict()  # weight files for lpips/*
@@ -92,9 +176,12 @@ def base(system: str) -> ConfigDict:
   config.eval.limit = 0  # clips, evenly spread; 0: all
   config.eval.seed = 0  # of stochastic predictions
   config.eval.every = 0  # steps between evaluations in training; 0: none
+  # The split of those evaluations, by which eval.best chooses: see data.val_*.
+  config.eval.quick_split = 'val'
   config.eval.quick_limit = 64  # clips of those evaluations
   config.eval.best = ''  # a metric: its best checkpoint is kept and exported
   config.eval.show = 4  # clips in picture.png and the film
+  config.eval.save = 0  # clips whose predictions go to predictions.npz
   config.eval.show_as = 'mp4'  # or gif
   config.eval.show_fps = 2  # of the film
   return config
@@ -108,8 +195,9 @@ def apply(
   """Applies variants in the order of the table and locks the configuration.
 
   The order on the command line does not matter: a later variant of the table
-  overrides an earlier one. Afterwards `eval.data` has every field of `data`,
-  with None for the same value, so that the command line can set it.
+  overrides an earlier one. Afterwards `data` has every field of its source and
+  `eval.data` those of all sources, None where nothing was given, so that the
+  command line can set them.
 
   Args:
     config: the configuration without a variant.
@@ -133,14 +221,36 @@ def apply(
   for name, change in table.items():
     if name in named:
       change(config)
-  if 'source' not in config.eval.data:
-    with config.unlocked():
-      for name, value in config.data.items():
-        plain = name != 'source' and not isinstance(value, ConfigDict)
-        if plain and name not in config.eval.data:
-          config.eval.data[name] = placeholder(config.data.get_type(name))
+  with config.unlocked():
+    _complete(config.data)
+    for fields in SOURCES.values():
+      _add(config.eval.data, ('source', *fields))
   config.lock()
   return config
+
+
+def _complete(data: ConfigDict) -> None:
+  """Adds the fields of its source, and those of the parts of a mixture."""
+  _add(data, SOURCES.get(data.get('source'), ()))
+  for part in (data.get('parts') or {}).values():
+    _complete(part)
+
+
+def _add(data: ConfigDict, names: Sequence[str]) -> None:
+  for name in names:
+    if name not in data:
+      data[name] = placeholder(object)
+
+
+def given(data: ConfigDict) -> dict:
+  """The settings of `data` or `eval.data` that are not None."""
+  return {
+    name: {part: given(x) for part, x in value.items()}
+    if isinstance(value, ConfigDict)
+    else value
+    for name, value in data.items()
+    if value is not None
+  }
 
 
 def set_frames(
@@ -175,6 +285,22 @@ def published(name: str, *, root: str = '', **settings) -> dict:
   if 'size' in settings and settings['size'] is None:
     settings['size'] = placeholder(tuple)
   return fields | settings
+
+
+def measure_perceptual(config: ConfigDict, *metrics: str) -> None:
+  """Adds metrics that need weights, and where these files are looked for.
+
+  `vidpred_jax.build` says where to get those that are not there.
+
+  Args:
+    config: to be changed.
+    *metrics: such as 'lpips/alex' or 'fvd/i3d400'.
+  """
+  missing = [name for name in metrics if name not in config.eval.metrics]
+  config.eval.metrics = tuple(config.eval.metrics) + tuple(missing)
+  config.eval.lpips.backbone = 'weights/alexnet-owt-7be5be79.pth'
+  config.eval.lpips.heads = 'weights/alex.pth'
+  config.eval.i3d = 'weights/i3d_pretrained_400.pt'
 
 
 def photographs(side: int, *, max_speed: float) -> dict:

@@ -1,7 +1,13 @@
 """Trains and evaluates the system of a configuration file.
 
 python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
+
+With `--seeds=3` it does so three times, from the seeds config.seed, + 1 and + 2
+in the folders seed0, seed1, ... of the workdir, and writes what they have in
+common to seeds.json.
 """
+
+import pathlib
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,11 +22,12 @@ def define_flags() -> None:
   )
   flags.DEFINE_string('workdir', None, 'Folder of the run.')
   flags.DEFINE_list('mode', ['train', 'eval'], 'Any of train, eval.')
+  flags.DEFINE_integer('seeds', None, 'Train so many times; with a summary.')
   flags.DEFINE_bool('distributed', False, 'Join the processes of a cluster.')
   flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
   flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
   flags.DEFINE_integer('process_id', None, 'Which of them this is.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  command.require('config', 'workdir')
 
 
 def main(argv) -> None:
@@ -34,13 +41,18 @@ def main(argv) -> None:
     options.num_processes is not None or options.process_id is not None
   ):
     raise ValueError('--num_processes and --process_id need --coordinator.')
+  if options.seeds is not None and options.seeds < 1:
+    raise ValueError(f'--seeds must be at least 1, got {options.seeds}.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(
       options.coordinator, options.num_processes, options.process_id
     )
   # After the runtime is set up: importing the rooms allocates.
-  from vidpred_jax import build
+  import jax
+
+  from vidpred_jax import atomic, build
+  from vidpred_jax.evaluate import report, seeds
   from vidpred_jax.evaluate import run as evaluation
   from vidpred_jax.train import loop
 
@@ -48,11 +60,25 @@ def main(argv) -> None:
   if 'eval' in options.mode:
     # Now, and not only after hours of training.
     measure = evaluation.make_measure(config, build.evaluation(config))
-  if 'train' in options.mode and not loop.run(config, workdir, measure):
-    print('Stopped and saved. The same command goes on from here.')
-    return
-  if 'eval' in options.mode:
-    evaluation.run(config, workdir, measure)
+  runs = {config.seed: workdir}
+  if options.seeds:
+    runs = {
+      seed: str(pathlib.Path(workdir) / f'seed{seed}')
+      for seed in range(config.seed, config.seed + options.seeds)
+    }
+  results = []
+  for config.seed, folder in runs.items():
+    if 'train' in options.mode and not loop.run(config, folder, measure):
+      print('Stopped and saved. The same command goes on from here.')
+      return
+    if 'eval' in options.mode:
+      results.append(evaluation.run(config, folder, measure))
+  if options.seeds and results:
+    found = {'seeds': list(runs), **seeds.summary(results)}
+    print(f'\n{seeds.table(found)}')
+    if jax.process_index() == 0:
+      path = pathlib.Path(workdir) / 'seeds.json'
+      atomic.write_text(path, report.as_json(found))
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ from experiments.parity.arrays import (
 from vidpred_jax import params, runtime
 from vidpred_jax.convert import simvp as published
 from vidpred_jax.convert import weights
-from vidpred_jax.models import simvp, translators
+from vidpred_jax.models import blocks, simvp, translators
 from vidpred_jax.systems.simvp import CPU_OPTIONS
 
 # As the system is compiled.
@@ -159,11 +159,11 @@ def block_of(entry, case):
     settings['shifted'] = int(index.removeprefix('layer')) % 2 == 1
   if translator == 'uniformer':
     settings['local'] = 'block.conv1.weight' in state
-  module = translators.BLOCKS[translator](**settings)
+  module = blocks.BLOCKS[translator](**settings)
   return module, 'translation/block_0', 'hid.enc.0.'
 
 
-def blocks(path):
+def single_blocks(path):
   """Rows of single blocks, each with a tolerance of its own."""
   arrays, meta = read(path)
   for entry, facts in meta['info'].items():
@@ -193,4 +193,4 @@ def blocks(path):
     )
 
 
-KINDS = [Kind('eval_out', forward), Kind('x0', blocks)]
+KINDS = [Kind('eval_out', forward), Kind('x0', single_blocks)]

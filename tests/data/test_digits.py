@@ -229,7 +229,7 @@ class TestMnist:
 @pytest.mark.parametrize(
   'settings,message',
   [
-    ({'split': 'val'}, 'split must be'),
+    ({'split': 'dev'}, 'split must be'),
     ({'digits': 'letters'}, 'digits must be'),
     ({'size': (20, 64)}, 'at least 28'),
     ({'num_digits': 0}, 'at least 1'),

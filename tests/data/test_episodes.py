@@ -55,7 +55,7 @@ def test_what_is_missing_or_wrong(tmp_path):
   path = tmp_path / 'robot.npz'
   write(path)
   for settings, message in (
-    ({'split': 'val'}, 'split must be'),
+    ({'split': 'dev'}, 'split must be'),
     ({'array': 'films'}, 'arrays frames, actions; expected films'),
     ({'array': 'actions'}, r'float64 \(3,\); expected uint8'),
     ({'num_frames': 11}, 'have 10 frames; 11'),

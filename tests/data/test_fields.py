@@ -171,7 +171,7 @@ class TestWeatherBench:
     with pytest.raises(ValueError, match='none of its windows has 121'):
       source(bench, num_frames=121)
     with pytest.raises(ValueError, match='split must be'):
-      source(bench, 'val')
+      source(bench, 'dev')
     place = bench / '10m_u_component_of_wind'
     (place / '10m_u_component_of_wind_2016_5.625deg.nc').unlink()
     with pytest.raises(ValueError, match='u10 has 120 hours, t2m has 240'):

@@ -51,7 +51,7 @@ def test_train_and_test_photographs_are_disjoint():
   train, test = photos.PHOTOS['train'], photos.PHOTOS['test']
   assert not set(train) & set(test)
   for name in train + test:
-    photo = np.asarray(photos._photo(photos._path(name)))
+    photo = np.asarray(photos._photo(photos._BUNDLED / name))
     assert photo.ndim == 3 and photo.std() > 10
     assert min(photo.shape[:2]) >= 300
 
@@ -144,7 +144,7 @@ def test_a_long_clip_and_a_large_one():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'split': 'val'}, "'train' or 'test'"),
+    ({'split': 'dev'}, "'val' or 'test'"),
     ({'size': (4, 96)}, 'at least 8'),
     ({'num_frames': 0}, 'num_frames'),
     ({'max_speed': -1.0}, 'max_speed'),

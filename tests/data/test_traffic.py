@@ -43,7 +43,7 @@ def test_what_is_missing_or_wrong(tmp_path):
   with pytest.raises(ValueError, match=r'4 \+ 4 frames; 9 were'):
     traffic.TaxiBJ('train', 9, root=path)
   with pytest.raises(ValueError, match='split must be'):
-    traffic.TaxiBJ('val', 8, root=path)
+    traffic.TaxiBJ('dev', 8, root=path)
   for more, message in (
     ({'X_train': np.full((5, 4, 2, 32, 32), 2.0)}, r'\[2, 2\].*\[-1, 1\]'),
     ({'X_train': np.zeros((5, 4, 32, 32, 2))}, 'expected numbers .N, T, 2'),

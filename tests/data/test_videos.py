@@ -306,7 +306,7 @@ def test_can_be_sent_to_a_worker(folder):
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'split': 'val'}, "'train' or 'test'"),
+    ({'split': 'dev'}, "'val' or 'test'"),
     ({'fit': 'crop'}, 'fit must be'),
     ({'on_error': 'ignore'}, 'on_error'),
     ({'size': (8, 8), 'short_side': 8}, 'not both'),

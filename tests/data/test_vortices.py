@@ -143,7 +143,7 @@ def test_films_lie_in_one_place_by_default(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'settings,message',
   [
-    ({'split': 'val'}, "'train' or 'test'"),
+    ({'split': 'dev'}, "'val' or 'test'"),
     ({'num_frames': 13}, r'\[1, 12\].*13'),
     ({'split': 'test', 'num_frames': 8}, r'\[1, 7\]'),
     ({'hop': 0}, 'hop'),

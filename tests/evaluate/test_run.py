@@ -42,6 +42,7 @@ def config(monkeypatch):
       'eval': {
         'frames': {'context': (0, 1), 'target': (2, 3, 4)},
         'data': {},
+        'split': 'test',
         'batch_size': 4,
         'metrics': ('crps/ens', 'rank_deviation/round8', 'psnr/float'),
         'lpips': {'backbone': '', 'heads': ''},
@@ -152,7 +153,8 @@ def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
 
 def test_quick_evaluation_gives_means(config):
   measure = evaluation.make_measure(config, build.evaluation(config))
-  found = evaluation.quick_eval(config, VARIABLES, measure)
+  clips = build.source(config, 'test')
+  found = evaluation.quick_eval(config, VARIABLES, measure, clips)
   assert list(found) == list(config.eval.metrics)
   assert all(np.isfinite(list(found.values())))
 

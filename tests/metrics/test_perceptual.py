@@ -59,8 +59,13 @@ def windows(x, kernel, stride):
 
 def reference(weights, x, y):
   """LPIPS of two float64 frames `[H, W, 3]` in [0, 1], channels first."""
+  return sum(m.mean() for m in reference_maps(weights, x, y))
+
+
+def reference_maps(weights, x, y):
+  """The distances [H', W'] of each layer."""
   backbone, heads = weights
-  total = 0.0
+  maps = []
   pair = []
   for image in (x, y):
     image = 2 * np.moveaxis(image, -1, 0) - 1
@@ -82,8 +87,8 @@ def reference(weights, x, y):
       pair[i] = np.maximum(z + bias[:, None, None], 0)
     unit = [z / (np.sqrt((z**2).sum(0)) + 1e-10) for z in pair]
     head = heads[f'lin{number}.model.1.weight'].reshape(-1, 1, 1)
-    total += (head * (unit[0] - unit[1]) ** 2).sum(0).mean()
-  return total
+    maps.append((head * (unit[0] - unit[1]) ** 2).sum(0))
+  return maps
 
 
 def measure(name, variables, pred, target):
@@ -125,6 +130,26 @@ def test_bgr_is_rgb_of_flipped_frames(variables, clips):
     got, measure('lpips/alex', variables, *flipped), rtol=1e-6
   )
   assert np.abs(got - measure('lpips/alex', variables, *clips)).max() > 1e-4
+
+
+def test_spatial_is_the_mean_of_the_map_brought_to_the_frames_size(
+  weights, variables, clips
+):
+  torch = pytest.importorskip('torch')
+  maps = reference_maps(
+    weights, *(np.float64(x[0, 0, :, :, ::-1]) for x in clips)
+  )
+  grown = [
+    torch.nn.functional.interpolate(
+      torch.from_numpy(m)[None, None], size=(40, 56), mode='bilinear'
+    )
+    for m in maps
+  ]
+  got = measure('lpips/alex_bgr_spatial', variables, *clips)[0, 0]
+  np.testing.assert_allclose(got, float(sum(grown).mean()), rtol=1e-5)
+  # The layers' borders weigh differently: not the same number as before.
+  plain = measure('lpips/alex_bgr', variables, *clips)[0, 0]
+  assert abs(got / plain - 1) > 1e-4
 
 
 def test_grey_is_repeated(variables, clips):

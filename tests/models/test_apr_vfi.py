@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import cost
-from vidpred_jax.models import apr_vfi
+from vidpred_jax.models import apr_vfi, blending
 from vidpred_jax.ops import routing
 
 SMALL = {
@@ -54,7 +54,7 @@ def warped(size=(29, 37)):
     jax.random.normal(key, (2, 2, *size, 2))
     for key in jax.random.split(keys[2], 3)
   )
-  prepared = apr_vfi.Prepared(pair, flow, contexts)
+  prepared = blending.Prepared(pair, flow, contexts)
   model, variables = small()
   warp = jax.jit(functools.partial(model.apply, method='warp'))
   return prepared, warp(variables, prepared, 0.3)
@@ -202,7 +202,7 @@ def test_untrained_it_is_plain_forward_warping():
   tree = tree | {'synthesis': tree['synthesis'] | head}
   prepared, there = warped()
   out = synthesised(model, {'params': tree}, prepared, there)
-  plain = apr_vfi.blend(prepared, there)
+  plain = blending.blend(prepared, there)
   seen = np.asarray(jnp.any(there.weight > 0, 1))
   np.testing.assert_allclose(
     np.where(seen, out.frame, 0), np.where(seen, plain.frame, 0), atol=0.05
@@ -215,20 +215,20 @@ def test_plain_forward_warping():
     [jnp.full((1, 1, 4, 3), 0.2), jnp.full((1, 1, 4, 3), 0.8)], 1
   )
   weight = jnp.asarray([[1.0, 1, 0, 0], [1, 0, 1, 0]]).reshape(1, 2, 1, 4, 1)
-  there = apr_vfi.Warped(
+  there = blending.Warped(
     frames=pair * (weight > 0),
     flows=jnp.zeros((1, 2, 1, 4, 2)),
     weight=weight,
     to=jnp.zeros((1, 2, 1, 4, 2)),
     time=jnp.float32(0.25),
   )
-  prepared = apr_vfi.Prepared(pair, jnp.zeros((1, 1, 4, 4)), ())
-  out = apr_vfi.blend(prepared, there)
+  prepared = blending.Prepared(pair, jnp.zeros((1, 1, 4, 4)), ())
+  out = blending.blend(prepared, there)
   mixed = 0.75 * 0.2 + 0.25 * 0.8
   np.testing.assert_allclose(
     out.frame[0, 0, :, 0], [mixed, 0.2, 0.8, mixed], rtol=1e-5
   )
-  weights = jax.nn.sigmoid(apr_vfi.blend_logit(there))[0, 0, :, 0]
+  weights = jax.nn.sigmoid(blending.blend_logit(there))[0, 0, :, 0]
   np.testing.assert_allclose(weights, [0.75, 1, 0, 0.75], atol=4e-3)
 
 
@@ -239,7 +239,7 @@ def test_both_frames_move_to_the_wanted_time():
   pair = jnp.stack([at(0), at(1)], 1)
   flow = jnp.broadcast_to(jnp.asarray([8.0, 4, -8, -4]), (1, 20, 20, 4))
   model, variables = small()
-  prepared = apr_vfi.Prepared(pair, flow, ())
+  prepared = blending.Prepared(pair, flow, ())
   there = model.apply(variables, prepared, 0.25, method='warp')
   truth = scene[:, 11:31, 10:30]
   np.testing.assert_allclose(there.frames[:, 0, 1:, 2:], truth[:, 1:, 2:])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.arrays import normal
 from vidpred_jax import params
-from vidpred_jax.models import translators
+from vidpred_jax.models import blocks, translators
 
 
 def images(*shape):
@@ -38,7 +38,7 @@ def rates(**settings):
   seen = []
 
   def record(call, args, kwargs, context):
-    if isinstance(context.module, translators.ViT):
+    if isinstance(context.module, blocks.ViT):
       seen.append(context.module.rate)
     return call(*args, **kwargs)
 
@@ -56,7 +56,7 @@ def test_rates_rise_from_block_to_block():
 
 
 def test_a_branch_is_dropped_for_whole_samples_and_its_mean_kept():
-  module = translators.ConvNeXt(1.0, 0.25)
+  module = blocks.ConvNeXt(1.0, 0.25)
   x = normal(0, 64, 2, 2, 8)
   variables = drawn(module, x)
 
@@ -156,7 +156,7 @@ def test_uniformers_position_begins_as_in_pytorch_where_it_attends():
       seen[context.module.name] = getattr(context.module, 'init_scheme', None)
       return call(*args, **kwargs)
 
-    module = translators.Uniformer(2.0, local=local)
+    module = blocks.Uniformer(2.0, local=local)
     with nn.intercept_methods(record):
       jax.eval_shape(functools.partial(init, module), images(1, 4, 4, 16))
     assert seen['position'] == start
@@ -179,7 +179,7 @@ def test_uniformers_position_begins_as_in_pytorch_where_it_attends():
 def test_a_branch_begins_small(kind, name, value):
   @jax.jit
   def factors():
-    tree = init(translators.BLOCKS[kind](2.0), jnp.zeros((1, 4, 4, 8)))
+    tree = init(blocks.BLOCKS[kind](2.0), jnp.zeros((1, 4, 4, 8)))
     return [tree['params'][k] for k in tree['params'] if name in k]
 
   found = factors()
@@ -197,7 +197,7 @@ def test_the_mean_of_neighbours_leaves_out_what_is_not_there(size):
   expected = nn.avg_pool(
     x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False
   )
-  out = jax.jit(translators.mean_of_neighbours)(x)
+  out = jax.jit(blocks.mean_of_neighbours)(x)
   np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
@@ -218,7 +218,7 @@ def test_the_mean_of_neighbours_leaves_out_what_is_not_there(size):
   ],
 )
 def test_the_window_follows_the_size(height, width, side):
-  assert translators.swin_window(height, width) == side
+  assert blocks.swin_window(height, width) == side
 
 
 def test_attention_stays_within_its_window():
@@ -226,7 +226,7 @@ def test_attention_stays_within_its_window():
   x = normal(0, 1, 8, 8, 8)
   other = x.at[0, 1, 1, 0].add(1)
   for shifted in (False, True):
-    module = translators.Swin(1.0, shifted=shifted)
+    module = blocks.Swin(1.0, shifted=shifted)
     apply = functools.partial(module.apply, drawn(module, x), train=False)
     pair = jax.jit(apply)(jnp.concatenate([x, other]))
     expected = np.zeros((8, 8), bool)
@@ -252,24 +252,24 @@ def applied(module, size, other):
 def test_sizes_that_a_block_was_not_made_for():
   message = r"'mlp'.*another size.*6x4.*24 rows, got 16"
   with pytest.raises(ValueError, match=message):
-    applied(translators.MLPMixer(1.0), (4, 4), (6, 4))
-  assert applied(translators.MLPMixer(1.0), (4, 4), (4, 4)).shape[0] == 2
+    applied(blocks.MLPMixer(1.0), (4, 4), (6, 4))
+  assert applied(blocks.MLPMixer(1.0), (4, 4), (4, 4)).shape[0] == 2
   with pytest.raises(ValueError, match='14x14 features.*window, 4'):
-    applied(translators.Swin(1.0), (16, 16), (14, 14))
+    applied(blocks.Swin(1.0), (16, 16), (14, 14))
   # The window stays that of the size it was made for.
-  assert applied(translators.Swin(1.0), (14, 14), (21, 28)).shape[2] == 28
-  assert applied(translators.Swin(1.0), (16, 16), (32, 40)).shape[2] == 40
+  assert applied(blocks.Swin(1.0), (14, 14), (21, 28)).shape[2] == 28
+  assert applied(blocks.Swin(1.0), (16, 16), (32, 40)).shape[2] == 40
   with pytest.raises(ValueError, match='16x18 features.*window, 4'):
-    applied(translators.Swin(1.0), (16, 16), (16, 18))
+    applied(blocks.Swin(1.0), (16, 16), (16, 18))
   for name in ('vit', 'gsta', 'moga'):
-    assert applied(translators.BLOCKS[name](1.0), (4, 4), (5, 6)).shape[1] == 5
+    assert applied(blocks.BLOCKS[name](1.0), (4, 4), (5, 6)).shape[1] == 5
 
 
 @pytest.mark.parametrize('kind', ['vit', 'swin', 'hornet', 'moga'])
 def test_widths_must_be_multiples_of_eight(kind):
   with pytest.raises(ValueError, match=f'12 channels.*{kind}.*multiple of 8'):
     jax.eval_shape(
-      functools.partial(init, translators.BLOCKS[kind](1.0)),
+      functools.partial(init, blocks.BLOCKS[kind](1.0)),
       images(1, 4, 4, 12),
     )
 
@@ -290,13 +290,13 @@ def test_widths_of_incepu():
 def test_gelu_is_the_exact_one():
   x = jnp.linspace(-8, 8, 1001)
   for ours, theirs in zip(
-    jax.vmap(jax.value_and_grad(translators._gelu))(x),
+    jax.vmap(jax.value_and_grad(blocks._gelu))(x),
     jax.vmap(jax.value_and_grad(lambda x: jax.nn.gelu(x, False)))(x),
   ):
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
   half = x.astype(jnp.bfloat16)
-  exact = jax.vmap(jax.value_and_grad(translators._gelu))(half.astype(float))
+  exact = jax.vmap(jax.value_and_grad(blocks._gelu))(half.astype(float))
   for ours, wide in zip(
-    jax.vmap(jax.value_and_grad(translators._gelu))(half), exact
+    jax.vmap(jax.value_and_grad(blocks._gelu))(half), exact
   ):
     np.testing.assert_array_equal(ours, wide.astype(jnp.bfloat16))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from vidpred_jax import losses, systems
-from vidpred_jax.models import apr_vfi
+from vidpred_jax.models import apr_vfi, blending
 from vidpred_jax.systems import base
 
 SETTINGS = {
@@ -140,7 +140,7 @@ def test_plain_warping_needs_the_flow_only():
   def directly(pair):
     prepared = model.apply(flow_only, pair, 1, method='prepare')
     warped = model.apply(flow_only, prepared, 0.5, method='warp')
-    return apr_vfi.blend(prepared, warped).frame
+    return blending.blend(prepared, warped).frame
 
   np.testing.assert_allclose(
     frames[:, 0], jax.jit(directly)(clip()[:, ::2]), atol=1e-5

@@ -288,3 +288,25 @@ def test_targets_go_on_after_the_context_of_any_step():
 def test_refuses_settings_that_cannot_be(bad, message):
   with pytest.raises(ValueError, match=message):
     systems.make('rvd', frames=FRAMES, **SMALL | bad)
+
+
+# ----------------------------------------------------------------- memory
+
+
+def test_remat_has_the_same_gradient_and_keeps_less_for_it():
+  video = jax.random.uniform(jax.random.key(0), (1, 4, 16, 16, 1))
+  gradients, kept = [], []
+  for remat in (False, True):
+    loss = functools.partial(_loss_of, made(remat=remat), video)
+    gradients.append(jax.jit(jax.grad(loss))(variables()))
+    pullback = jax.eval_shape(lambda v: jax.vjp(loss, v)[1], variables())  # noqa: B023
+    kept.append(sum(math.prod(x.shape) for x in jax.tree.leaves(pullback)))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    *gradients,
+  )
+  assert kept[1] < 0.7 * kept[0], kept
+
+
+def _loss_of(system, video, variables):
+  return system.loss(variables, video, jax.random.key(1))[0]

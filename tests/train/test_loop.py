@@ -28,7 +28,7 @@ FRAMES = systems.Frames((0, 1), (2,))
 
 
 def smoke_config(name):
-  path = ROOT / 'configs' / f'{name}.py'
+  path = ROOT / 'vidpred_jax/configs' / f'{name}.py'
   spec = importlib.util.spec_from_file_location(f'{name}_config', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -330,6 +330,7 @@ def test_the_best_checkpoint_is_exported(tmp_path):
       'eval.every': 2,
       'eval.best': 'psnr/float',
       'eval.quick_limit': 8,
+      'data.val_fraction': 0.2,
       'schedule.peak': 0.05,
     }
   )
@@ -405,7 +406,11 @@ def test_fields_are_read_once_and_described_in_the_export(
   )
   with config.unlocked():
     config.data = ConfigDict(
-      {'source': 'weather', 'root': str(tmp_path / 'hours.npz')}
+      {
+        'source': 'weather',
+        'root': str(tmp_path / 'hours.npz'),
+        'val_fraction': 0.2,
+      }
     )
     config.eval.data = ConfigDict()
   made, make_source = [], data.make_source
@@ -421,10 +426,11 @@ def test_fields_are_read_once_and_described_in_the_export(
   assert loop.run(config, tmp_path / 'a', measure)
   report = evaluation.run(config, tmp_path / 'a', measure)
   assert report['clips'] == len(described.source)
-  assert made == [('test', 6), ('train', 6)]
+  assert made == [('test', 6), ('val', 6), ('train', 6)]
   spec = checkpoint.read_data_spec(tmp_path / 'a' / 'export')
   assert (spec.kind, spec.units, spec.variables) == ('field', 'K', ('t2m',))
-  assert spec.mean == pytest.approx([values[:48].mean()], rel=1e-6)
-  assert spec.std == pytest.approx([values[:48].std()], rel=1e-5)
+  # Of the training split, without the fifth that is for validation.
+  assert spec.mean == pytest.approx([values[:38].mean()], rel=1e-6)
+  assert spec.std == pytest.approx([values[:38].std()], rel=1e-5)
   (tmp_path / 'a' / 'export').rename(tmp_path / 'export')
   assert checkpoint.read_data_spec(tmp_path / 'a') == spec

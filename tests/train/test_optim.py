@@ -1,3 +1,5 @@
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +37,60 @@ def test_step_decay_is_counted_in_steps_of_the_run():
   )
 
 
-def test_onecycle_peaks_at_30_percent():
-  s = optim.schedule('onecycle', peak=1e-3, steps=100)
-  assert np.argmax(values(s, range(100))) == 30
-  np.testing.assert_allclose(
-    values(s, [0, 100]), [1e-3 / 25, 1e-3 / 25e4], rtol=1e-4
+# Written by PyTorch, see its first lines.
+TABLE = np.genfromtxt(
+  pathlib.Path(__file__).parent / 'onecycle.csv', delimiter=',', skip_header=3
+)
+
+
+def test_onecycle_is_pytorchs_rate_and_beta1_at_every_step():
+  assert len(TABLE) == 1000
+  rate = optim.schedule('onecycle', peak=1e-3, steps=1000)
+  beta = optim.first_moment('onecycle', steps=1000, b1=0.9)
+  steps = jnp.arange(1000)
+  np.testing.assert_allclose(rate(steps), TABLE[:, 0], rtol=3e-5, atol=2e-10)
+  np.testing.assert_allclose(beta(steps), TABLE[:, 1], rtol=1e-6)
+
+
+def test_adam_under_onecycle_takes_pytorchs_steps():
+  rate = optim.schedule('onecycle', peak=1e-3, steps=1000)
+  beta = optim.first_moment('onecycle', steps=1000, b1=0.9)
+  rule = optim.make({'w': jnp.zeros(())}, rate, name='adam', b1=beta)
+
+  def step(carry, i):
+    w, state = carry
+    grad = {'w': 2 * (w['w'] - 3) * jnp.cos(i / 10)}
+    update, state = rule.update(grad, state, w)
+    w = optax.apply_updates(w, update)
+    return (w, state), w['w']
+
+  w = {'w': jnp.zeros(())}
+  _, found = jax.lax.scan(step, (w, rule.init(w)), jnp.arange(1000))
+  np.testing.assert_allclose(found, TABLE[:, 2], rtol=2e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize('steps', [1, 2, 3, 7])
+def test_a_short_onecycle_stays_between_its_ends(steps):
+  found = values(
+    optim.schedule('onecycle', peak=1.0, steps=steps), range(steps)
   )
+  assert np.isfinite(found).all()
+  assert found.min() > 3e-6 and found.max() <= 1
+
+
+def test_beta1_is_cycled_by_onecycle_alone_and_unless_that_is_switched_off():
+  assert optim.first_moment('cosine', steps=9, b1=0.9) == 0.9
+  assert optim.first_moment('onecycle', steps=9, b1=0.8, cycle=()) == 0.8
+  for cycle in ((0.9,), (0.9, 1.0)):
+    with pytest.raises(ValueError, match='two numbers'):
+      optim.first_moment('onecycle', steps=9, b1=0.9, cycle=cycle)
+
+
+def test_a_warmup_begins_where_it_is_told():
+  s = optim.schedule('cosine', peak=1e-4, initial=1e-5, steps=100, warmup=10)
+  np.testing.assert_allclose(values(s, [0, 5]), [1e-5, 5.5e-5], rtol=1e-5)
+  with pytest.raises(ValueError, match='between 0 and the peak'):
+    optim.schedule('cosine', peak=1e-4, initial=1e-3, steps=100, warmup=10)
 
 
 def test_constant():

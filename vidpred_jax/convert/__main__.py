@@ -26,7 +26,7 @@ def _define_flags() -> None:
   flags.DEFINE_bool(
     'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
   )
-  flags.mark_flags_as_required(['system', 'input', 'output'])
+  command.require('system', 'input', 'output')
 
 
 def main(argv) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vidpred_jax import params, systems
 from vidpred_jax.convert import weights
-from vidpred_jax.models import translators
+from vidpred_jax.models import blocks
 
 _NORMS = {'norm_0': 'norm1', 'norm_1': 'norm2'}
 _SCALES = {'scale_0': 'layer_scale_1', 'scale_1': 'layer_scale_2'}
@@ -181,7 +181,7 @@ def torch_clip(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
   if pixels := size(r'hid\.enc\.0\.block\.mlp_tokens\.fc1\.weight', 1):
     return frames, 1, pixels
   rows = size(r'hid\.enc\.0\.block\..*position_bias_table', 0)
-  return frames, *((rows and translators.swin_size(rows)) or (4, 4))
+  return frames, *((rows and blocks.swin_size(rows)) or (4, 4))
 
 
 def convert(state_dict, expected, *, translator: str = 'gsta'):

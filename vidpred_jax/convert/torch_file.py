@@ -125,7 +125,7 @@ def load(path: str) -> Any:
 class _Storage:
   """One block of data, filled in after the pickle is read."""
 
-  def __init__(self, key: str, dtype: str | None, count: int):
+  def __init__(self, key: str | int, dtype: str | None, count: int):
     self.key = key
     self.dtype = dtype
     self.count = count  # elements; bytes if dtype is None
@@ -401,7 +401,7 @@ class _Machine:
   """
 
   def __init__(self, stream, size: int):
-    self.storages: dict[str, _Storage] = {}
+    self.storages: dict[str | int, _Storage] = {}
     self._stream = stream
     self._steps = 0
     self._copies = size  # elements that may still be copied

@@ -10,6 +10,9 @@ values are:
     has `mean` and `std` float32 [C], those of the training split, `units`, one
     text of all channels, and `latitudes` float32 [H] in degrees, or None.
 
+A source whose published epochs are not `len(source)` clips says how many they
+have, `source.epoch`.
+
 `train_iterator` yields random batches without end, `eval_batches` every clip of
 a source once.
 """

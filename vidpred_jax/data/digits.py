@@ -11,8 +11,9 @@ Clips are uint8 `[T, H, W, 1]`, a function of (split, number of the clip).
 
 The digits of the two splits are disjoint:
 
-  'sklearn': the 8x8 digits of scikit-learn, enlarged to 20x20 with a margin of
-    4 like MNIST's; the last 360 of 1797 are for testing.
+  'sklearn': the 8x8 digits of UCI that scikit-learn has, which come with the
+    package, enlarged to 20x20 with a margin of 4 like MNIST's; the last 360 of
+    1797 are for testing.
   'mnist': the IDX files in `root`, compressed or not. The test clips are the
     published 10,000 of `mnist_test_seq.npy`, if `root` holds that file and the
     clips have 2 digits, 64x64 pixels and at most 20 frames. Otherwise they are
@@ -33,6 +34,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from vidpred_jax.data import validation
 from vidpred_jax.data.files import reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -41,7 +43,10 @@ SIDE = 28
 _STEP = 0.1
 _TRAIN_CLIPS = 2**30
 _FIXED = 'mnist_test_seq.npy'
+_BUNDLED = pathlib.Path(__file__).parent / 'bundled' / 'digits.npz'
 _HELD_OUT = {'sklearn': 360, 'mnist': 10_000}
+# Of random numbers, so that no two splits have the same clips.
+_STREAMS = {'train': 0, 'test': 1, 'val': 2}
 
 
 class MovingDigits:
@@ -51,6 +56,7 @@ class MovingDigits:
   """
 
   kind = 'image'
+  epoch = 10_000  # clips that published epochs have
 
   def __init__(
     self,
@@ -62,17 +68,21 @@ class MovingDigits:
     num_digits: int = 2,
     size: tuple[int, int] | int = (64, 64),
     test_clips: int = 10_000,
+    val_fraction: float = 0.0,
   ):
     """Loads the digits.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       digits: 'sklearn', 'mnist', or 'auto': MNIST where `root` holds it.
       root: for 'mnist', the folder with its files.
       num_digits: how many move, at least 1.
       size: (H, W) of a clip, or one number for both, at least 28 each.
       test_clips: number of clips for testing; of the published ones, the first.
+        As many are for validation.
+      val_fraction: share of the digits for training, the last ones, of which
+        the clips of 'val' are made instead.
 
     Raises:
       ValueError: on an unknown split or a setting out of range, or if a file is
@@ -80,8 +90,7 @@ class MovingDigits:
       FileNotFoundError: if the files are not at `root`; says where to get them.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     if digits == 'auto':
       digits = 'mnist' if _holds_mnist(root, split) else 'sklearn'
     if digits not in _HELD_OUT:
@@ -101,18 +110,21 @@ class MovingDigits:
     self._num_digits, self._fixed = num_digits, None
     self._length = _TRAIN_CLIPS if split == 'train' else test_clips
     published = num_digits == 2 and sides == (64, 64)
+    drawn_from = 'test' if split == 'test' else 'train'
     if digits == 'sklearn':
-      self._digits = _divided(_bundled(), digits, split)
-      self._title = 'generated clips of digits from scikit-learn'
+      found = _divided(_bundled(), digits, drawn_from)
+      self._digits = _held_out(found, split, val_fraction)
+      self._title = 'generated clips of digits of UCI'
       return
-    place = _place(root, split)
+    place = _place(root, drawn_from)
     fixed = place / _FIXED
     if split == 'test' and fixed.is_file() and published and num_frames <= 20:
       self._fixed = _fixed_clips(fixed)
       self._length = min(test_clips, self._fixed.shape[1])
       self._title = f'clips of {_FIXED}'
       return
-    self._digits, which = _mnist_digits(place, split)
+    found, which = _mnist_digits(place, drawn_from)
+    self._digits = _held_out(found, split, val_fraction)
     self._title = f'generated clips of {which}'
 
   def __len__(self) -> int:
@@ -127,7 +139,7 @@ class MovingDigits:
     if self._fixed is not None:
       clip = np.array(self._fixed[: self._num_frames, index, :, :, None])
       return {'video': clip, 'name': name}
-    rng = np.random.default_rng([self._split == 'test', index])
+    rng = np.random.default_rng([_STREAMS[self._split], index])
     clip = np.zeros((self._num_frames, *self._size), np.uint8)
     for _ in range(self._num_digits):
       digit = self._digits[rng.integers(len(self._digits))]
@@ -173,6 +185,14 @@ def count(root, split: str) -> int:
   return len(_idx(train))
 
 
+def _held_out(digits: np.ndarray, split: str, fraction: float) -> np.ndarray:
+  """Without those of 'val', or these alone."""
+  if split == 'test':
+    return digits
+  chosen = validation.part(split, len(digits), fraction, 'digits')
+  return digits[chosen.start : chosen.stop]
+
+
 def _divided(digits: np.ndarray, name: str, split: str) -> np.ndarray:
   first = len(digits) - _HELD_OUT[name]
   if first < 1:
@@ -185,11 +205,11 @@ def _divided(digits: np.ndarray, name: str, split: str) -> np.ndarray:
 
 @functools.cache
 def _bundled() -> np.ndarray:
-  """The digits of scikit-learn, uint8 [1797, 28, 28]."""
-  from sklearn import datasets  # takes a second
-
-  digits = np.zeros((1797, SIDE, SIDE), np.uint8)
-  for digit, image in zip(digits, datasets.load_digits().images):
+  """The digits that come with the package, uint8 [1797, 28, 28]."""
+  with np.load(_BUNDLED) as arrays:
+    images = arrays['images']  # 0 to 16
+  digits = np.zeros((len(images), SIDE, SIDE), np.uint8)
+  for digit, image in zip(digits, images):
     small = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
     small = small.resize((20, 20), Image.Resampling.BICUBIC)
     digit[4:-4, 4:-4] = np.asarray(small)

@@ -12,6 +12,7 @@ import pathlib
 
 import numpy as np
 
+from vidpred_jax.data import validation
 from vidpred_jax.data.files import npz_array
 
 
@@ -32,24 +33,26 @@ class Episodes:
     root: str | os.PathLike = '',
     array: str = 'frames',
     test_fraction: float = 0.2,
+    val_fraction: float = 0.0,
   ):
     """Loads the file.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T. For training a clip begins with any frame;
         for testing they follow one another without overlap.
       root: the file.
       array: which of its arrays.
       test_fraction: share of the episodes, the last ones, that are for testing.
+      val_fraction: share of the others, the last ones, that 'val' has instead
+        of 'train'.
 
     Raises:
       ValueError: if a setting is wrong, the array is none of that kind, or its
         episodes are too short.
       FileNotFoundError: if there is no file.
     """
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     path = pathlib.Path(root).expanduser()
     frames = _load(path, array)
     held_out = round(test_fraction * len(frames))
@@ -60,8 +63,11 @@ class Episodes:
       )
     border = len(frames) - held_out
     train = split == 'train'
-    self._first = 0 if train else border
-    self._frames = frames[:border] if train else frames[border:]
+    chosen = range(border, len(frames))
+    if split != 'test':
+      chosen = validation.part(split, border, val_fraction, 'episodes')
+    self._first = chosen.start
+    self._frames = frames[chosen.start : chosen.stop]
     self._num_frames, self._path, self._split = num_frames, path, split
     length = frames.shape[-4]
     if not 0 < num_frames <= length:

@@ -23,6 +23,7 @@ Differences from the reference:
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
@@ -31,7 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidpred_jax.data import calendars
+from vidpred_jax.data import calendars, validation
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -82,30 +83,34 @@ class Fields:
     root: str | os.PathLike = '',
     variables: tuple[str, ...] | str = ('t2m',),
     train_years: tuple[int, int] = (1979, 2015),
+    val_years: tuple[int, int] = (2016, 2016),
     test_years: tuple[int, int] = (2017, 2018),
     train_fraction: float = 0.8,
+    val_fraction: float = 0.0,
     region: tuple[int, int] | None = None,
   ):
     """Loads a split.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       root: a folder of WeatherBench, or an npz file.
       variables: the channels, by the names in WeatherBench's files: 't2m',
         'u10', 'v10', 'tcc', ...; with the pressure level in hPa where there are
         levels: 'z500', 't850', 'r1000' (what the published code calls 'r').
       train_years: of a folder: first and last year for training.
+      val_years: of a folder: first and last year for validation.
       test_years: of a folder: first and last year for testing.
       train_fraction: of an npz file: the first part of its hours, for training.
+      val_fraction: of an npz file: share of these, the last ones, that 'val'
+        has instead of 'train'.
       region: (H, W): only so many of the first rows and columns; None for all.
 
     Raises:
       ValueError: if a setting is wrong, a file damaged or a value missing.
       FileNotFoundError: if a file is not there.
     """
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     if num_frames < 1:
       raise ValueError(f'num_frames must be at least 1, got {num_frames}.')
     names = (variables,) if isinstance(variables, str) else tuple(variables)
@@ -114,9 +119,10 @@ class Fields:
     root = pathlib.Path(root).expanduser()
     variables = tuple(_variable(root, name, split) for name in names)
     if root.suffix == '.npz':
-      spans = _shares(variables[0], train_fraction)
+      spans = _shares(variables[0], train_fraction, val_fraction, split)
     else:
-      spans = _spans(train_years, test_years)
+      years = {'train': train_years, 'test': test_years}
+      spans = _spans(years | ({'val': val_years} if split == 'val' else {}))
     region = None if region is None else tuple(region)
     self._root, self._split, self.variables = root, split, names
     self._num_frames = num_frames
@@ -195,7 +201,9 @@ def count(root, split: str) -> int:
     FileNotFoundError: if there are no files.
   """
   variable = _variable(pathlib.Path(root).expanduser(), 't2m', split)
-  hours = _common_hours((variable,), _spans((1979, 2015), (2017, 2018))[split])
+  hours = _common_hours(
+    (variable,), _spans({'train': (1979, 2015), 'test': (2017, 2018)})[split]
+  )
   return int((hours[23:] - hours[:-23] == 23).sum())
 
 
@@ -251,26 +259,28 @@ def _time(hour) -> str:
   return str(np.datetime64(int(hour), 'h'))
 
 
-def _spans(train, test) -> dict[str, tuple[int, int]]:
+def _spans(years) -> dict[str, tuple[int, int]]:
   """First hour and the one after the last, since 1970, of each split."""
-  for first, last in (train, test):
+  for first, last in years.values():
     if first > last:
       raise ValueError(f'Years must be (first, last), got {(first, last)}.')
-  if max(train[0], test[0]) <= min(train[1], test[1]):
-    raise ValueError(
-      f'train_years {tuple(train)} and test_years {tuple(test)} overlap.'
-    )
+  for one, other in itertools.combinations(years, 2):
+    a, b = tuple(years[one]), tuple(years[other])
+    if max(a[0], b[0]) <= min(a[1], b[1]):
+      raise ValueError(f'{one}_years {a} and {other}_years {b} overlap.')
 
   def hour(year):
     return int(np.datetime64(f'{year}-01-01', 'h').astype(np.int64))
 
   return {
-    'train': (hour(train[0]), hour(train[1] + 1)),
-    'test': (hour(test[0]), hour(test[1] + 1)),
+    split: (hour(first), hour(last + 1))
+    for split, (first, last) in years.items()
   }
 
 
-def _shares(variable: _Variable, fraction: float) -> dict[str, tuple]:
+def _shares(
+  variable: _Variable, fraction: float, val_fraction: float, split: str
+) -> dict[str, tuple]:
   """The splits of an npz file, by time."""
   hours = _hours(variable, variable.paths[0])
   border = round(fraction * len(hours))
@@ -279,11 +289,11 @@ def _shares(variable: _Variable, fraction: float) -> dict[str, tuple]:
       f'train_fraction must leave hours for either split, got {fraction} of '
       f'{len(hours)}.'
     )
-  border = int(hours[border])
-  return {
-    'train': (int(hours[0]), border),
-    'test': (border, int(hours[-1]) + 1),
-  }
+  spans = {'test': (int(hours[border]), int(hours[-1]) + 1)}
+  for name in {'train', split} - {'test'}:
+    chosen = validation.part(name, border, val_fraction, 'hours')
+    spans[name] = (int(hours[chosen.start]), int(hours[chosen.stop]))
+  return spans
 
 
 @functools.lru_cache(maxsize=64)

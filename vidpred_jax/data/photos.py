@@ -1,9 +1,10 @@
 """Photographs in motion: clips whose motion is known exactly.
 
-Smooth random motion moves photographs from the scikit-image wheel (nothing is
-downloaded): translation, rotation and zoom, each with a slowly changing speed.
-Cut-outs of other photographs move in front of the background, which they cover
-and uncover. A folder of more photographs can be added to those of training.
+Smooth random motion moves photographs that come with the package
+(`bundled/README.md` has their sources and licences): translation, rotation and
+zoom, each with a slowly changing speed. Cut-outs of other photographs move in
+front of the background, which they cover and uncover. A folder of more
+photographs can be added to those of training.
 
 A clip is uint8 `[T, H, W, 3]`, RGB; grey photographs have three equal channels.
 The flow is `[P, H, W, 2]`, (dx, dy) in pixels, for P pairs (of, into) of
@@ -27,7 +28,6 @@ The photographs of the two splits are disjoint:
 """
 
 import functools
-import importlib.util
 import math
 import os
 import pathlib
@@ -36,28 +36,31 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from vidpred_jax.data import camera
+from vidpred_jax.data import camera, validation
 from vidpred_jax.data.layers import DENSITY, Layer, flow
 
 PHOTOS = {
   'train': (
-    'astronaut.png',
-    'coffee.png',
+    'astronaut.webp',
+    'coffee.webp',
     'rocket.jpg',
     'hubble_deep_field.jpg',
     'retina.jpg',
-    'ihc.png',
+    'ihc.webp',
     'brick.png',
     'grass.png',
     'coins.png',
     'moon.png',
   ),
-  'test': ('chelsea.png', 'motorcycle_left.png', 'camera.png', 'gravel.png'),
+  'test': ('chelsea.webp', 'motorcycle_left.webp', 'camera.png', 'gravel.png'),
 }
 
+_BUNDLED = pathlib.Path(__file__).parent / 'bundled'
 # Photographs are shrunk to this short side: more detail is never shown.
 _SHORT_SIDE = 512
-_NUM_CLIPS = {'train': 100_000, 'test': 64}
+_NUM_CLIPS = {'train': 100_000, 'val': 64, 'test': 64}
+# Of random numbers, so that no two splits have the same clips.
+_STREAMS = {'test': 0, 'train': 1, 'val': 2}
 
 
 class PhotosInMotion:
@@ -90,12 +93,13 @@ class PhotosInMotion:
     folder: str | os.PathLike = '',
     num_clips: int | None = None,
     seed: int = 0,
+    val_fraction: float = 0.0,
     flow_pairs: Sequence[tuple[int, int]] = (),
   ):
     """Makes the source.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       size: (H, W) of a clip, or one number for both.
       max_speed: greatest speed of a layer's centre, pixels per frame. Each
@@ -123,11 +127,9 @@ class PhotosInMotion:
 
     Raises:
       ValueError: on an unknown split or a setting out of range.
-      FileNotFoundError: if scikit-image's photographs are not installed, or
-        the folder has no photograph.
+      FileNotFoundError: if the folder has no photograph.
     """
-    if split not in PHOTOS:
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 8:
       raise ValueError(f'size must be (H, W), at least 8 each, got {size}.')
@@ -165,9 +167,19 @@ class PhotosInMotion:
     self._shutter, self._light = shutter, light
     self._noise, self._coding = noise, coding
     self._seed, self._flow_pairs = seed, flow_pairs
-    self._photos = tuple(_path(name) for name in PHOTOS[split])
-    if folder and split == 'train':
+    stored = 'test' if split == 'test' else 'train'
+    self._photos = tuple(_BUNDLED / name for name in PHOTOS[stored])
+    if folder and stored == 'train':
       self._photos += _photographs(folder)
+    if stored == 'train':
+      count = len(self._photos)
+      chosen = validation.part(split, count, val_fraction, 'photographs')
+      self._photos = self._photos[chosen.start : chosen.stop]
+    if cutouts and len(self._photos) < 2:
+      raise ValueError(
+        f"val_fraction={val_fraction} leaves one photograph for '{split}'; "
+        'expected two or more: one behind, others in front.'
+      )
 
   def __len__(self) -> int:
     return self._length
@@ -179,9 +191,7 @@ class PhotosInMotion:
 
   def __getitem__(self, index) -> dict:
     index = range(self._length)[index]
-    rng = np.random.default_rng(
-      [self._seed, sorted(PHOTOS).index(self._split), index]
-    )
+    rng = np.random.default_rng([self._seed, _STREAMS[self._split], index])
     # The background's photograph is not shown again in front of itself.
     back, *front = rng.permutation(len(self._photos))
     layers = [self._background(rng, self._photos[back])]
@@ -258,21 +268,6 @@ class PhotosInMotion:
     linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
     origin = np.stack([x + place[0], y + place[1]], -1)
     return np.concatenate([linear, -linear @ origin[:, :, None]], -1)
-
-
-def _path(name: str) -> pathlib.Path:
-  spec = importlib.util.find_spec('skimage')
-  if spec is None or spec.origin is None:
-    raise FileNotFoundError(
-      "The source 'photos' needs the package scikit-image: "
-      'pip install scikit-image'
-    )
-  path = pathlib.Path(spec.origin).parent / 'data' / name
-  if not path.is_file():
-    raise FileNotFoundError(
-      f'{path} is missing: this scikit-image does not carry the photograph.'
-    )
-  return path
 
 
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:

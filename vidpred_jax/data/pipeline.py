@@ -63,7 +63,7 @@ def mix(
       )
     weights[name] = settings.pop('weight')
     source = settings.pop('source')
-    if flow_pairs and 'flow_pairs' in _settings(source):
+    if flow_pairs and 'flow_pairs' in settings_of(source):
       settings['flow_pairs'] = flow_pairs
     sources[name] = make_source(
       source, split=split, num_frames=num_frames, **settings
@@ -141,7 +141,7 @@ def make_source(name: str, *, split: str, num_frames: int, **settings):
     ValueError: for an unknown source, setting or split.
     FileNotFoundError: if its data are missing.
   """
-  names.check_settings(f'The data source {name!r}', settings, _settings(name))
+  names.check_settings(f'The data source {name!r}', settings, settings_of(name))
   return SOURCES[name](split, num_frames, **settings)
 
 
@@ -201,7 +201,7 @@ def train_iterator(
     ValueError: if a setting is wrong or `batch_size` does not divide.
   """
   local = _local_batch_size(batch_size, process_index, process_count)
-  if flow_pairs and 'flow_pairs' in _settings(name):
+  if flow_pairs and 'flow_pairs' in settings_of(name):
     settings['flow_pairs'] = flow_pairs
   source = make_source(name, split=split, num_frames=num_frames, **settings)
   augment = _augmentation(
@@ -295,8 +295,15 @@ def eval_batches(
   )
 
 
-def _settings(name: str) -> list[str]:
-  """The keyword arguments of a source; ValueError for an unknown source."""
+def settings_of(name: str) -> list[str]:
+  """Returns the keyword arguments of a source.
+
+  Args:
+    name: one of `SOURCES`.
+
+  Raises:
+    ValueError: if there is no such source.
+  """
   source = names.choose('data source', name, SOURCES)
   parameters = inspect.signature(source).parameters
   return [k for k in parameters if k not in ('split', 'num_frames')]

@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from vidpred_jax.data import validation
 from vidpred_jax.data.files import npz_array
 from vidpred_jax.data.published.prediction import absent
 
@@ -26,36 +27,50 @@ class TaxiBJ:
   kind = 'image'
 
   def __init__(
-    self, split: str, num_frames: int, *, root: str | os.PathLike = ''
+    self,
+    split: str,
+    num_frames: int,
+    *,
+    root: str | os.PathLike = '',
+    val_fraction: float = 0.0,
   ):
     """Loads a split.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T: the first of each clip of the file.
       root: a folder with dataset.npz or taxibj/dataset.npz, or the file.
+      val_fraction: share of the clips for training, the last ones, that 'val'
+        has instead. Successive clips share frames: as many before them as a
+        clip has frames are in neither.
 
     Raises:
       ValueError: on an unknown split, or if the file is not as expected or its
         clips are too short.
       FileNotFoundError: if it is not there.
     """
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     self._split, self._num_frames = split, num_frames
-    path = _find(root, split)
-    self._seen, self._asked = (_array(path, f'{k}_{split}') for k in 'XY')
+    stored = 'test' if split == 'test' else 'train'
+    path = _find(root, stored)
+    self._seen, self._asked = (_array(path, f'{k}_{stored}') for k in 'XY')
     lengths = self._seen.shape[1], self._asked.shape[1]
     if len(self._seen) != len(self._asked):
       raise ValueError(
-        f'{path} has {len(self._seen)} clips in X_{split} and '
-        f'{len(self._asked)} in Y_{split}.'
+        f'{path} has {len(self._seen)} clips in X_{stored} and '
+        f'{len(self._asked)} in Y_{stored}.'
       )
     if not 0 < num_frames <= sum(lengths):
       raise ValueError(
         f'A clip of {path} has {lengths[0]} + {lengths[1]} frames; '
         f'{num_frames} were asked for.'
       )
+    if split != 'test':
+      count = len(self._seen)
+      chosen = validation.part(split, count, val_fraction, 'clips')
+      gap = sum(lengths) if split == 'train' and chosen.stop < count else 0
+      chosen = slice(chosen.start, max(chosen.stop - gap, 1))
+      self._seen, self._asked = self._seen[chosen], self._asked[chosen]
 
   def __len__(self) -> int:
     return len(self._seen)

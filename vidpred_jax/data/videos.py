@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidpred_jax import atomic, video_io
+from vidpred_jax.data import validation
 from vidpred_jax.data.teacher import dis
 from vidpred_jax.video_io import scenes
 
@@ -76,6 +77,8 @@ class VideoClips:
     hop: int | None = None,
     test_fraction: float = 0.2,
     test_files: str | tuple | None = None,
+    val_fraction: float = 0.0,
+    val_files: str | tuple | None = None,
     on_error: str = 'skip',
     cache_mb: int = 512,
     scan_cache: bool = True,
@@ -86,7 +89,7 @@ class VideoClips:
     """Finds the files of a split and looks through them.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       root: a folder (searched with its subfolders), a file, a glob pattern, or
         several of these.
@@ -103,6 +106,9 @@ class VideoClips:
       test_fraction: share of the files, evenly spread over their sorted names,
         that are for testing.
       test_files: instead of `test_fraction`: the files for testing, as `root`.
+      val_fraction: share of the other files, evenly spread over their sorted
+        names, that 'val' has instead of 'train'.
+      val_files: instead of `val_fraction`: these files, as `root`.
       on_error: 'skip' leaves out files that cannot be read, with a warning;
         'raise' stops at the first.
       cache_mb: memory, per worker process, for frames of the size they are
@@ -121,8 +127,7 @@ class VideoClips:
         can be read.
       FileNotFoundError: if there are no videos.
     """
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     if fit not in ('cover', 'stretch') or on_error not in ('skip', 'raise'):
       raise ValueError(
         f"fit must be 'cover' or 'stretch' and on_error 'skip' or 'raise', got "
@@ -140,39 +145,25 @@ class VideoClips:
         'num_frames, step and hop must be at least 1, got '
         f'{num_frames}, {step}, {hop}.'
       )
-    if not 0 <= test_fraction <= 1:
+    if not 0 <= test_fraction <= 1 or not 0 <= val_fraction < 1:
       raise ValueError(
-        f'test_fraction must lie in [0, 1], got {test_fraction}.'
+        'test_fraction must lie in [0, 1] and val_fraction in [0, 1), got '
+        f'{test_fraction} and {val_fraction}.'
       )
     self._num_frames, self._stream = num_frames, stream
     self._size = (size, size) if isinstance(size, int) else size
     self._fit, self._short_side = fit, short_side
     self._root = root
 
-    files = _split(split, find(root), test_fraction, test_files)
-    self.files, self._scans, self.unreadable = [], [], []
-    for path, scan in zip(files, _scan_all(files, stream, scan_cache)):
-      if isinstance(scan, Scan):
-        self.files.append(path)
-        self._scans.append(scan)
-      elif on_error == 'raise':
-        raise scan
-      else:
-        _LOG.warning('Left out: %s', scan)
-        self.unreadable.append((path, str(scan)))
-
-    # One row per scene with room for a clip: file, first frame, step, hop; and
-    # the number of clips before it.
-    rows, counts = [], []
-    for step in steps:
-      length = (num_frames - 1) * step + 1
-      apart = hop or (1 if split == 'train' else length)
-      for f, scan in enumerate(self._scans):
-        borders = (0, *scan.cuts, scan.frames.num_frames)
-        for begin, end in zip(borders, borders[1:]):
-          if end - begin >= length:
-            rows.append((f, begin, step, apart))
-            counts.append((end - begin - length) // apart + 1)
+    held_out = split == 'test'
+    files = _split(held_out, find(root), 'test', test_fraction, test_files)
+    if split == 'val' or not held_out and (val_fraction or val_files):
+      held_out = split == 'val'
+      files = _split(held_out, files, 'val', val_fraction, val_files)
+    self.files, self._scans, self.unreadable = _readable(
+      files, _scan_all(files, stream, scan_cache), on_error
+    )
+    rows, counts = _windows(self._scans, num_frames, steps, hop, split)
     if not rows:
       reasons = ''.join(f'\n  {why}' for _, why in self.unreadable[:5])
       raise ValueError(
@@ -194,14 +185,18 @@ class VideoClips:
       )  # fmt: skip
     self._rows = np.array(rows)
     self._ends = np.cumsum(counts)
-    # In the order of the files, each that still fits whole.
-    kept, room = [], cache_mb * 2**20
+    self._kept = self._fitting(cache_mb * 2**20)
+    self._cache: dict[int, np.ndarray] = {}
+    self._locks = [threading.Lock() for _ in self._kept]
+
+  def _fitting(self, room: int) -> tuple[bool, ...]:
+    """Which files fit whole into so many bytes, in their order."""
+    kept = []
     for scan in self._scans:
       size = scan.frames.num_frames * 3 * self._pixels(scan)
       kept.append(size <= room)
       room -= size if kept[-1] else 0
-    self._kept, self._cache = tuple(kept), {}
-    self._locks = [threading.Lock() for _ in kept]
+    return tuple(kept)
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -271,6 +266,50 @@ class VideoClips:
     return clip[:, i : i + self._size[0], j : j + self._size[1]]
 
 
+def _readable(files, scans, on_error: str):
+  """Sorts files by whether their scan is a `Scan` or an error.
+
+  Returns:
+    The files that can be read, their scans, and (file, why) of the others.
+  """
+  kept, known, unreadable = [], [], []
+  for path, scan in zip(files, scans):
+    if isinstance(scan, Scan):
+      kept.append(path)
+      known.append(scan)
+    elif on_error == 'raise':
+      raise scan
+    else:
+      _LOG.warning('Left out: %s', scan)
+      unreadable.append((path, str(scan)))
+  return kept, known, unreadable
+
+
+def _windows(
+  scans: Sequence[Scan],
+  num_frames: int,
+  steps: Sequence[int],
+  hop: int | None,
+  split: str,
+) -> tuple[list[tuple[int, int, int, int]], list[int]]:
+  """The scenes with room for a clip.
+
+  Returns:
+    One row for each, (file, first frame, step, hop), and how many clips it has.
+  """
+  rows, counts = [], []
+  for step in steps:
+    length = (num_frames - 1) * step + 1
+    apart = hop or (1 if split == 'train' else length)
+    for f, scan in enumerate(scans):
+      borders = (0, *scan.cuts, scan.frames.num_frames)
+      for begin, end in zip(borders, borders[1:]):
+        if end - begin >= length:
+          rows.append((f, begin, step, apart))
+          counts.append((end - begin - length) // apart + 1)
+  return rows, counts
+
+
 def find(root) -> list[pathlib.Path]:
   """Video files and folders of pictures: see `root` of `VideoClips`.
 
@@ -313,26 +352,27 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   return Scan(*shape, index, tuple(finder.cuts))
 
 
-def _split(split, files, test_fraction, test_files) -> list[pathlib.Path]:
-  """The files of a split; both splits need some."""
-  if test_files is not None:
-    test = {p.resolve() for p in find(test_files)}
+def _split(held_out, files, name, fraction, listed) -> list[pathlib.Path]:
+  """The files that are held out for a split, or the others; both need some."""
+  if listed is not None:
+    test = {p.resolve() for p in find(listed)}
     in_test = [p.resolve() in test for p in files]
-    # Files for testing need not lie among the others.
-    if split == 'test':
-      return find(test_files)
+    # Files that are held out need not lie among the others.
+    if held_out:
+      return find(listed)
   else:
     # Every k-th by name, at least one on either side.
-    share = test_fraction * np.arange(len(files) + 1) + 1e-9
+    share = fraction * np.arange(len(files) + 1) + 1e-9
     in_test = list(np.diff(np.floor(share)) > 0)
-    if 0 < test_fraction < 1 and len(files) > 1:
+    if 0 < fraction < 1 and len(files) > 1:
       in_test[-1] |= not any(in_test)
       in_test[0] &= not all(in_test)
-  chosen = [p for p, test in zip(files, in_test) if test == (split == 'test')]
+  chosen = [p for p, test in zip(files, in_test) if test == held_out]
   if not chosen:
+    split = name if held_out else 'train'
     raise ValueError(
-      f'None of the {len(files)} files is left for {split}; set test_fraction '
-      'or test_files, or add files.'
+      f'None of the {len(files)} files is left for {split}; set '
+      f'{name}_fraction or {name}_files, or add files.'
     )
   return chosen
 

@@ -39,6 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidpred_jax.data import validation
 from vidpred_jax.data.files import reading
 
 # Largest vorticity shown, in units of speed / diameter.
@@ -93,11 +94,12 @@ class Vortices:
     trajectories: tuple[int, int] = (8, 8),
     frames: tuple[int, int] = (1000, 250),
     seed: int = 0,
+    val_fraction: float = 0.0,
   ):
     """Opens the films; makes them first if they are missing.
 
     Args:
-      split: 'train' or 'test'.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       root: where the folders of films lie.
       hop: distance of successive clips; None is 1 for train, and for test the
@@ -116,13 +118,14 @@ class Vortices:
       trajectories: how many for (train, test).
       frames: of each trajectory, for (train, test).
       seed: other seeds make other trajectories.
+      val_fraction: share of the trajectories for training, the last ones, that
+        'val' has instead.
 
     Raises:
       ValueError: if a setting is wrong, the simulation failed, or the folder
         holds something else.
     """
-    if split not in ('train', 'test'):
-      raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+    validation.check(split)
     settings = checked(
       Settings(
         size=(size, size) if isinstance(size, int) else size,
@@ -150,20 +153,25 @@ class Vortices:
     self._folder = folder(root, settings)
     if not self._folder.exists():
       _simulate(root, settings)
-    self._path = check(self._folder, settings) / f'{split}.npy'
+    stored = 'test' if split == 'test' else 'train'
+    self._path = check(self._folder, settings) / f'{stored}.npy'
     self._split, self._num_frames = split, num_frames
     hop = hop or (1 if split == 'train' else num_frames)
     self._starts = range(0, length - num_frames + 1, hop)
-    self._count = settings.trajectories[split == 'test']
-    self._shape = (self._count, length, *settings.size)
+    films = settings.trajectories[split == 'test']
+    self._shape = (films, length, *settings.size)
+    self._chosen = range(films)
+    if split != 'test':
+      self._chosen = validation.part(split, films, val_fraction, 'trajectories')
     self._films = self._opened()
 
   def __len__(self) -> int:
-    return self._count * len(self._starts)
+    return len(self._chosen) * len(self._starts)
 
   def __repr__(self) -> str:
     return (
-      f'Vortices({self._split!r}, {len(self)} clips of {self._count} '
+      f'Vortices({self._split!r}, {len(self)} clips of '
+      f'{len(self._chosen)} '
       f'trajectories at {self._folder})'
     )
 
@@ -177,7 +185,8 @@ class Vortices:
 
   def __getitem__(self, i) -> dict:
     i = range(len(self))[i]
-    film, window = divmod(i, len(self._starts))
+    row, window = divmod(i, len(self._starts))
+    film = self._chosen[row]
     start = self._starts[window]
     clip = np.array(self._films[film, start : start + self._num_frames])
     return {

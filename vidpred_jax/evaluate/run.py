@@ -27,37 +27,41 @@ def make_measure(
     evaluation: its evaluation, `build.evaluation(config)`.
 
   Returns:
-    A function `(variables, limit=None) -> scoring.Result`; `limit` is a number
-    of clips in place of `config.eval.limit`.
+    A function `(variables, limit=None, clips=None) -> scoring.Result`; `limit`
+    is a number of clips in place of `config.eval.limit`, `clips` a source in
+    place of that of `evaluation`, with clips of the same kind.
   """
   system, source, measures, mean_frame = evaluation
   score = scoring.make_evaluator(
     system,
     measures,
-    show=config.eval.show,
+    show=max(config.eval.show, config.eval.save),
     samples=config.eval.samples,
     at_once=config.eval.samples_at_once or None,
     mean_frame=mean_frame,
   )
 
-  def measure(variables, limit: int | None = None) -> scoring.Result:
+  def measure(
+    variables, limit: int | None = None, clips=None
+  ) -> scoring.Result:
     processes = jax.process_count()
+    clips = source if clips is None else clips
     batches = data.eval_batches(
-      source,
+      clips,
       batch_size=-(-config.eval.batch_size // processes) * processes,
       process_index=jax.process_index(),
       process_count=processes,
       limit=limit or config.eval.limit or None,
     )
     result = score(variables, batches, jax.random.key(config.eval.seed))
-    return result._replace(data=repr(source))
+    return result._replace(data=repr(clips))
 
   return measure
 
 
-def quick_eval(config, variables, measure: Callable) -> dict[str, float]:
-  """The mean of each metric on some clips of the split, during training."""
-  result = measure(variables, config.eval.quick_limit)
+def quick_eval(config, variables, measure: Callable, clips) -> dict[str, float]:
+  """The mean of each metric on some clips of a source, during training."""
+  result = measure(variables, config.eval.quick_limit, clips)
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
@@ -131,7 +135,7 @@ def _results(config, record, result: scoring.Result) -> dict:
       'model': config.model.to_dict(),
       'data': build.evaluated_data(config),
       'source': result.data,
-      'split': 'test',
+      'split': config.eval.split,
       'context': list(frames.context),
       'target': list(frames.target),
       'samples': result.samples,
@@ -146,6 +150,9 @@ def _results(config, record, result: scoring.Result) -> dict:
     'metrics': result.values['prediction'],
     'baselines': {k: v for k, v in result.values.items() if k != 'prediction'},
   }
+  if result.clips_per_second is not None:
+    frames_of_clip = len(frames.target) * result.samples
+    results['frames_per_second'] = frames_of_clip * result.clips_per_second
   if result.blocks is not None:
     results['blocks_used'] = result.blocks
   return results
@@ -159,6 +166,9 @@ def table(result: scoring.Result, frames: systems.Frames) -> str:
     lines.append(
       f'blocks used: {sum(result.blocks):.2f} of {len(result.blocks)} ({used})'
     )
+  if result.clips_per_second is not None:
+    rate = len(frames.target) * result.samples * result.clips_per_second
+    lines.append(f'{rate:.3g} frames a second, loading and measuring included')
   if result.skipped:
     lines.append(f'frames are too small for {", ".join(result.skipped)}')
   return '\n'.join(lines)
@@ -192,15 +202,21 @@ def _versions() -> dict[str, str]:
 
 
 def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:
-  """Writes the kept clips as one picture and one film, and rank histograms."""
+  """Writes the kept clips: arrays, one picture and one film; and diagrams."""
   values = result.values['prediction']
-  return report.write_pictures(
-    workdir,
-    result.shown,
-    systems.Frames(**config.eval.frames),
-    fps=config.eval.show_fps,
-    film=config.eval.show_as,
-    histograms={
-      k: v['histogram'] for k, v in values.items() if 'histogram' in v
-    },
-  )
+  frames = systems.Frames(**config.eval.frames)
+  saved = result.shown[: config.eval.save]
+  return [
+    *report.predictions(workdir, saved, frames, result.spec),
+    *report.write_pictures(
+      workdir,
+      result.shown[: config.eval.show],
+      frames,
+      fps=config.eval.show_fps,
+      film=config.eval.show_as,
+      histograms={
+        k: v['histogram'] for k, v in values.items() if 'histogram' in v
+      },
+    ),
+    *report.curves(workdir),
+  ]

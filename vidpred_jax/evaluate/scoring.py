@@ -21,6 +21,8 @@ all samples, as compiled for a CPU), plus what drawing `at_once` samples needs.
 """
 
 import functools
+import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,10 +50,15 @@ class Result(NamedTuple):
     values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean': x,
       ...}}}` for the sources `'prediction'` and the baselines. A metric of sets
       has empty lists, and further entries that say what it was computed from.
+      Of one number per clip there is `'interval'`: the mean plus and minus 1.96
+      of its standard errors over clips.
     blocks: mean use of each block [K] if the system routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
     data: `repr` of the source.
+    clips_per_second: from loading to measuring, but for the first batch, which
+      is compiled; None of one batch. `vidpred_jax.cost` times the model alone.
+    spec: the data of the clips.
   """
 
   clips: int
@@ -61,6 +68,8 @@ class Result(NamedTuple):
   shown: list[report.Shown]
   skipped: list[str]
   data: str = ''
+  clips_per_second: float | None = None
+  spec: systems.DataSpec = systems.DataSpec()
 
 
 def baselines(
@@ -273,6 +282,7 @@ def make_evaluator(
 
   def measure(variables, batches, key) -> Result:
     used, total, shown = (), None, []
+    begin, first = 0.0, 0
     with _bar() as bar:
       for index, batch in enumerate(batches):
         video, valid = _pad(batch['video'], np.asarray(batch['valid']))
@@ -288,12 +298,16 @@ def make_evaluator(
         out = compiled(used)(variables, split(video), split(numbers), key)
         valid = _gather(valid)
         part = _of_batch(out, valid)
+        if total is None:  # and compiled
+          begin, first = time.perf_counter(), part.clips
         total = part if total is None else _added(total, part)
+        bar.set_description('evaluate', refresh=False)
         bar.update(part.clips)
         if len(shown) < show and jax.process_count() == 1:
           shown += _shown_clips(video, out['shown'], valid)
     if not (total and total.clips):
       raise ValueError('There is no clip to evaluate.')
+    rest, took = total.clips - first, time.perf_counter() - begin
     return Result(
       total.clips,
       samples,
@@ -303,6 +317,8 @@ def make_evaluator(
       _use_of_blocks(total),
       shown[:show],
       [k for k in measures if k not in used],
+      clips_per_second=rest / took if rest else None,
+      spec=system.data,
     )
 
   return measure
@@ -320,6 +336,7 @@ class _Sums(NamedTuple):
 
   clips: int
   values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
+  squares: dict  # as values, of the squared means over frames, or [K] each
   features: list  # of a batch each
   blocks: np.ndarray | None  # [K], sums over clips
 
@@ -331,6 +348,9 @@ def _of_batch(out, valid: np.ndarray) -> _Sums:
   return _Sums(
     int(valid.sum()),
     _sum_valid(out['values'], valid),
+    jax.tree.map(
+      lambda x: np.square(_gather(x)[valid].mean(1)).sum(0), out['values']
+    ),
     [_valid(out['features'], valid)],
     blocks,
   )
@@ -340,6 +360,7 @@ def _added(total: _Sums, part: _Sums) -> _Sums:
   return _Sums(
     total.clips + part.clips,
     jax.tree.map(np.add, total.values, part.values),
+    jax.tree.map(np.add, total.squares, part.squares),
     total.features + part.features,
     None if part.blocks is None else total.blocks + part.blocks,
   )
@@ -350,7 +371,12 @@ def _values(total: _Sums, measures, frames, shape) -> dict:
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
   return {
     source: {
-      k: _aggregate(total.values[source][k] / total.clips, m)
+      k: _aggregate(
+        total.values[source][k] / total.clips,
+        total.squares[source][k] / total.clips,
+        total.clips,
+        m,
+      )
       if isinstance(m, metrics.Metric)
       else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
       for k, m in measures.items()
@@ -376,7 +402,7 @@ def _shown_clips(video, arrays, valid: np.ndarray) -> list[report.Shown]:
 
 def _bar() -> tqdm.tqdm:
   return tqdm.tqdm(
-    desc='evaluate',
+    desc='compiling',
     unit=' clips',
     disable=jax.process_index() > 0,
     leave=False,
@@ -408,7 +434,9 @@ def _sum_valid(tree, valid: np.ndarray):
   return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
 
 
-def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
+def _aggregate(
+  means: np.ndarray, squares: np.ndarray, clips: int, metric: metrics.Metric
+) -> dict:
   """Aggregates the means over clips, [N] or [N, K], over frames."""
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
@@ -417,8 +445,19 @@ def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
     'per_frame': [float(metric.finish(x)) for x in means],
     'cumulative': [float(metric.finish(x)) for x in cumulative],
     'mean': float(metric.finish(mean)),
+    **_interval(mean, squares, clips, metric),
     **(metric.details(mean) if metric.details else {}),
   }
+
+
+def _interval(mean, square, clips: int, metric: metrics.Metric) -> dict:
+  """`{'interval': [low, high]}` of a mean over clips, or {} without one."""
+  if clips < 2 or np.ndim(mean) or not np.isfinite(square):
+    return {}
+  half = 1.96 * math.sqrt(max(square - mean**2, 0) / (clips - 1))
+  with np.errstate(invalid='ignore'):  # the root of less than nothing
+    ends = [float(metric.finish(x)) for x in (mean - half, mean + half)]
+  return {'interval': ends} if np.isfinite(ends).all() else {}
 
 
 def _of_sets(metric: metrics.SetMetric, frames, shape, real, generated) -> dict:

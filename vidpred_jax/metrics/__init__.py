@@ -23,6 +23,7 @@ clip and target frame.
 | `rmse/latitude`, `mae/latitude` | rows weighted by cos(lat) | WeatherBench |
 | `lpips/alex` | v0.1, RGB | OpenSTL |
 | `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
+| `lpips/alex_bgr_spatial` | the mean of its map | STRPM (times 100) |
 
 Ensemble metrics take all samples of a forecast, `[S, B, N, H, W, C]`, at once:
 
@@ -173,6 +174,7 @@ METRICS: dict[str, Metric | SetMetric] = {
   'rmse/latitude': _field(fields.mse_latitude, finish=np.sqrt),
   'lpips/alex': _distance(perceptual.lpips),
   'lpips/alex_bgr': _distance(perceptual.lpips_bgr),
+  'lpips/alex_bgr_spatial': _distance(perceptual.lpips_bgr_spatial),
   'crps/ens': _ensemble(distribution.crps),
   'crps/round8': _ensemble(distribution.crps_round8),
   'crps/fair': _ensemble(distribution.crps_fair, minimum_samples=2),

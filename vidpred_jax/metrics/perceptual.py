@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from vidpred_jax.metrics import frames
 from vidpred_jax.models import features
+from vidpred_jax.ops import resize
 
 # Below this AlexNet's second pooling has no complete window.
 MINIMUM_SIZE = 31
@@ -37,8 +38,9 @@ def check_variables(name: str, variables) -> None:
   )
 
 
-def _distance(variables, x, y, flip: bool):
+def _distance(variables, x, y, flip: bool, spatial: bool):
   """`[B, H, W, C]` twice -> `[B]`."""
+  size = x.shape[1:3]
   if x.shape[-1] == 1:
     x, y = jnp.repeat(x, 3, axis=-1), jnp.repeat(y, 3, axis=-1)
   pair = jnp.concatenate([x, y])
@@ -51,18 +53,20 @@ def _distance(variables, x, y, flip: bool):
     difference = jnp.einsum(
       'bhwc,c->bhw', jnp.square(first - second), head, precision='highest'
     )
+    if spatial:
+      difference = resize.bilinear(difference[..., None], size=size)[..., 0]
     total += jnp.mean(difference, axis=(1, 2))
   return total
 
 
-def _measure(pred, target, variables, flip: bool):
+def _measure(pred, target, variables, flip: bool, spatial: bool = False):
   frames.check(pred, target, minimum_size=MINIMUM_SIZE)
   if pred.shape[-1] not in (1, 3):
     raise ValueError(
       f'LPIPS is defined for 1 or 3 channels, got {pred.shape[-1]}.'
     )
   return frames.each_target(
-    lambda x, y: _distance(variables, x, y, flip), pred, target
+    lambda x, y: _distance(variables, x, y, flip, spatial), pred, target
   )
 
 
@@ -107,3 +111,25 @@ def lpips_bgr(pred, target, *, variables) -> jax.Array:
     ValueError: as `lpips`.
   """
   return _measure(pred, target, variables, flip=True)
+
+
+def lpips_bgr_spatial(pred, target, *, variables) -> jax.Array:
+  """The mean of LPIPS's map of distances, as STRPM evaluates it.
+
+  The authors' `spatial=True` brings the differences of each layer to the size
+  of the frames, bilinearly, before they are added; the mean of that map weighs
+  the positions at a layer's border differently from `lpips`. STRPM reads BGR
+  and gives 100 times this number, and DMVFN's Table 3 follows it.
+
+  Args:
+    pred: `[B, N, H, W, C]`, RGB, clipped to [0, 1].
+    target: `[B, N, H, W, C]`.
+    variables: as for `lpips`.
+
+  Returns:
+    `[B, N]`.
+
+  Raises:
+    ValueError: as `lpips`.
+  """
+  return _measure(pred, target, variables, flip=True, spatial=True)

@@ -62,65 +62,19 @@ which tell what each block costs, come out within 1 %:
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.models import ebme, layers
+from vidpred_jax.models import blending, ebme, layers
 from vidpred_jax.ops import conv, layout, routing, splat
 
 _FLOW_UNIT = 64.0
 _DIFFERENCE_UNIT = 1 / 16
 FUSIONS = ('add', 'concat', 'none')
-
-
-class Prepared(NamedTuple):
-  """The results that do not depend on the time of the new frame.
-
-  Attributes:
-    pair: [B, 2, H, W, 3], the frames.
-    flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
-    contexts: features [B, 2, H, W, c] of both frames, one for each block.
-    pyramid: the flow at each level, see `models.ebme.Estimate`.
-  """
-
-  pair: jax.Array
-  flow: jax.Array
-  contexts: tuple[jax.Array, ...]
-  pyramid: tuple[jax.Array, ...] = ()
-
-
-class Warped(NamedTuple):
-  """Both frames, warped to the time of the new frame.
-
-  Attributes:
-    frames: [B, 2, H, W, 3], the warped frames; 0 in holes.
-    flows: [B, 2, H, W, 2], the flows `to`, warped along themselves.
-    weight: [B, 2, H, W, 1], the splatted weight; 0 in holes.
-    to: [B, 2, H, W, 2], the flow of each frame to that time.
-    time: a scalar in (0, 1).
-  """
-
-  frames: jax.Array
-  flows: jax.Array
-  weight: jax.Array
-  to: jax.Array
-  time: jax.Array
-
-
-class Output(NamedTuple):
-  """An interpolated frame.
-
-  Attributes:
-    frame: [B, H, W, 3], not clipped to [0, 1].
-    mask: [B, H, W, 1], M of equation 2, in [0, 1].
-  """
-
-  frame: jax.Array
-  mask: jax.Array
 
 
 class Context(nn.Module):
@@ -289,7 +243,7 @@ class Synthesis(nn.Module):
           x = len(outputs) * x.astype(jnp.float32) - rest
         else:
           x = sum(x.astype(jnp.float32) for x in outputs)
-        x = normalised(x)
+        x = layers.normalised(x)
       if self.patch is not None:
         x = routing.from_patches(x, whole)
     with jax.named_scope('head'):
@@ -330,13 +284,6 @@ class Synthesis(nn.Module):
     )
 
 
-def normalised(x: jax.Array, *, axis: int = -1) -> jax.Array:
-  """Standardises `x` to mean 0 and variance 1 over an axis."""
-  centred = x - jnp.mean(x, axis, keepdims=True)
-  variance = jnp.mean(jnp.square(centred), axis, keepdims=True)
-  return centred * jax.lax.rsqrt(variance + 1e-5)
-
-
 class Router(nn.Module):
   """The router: selects the blocks that process each patch (APR, figure 2).
 
@@ -351,7 +298,10 @@ class Router(nn.Module):
   @nn.compact
   def __call__(self, warped):
     """A `Warped` to logits [B, nh, nw, d, 2], float32."""
-    frames, flows = concat_pair(warped.frames), concat_pair(warped.flows)
+    frames, flows = (
+      blending.concat_pair(warped.frames),
+      blending.concat_pair(warped.flows),
+    )
     difference = jnp.abs(frames[..., :3] - frames[..., 3:])
     x = layout.concatenate(
       [difference / _DIFFERENCE_UNIT, flows / _FLOW_UNIT, frames]
@@ -367,7 +317,7 @@ class Router(nn.Module):
     most = jnp.max(jnp.where(inside > 0, patches, -jnp.inf), (1, 2))
     pooled = jnp.concatenate([mean, most], -1)
     pooled = pooled.reshape(batch, rows * columns, 2 * channels)
-    pooled = normalised(pooled, axis=1)
+    pooled = layers.normalised(pooled, axis=1)
     logits = layers.Dense(2 * self.outputs, init_scheme='torch', name='linear')(
       pooled
     )
@@ -437,7 +387,7 @@ class APRVFI(nn.Module):
     if self.routed and self.is_initializing():
       self.route(warped)
     if not self.synthesised:
-      return blend(prepared, warped)
+      return blending.blend(prepared, warped)
     return self.synthesise(prepared, warped)
 
   def prepare(self, pair, levels=None):
@@ -459,7 +409,7 @@ class APRVFI(nn.Module):
       contexts = tuple(
         x.reshape(-1, 2, *x.shape[1:]) for x in self.context(images)
       )
-    return Prepared(pair, flow, contexts, pyramid)
+    return blending.Prepared(pair, flow, contexts, pyramid)
 
   def warp(self, prepared, time):
     """Warps both frames to a time (equation 1).
@@ -476,10 +426,12 @@ class APRVFI(nn.Module):
     to = to.reshape(-1, 2, *to.shape[1:])
     to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
     both = jnp.concatenate([prepared.pair, to], -1)
-    both, weight = splat.forward(flatten_pair(both), flatten_pair(to))
+    both, weight = splat.forward(
+      blending.flatten_pair(both), blending.flatten_pair(to)
+    )
     both = both.reshape(*to.shape[:4], -1)
     weight = weight.reshape(*to.shape[:4], -1)
-    return Warped(both[..., :3], both[..., 3:], weight, to, time)
+    return blending.Warped(both[..., :3], both[..., 3:], weight, to, time)
 
   def route(self, warped):
     """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Warped`."""
@@ -500,19 +452,21 @@ class APRVFI(nn.Module):
     arrived = jnp.minimum(warped.weight, 1)
     first = layout.concatenate(
       [
-        concat_pair(warped.frames),
-        concat_pair(warped.flows) / _FLOW_UNIT,
-        concat_pair(arrived),
+        blending.concat_pair(warped.frames),
+        blending.concat_pair(warped.flows) / _FLOW_UNIT,
+        blending.concat_pair(arrived),
       ]
     )
 
     # As `splat.forward`, but the weight is known.
     def warped_context(context, at=None):
       if at is None:
-        sums = splat.splat(flatten_pair(context), flatten_pair(warped.to))
+        sums = splat.splat(
+          blending.flatten_pair(context), blending.flatten_pair(warped.to)
+        )
         sums = sums.reshape(context.shape)
         weight = warped.weight
-        return concat_pair(sums / jnp.where(weight == 0, 1, weight))
+        return blending.concat_pair(sums / jnp.where(weight == 0, 1, weight))
       sums = splat.splat_patches(context, bins, self.patch, at)
       weight = weights[at][..., None]
       # Outside the image the weight is 0 although the sum is not; dividing by
@@ -527,78 +481,16 @@ class APRVFI(nn.Module):
       # XLA might recompute the flow, rounded in another way than for `weight`.
       to = jax.lax.optimization_barrier(warped.to)
       bins = splat.bin_by_patch(to, self.patch)
-      weights = routing.to_patches(concat_pair(warped.weight), self.patch)
+      weights = routing.to_patches(
+        blending.concat_pair(warped.weight), self.patch
+      )
     contexts = [
       functools.partial(warped_context, context)
       for context in prepared.contexts
     ]
     out = self.synthesis(first, contexts, gates, routed=routed)
-    mask = jax.nn.sigmoid(out[..., :1] + blend_logit(warped))
+    mask = jax.nn.sigmoid(out[..., :1] + blending.blend_logit(warped))
     residual = 2 * jax.nn.sigmoid(out[..., 1:]) - 1
-    frames = fill_holes(prepared, warped)
+    frames = blending.fill_holes(prepared, warped)
     older, newer = frames[:, 0], frames[:, 1]
-    return Output(mask * older + (1 - mask) * newer + residual, mask)
-
-
-def flatten_pair(x: jax.Array) -> jax.Array:
-  """[B, 2, H, W, C] to [2 B, H, W, C]."""
-  return x.reshape(-1, *x.shape[2:])
-
-
-def concat_pair(x: jax.Array) -> jax.Array:
-  """[B, 2, H, W, C] to [B, H, W, 2 C]."""
-  return jnp.concatenate([x[:, 0], x[:, 1]], -1)
-
-
-def blend_logit(warped: Warped) -> jax.Array:
-  """The logit of frame 0's weight in plain forward warping.
-
-  Each frame's weight is its nearness in time; in its holes it is a thousandth
-  of that.
-
-  Args:
-    warped: both frames at the wanted time.
-
-  Returns:
-    [B, H, W, 1]; its sigmoid is the weight of frame 0.
-  """
-  arrived = jnp.where(warped.weight > 0, 1.0, 1e-3)
-  odds = jnp.log(1 - warped.time) - jnp.log(warped.time)
-  return odds + jnp.log(arrived[:, 0]) - jnp.log(arrived[:, 1])
-
-
-def blend(prepared: Prepared, warped: Warped) -> Output:
-  """Plain forward warping, without a synthesis network.
-
-  The result is the mean of both warped frames, weighted by their nearness in
-  time. Where one frame has a hole it is the other one; where both have a hole
-  it is the mean of the two frames without warping.
-
-  Args:
-    prepared: both frames.
-    warped: both at the wanted time.
-
-  Returns:
-    An `Output`.
-  """
-  near = jnp.stack([1 - warped.time, warped.time])[None, :, None, None, None]
-  weight = near * (warped.weight > 0)
-  nothing = jnp.sum(weight, 1, keepdims=True) == 0
-  weight = jnp.where(nothing, near, weight)
-  total = jnp.sum(weight, 1)
-  frame = jnp.sum(weight * fill_holes(prepared, warped), 1) / total
-  return Output(frame, weight[:, 0] / total)
-
-
-def fill_holes(prepared: Prepared, warped: Warped) -> jax.Array:
-  """The warped frames; where both have a hole, the frames without warping.
-
-  Args:
-    prepared: both frames.
-    warped: both at the wanted time.
-
-  Returns:
-    [B, 2, H, W, 3].
-  """
-  nothing = jnp.sum(warped.weight, 1, keepdims=True) == 0
-  return jnp.where(nothing, prepared.pair, warped.frames)
+    return blending.Output(mask * older + (1 - mask) * newer + residual, mask)

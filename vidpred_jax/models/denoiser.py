@@ -258,27 +258,32 @@ class Denoiser(nn.Module):
     channels: of the residual.
     dim: width of the step embedding.
     widths: features of the levels; the first is `dim`.
+    remat: whether a gradient keeps what goes into a level alone and computes
+      the inside anew: less memory for a second pass forward.
   """
 
   channels: int
   dim: int
   widths: tuple[int, ...]
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
     dim, widths = self.dim, self.widths
+    down_level = nn.remat(DownLevel) if self.remat else DownLevel
+    up_level = nn.remat(UpLevel) if self.remat else UpLevel
     self.time_0 = layers.Dense(4 * dim, init_scheme='torch')
     self.time_1 = layers.Dense(dim, init_scheme='torch')
     inputs = (self.channels, *widths[:-1])
     self.level = [
-      DownLevel(a, b, dim, down=i < len(widths) - 1)
+      down_level(a, b, dim, down=i < len(widths) - 1)
       for i, (a, b) in enumerate(zip(inputs, widths))
     ]
     self.middle_0 = ResBlock(widths[-1], widths[-1], time=dim)
     self.middle_attention = LinearAttention(widths[-1])
     self.middle_1 = ResBlock(widths[-1], widths[-1], time=dim)
     ups = list(zip(widths[1:], widths[:-1]))[::-1]
-    self.up = [UpLevel(2 * a, b, dim) for a, b in ups]
+    self.up = [up_level(2 * a, b, dim) for a, b in ups]
     self.last = Conv(dim, dim)
     self.last_norm = layers.GroupNorm(8)
     self.readout = Conv(dim, self.channels, size=1)

@@ -222,3 +222,10 @@ def layer_norm(x: jax.Array, epsilon: float, name: str) -> jax.Array:
     epsilon, dtype=x.dtype, use_fast_variance=False, name=name
   )
   return norm(x)
+
+
+def normalised(x: jax.Array, *, axis: int = -1) -> jax.Array:
+  """Standardises `x` to mean 0 and variance 1 over an axis."""
+  centred = x - jnp.mean(x, axis, keepdims=True)
+  variance = jnp.mean(jnp.square(centred), axis, keepdims=True)
+  return centred * jax.lax.rsqrt(variance + 1e-5)

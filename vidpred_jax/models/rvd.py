@@ -138,17 +138,20 @@ class RecurrentEncoder(nn.Module):
   Attributes:
     channels: of the frames.
     widths: features of the levels.
+    remat: as of `denoiser.Denoiser`.
   """
 
   channels: int
   widths: tuple[int, ...]
+  remat: bool = False
 
   def setup(self):
     """Declares the levels."""
     inputs = (self.channels, *self.widths[:-1])
     last = len(self.widths) - 1
+    level = nn.remat(EncoderLevel) if self.remat else EncoderLevel
     self.level = [
-      EncoderLevel(a, b, down=i < last)
+      level(a, b, down=i < last)
       for i, (a, b) in enumerate(zip(inputs, self.widths))
     ]
 
@@ -197,18 +200,19 @@ class MeanNet(nn.Module):
   Attributes:
     channels: of the frames.
     widths: features of the levels.
+    remat: as of `denoiser.Denoiser`.
   """
 
   channels: int
   widths: tuple[int, ...]
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
-    self.memory = RecurrentEncoder(self.channels, self.widths)
+    self.memory = RecurrentEncoder(self.channels, self.widths, self.remat)
     ups = list(zip(self.widths[1:], self.widths[:-1]))[::-1]
-    self.up = [
-      UpBlock(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)
-    ]
+    up = nn.remat(UpBlock) if self.remat else UpBlock
+    self.up = [up(a * (1 if i == 0 else 2), b) for i, (a, b) in enumerate(ups)]
     self.readout = Conv(self.widths[0], self.channels)
 
   def __call__(self, x, states, since: int = 0):
@@ -245,6 +249,7 @@ class RVD(nn.Module):
       mean network, and the mean is 0 (the ablation VD of section 3.6).
     dtype: of the computation. Parameters, statistics, steps and results are
       float32.
+    remat: as of `denoiser.Denoiser`, of all three networks.
   """
 
   channels: int = 1
@@ -252,13 +257,16 @@ class RVD(nn.Module):
   mults: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
   mean_mults: tuple[int, ...] | None = (1, 2, 3, 4)
   dtype: Any = jnp.float32
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
-    self.context_net = RecurrentEncoder(self.channels, self._widths(self.mults))
-    self.denoiser = Denoiser(self.channels, self.dim, self._widths(self.mults))
+    widths, remat = self._widths(self.mults), self.remat
+    self.context_net = RecurrentEncoder(self.channels, widths, remat)
+    self.denoiser = Denoiser(self.channels, self.dim, widths, remat)
     if self.mean_mults is not None:
-      self.mean_net = MeanNet(self.channels, self._widths(self.mean_mults))
+      widths = self._widths(self.mean_mults)
+      self.mean_net = MeanNet(self.channels, widths, remat)
 
   def _widths(self, mults):
     return tuple(self.dim * m for m in mults)

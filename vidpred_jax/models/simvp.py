@@ -23,10 +23,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.models import layers, translators
+from vidpred_jax.models import blocks, layers, translators
 from vidpred_jax.ops import conv, layout
 
-TRANSLATORS = (*translators.BLOCKS, 'incepu')
+TRANSLATORS = (*blocks.BLOCKS, 'incepu')
 
 
 class ConvSC(nn.Module):
@@ -268,5 +268,5 @@ def feature_size(params) -> tuple[int, int] | None:
     if name.endswith('tokens_in/kernel'):
       return 1, leaf.shape[0]
     if name.endswith('/offsets'):
-      return translators.swin_size(leaf.shape[0])
+      return blocks.swin_size(leaf.shape[0])
   return None

@@ -48,6 +48,7 @@ Input and output are arrays in the variables' units: an npz file with an array
 import collections
 import contextlib
 import functools
+import logging
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -74,8 +75,13 @@ __all__ = [
   'predict_video',
 ]
 
+_LOG = logging.getLogger('vidpred_jax.predict')
+
 # By whether frames between frames are asked for.
 _FOR_ANY_FILM = {False: 'dmvfn-film', True: 'apr-vfi-film'}
+
+# Of the bar over predicted frames: amber, red, green and blue.
+_MARK = (1.0, 0.69, 0.23)
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
@@ -96,6 +102,9 @@ def predict_video(
   overwrite: bool = False,
   key: jax.Array | None = None,
   progress: bool = False,
+  mark: bool = False,
+  quality: int | None = None,
+  codec: str | None = None,
   reading: Mapping[str, Any] | None = None,
   **settings,
 ) -> int:
@@ -118,6 +127,10 @@ def predict_video(
     overwrite: whether an existing output may be replaced.
     key: for stochastic systems.
     progress: whether to show a bar.
+    mark: whether predicted frames that follow the input (`with_input`) have a
+      bar of colour at the top.
+    quality: of the output, see `video_io.Writer`, as is `codec`.
+    codec: see there.
     reading: settings of `video_io.Film`.
     **settings: of `Predictor`.
 
@@ -144,7 +157,11 @@ def predict_video(
   film = video_io.Film(source, **cut, **(reading or {}))
   info = film.info
   write = functools.partial(
-    video_io.Writer, overwrite=overwrite, pixel_aspect=info.pixel_aspect
+    video_io.Writer,
+    overwrite=overwrite,
+    pixel_aspect=info.pixel_aspect,
+    quality=quality,
+    codec=codec,
   )
   if film.keeps:
     if samples is not None or overlay or system.channels != 3:
@@ -177,15 +194,22 @@ def predict_video(
         timed, fps, key, with_diagnostics=with_diagnostics, last=info.last
       )
       shots = _untimed(shots)
-    return _write(writer, _overlaid(shots, overlay), total, progress)
+    shots = _overlaid(shots, overlay)
+    return _write(writer, shots, total, progress, given=1)
   serve = Predictor(system, variables, **settings)
-  num_frames = len(system.frames.target) if num_frames is None else num_frames
+  measured = len(system.frames.target)
+  num_frames = measured if num_frames is None else num_frames
+  if num_frames > measured:
+    _LOG.warning(
+      '%d frames are asked for; these weights were measured on %d. The others '
+      'are predicted from predictions, and get worse.', num_frames, measured,
+    )  # fmt: skip
   if with_input:
     writer = write(output, fps=info.fps, audio=sound)
-    shots = _continued(serve, film, num_frames, key, with_diagnostics)
+    shots = _continued(serve, film, num_frames, key, with_diagnostics, mark)
     assert info.num_frames is not None
-    total = info.num_frames + num_frames
-    return _write(writer, _overlaid(shots, overlay), total, progress)
+    total, shots = info.num_frames + num_frames, _overlaid(shots, overlay)
+    return _write(writer, shots, total, progress, given=info.num_frames)
   fps = info.fps / _step(system.frames)
   clip = _tail(film, system)
   if samples is not None:
@@ -293,7 +317,7 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
     yield time, shot
 
 
-def _continued(serve, film, num_frames, key, with_diagnostics):
+def _continued(serve, film, num_frames, key, with_diagnostics, mark):
   """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
@@ -308,7 +332,21 @@ def _continued(serve, film, num_frames, key, with_diagnostics):
   )
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
+    if mark and with_diagnostics:
+      shot = _marked(shot[0]), shot[1]
+    elif mark:
+      shot = _marked(shot)
     yield then, shot
+
+
+def _marked(frame: np.ndarray) -> np.ndarray:
+  """The frame with a bar of colour at the top: it was predicted."""
+  frame = frame.copy()
+  bar = frame[: max(2, len(frame) // 60)]
+  white = 255 if frame.dtype == np.uint8 else video_io.WHITE
+  colour = np.array(_MARK if frame.shape[-1] == 3 else (1,)) * white
+  bar[:] = colour.astype(frame.dtype)
+  return frame
 
 
 def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
@@ -343,11 +381,13 @@ def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
     yield time, picture.hstack([frame, *(panels or blank)])
 
 
-def _write(writer, timed_pictures: Iterable, total, progress: bool) -> int:
+def _write(
+  writer, timed_pictures: Iterable, total, progress: bool, *, given: int = 0
+) -> int:
   """Writes (time or None, picture)s; returns their number."""
   count = 0
   with writer:
-    for time, image in _bar(timed_pictures, total, progress):
+    for time, image in _bar(timed_pictures, total, progress, given=given):
       writer.write(_colour(image), time)
       count += 1
   return count
@@ -374,10 +414,28 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
   return count
 
 
-def _bar(items: Iterable, total: int | None, progress: bool) -> Iterable:
-  """A progress bar, if wanted and if stderr is a terminal."""
+def _bar(
+  items: Iterable, total: int | None, progress: bool, *, given: int = 0
+) -> Iterator:
+  """A progress bar, if wanted and if stderr is a terminal.
+
+  Args:
+    items: what is counted.
+    total: how many there are, if that is known.
+    progress: whether a bar is wanted.
+    given: how many come before the model is needed, which is compiled then.
+  """
   hidden = None if progress else True
-  return tqdm.tqdm(items, total=total, unit=' frames', disable=hidden)
+  with tqdm.tqdm(total=total, unit=' frames', disable=hidden) as bar:
+    if not given:
+      bar.set_description('compiling')
+    for count, item in enumerate(items, 1):
+      if count == given:
+        bar.set_description('compiling')
+      elif count == given + 1:
+        bar.set_description('predict')
+      yield item
+      bar.update()
 
 
 def _renamed(path, suffix) -> pathlib.Path:
@@ -412,6 +470,9 @@ def define_flags() -> None:
     'hdr', 'tonemap', ['tonemap', 'keep'], 'High dynamic range: map it or keep.'
   )
   flags.DEFINE_string('cuts', None, 'A list of frames that begin a scene.')
+  flags.DEFINE_bool('mark', True, 'A bar over what was predicted, with_input.')
+  flags.DEFINE_integer('crf', None, 'Quality of the output, 0 is best; 18.')
+  flags.DEFINE_string('codec', None, 'h264, h265, vp9 or ffv1 (lossless).')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
   flags.DEFINE_bool(
     'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
@@ -429,7 +490,7 @@ def define_flags() -> None:
     scenes.MIN_SIMILARITY,
     'Interpolation: frames less alike may be of two scenes, -1 to 1.',
   )
-  flags.mark_flags_as_required(['output'])
+  command.require('output')
 
 
 def main(argv) -> None:
@@ -465,7 +526,7 @@ def main(argv) -> None:
   if data is not None and data.is_field:
     for name in (
       'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
-      'deinterlace', 'hdr', 'cuts',
+      'deinterlace', 'hdr', 'cuts', 'crf', 'codec',
     ):  # fmt: skip
       if options[name].present:
         raise ValueError(f'Physical fields cannot be served --{name}.')
@@ -482,6 +543,9 @@ def main(argv) -> None:
       overlay=options.overlay,
       audio=options.audio,
       progress=True,
+      mark=options.mark,
+      quality=options.crf,
+      codec=options.codec,
       reading={
         'fps': input_fps,
         'deinterlace': options.deinterlace,

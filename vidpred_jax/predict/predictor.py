@@ -33,11 +33,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax import checkpoint
-from vidpred_jax.predict import engine, frame_rate, tiling
+from vidpred_jax.predict import engine, frame_rate, inputs, tiling
 from vidpred_jax.predict.futures import Futures, summarise
 from vidpred_jax.systems import base
 from vidpred_jax.video_io import scenes
@@ -197,19 +196,22 @@ class Predictor:
     """
     timeline = self._context_frames(clip, num_frames, with_diagnostics)
     return self._predictions(
-      timeline, num_frames, _default(key), with_diagnostics
+      timeline, num_frames, inputs.key(key), with_diagnostics
     )
 
   def _context_frames(self, clip, num_frames, with_diagnostics):
     """The last frames of a clip, as {time: frame}."""
     frames = self.system.frames
-    self._require(interpolates=False, with_diagnostics=with_diagnostics)
+    inputs.require(
+      self.system, interpolates=False, with_diagnostics=with_diagnostics
+    )
     if num_frames < 1:
       raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
     last = max(frames.context)
     length = last - min(frames.context) + 1
-    self._check_clip(clip)
-    given = collections.deque(map(self._check_frame, clip), maxlen=length)
+    inputs.check_clip(self.system.data, clip)
+    check = functools.partial(inputs.frame, self.system.data)
+    given = collections.deque(map(check, clip), maxlen=length)
     if len(given) < length:
       raise ValueError(
         f'The clip has {len(given)} frame{"s" * (len(given) != 1)}, expected '
@@ -308,7 +310,7 @@ class Predictor:
       )
     if num_samples < 1:
       raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
-    key = _default(key)
+    key = inputs.key(key)
     timeline = self._context_frames(clip, num_frames, False)
     size = next(iter(timeline.values())).shape[:2]
     tiles = self._engine.plan(*size)
@@ -360,7 +362,7 @@ class Predictor:
         f'Got factor={factor}; this system interpolates by {parts}. For '
         f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
       )
-    self._check_clip(frames)
+    inputs.check_clip(self.system.data, frames)
     phases = frame_rate.upsampled_phases(factor, parts)
     timed = ((None, frame) for frame in frames)
     return self._interpolate(timed, phases, parts, key, with_diagnostics)
@@ -408,7 +410,9 @@ class Predictor:
 
   def _parts(self, with_diagnostics: bool) -> int:
     """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
-    self._require(interpolates=True, with_diagnostics=with_diagnostics)
+    inputs.require(
+      self.system, interpolates=True, with_diagnostics=with_diagnostics
+    )
     frames = self.system.frames
     first, last = frames.context[0], frames.context[-1]
     if len(frames.context) != 2 or frames.target != tuple(
@@ -431,7 +435,7 @@ class Predictor:
     last=None,
   ):
     """Runs `frame_rate.interpolate` with the system."""
-    key, tiles = _default(key), None
+    key, tiles = inputs.key(key), None
     entered = {}  # the later frame of the pair before, by its number
 
     def checked():
@@ -467,7 +471,8 @@ class Predictor:
     """Yields ((time, frame), whether a scene begins); fields have no cuts."""
     # Copies, since the input frames may share two buffers.
     timed = (
-      (time, self._check_frame(frame).copy()) for time, frame in timed_frames
+      (time, inputs.frame(self.system.data, frame).copy())
+      for time, frame in timed_frames
     )
     if self.system.data.is_field or self._cuts is not None:
       for number, (time, frame) in enumerate(timed):
@@ -477,48 +482,3 @@ class Predictor:
     yield from scenes.mark(
       timed, self._cut, lambda item: scenes.thumbnail(item[1])
     )
-
-  def _check_clip(self, clip) -> None:
-    """Refuses arrays that are no clip; `_check_frame` checks iterables."""
-    kind = np.floating if self.system.data.is_field else np.uint8
-    if hasattr(clip, 'shape') and (
-      len(clip.shape) != 4 or not np.issubdtype(clip.dtype, kind)
-    ):
-      raise ValueError(
-        f'A clip is {kind.__name__} [T, H, W, C], got {clip.dtype} of shape '
-        f'{clip.shape}.'
-      )
-
-  def _check_frame(self, frame) -> np.ndarray:
-    frame = np.asarray(frame)
-    kind = np.floating if self.system.data.is_field else np.uint8
-    if (
-      not np.issubdtype(frame.dtype, kind) or frame.ndim != 3 or not frame.size
-    ):
-      raise ValueError(
-        f'A frame is {kind.__name__} [H, W, C], got {frame.dtype} of shape '
-        f'{frame.shape}.'
-      )
-    if self.system.data.is_field and not np.isfinite(frame).all():
-      raise ValueError('A frame has values that are missing or not finite.')
-    return frame
-
-  def _require(self, *, interpolates: bool, with_diagnostics: bool) -> None:
-    if self.system.frames.interpolates != interpolates:
-      does, asked = 'predicts what follows', 'interpolate'
-      if not interpolates:
-        does, asked = 'interpolates between frames', 'predict what follows'
-      raise ValueError(
-        f'This system {does} ({self.system.frames}); it cannot {asked}.'
-      )
-    if with_diagnostics and self.system.diagnostics is None:
-      raise ValueError('This system has no diagnostics.')
-
-
-def _default(key):
-  if key is None:
-    return jax.random.key(0)
-  dtype = getattr(key, 'dtype', type(key))
-  if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-    raise ValueError(f'Got key={key!r}; expected jax.random.key(...) or None.')
-  return key

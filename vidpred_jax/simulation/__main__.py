@@ -259,7 +259,7 @@ def define_flags() -> None:
     flags.DEFINE_string(name, str(text), _HELP[name])
 
 
-def _parsed(text: str):
+def _parsed(text):
   """Parses '8,8' to (8, 8); other texts stay texts, which are refused."""
   try:
     return ast.literal_eval(text)

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax import losses
-from vidpred_jax.models import apr_vfi, ebme
+from vidpred_jax.models import apr_vfi, blending, ebme
 from vidpred_jax.ops import resize
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import settings as rules
@@ -168,7 +168,7 @@ def checked(settings: Settings) -> Settings:
 def reference_routes(
   settings: Settings,
   difference: jax.Array,
-  warped: apr_vfi.Warped | None = None,
+  warped: blending.Warped | None = None,
 ) -> jax.Array:
   """Selects the patches that differ most, [B, nh, nw, d], by `keep_ratios`.
 
@@ -185,14 +185,14 @@ def reference_routes(
   return gating.reference_routes(differences, settings.keep_ratios)
 
 
-def routes_of_warped(settings: Settings, warped: apr_vfi.Warped) -> jax.Array:
+def routes_of_warped(settings: Settings, warped: blending.Warped) -> jax.Array:
   """`reference_routes` by the difference of the two warped frames."""
   difference = warped.frames[:, 0] - warped.frames[:, 1]
   return reference_routes(settings, difference, warped)
 
 
 def inference_gates(
-  model: apr_vfi.APRVFI, settings: Settings, variables, warped: apr_vfi.Warped
+  model: apr_vfi.APRVFI, settings: Settings, variables, warped: blending.Warped
 ) -> jax.Array:
   """The gates at inference, [B, nh, nw, d], 0 or 1."""
   how = settings.inference_routing
@@ -228,8 +228,8 @@ class Scene(NamedTuple):
   """
 
   pair: jax.Array
-  prepared: apr_vfi.Prepared
-  estimated: apr_vfi.Prepared
+  prepared: blending.Prepared
+  estimated: blending.Prepared
 
 
 def frame_loss(
@@ -257,7 +257,7 @@ def frame_loss(
   """
   warped = model.apply(variables, scene.prepared, time, method='warp')
   if settings.synthesis == 'warp':
-    output, total, metrics = apr_vfi.blend(scene.prepared, warped), 0.0, {}
+    output, total, metrics = blending.blend(scene.prepared, warped), 0.0, {}
   elif settings.synthesis != 'routed':
     output = model.apply(variables, scene.prepared, warped, method='synthesise')
     total, metrics = 0.0, {}
@@ -306,7 +306,7 @@ def _warp_loss(model, variables, scene, time, truth):
   """Laplacian difference of each warped frame from the truth, outside holes."""
   warped = model.apply(variables, scene.estimated, time, method='warp')
   error = warped.frames - truth[:, None]
-  error = apr_vfi.flatten_pair(jnp.where(warped.weight > 0, error, 0))
+  error = blending.flatten_pair(jnp.where(warped.weight > 0, error, 0))
   return jnp.mean(losses.laplacian(error, jnp.zeros_like(error), levels=4))
 
 
@@ -381,7 +381,7 @@ def frame_at(
   model: apr_vfi.APRVFI,
   settings: Settings,
   variables,
-  prepared: apr_vfi.Prepared,
+  prepared: blending.Prepared,
   time: float,
 ):
   """Interpolates the frame at one time.
@@ -392,7 +392,7 @@ def frame_at(
   warped = model.apply(variables, prepared, time, method='warp')
   diagnostics = {'flow': warped.to[:, 0]}
   if settings.synthesis == 'warp':
-    output = apr_vfi.blend(prepared, warped)
+    output = blending.blend(prepared, warped)
   elif settings.synthesis == 'whole':
     output = model.apply(variables, prepared, warped, method='synthesise')
   else:
@@ -454,10 +454,10 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, 3, 1)
-    # No parameter depends on the size.
+    # No parameter depends on the size. Lazily: they are drawn, nothing is run.
     side = max(32, chosen.patch)
-    pair = jnp.zeros((1, 2, side, side, 3))
-    return {'params': model.init(key, pair)['params']}
+    pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
+    return {'params': model.lazy_init(key, pair)['params']}
 
   def loss(variables, video, key, flow=None):
     check_clip(video, frames.length, 3, 1)

@@ -74,6 +74,8 @@ class Settings(NamedTuple):
     eta: of 'ddim': how much noise each step adds, 0 (none) to 1.
     dtype: of the networks' computation, 'float32' or 'bfloat16'; parameters,
       norms, noise and residuals are float32.
+    remat: in training, whether a level's inside is computed anew for the
+      gradient and not kept: less memory, more time, the same gradient.
   """
 
   channels: int = 1
@@ -91,6 +93,7 @@ class Settings(NamedTuple):
   sampling_steps: int | None = None
   eta: float = 0.0
   dtype: str = 'float32'
+  remat: bool = False
 
 
 _LEVELS = rules.tuple_of(rules.positive_int(most=64), '', least=2, most=12)
@@ -114,6 +117,7 @@ _RULES = {
   'sampler': rules.one_of(tuple(diffusion.SAMPLERS)),
   'eta': rules.number(0, 1, 'a number in [0, 1]'),
   'dtype': rules.one_of(('float32', 'bfloat16')),
+  'remat': rules.truth(),
 }
 
 
@@ -387,13 +391,20 @@ def make(*, frames: Frames, **settings) -> System:
     mults=chosen.mults,
     mean_mults=chosen.mean_mults if chosen.mode == 'residual' else None,
     dtype=jnp.dtype(chosen.dtype),
+    remat=chosen.remat,
   )
   multiple = model.multiple()
 
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
-    first = video[:, :1].astype(jnp.float32)
-    return model.init(key, first, first[:, 0], jnp.int32(0))
+    batch, _, *frame = video.shape
+    # Lazily: the parameters are drawn, nothing is run.
+    return model.lazy_init(
+      key,
+      jax.ShapeDtypeStruct((batch, 1, *frame), jnp.float32),
+      jax.ShapeDtypeStruct((batch, *frame), jnp.float32),
+      jax.ShapeDtypeStruct((), jnp.int32),
+    )
 
   def loss(variables, video, key):
     check_clip(video, frames.length, channels, multiple)

@@ -186,7 +186,11 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
-    return model.init(key, take(video, frames.context), train=False)
+    seen_clip = (len(video), num_context, *video.shape[2:])
+    # Lazily: the parameters are drawn, nothing is run.
+    return model.lazy_init(
+      key, jax.ShapeDtypeStruct(seen_clip, jnp.float32), train=False
+    )
 
   def clip_size(variables):
     size = simvp.feature_size(variables['params'])

@@ -6,10 +6,12 @@ is finished. Data and random keys are functions of (seed, step), so a run that
 was killed continues to bit-identical weights.
 """
 
+import contextlib
 import functools
 import math
 import pathlib
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ from vidpred_jax import (
   runtime,
   systems,
 )
+from vidpred_jax.config import given
 from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.systems import base
 from vidpred_jax.train import optim
@@ -168,9 +171,12 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
   system = build.system(config, config.frames)
-  schedule = optim.schedule(steps=config.steps, **config.schedule.to_dict())
+  begin = _weights(config)
+  schedule, of_rule = optimiser_settings(config)
   best = _best(config)
+  held_out = None
   if config.eval.every:
+    held_out = _held_out(config)
     measure = measure or evaluation.make_measure(
       config, build.evaluation(config)
     )
@@ -186,11 +192,13 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
-      state, rule = _initial_state(config, system, schedule, mesh, shape)
+      state, rule = _initial_state(
+        config, system, schedule, of_rule, mesh, shape, begin
+      )
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = _placed(make_step(config, system, rule), mesh)
-      evaluate = functools.partial(_evaluate, config, measure, best)
+      evaluate = functools.partial(_evaluate, config, measure, held_out, best)
       state, ended = _steps(
         config,
         step_fn,
@@ -199,6 +207,7 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
         batch,
         load,
         schedule,
+        epoch=getattr(batches.source, 'epoch', len(batches.source)),
         saved=saved,
         log=log,
         stop=stop,
@@ -244,6 +253,7 @@ def _steps(
   load,
   schedule,
   *,
+  epoch,
   saved,
   log,
   stop,
@@ -251,15 +261,19 @@ def _steps(
 ):
   """Runs training steps to the end, or until `stop(step)`.
 
+  `epoch` is how many clips one has: what it takes is logged, the evaluations
+  and the compilation of the first step left out.
+
   Returns:
     The last state, which is saved, and whether the run is finished.
   """
+  clock = _Clock(config.batch_size, epoch)
   key = jax.random.key(config.seed)
   previous, last = None, start >= config.steps
   bar = tqdm.tqdm(
     total=config.steps,
     initial=start,
-    desc='train',
+    desc='compiling',
     disable=jax.process_index() > 0,
     mininterval=1,
   )
@@ -273,16 +287,22 @@ def _steps(
       if previous is not None:
         _check_finite(previous, step - 1)
       previous = values
+      bar.set_description('train', refresh=False)
       bar.update()
       stopped = stop(step)
       if step % config.log_every == 0 or step == 1 or last:
         values = _check_finite(values, step)
         values['learning_rate'] = float(schedule(step - 1))
+        values |= clock.told(step)
         log(step, values)
-        bar.set_postfix(loss=f'{values["loss"]:.4g}')
+        shown = {'loss': f'{values["loss"]:.4g}'}
+        if 'epoch_seconds' in values:
+          shown['s/epoch'] = f'{values["epoch_seconds"]:.3g}'
+        bar.set_postfix(shown)
       result = None
       if config.eval.every and step % config.eval.every == 0:
-        result = evaluate(state)
+        with clock.stopped():
+          result = evaluate(state)
         log(step, result)
       due = step % config.checkpoint_every == 0
       if result is not None or stopped or last or due:
@@ -293,10 +313,51 @@ def _steps(
   return state, last
 
 
-def _evaluate(config, measure, best, state: TrainState) -> dict[str, float]:
+def _held_out(config):
+  """The clips that are measured while training."""
+  split = config.eval.quick_split
+  try:
+    return build.source(config, split)
+  except ValueError as error:
+    raise ValueError(
+      f'eval.every={config.eval.every} measures the split '
+      f'eval.quick_split={split!r} while training: {error}'
+    ) from None
+
+
+class _Clock:
+  """What steps take, since the last time it was asked."""
+
+  def __init__(self, batch_size: int, epoch: int):
+    self._batch_size, self._epoch = batch_size, epoch
+    self._since: tuple[int, float] | None = None  # step, time
+
+  def told(self, step: int) -> dict[str, float]:
+    """Clips a second and seconds an epoch; nothing the first time."""
+    before, now = self._since, time.perf_counter()
+    self._since = step, now
+    if before is None or step == before[0]:
+      return {}
+    seconds = now - before[1]
+    rate = (step - before[0]) * self._batch_size / seconds
+    return {'clips_per_second': rate, 'epoch_seconds': self._epoch / rate}
+
+  @contextlib.contextmanager
+  def stopped(self):
+    """What happens within does not count."""
+    begin = time.perf_counter()
+    yield
+    if self._since is not None:
+      step, time_then = self._since
+      self._since = step, time_then + time.perf_counter() - begin
+
+
+def _evaluate(
+  config, measure, held_out, best, state: TrainState
+) -> dict[str, float]:
   """The means of an evaluation in training."""
   weights = {'params': state.ema or state.params, **state.collections}
-  result = evaluation.quick_eval(config, weights, measure)
+  result = evaluation.quick_eval(config, weights, measure, held_out)
   if best and best[0] not in result:
     raise ValueError(
       f'eval.best is {best[0]!r}, which is not defined on frames of this size.'
@@ -319,7 +380,7 @@ def _best(config) -> tuple[str, bool] | None:
 
 def _batches(config, system: systems.System, start: int) -> data.Batches:
   """The batches of this process from step `start` on."""
-  settings = config.data.to_dict() | config.augment.to_dict()
+  settings = given(config.data) | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
     num_frames=system.frames.length,
@@ -345,32 +406,65 @@ def _loader(batches, system: systems.System):
   return load
 
 
-def _initial_state(config, system, schedule, mesh, shape):
-  """The state before the first step, placed on the mesh, and the optimiser."""
+def _weights(config):
+  """The variables that a run begins with, or None; before data are looked at.
+
+  Raises:
+    FileNotFoundError: if there are none at `init_from`.
+    ValueError: if they are those of another system.
+  """
+  if not config.init_from:
+    return None
+  try:
+    record, variables = checkpoint.read(config.init_from)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'init_from={config.init_from!r}, the weights to begin with: {error} '
+      'Train them first, name others, or take a variant that begins with none.'
+    ) from None
+  if record['system'] != config.system:
+    raise ValueError(
+      f'init_from holds weights of {record["system"]!r}, the configuration '
+      f'is for {config.system!r}.'
+    )
+  return variables
+
+
+def optimiser_settings(config):
+  """The learning rate, and the keyword arguments of `optim.make`."""
+  settings, of_rule = config.schedule.to_dict(), config.optim.to_dict()
+  of_rule['b1'] = optim.first_moment(
+    settings['name'],
+    steps=config.steps,
+    b1=of_rule['b1'],
+    cycle=settings.pop('b1_cycle'),
+  )
+  return optim.schedule(steps=config.steps, **settings), of_rule
+
+
+def _initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
+  """The state before the first step, placed on the mesh, and the optimiser.
+
+  `begin` are variables to take what `init_match` names from, or None.
+  """
   clip = jnp.zeros((1, *shape[1:]))
   variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
   for name, path in config.features.items():
     if path:
       variables[name] = convert.FEATURES[name](path)
-  if config.init_from:
-    record, other = checkpoint.read(config.init_from)
-    if record['system'] != config.system:
-      raise ValueError(
-        f'init_from holds weights of {record["system"]!r}, the configuration '
-        f'is for {config.system!r}.'
-      )
+  if begin is not None:
     parameters = params.take_matching(
-      parameters, other['params'], config.init_match
+      parameters, begin['params'], config.init_match
     )
     # Collections that belong to them, such as batch statistics.
-    for name in variables.keys() & other.keys() - config.features.keys():
+    for name in variables.keys() & begin.keys() - config.features.keys():
       names = params.flatten(variables[name])
       if any(re.fullmatch(config.init_match, n) for n in names):
         variables[name] = params.take_matching(
-          variables[name], other[name], config.init_match
+          variables[name], begin[name], config.init_match
         )
-  rule = optim.make(parameters, schedule, **config.optim.to_dict())
+  rule = optim.make(parameters, schedule, **of_rule)
   ema = parameters if config.ema.decay else {}
   state = TrainState(
     jnp.int32(0), parameters, variables, rule.init(parameters), ema

@@ -91,7 +91,7 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
     differing = [
       f'{k}: {found.get(k)} there, {wanted.get(k)} asked for'
       for k in sorted({*wanted, *found})
-      if k not in _MAY_CHANGE and wanted.get(k) != found.get(k)
+      if k not in _MAY_CHANGE and _set(wanted.get(k)) != _set(found.get(k))
     ]
     if differing:
       raise ValueError(
@@ -105,6 +105,13 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, wanted)
   _wait('claimed')
+
+
+def _set(value):
+  """A value without fields that are None: those are as good as not there."""
+  if not isinstance(value, dict):
+    return value
+  return {k: _set(x) for k, x in value.items() if x is not None}
 
 
 class Stop:

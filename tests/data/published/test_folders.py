@@ -330,7 +330,7 @@ def test_unknown_names(tmp_path):
   with pytest.raises(ValueError, match='no data set .*kity.*kitti'):
     source('kity', tmp_path)
   with pytest.raises(ValueError, match='splits train, test'):
-    source('kitti', tmp_path, split='val')
+    source('kitti', tmp_path, split='dev')
 
 
 class TestCheck:

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 
 from vidpred_jax import names
+from vidpred_jax.data import validation
 from vidpred_jax.data.published import layouts
 from vidpred_jax.data.published.prediction import PROTOCOLS, absent
 from vidpred_jax.data.published.sequences import Sequence, length, read
@@ -41,16 +42,21 @@ class FrameClips:
     dataset: str = 'cityscapes',
     root: str | os.PathLike = '',
     size: tuple[int, int] | None | str = 'protocol',
+    val_fraction: float = 0.0,
   ):
     """Finds the sequences.
 
     Args:
-      split: 'train' or 'test'; RoboNet and BridgeData have 'val', too.
+      split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       dataset: one of `layouts.FINDERS`.
       root: where it lies.
       size: (H, W) to resize to; 'protocol' for the published one; None for the
         size on disk.
+      val_fraction: share of the sequences for training, the last ones, that
+        'val' has instead; what belongs together (the cameras of a drive, the
+        clips of a city) stays so. RoboNet and BridgeData have lists of their
+        own for it.
 
     Raises:
       ValueError: on an unknown data set or split, or if clips are too short.
@@ -63,7 +69,17 @@ class FrameClips:
       size = protocol.size
     self._size = size
     self._protocol = protocol
-    self._sequences = find(dataset, root, split)
+    # Of a list of its own for validation, or of a part of that for training.
+    own = 'val' in protocol.counts or 'train' not in protocol.counts
+    listed = split != 'val' or own
+    if val_fraction and 'val' in protocol.counts:
+      raise ValueError(
+        f'{dataset} has a list of its own for validation; got '
+        f'val_fraction={val_fraction}.'
+      )
+    self._sequences = find(dataset, root, split if listed else 'train')
+    if not listed or val_fraction and split == 'train':
+      self._sequences = _held_out(self._sequences, split, val_fraction)
     self._windows = protocol.train if split == 'train' else protocol.test
     window = protocol.window if split != 'train' else num_frames
     if self._windows in ('back', 'middle'):
@@ -83,9 +99,9 @@ class FrameClips:
     self._ends = np.cumsum(counts)
     if not self._ends[-1]:
       raise ValueError(f'No sequence of {dataset} has {num_frames} frames.')
-    expected = protocol.counts[split]
+    expected = protocol.counts[split if listed else 'train']
     clips = count(dataset, self._sequences)
-    if clips != expected.clips:
+    if clips != expected.clips and not val_fraction:
       logging.warning(
         '%s %s: %d clips at %s, %d expected. '
         'python -m vidpred_jax.data --check %s --root %s says more.',
@@ -135,6 +151,16 @@ class FrameClips:
       most = min(5, max(1, number // max(10, self._num_frames)))
       step = int(rng.integers(1, most + 1))
     return int(rng.integers(0, number - (self._num_frames - 1) * step)), step
+
+
+def _held_out(
+  sequences: list[Sequence], split: str, fraction: float
+) -> list[Sequence]:
+  """Those of 'val', or the others; what has the same folder stays together."""
+  groups = list(dict.fromkeys(s.name.split('/')[0] for s in sequences))
+  of_split = validation.part(split, len(groups), fraction, 'groups of clips')
+  chosen = {groups[i] for i in of_split}
+  return [s for s in sequences if s.name.split('/')[0] in chosen]
 
 
 def _checked_length(sequence: Sequence, needed: int) -> int:

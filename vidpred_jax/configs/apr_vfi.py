@@ -9,8 +9,8 @@ weights of the previous one in runs/apr_vfi/stage1 and stage2:
   stage2     synthesis by patches of 64x64, with the flow frozen: 200k
   stage3     as stage2 with the router, the paper's APR-VFI: 200k; this is the
              default
-  static     the model without the router; as stage1, but it keeps the number of
-             steps: `demo,static` has the schedule of `demo`
+  static     the model without the router: as stage1, for use with other
+             variants: `demo,static` has the schedule of `demo`
 
 PSNR and SSIM of the paper, tera multiply-adds of 2048x1080; ours: not measured
 yet, the data are gigabytes. The metrics are those of the protocols.
@@ -32,14 +32,21 @@ yet, the data are gigabytes. The metrics are those of the protocols.
   static,concat            36.68/0.9672         33.97/0.9457         Table 5
   static,unfused           36.64/0.9670         33.93/0.9456
 
-On Vimeo90K 36.05 dB (static), 0.2 dB less with the router.
+On Vimeo90K 36.05 dB (static), 0.2 dB less with the router. The SSIM of the
+paper's baselines is of several conventions: compare rows of ours alone.
 
-Others, separated by commas. Their order does not matter: data sets come first,
-then small models and films, x2 to x8, the stages, and then the rest.
+A run that begins with weights names them in init_from and ends at once where
+they are not. Of the variants below `videos`, `demo`, `smoke`, `small` and
+`film1` begin with none; data sets alone (`septuplets`, `x4k`) are the recipe's
+last run on other clips: with stage1 or static they begin with none, too.
+
+Others, separated by commas. Their order does not matter: data sets and static
+come first, then small models and films, x2 to x8, the stages, and the rest.
 
   demo       photographs in motion, a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
-  videos     your own video files: --config.data.root=FOLDER
+  videos     your own video files, in one run from no weights:
+             --config.data.root=FOLDER
   x2, x4, x8 one, three or seven frames between two: `videos,x4`
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: the flow
@@ -127,6 +134,7 @@ def get_config(variants: str = '') -> ConfigDict:
 
 def _static(config):
   config.model.synthesis = 'whole'
+  config.steps = 800_000  # paper 4, implementation details: the first stage
   _from_scratch(config)
 
 
@@ -136,11 +144,6 @@ def _from_scratch(config):
   config.optim.frozen = ()
   config.init_from = ''
   config.init_match = '.*'
-
-
-def _stage1(config):
-  _static(config)
-  config.steps = 800_000
 
 
 def _stage2(config):
@@ -237,6 +240,7 @@ def _on_xiph(name):
 
 
 def _videos(config):
+  _from_scratch(config)
   set_data(config, **user_videos())
   config.steps = 100_000
   config.eval.batch_size = 4
@@ -340,6 +344,7 @@ VARIANTS = {
   'vimeo': _vimeo,
   'septuplets': _septuplets,
   'x4k': _x4k,
+  'static': _static,
   'videos': _videos,
   'small': _small,
   'demo': _demo,
@@ -350,10 +355,9 @@ VARIANTS = {
   'x2': _between(2),
   'x4': _between(4),
   'x8': _between(8),
-  'stage1': _stage1,
+  'stage1': _static,
   'stage2': _stage2,
   'stage3': _stage3,
-  'static': _static,
   'ebme': _ebme,
   'warp': _model(synthesis='warp'),
   'keep_2_5_7_10': _keep(0.2, 0.5, 0.7, 1.0),

@@ -1,15 +1,4 @@
-"""Visualisation: flow as colours, bars of used blocks, labelled grids.
-
-Functions take NumPy arrays of one clip (no batch axis) and return uint8 RGB
-images `[H, W, 3]`. Images may be uint8 or float in [0, 1], with 1 or 3
-channels. Flow is `[H, W, 2]`, (dx, dy) in pixels, x to the right and y down.
-
-`demo_frames` makes the frames of a film, with the panels context | prediction |
-truth | flow | blocks. `demo_grid` makes a still with a row for each clip:
-
-  frames = picture.demo_frames(context, prediction, target, flow=flow)
-  picture.save_png('demo.png', picture.demo_grid([clip_a, clip_b]))
-"""
+"""Pictures together: side by side, in labelled grids, on disk."""
 
 import pathlib
 import re
@@ -19,201 +8,21 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidpred_jax import atomic
+from vidpred_jax.picture.colours import (
+  BACKGROUND,
+  FONT_SIZE,
+  TEXT,
+  block_bars,
+  colour_wheel,
+  flow_to_rgb,
+  heatmap,
+  largest_magnitude,
+  to_rgb,
+)
 
-_BACKGROUND = (24, 26, 30)
-_TEXT = (235, 235, 235)
-_FAINT = (84, 88, 96)
-_USED = (255, 176, 59)
+_WHITE_ERROR = 0.25  # a quarter of the range from black to white
 _GAP = 6
-_FONT_SIZE = 15
-_BAR = _FONT_SIZE + 9  # height of a line of text
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-  """Converts an image to uint8 RGB.
-
-  Args:
-    image: `[..., H, W, C]` with C 1 or 3, uint8, or float in [0, 1] (clipped).
-
-  Returns:
-    uint8 `[..., H, W, 3]`.
-
-  Raises:
-    ValueError: if the array is not an image.
-  """
-  image = np.asarray(image)
-  if image.ndim < 3 or image.shape[-1] not in (1, 3):
-    raise ValueError(
-      f'An image is [H, W, 1] or [H, W, 3], got shape {image.shape}.'
-    )
-  if image.dtype != np.uint8:
-    if not np.issubdtype(image.dtype, np.floating):
-      raise ValueError(f'An image is uint8 or float, got {image.dtype}.')
-    image = np.rint(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
-  return np.broadcast_to(image, image.shape[:-1] + (3,))
-
-
-def _colour_wheel() -> np.ndarray:
-  """The 55 colours `[55, 3]` of Baker et al.'s wheel, red first."""
-  wheel = []
-  # From one pure colour to the next: a channel rises, or one falls.
-  for steps, start, channel, sign in (
-    (15, (255, 0, 0), 1, 1),  # red to yellow
-    (6, (255, 255, 0), 0, -1),  # to green
-    (4, (0, 255, 0), 2, 1),  # to cyan
-    (11, (0, 255, 255), 1, -1),  # to blue
-    (13, (0, 0, 255), 0, 1),  # to magenta
-    (6, (255, 0, 255), 2, -1),  # back to red
-  ):
-    for i in range(steps):
-      colour = list(start)
-      colour[channel] += sign * (255 * i // steps)
-      wheel.append(colour)
-  return np.array(wheel, np.float64)
-
-
-def flow_to_rgb(
-  flow: np.ndarray, max_magnitude: float | None = None
-) -> np.ndarray:
-  """Optical flow as colours, with the colour wheel of the Middlebury benchmark.
-
-  Hue is the direction (right red, down yellow, left cyan, up violet);
-  saturation is the length, so no motion is white. Vectors longer than
-  `max_magnitude` are darkened; vectors that are not finite are black.
-
-  Args:
-    flow: `[..., H, W, 2]`, (dx, dy) in pixels.
-    max_magnitude: length in pixels of full saturation; the longest finite
-      vector by default.
-
-  Returns:
-    uint8 `[..., H, W, 3]`.
-
-  References:
-    Baker et al., A Database and Evaluation Methodology for Optical Flow, 2011.
-  """
-  flow = np.asarray(flow, np.float64)
-  if flow.ndim < 3 or flow.shape[-1] != 2:
-    raise ValueError(f'Flow is [H, W, 2], got shape {flow.shape}.')
-  finite = np.isfinite(flow).all(-1, keepdims=True)
-  flow = np.where(finite, flow, 0)
-  length = np.hypot(flow[..., 0], flow[..., 1])
-  if max_magnitude is None:
-    max_magnitude = largest_magnitude(flow)
-  length = length / max(max_magnitude, 1e-9)
-  wheel = _colour_wheel() / 255
-  turn = (np.arctan2(-flow[..., 1], -flow[..., 0]) / np.pi + 1) / 2
-  position = turn * (len(wheel) - 1)
-  low = np.floor(position).astype(int)
-  fraction = (position - low)[..., None]
-  high = (low + 1) % len(wheel)
-  colour = (1 - fraction) * wheel[low] + fraction * wheel[high]
-  length = length[..., None]
-  colour = np.where(
-    length <= 1 + 1e-9, 1 - length * (1 - colour), 0.75 * colour
-  )
-  return np.floor(255 * np.where(finite, colour, 0)).astype(np.uint8)
-
-
-def largest_magnitude(flow: np.ndarray) -> float:
-  """The length of the longest finite vector; 0 without any.
-
-  Args:
-    flow: `[..., 2]`, in pixels.
-
-  Returns:
-    In pixels.
-  """
-  length = np.hypot(flow[..., 0], flow[..., 1])
-  return float(np.max(length, where=np.isfinite(length), initial=0))
-
-
-def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
-  """The use of blocks as a row of bars numbered from 1.
-
-  Args:
-    blocks: `[K]` in [0, 1]: 1 for a used block, 0 for a skipped one; values in
-      between are the fraction of runs that used it.
-    height: of the picture.
-    width: of the picture.
-
-  Returns:
-    uint8 `[height, width, 3]`: a bar is filled up to its value.
-  """
-  blocks = np.clip(np.asarray(blocks, np.float64).reshape(-1), 0, 1)
-  image = Image.new('RGB', (width, height), _BACKGROUND)
-  draw = ImageDraw.Draw(image)
-  label = f'{blocks.sum():.3g} of {len(blocks)} used'
-  size = max(_FONT_SIZE, height // 24)
-  font, line = ImageFont.load_default(size), size + 9
-  lines = line if height > 3 * line else 0
-  top, bottom = lines + 2, height - lines - 3
-  if lines:
-    draw.text((width / 2, 4), label, _TEXT, font, anchor='ma')
-  slot = width / max(len(blocks), 1)
-  for i, share in enumerate(blocks):
-    left, right = i * slot + slot * 0.12, (i + 1) * slot - slot * 0.12
-    draw.rectangle((left, top, right, bottom), outline=_FAINT)
-    if share > 0:
-      level = bottom - share * (bottom - top)
-      draw.rectangle((left, level, right, bottom), fill=_USED)
-    if lines and slot >= 12:
-      draw.text(
-        (left / 2 + right / 2, height - line + 4),
-        str(i + 1),
-        _TEXT if share > 0 else _FAINT,
-        font,
-        anchor='ma',
-      )
-  return np.asarray(image)
-
-
-def heatmap(values: np.ndarray, largest: float) -> np.ndarray:
-  """A map of numbers as colours: 0 is black, then red, yellow and white.
-
-  Args:
-    values: `[H, W]`.
-    largest: the value that is white; larger values are white too.
-
-  Returns:
-    uint8 `[H, W, 3]`.
-  """
-  values = np.asarray(values, np.float64)
-  if values.ndim != 2 or largest <= 0:
-    raise ValueError(
-      f'A map is [H, W] with a positive number for white, got shape '
-      f'{values.shape} and {largest}.'
-    )
-  part = 3 * np.clip(values / largest, 0, 1)[..., None] - np.arange(3)
-  return np.rint(255 * np.clip(part, 0, 1)).astype(np.uint8)
-
-
-def histogram(
-  shares: Sequence[float], *, height: int = 200, width: int = 400
-) -> np.ndarray:
-  """A rank histogram: a bar for each rank, and a line at the uniform share.
-
-  Args:
-    shares: one for each rank, summing to 1.
-    height: of the picture.
-    width: of the picture.
-
-  Returns:
-    uint8 `[height, width, 3]`.
-  """
-  image = Image.new('RGB', (width, height), _BACKGROUND)
-  draw = ImageDraw.Draw(image)
-  flat, slot = 1 / len(shares), width / len(shares)
-  unit = (height - 4) / max(2 * flat, *shares)
-  for i, share in enumerate(shares):
-    left = i * slot + slot * 0.06
-    draw.rectangle(
-      (left, height - 1 - share * unit, left + slot * 0.88, height - 1),
-      fill=_USED,
-    )
-  level = height - 1 - flat * unit
-  draw.line((0, level, width, level), fill=_TEXT)
-  return np.asarray(image)
+_BAR = FONT_SIZE + 9  # height of a line of text
 
 
 def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
@@ -229,7 +38,7 @@ def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
   panels = [to_rgb(p) for p in panels]
   height = max(p.shape[0] for p in panels)
   width = sum(p.shape[1] for p in panels)
-  canvas = _canvas(height + even * (height % 2), width + even * (width % 2))
+  canvas = empty(height + even * (height % 2), width + even * (width % 2))
   x = 0
   for panel in panels:
     canvas[: panel.shape[0], x : x + panel.shape[1]] = panel
@@ -296,7 +105,7 @@ def grid(
   width = left + sum(widths) + _GAP * columns
   width = max(width, _text_width(title) + 2 * _GAP)
   height = top + sum(heights) + _GAP * len(rows)
-  canvas = _canvas(height + height % 2, width + width % 2)
+  canvas = empty(height + height % 2, width + width % 2)
   y = top
   for row, row_height in zip(cells, heights):
     x = left
@@ -310,16 +119,16 @@ def grid(
   image = Image.fromarray(canvas)
   draw = ImageDraw.Draw(image)
   if title:
-    draw.text((_GAP, 4), title, _TEXT, _font())
+    draw.text((_GAP, 4), title, TEXT, _font())
   x = left
   for text, column_width in zip(column_titles, widths):
     draw.text(
-      (x + column_width / 2, top - _BAR + 2), text, _TEXT, _font(), anchor='ma'
+      (x + column_width / 2, top - _BAR + 2), text, TEXT, _font(), anchor='ma'
     )
     x += column_width + _GAP
   y = top
   for text, row_height in zip(row_labels, heights):
-    draw.text((_GAP, y + row_height / 2), text, _TEXT, _font(), anchor='lm')
+    draw.text((_GAP, y + row_height / 2), text, TEXT, _font(), anchor='lm')
     y += row_height + _GAP
   return np.asarray(image)
 
@@ -383,7 +192,7 @@ def demo_frames(
   width = max((f.shape[1] for f in frames), default=0)
   padded = []
   for frame in frames:
-    canvas = _canvas(height, width)
+    canvas = empty(height, width)
     canvas[: frame.shape[0], : frame.shape[1]] = frame
     padded.append(canvas)
   return padded
@@ -401,16 +210,23 @@ def demo_grid(
   Args:
     clips: for each the arguments of `demo_frames` by name: `context`,
       `prediction` and, where there are some, `target`, `flow`, `blocks`,
-      `title`, `max_flow`, `between`. All clips have the same ones.
+      `title`, `max_flow`, `between`. All clips have the same ones. There may be
+      `simple`, a name and the `[N, H, W, C]` of another prediction, and
+      `numbers`, N texts that go to the labels of the rows.
     steps: which target frames to show, from 0; negative ones count from the
       last.
     title: a line above the grid.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
-    uint8 `[H, W, 3]`.
+    uint8 `[H, W, 3]`. With a target there is a column of errors, the mean over
+    the channels; below flow there is the key to its colours.
   """
   rows, labels, titles = [], [], ()
+  flows = [clip['flow'] for clip in clips if clip.get('flow') is not None]
+  scale = max(
+    [largest_magnitude(np.asarray(flow)) for flow in flows], default=None
+  )
   for clip in clips:
     for step in steps:
       n = range(len(clip['prediction']))[step]
@@ -420,21 +236,30 @@ def demo_grid(
         clip.get('target'),
         clip.get('flow'),
         clip.get('blocks'),
-        clip.get('max_flow'),
+        clip.get('max_flow') or scale,
         clip.get('between', False),
         min_side,
         n,
       )
       panel_titles = [t.split(',')[0].split(' t+')[0] for t in panel_titles]
+      others = _comparison(clip, n)
+      after = panel_titles.index('prediction') + 1 + ('truth' in panel_titles)
+      panel_titles[after:after] = others
+      panels[after:after] = others.values()
       if titles and panel_titles != titles:
         raise ValueError(
           f'Clips show different panels: {panel_titles}, {titles}.'
         )
       titles = panel_titles
       rows.append(panels)
-      labels.append(
-        '\n'.join(t for t in (clip.get('title'), f't+{n + 1}') if t)
-      )
+      number = clip['numbers'][n] if 'numbers' in clip else ''
+      lines = (clip.get('title'), f't+{n + 1}', number)
+      labels.append('\n'.join(t for t in lines if t))
+  if flows and clips[0].get('max_flow') is None:
+    key: list[np.ndarray | None] = [None] * len(titles)
+    key[titles.index('flow')] = colour_wheel(min_side // 2)
+    rows.append(key)
+    labels.append(f'rim: {scale:.1f} px')
   return grid(
     rows,
     column_titles=titles,
@@ -442,6 +267,19 @@ def demo_grid(
     title=title,
     min_side=min_side,
   )
+
+
+def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
+  """{title: image}: the error of frame n, and another prediction of it."""
+  found = {}
+  if clip.get('target') is not None:
+    shown, truth = (to_rgb(clip[name][n]) for name in ('prediction', 'target'))
+    error = np.abs(np.subtract(shown, truth, dtype=np.float64)).mean(-1) / 255
+    found[f'error (white {_WHITE_ERROR:g})'] = heatmap(error, _WHITE_ERROR)
+  if 'simple' in clip:
+    name, frames = clip['simple']
+    found[name] = frames[n]
+  return found
 
 
 def _panels(
@@ -490,12 +328,21 @@ def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
     image.save(partial, format='PNG')
 
 
-def _canvas(height: int, width: int) -> np.ndarray:
-  return np.full((height, width, 3), _BACKGROUND, np.uint8)
+def empty(height: int, width: int) -> np.ndarray:
+  """An empty picture, uint8 `[height, width, 3]`.
+
+  Args:
+    height: in pixels.
+    width: in pixels.
+
+  Returns:
+    The picture.
+  """
+  return np.full((height, width, 3), BACKGROUND, np.uint8)
 
 
 def _font():
-  return ImageFont.load_default(_FONT_SIZE)
+  return ImageFont.load_default(FONT_SIZE)
 
 
 def _text_width(text: str) -> int:

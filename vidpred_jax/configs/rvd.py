@@ -41,6 +41,8 @@ matter: data sets come first, then `demo` and `smoke`, then the rest.
   demo       a small street of vortices and a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   bf16       computes in bfloat16; parameters and norms stay float32
+  perceptual measures LPIPS and FVD, too; wants weights/alex.pth,
+             weights/alexnet-owt-7be5be79.pth and weights/i3d_pretrained_400.pt
 
 `python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
 NAME is bair, kth_64 or cityscapes_128.
@@ -57,7 +59,14 @@ python -m vidpred_jax.predict --checkpoint=DIR --input=clip.mp4 \\
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vidpred_jax.config import apply, base, published, set_data, set_frames
+from vidpred_jax.config import (
+  apply,
+  base,
+  measure_perceptual,
+  published,
+  set_data,
+  set_frames,
+)
 
 
 def get_config(variants: str = '') -> ConfigDict:
@@ -81,6 +90,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.sampling_steps = placeholder(int)  # None: all
   config.model.eta = 0.0  # of ddim: 0 adds no noise
   config.model.dtype = 'float32'  # of the computation; or bfloat16
+  config.model.remat = False  # trains in less memory and more time
 
   _simulation(config)
   config.steps = 1_000_000
@@ -95,7 +105,6 @@ def get_config(variants: str = '') -> ConfigDict:
   config.eval.batch_size = 10
   config.eval.samples = 10
   config.eval.mean_frame = 200
-  # And lpips/alex and fvd/i3d400, whose weights you supply.
   config.eval.metrics = (
     'crps/ens',
     'crps/fair',
@@ -281,6 +290,10 @@ def _bf16(config):
   config.model.dtype = 'bfloat16'
 
 
+def _perceptual(config):
+  measure_perceptual(config, 'lpips/alex', 'fvd/i3d400')
+
+
 # What comes later changes what comes before: the order they are applied in.
 VARIANTS = {
   'simulation': _simulation,
@@ -296,4 +309,5 @@ VARIANTS = {
   'ddim': _sampler('ddim', 100),
   'dpm': _sampler('dpm++', 25),
   'bf16': _bf16,
+  'perceptual': _perceptual,
 }
