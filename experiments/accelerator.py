@@ -764,7 +764,7 @@ def training(options, left) -> Iterator[dict]:
   if not named and not options.tiny:
     yield {'skipped': 'no --train'}
   elif not named:
-    named = [f'{ROOT / "vidpred_jax/configs/dmvfn.py"}:smoke']
+    named = [f'{ROOT / "configs/dmvfn.py"}:smoke']
   for i, name in enumerate(named):
     share = left() / (len(named) - i)
     end = time.monotonic() + share

@@ -24,8 +24,8 @@ FLOORS = (
     'zoo': (),
   },
   {
-    'configs': ('config',),
     'models': ('ops',),
+    'compare': ('command',),
     'video_io': ('atomic',),
     'picture': ('atomic',),
   },
@@ -220,7 +220,7 @@ def test_data_is_numpy_and_grain_only():
     assert not tops & {'jax', 'flax', 'optax'}, path
 
 
-@pytest.mark.parametrize('path', modules(ROOT / 'vidpred_jax/configs'), ids=str)
+@pytest.mark.parametrize('path', modules(ROOT / 'configs'), ids=str)
 def test_configs_import_ml_collections_and_the_base_only(path):
   for name in imports(path):
     assert lies_in(name, 'ml_collections') or lies_in(

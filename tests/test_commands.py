@@ -61,7 +61,7 @@ def test_a_configuration_of_the_package_is_found(
 ):
   monkeypatch.chdir(tmp_path)
   found, _, variants = command.config_file(f'{folder}dmvfn{end}').partition(':')
-  own = pathlib.Path(command.__file__).parent / 'configs/dmvfn.py'
+  own = pathlib.Path(command.__file__).parents[1] / 'configs/dmvfn.py'
   assert pathlib.Path(found) == own
   assert variants == end.partition(':')[2]
 

@@ -13,7 +13,7 @@ from vidpred_jax.data import pipeline, vortices
 from vidpred_jax.train import loop, optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / 'vidpred_jax/configs'
+CONFIGS = ROOT / 'configs'
 FILES = sorted(set(CONFIGS.glob('*.py')) - {CONFIGS / '__init__.py'})
 
 

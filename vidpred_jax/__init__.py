@@ -50,7 +50,7 @@ _NAMES = {
 _MODULES = {
   name: name
   for name in (
-    'checkpoint', 'configs', 'convert', 'cost', 'data', 'evaluate', 'losses',
+    'checkpoint', 'convert', 'cost', 'data', 'evaluate', 'losses',
     'metrics', 'ops', 'picture', 'predict', 'runtime', 'systems', 'video_io',
   )
 } | {'frame_rate': 'predict.frame_rate', 'optim': 'train.optim'}  # fmt: skip

@@ -21,7 +21,16 @@ from absl import app, flags, logging
 _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 _MISSING = 'This command also needs'
-_CONFIGS = pathlib.Path(__file__).parent / 'configs'
+_PACKAGE = pathlib.Path(__file__).parent
+# Installed, the recipes lie in the package; in a checkout beside it.
+_CONFIGS = next(
+  (
+    x / 'configs'
+    for x in (_PACKAGE, _PACKAGE.parent)
+    if (x / 'configs').is_dir()
+  ),
+  _PACKAGE / 'configs',
+)
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import vidpred_jax as vp
 
 # The scripts belong to the clone, not to what is installed.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIG = str(ROOT / 'vidpred_jax/configs/dmvfn.py')
+CONFIG = str(ROOT / 'configs/dmvfn.py')
 
 
 @pytest.fixture(scope='module')

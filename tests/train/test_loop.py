@@ -28,7 +28,7 @@ FRAMES = systems.Frames((0, 1), (2,))
 
 
 def smoke_config(name):
-  path = ROOT / 'vidpred_jax/configs' / f'{name}.py'
+  path = ROOT / 'configs' / f'{name}.py'
   spec = importlib.util.spec_from_file_location(f'{name}_config', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
