@@ -10,7 +10,7 @@ import pytest
 from vidpred_jax import build, data, metrics, systems
 from vidpred_jax.config import SOURCES, given
 from vidpred_jax.data import pipeline, vortices
-from vidpred_jax.train import loop, optim
+from vidpred_jax.train import optim, update
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
@@ -55,7 +55,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
   for size in (config.augment.crop, config.data.get('size')):
     if size:
       assert all(n % system.multiple == 0 for n in size), (size, variant)
-  schedule, of_rule = loop.optimiser_settings(config)
+  schedule, of_rule = update.optimiser_settings(config)
   optim.make({'kernel': 0.0}, schedule, **of_rule | {'frozen': ()})
   for name in config.eval.metrics:
     if not name.startswith(('lpips', 'fvd')):
@@ -251,7 +251,7 @@ def test_the_warmup_of_dmvfns_code_is_counted_in_its_batches():
   module = load(ROOT / 'configs' / 'dmvfn.py')
   for name, triplets in {'': 28, 'kitti': 7, 'ucf101': 8, 'vimeo': 1}.items():
     config = module.get_config(','.join(filter(None, (name, 'code'))))
-    rate, _ = loop.optimiser_settings(config)
+    rate, _ = update.optimiser_settings(config)
     for batch in (0, 500, 1999):
       published = 9e-5 * batch / 2000 + 1e-5
       assert np.isclose(rate(batch * triplets), published, rtol=1e-4)

@@ -14,6 +14,7 @@ _COMMANDS = {
   'compare': ('vidpred_jax.compare', []),
   'cost': ('vidpred_jax.cost', []),
   'data': ('vidpred_jax.data', []),
+  'export': ('vidpred_jax.export', []),
 }
 
 

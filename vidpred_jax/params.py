@@ -64,18 +64,18 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
   return arrays
 
 
-def check_names(names: Sequence[str], file: str) -> None:
+def check_names(found: Sequence[str], file: str) -> None:
   """Checks that names make a tree of parameters.
 
   Args:
-    names: '/'-joined names.
-    file: the file that has them, for the message.
+    found: paths such as `block_0/conv/kernel`.
+    file: where they stand, for the message.
 
   Raises:
-    ValueError: if a name is too long or lies in another parameter.
+    ValueError: if a name is too deep or too long, or is a part of another.
   """
-  taken = set(names)
-  for name in names:
+  taken = set(found)
+  for name in found:
     parts = name.split('/')
     if len(parts) > _DEEPEST or len(name) > _LONGEST:
       raise ValueError(

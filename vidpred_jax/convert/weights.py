@@ -161,7 +161,7 @@ AXES = {
   'plane': (1,),  # 1C11 -> C
   'vector': (0,),
 }
-_RANKS = {
+RANKS = {
   'depthwise': 4,
   'linear3d': 5,
   'plane': 4,
@@ -192,7 +192,7 @@ def rearrange(
   wanted = {}
   for name, (path, kind) in names.items():
     axes, shape = AXES[kind], flat[path].shape
-    expanded = [1] * _RANKS.get(kind, len(axes))
+    expanded = [1] * RANKS.get(kind, len(axes))
     for axis, size in zip(axes, shape):
       expanded[axis] = size
     wanted[name] = jax.ShapeDtypeStruct(tuple(expanded), jnp.float32)

@@ -224,16 +224,21 @@ def _demo(clips: Sequence[Shown], frames, fields: bool):
     for i, clip in enumerate(clips)
   ]
   film = (x for clip in panels for x in picture.demo_frames(**clip))
-  for clip in panels:
-    clip['simple'] = _simple(clip['context'], frames)
-    clip['numbers'] = [
-      _number(prediction, truth, fields)
-      + f'\n({_number(simple, truth, fields)})'
-      for prediction, truth, simple in zip(
-        clip['prediction'], clip['target'], clip['simple'][1]
-      )
-    ]
-  return picture.demo_grid(panels, steps=_steps(clips)), film
+  still = picture.demo_grid(
+    [clip | _compared(clip, frames, fields) for clip in panels],
+    steps=_steps(clips),
+  )
+  return still, film
+
+
+def _compared(clip: Mapping, frames, fields: bool) -> dict:
+  """A prediction without a model, and numbers of both, for each frame."""
+  name, simple = _simple(clip['context'], frames)
+  texts = (
+    f'{_number(ours, true, fields)}\n({_number(theirs, true, fields)})'
+    for ours, theirs, true in zip(clip['prediction'], simple, clip['target'])
+  )
+  return {'simple': (name, simple), 'numbers': list(texts)}
 
 
 def _simple(context, frames) -> tuple[str, np.ndarray]:

@@ -165,7 +165,7 @@ class LinearAttention(nn.Module):
   def __call__(self, x):
     """[B, H, W, inputs] to the same."""
     pixels = self.norm(x).astype(x.dtype)
-    pixels = pixels.reshape(len(x), -1, self.inputs)
+    pixels = pixels.reshape(x.shape[0], -1, self.inputs)
     of_query, of_key, of_value = jnp.split(self.qkv.kernel[0, 0], 3, -1)
     key = conv.pointwise(pixels, of_key).astype(jnp.float32)
     key = jnp.exp(key - jnp.max(key, 1, keepdims=True))

@@ -85,7 +85,7 @@ def _in_windows(products, radius):
   Returns:
     [T, 4 radius^2 n^2], n = 2 radius + 1: for each pixel of a tile its window.
   """
-  flat = products.reshape(len(products), 64 * radius**4)
+  flat = products.reshape(products.shape[0], 64 * radius**4)
   return flat.at[:, _places(radius)].get(mode='promise_in_bounds')
 
 
@@ -111,7 +111,7 @@ def _in_windows_backward(radius, _, gradient):
   back[places] = np.arange(len(places))
   gradient = jnp.pad(gradient, ((0, 0), (0, 1)))
   gradient = gradient.at[:, back].get(mode='promise_in_bounds')
-  return (gradient.reshape(len(gradient), around, inside),)
+  return (gradient.reshape(gradient.shape[0], around, inside),)
 
 
 _in_windows.defvjp(_in_windows_forward, _in_windows_backward)

@@ -416,7 +416,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def predict(variables, context, key):
     context = scaled(context)
-    noise = noise_per_example(key, (len(context), *context.shape[2:]))
+    noise = noise_per_example(key, (context.shape[0], *context.shape[2:]))
     drawn = forecast(model, variables, context, num_target, noise, process)
     return as_image(drawn)
 
