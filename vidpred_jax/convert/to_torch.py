@@ -79,7 +79,7 @@ def _names(system, variables, flat) -> dict[str, tuple[str, str, tuple]]:
     places = rvd.torch_names(flat)
   elif system.name == 'simvp':
     default = systems.simvp.Settings._field_defaults['translator']
-    places = simvp.torch_names(flat, settings.get('translator', default))
+    places = simvp.torch_names(flat, str(settings.get('translator', default)))
   else:
     raise ValueError(f'There is no published code of {system.name!r}.')
   return {name: (*place, ()) for name, place in places.items()}

@@ -331,7 +331,7 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
     ValueError: if it cannot be read.
   """
   info = video_io.probe(path, stream=stream)
-  for line in video_io.told(info):
+  for line in video_io.notices(info):
     _LOG.warning('%s', line.split(' --')[0])
   finder = scenes.Finder()
   index, shape = video_io.indexed(

@@ -466,12 +466,12 @@ def _error(squares, mean, clips: int, metric: metrics.Metric) -> dict:
   return {'standard_error': float(np.sqrt(variance / (clips - 1)))}
 
 
-def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
+def _of_sets(metric: metrics.SetMetric, frames, shape, real, generated) -> dict:
   """The distance of features [M, 1, D] and [M, S, D], in the same form."""
   distance = metric.distance(real[:, 0], generated)
-  context = len(asked.context) * metric.context
+  context = len(frames.context) * metric.context
   about = {
-    'frames_per_video': context + len(asked.target),
+    'frames_per_video': context + len(frames.target),
     'context_frames': context,  # of these
     'video_size': list(shape[2:4]),  # before it is made `size`
     **metric.about,

@@ -243,17 +243,17 @@ def _try_out(load, options, fps) -> None:
   count = options.num_frames or len(frames.target)
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    seen, made = folder / 'seen', folder / 'made'
-    truth = sample.write(seen, num_frames=count, factor=factor)
+    given, made = folder / 'given', folder / 'made'
+    truth = sample.write(given, num_frames=count, factor=factor)
     settings: dict[str, Any] = {
       'num_frames': None if factor else count,
       'factor': factor,
       'key': jax.random.key(options.seed),
     }
     # Once as pictures, which lose nothing, to compare, once as asked for.
-    predict_video(load, seen, made, progress=True, **settings)
+    predict_video(load, given, made, progress=True, **settings)
     _rewrite(made, options.output, overwrite=options.overwrite)
-    last = None if factor else video_io.read(seen)[-1]
+    last = None if factor else video_io.read(given)[-1]
     said = sample.compare(video_io.read(made), truth, last=last, factor=factor)
   print(f'{len(truth)} frames written to {options.output}: {said}')
 
