@@ -69,8 +69,7 @@ RANGES = {
   ),
   'schedule.initial': rules.number(0, 10, 'a number from 0 to 10'),
   'schedule.b1_cycle': rules.either(
-    None,
-    rules.tuple_of(_SHARE, 'two numbers from 0, below 1', length=2),
+    (), rules.tuple_of(_SHARE, 'two numbers from 0, below 1, or ()', length=2)
   ),
   'schedule.final': rules.number(0, 10, 'a number from 0 to 10'),
   'schedule.warmup': _LIMIT,
