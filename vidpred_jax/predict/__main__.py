@@ -153,6 +153,12 @@ def main(argv) -> None:
   )
   if options.input is None:
     return _try_out(load, options, fps)
+  data = checkpoint.read_data_spec(chosen)
+  _serve(load, options, fps, input_fps, data is not None and data.is_field)
+
+
+def _serve(load, options, fps, input_fps, fields: bool) -> None:
+  """Predicts a field, an array or a video, and prints what was written."""
   settings = {
     'num_frames': options.num_frames,
     'overwrite': options.overwrite,
@@ -161,12 +167,10 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  data = checkpoint.read_data_spec(chosen)
-  arrays = is_array(options.input) or is_array(options.output)
-  if data is not None and data.is_field:
+  if fields:
     _refuse(options, 'Physical fields', ('factor', 'samples'))
     count = predict_field(load, options.input, options.output, **settings)
-  elif arrays:
+  elif is_array(options.input) or is_array(options.output):
     _refuse(options, 'Arrays')
     count = predict_array(
       load,
