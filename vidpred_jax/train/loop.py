@@ -351,7 +351,7 @@ class _Clock:
 
   def __init__(self, batch_size: int, epoch: int):
     self._batch_size, self._epoch = batch_size, epoch
-    self._since = None  # (step, time)
+    self._since: tuple[int, float] | None = None  # step, time
 
   def told(self, step: int) -> dict[str, float]:
     """Clips a second and seconds an epoch; nothing the first time."""
