@@ -127,6 +127,8 @@ def test_names_say_the_split(tmp_path):
   assert len(source(tmp_path / 'b')) == 60
   with pytest.raises(ValueError, match='no arrays for val.*val_files'):
     source(tmp_path / 'b', 'val')
+  # A file that is named is split, whatever its name says.
+  assert len(source(tmp_path / 'test.npy')) == 6 * 6
   write(tmp_path / 'b' / 'train' / 'test0.npy', films())
   with pytest.raises(ValueError, match='says test and train'):
     source(tmp_path / 'b')
