@@ -83,8 +83,9 @@ class Arrays:
       split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       root: a folder (searched with its subfolders), a file, a glob pattern, or
-        several of these. Where the names of all files or of their folders say
-        train, val or test (`train.npy`, `test/0001.npy`), those are the splits.
+        several of these. Where the names of all files of a folder, or of its
+        subfolders, say train, val or test (`train.npy`, `test/0001.npy`), those
+        are the splits.
       array: which array of npz files and of groups of Zarr; may be empty if
         each has but one.
       kind: 'image' (uint8, or floats in [0, 1]), 'field' (any numbers), or
@@ -156,7 +157,8 @@ class Arrays:
       least = (num_frames - 1) * np.min(step) + 1
       raise ValueError(
         f'No {split} film of {root} has the {least} frames that a clip needs; '
-        f'the longest has {self._films.lengths.max()}.'
+        f'the longest has {self._films.lengths.max()}. What a clip needs say '
+        'frames.context, frames.target and step.'
       )
     if kind == 'field':
       self._describe(films, variables, units, mean, std)
@@ -375,7 +377,11 @@ def _split_files(root, split, fractions, listed) -> list[pathlib.Path] | None:
   """The files of a split; None if there is one file for all of them."""
   if all(x is None for x in listed.values()):
     paths = _find(root)
-    labels = [_label(path, root) for path in paths]
+    # A file that is named is split, whatever its name says.
+    is_named = isinstance(root, (str, os.PathLike)) and paths == [
+      pathlib.Path(root).expanduser()
+    ]
+    labels = [] if is_named else [_label(path, root) for path in paths]
     if any(labels):
       unnamed = [path for path, label in zip(paths, labels) if label is None]
       if unnamed:
