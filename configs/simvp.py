@@ -39,7 +39,7 @@ Data sets, with the paper's results (ours: never trained):
              RMSE 1.051), `weather,paper` on 1979-2015; 5.625 degrees, or
              1.40625 if that is what lies in --config.data.root
   uv10, tcc  of wind, in two channels, and of cloud cover; others by
-             --config.data.variables (names of `data.fields.VARIABLES`, some
+             --config.data.variables (names of `data.weather.VARIABLES`, some
              with a level: r500) and as many --config.model.channels
   caltech    10 -> 1   SSIM 0.949, PSNR 33.2, LPIPS x 100 3.11 (Table V), with
              psnr/e3d_wrap; trained on KITTI, 100 epochs as OpenSTL's benchmark,

@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pathlib
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -27,12 +29,6 @@ BY_POSITION = {
   'vidpred_jax.picture.colours.flow_to_rgb': {'max_magnitude'},
   # How many samples, and how many of them at once.
   'vidpred_jax.systems.sampling.draw': {'at_once'},
-}
-# What a key is drawn for comes first.
-KEY_LATER = {
-  'vidpred_jax.ops.routing.bernoulli',
-  'vidpred_jax.ops.routing.gumbel',
-  'vidpred_jax.models.dmvfn.initial_params',
 }
 # One line says what goes in and what comes out; or, for conventions of metrics,
 # the room's docstring does, for all of them.
@@ -87,7 +83,7 @@ def test_there_are_functions_of_every_room():
   for room in ROOMS:
     assert any(f'vidpred_jax.{room}' in name for name in FUNCTIONS), room
   assert 'vidpred_jax.ops.warp.sample' in FUNCTIONS  # with its own gradient
-  assert 'vidpred_jax.checkpoint.load' in FUNCTIONS
+  assert 'vidpred_jax.checkpoint.exported.load' in FUNCTIONS
 
 
 @pytest.mark.parametrize('name', FUNCTIONS)
@@ -126,12 +122,51 @@ def test_a_random_key_comes_first(name):
     for p in parameters(FUNCTIONS[name])
     if p.name == 'key' and 'str' not in str(p.annotation)
   ]
-  if names and name not in KEY_LATER:
+  if names:
     assert parameters(FUNCTIONS[name])[0].name == 'key'
 
 
 def test_the_exceptions_are_functions():
-  assert {*BY_POSITION, *KEY_LATER} <= set(FUNCTIONS)
+  assert set(BY_POSITION) <= set(FUNCTIONS)
+
+
+def loaded_by(code):
+  """Top-level modules that a fresh Python has after some code."""
+  done = subprocess.run(
+    [sys.executable, '-c', f'{code}\nimport sys; print(*sys.modules)'],
+    cwd=PACKAGE.parent,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return {name.partition('.')[0] for name in done.stdout.split()}
+
+
+def test_nothing_is_imported_before_it_is_used():
+  slow = {'av', 'flax', 'grain', 'jax', 'numpy', 'optax', 'orbax', 'PIL'}
+  extra = {
+    'clu', 'cv2', 'h5py', 'matplotlib', 'netCDF4', 'onnx', 'sklearn',
+    'skimage', 'tensorflow_datasets', 'xarray', 'zarr',
+  }  # fmt: skip
+  loaded = loaded_by('import vidpred_jax as vp; vp.models()')
+  assert not loaded & (slow | extra)
+  loaded = loaded_by('import vidpred_jax as vp; vp.load, vp.Predictor, vp.save')
+  assert 'jax' in loaded
+  assert not loaded & ({'grain', 'orbax', 'tensorboardX'} | extra)
+
+
+def test_every_public_name_is_there_and_models_stays_a_function():
+  for name in vidpred_jax.__all__:
+    assert callable(getattr(vidpred_jax, name)) or inspect.ismodule(
+      getattr(vidpred_jax, name)
+    )
+    assert name in dir(vidpred_jax)
+  for name in ('metrics', 'optim', 'ops', 'losses', 'picture', 'video_io'):
+    assert inspect.ismodule(getattr(vidpred_jax, name))
+  importlib.import_module('vidpred_jax.models.dmvfn')
+  assert inspect.isfunction(vidpred_jax.models)
+  with pytest.raises(AttributeError, match='no attribute'):
+    vidpred_jax.nothing  # noqa: B018
 
 
 def test_the_citation_has_the_version():

@@ -57,6 +57,37 @@ def test_what_is_exported_comes_back(tmp_path, variables):
   assert longer.frames.target == (2, 3)
 
 
+def test_a_system_knows_how_it_was_made(tmp_path, variables):
+  made = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
+  checkpoint.export(made, variables, tmp_path / 'a')
+  system, loaded = checkpoint.load(tmp_path / 'a')
+  assert_equal(dict(variables), dict(loaded))
+  assert (system.name, system.frames) == ('dmvfn', FRAMES)
+  assert system.settings == made.settings
+  assert dict(system.settings)['beta'] == 0.6
+  # Defaults may change: what was used is written down.
+  record = json.loads((tmp_path / 'a' / checkpoint.RECORD).read_text())
+  assert set(record['settings']) == set(systems.dmvfn.Settings._fields)
+  # What was loaded can be saved again, and is the same.
+  checkpoint.export(system, loaded, tmp_path / 'b')
+  for name in (checkpoint.WEIGHTS, checkpoint.RECORD):
+    texts = [(tmp_path / d / name).read_bytes() for d in 'ab']
+    assert texts[0] == texts[1]
+
+
+def test_what_is_no_system_with_its_variables_is_not_exported(
+  tmp_path, variables
+):
+  made = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
+  with pytest.raises(ValueError, match='variables does not hold weights'):
+    checkpoint.export(made, {'params': {}}, tmp_path / 'a')
+  with pytest.raises(ValueError, match='without a name'):
+    checkpoint.export(made._replace(name=''), variables, tmp_path / 'a')
+  checkpoint.export(made, variables, tmp_path / 'a')
+  with pytest.raises(FileExistsError):
+    checkpoint.export(made, variables, tmp_path / 'a')
+
+
 def test_what_the_clips_were_is_kept(tmp_path, variables):
   export(tmp_path / 'a', variables)
   assert checkpoint.read_data_spec(tmp_path / 'a') is None

@@ -1,9 +1,12 @@
+import pathlib
 import runpy
 import sys
 
 import pytest
 
+from tests import commands as commands_of_tests
 from vidpred_jax import __main__ as commands
+from vidpred_jax import command
 
 
 def called(monkeypatch, *arguments):
@@ -49,3 +52,41 @@ def test_a_wrong_command_is_an_error_that_lists_them(monkeypatch, capsys):
   assert ended.value.code == 2
   error = capsys.readouterr().err
   assert "no command 'forecast'" in error and 'evaluate' in error
+
+
+@pytest.mark.parametrize('folder', ['', 'configs/'])
+@pytest.mark.parametrize('end', ['.py', '.py:demo', '', ':demo,smoke'])
+def test_a_configuration_of_the_package_is_found(
+  monkeypatch, tmp_path, folder, end
+):
+  monkeypatch.chdir(tmp_path)
+  found, _, variants = command.config_file(f'{folder}dmvfn{end}').partition(':')
+  own = pathlib.Path(command.__file__).parents[1] / 'configs/dmvfn.py'
+  assert pathlib.Path(found) == own
+  assert variants == end.partition(':')[2]
+
+
+def test_a_file_that_is_there_goes_before_the_packages(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'dmvfn.py').write_text('')
+  assert command.config_file('dmvfn.py:mine') == 'dmvfn.py:mine'
+
+
+@pytest.mark.parametrize(
+  'name', ['other.py', 'mine/dmvfn.py:demo', 'a/configs/dmvfn.py', '__init__']
+)
+def test_another_configuration_is_refused_by_name(monkeypatch, tmp_path, name):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(FileNotFoundError, match=r'dmvfn\.py, rvd\.py'):
+    command.config_file(name)
+
+
+def test_all_missing_flags_are_told_at_once(tmp_path):
+  done = commands_of_tests.run('vidpred_jax.convert', '--input=x')
+  said = done.returncode, done.stdout, done.stderr
+  commands_of_tests.is_one_line(*said, '--system, --output.')
+
+
+def test_help_is_no_error():
+  done = commands_of_tests.run('vidpred_jax.cost', '--help')
+  assert done.returncode == 0 and '--config' in done.stdout

@@ -10,10 +10,11 @@ import pytest
 from vidpred_jax import build, data, metrics, systems
 from vidpred_jax.config import SOURCES, given
 from vidpred_jax.data import pipeline, vortices
-from vidpred_jax.train import loop, optim
+from vidpred_jax.train import optim, update
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / 'configs').glob('*.py'))
+CONFIGS = ROOT / 'configs'
+FILES = sorted(set(CONFIGS.glob('*.py')) - {CONFIGS / '__init__.py'})
 
 
 def load(path):
@@ -61,7 +62,7 @@ def test_every_variant_makes_its_system_and_optimiser(path, variant):
   for size in (config.augment.crop, config.data.get('size')):
     if size:
       assert all(n % system.multiple == 0 for n in size), (size, variant)
-  schedule, of_rule = loop.optimiser_settings(config)
+  schedule, of_rule = update.optimiser_settings(config)
   optim.make({'kernel': 0.0}, schedule, **of_rule | {'frozen': ()})
   for name in config.eval.metrics:
     if not name.startswith(('lpips', 'fvd')):
@@ -175,7 +176,7 @@ def test_any_source_can_be_evaluated_on_and_any_of_its_settings_set(path):
 
 
 def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
-  config = load(ROOT / 'configs' / 'apr_vfi.py').get_config('demo,on_x4k')
+  config = load(CONFIGS / 'apr_vfi.py').get_config('demo,on_x4k')
   assert build.evaluated_data(config) == {
     'source': 'frames',
     'dataset': 'x4k1000fps',
@@ -184,14 +185,14 @@ def test_an_evaluation_with_a_source_of_its_own_stands_for_itself():
 
 
 def test_later_variants_of_the_table_change_earlier_ones():
-  module = load(ROOT / 'configs' / 'rvd.py')
+  module = load(CONFIGS / 'rvd.py')
   for name, asked in {'bair': 16, 'kth': 12, 'demo': 4}.items():
     config = module.get_config(f'rvd23,{name}')
     assert config.frames.target == (2, 3, 4)
     assert config.eval.frames.target == tuple(range(4, 4 + asked))
   config = module.get_config('dpm,smoke')
   assert config.model.sampler == 'dpm++' and config.model.sampling_steps == 20
-  module = load(ROOT / 'configs' / 'simvp.py')
+  module = load(CONFIGS / 'simvp.py')
   for name, seen in {'kth': 10, 'demo': 5, 'weather': 12}.items():
     config = module.get_config(f'long,{name}')
     assert config.eval.frames.target == tuple(range(seen, seen + 40))
@@ -260,7 +261,7 @@ def test_the_warmup_of_dmvfns_code_is_counted_in_its_batches():
   module = load(ROOT / 'configs' / 'dmvfn.py')
   for name, triplets in {'': 28, 'kitti': 7, 'ucf101': 8, 'vimeo': 1}.items():
     config = module.get_config(','.join(filter(None, (name, 'code'))))
-    rate, _ = loop.optimiser_settings(config)
+    rate, _ = update.optimiser_settings(config)
     for batch in (0, 500, 1999):
       published = 9e-5 * batch / 2000 + 1e-5
       assert np.isclose(rate(batch * triplets), published, rtol=1e-4)

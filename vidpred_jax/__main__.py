@@ -11,8 +11,10 @@ _COMMANDS = {
   'evaluate': ('vidpred_jax.main', ['--mode=eval']),
   'predict': ('vidpred_jax.predict', []),
   'convert': ('vidpred_jax.convert', []),
+  'compare': ('vidpred_jax.compare', []),
   'cost': ('vidpred_jax.cost', []),
   'data': ('vidpred_jax.data', []),
+  'export': ('vidpred_jax.export', []),
 }
 
 

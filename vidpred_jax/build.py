@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidpred_jax import convert, data, systems
+from vidpred_jax import convert, data, ranges, systems
 from vidpred_jax import metrics as metrics_lib
 from vidpred_jax.config import given
 from vidpred_jax.systems.base import DataSpec
@@ -278,6 +278,7 @@ def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
     ValueError: if the configuration describes no valid evaluation.
     FileNotFoundError: if data or weights of a metric are missing.
   """
+  ranges.check(config)
   config = completed(config, sources)
   clips = source(config, config.eval.split, sources=sources)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))

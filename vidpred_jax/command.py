@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import logging as python_logging
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -19,6 +20,17 @@ from absl import app, flags, logging
 
 _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
+_MISSING = 'This command also needs'
+_PACKAGE = pathlib.Path(__file__).parent
+# Installed, the recipes lie in the package; in a checkout beside it.
+_CONFIGS = next(
+  (
+    x / 'configs'
+    for x in (_PACKAGE, _PACKAGE.parent)
+    if (x / 'configs').is_dir()
+  ),
+  _PACKAGE / 'configs',
+)
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -32,34 +44,88 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
       raise ValueError(f'--set {name} is given twice.')
     try:
       settings[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
       if not re.fullmatch(r'[A-Za-z][\w+]*', value):
         raise ValueError(
-          f'--set {name}: {value!r} is neither a Python literal nor a word.'
+          f'--set {name}: {value[:80]!r} is neither a Python literal nor a '
+          'word.'
         ) from None
       settings[name] = value
   return settings
 
 
-def run(main, define_flags) -> None:
+def config_file(chosen: str) -> str:
+  """Finds the configuration file that `--config` names.
+
+  Args:
+    chosen: `FILE` or `FILE:VARIANTS`. A file that is not there may be one of
+      the package's: `configs/dmvfn.py`, `dmvfn.py` or `dmvfn`.
+
+  Returns:
+    The same with the file's path.
+
+  Raises:
+    FileNotFoundError: if it is neither; the names there are stand in the
+      message.
+  """
+  path, colon, variants = chosen.partition(':')
+  named = pathlib.Path(path)
+  if named.is_file():
+    return chosen
+  own = sorted(x.stem for x in _CONFIGS.glob('*.py') if x.stem != '__init__')
+  if named.parent.name in ('', 'configs') and len(named.parts) <= 2:
+    stem = named.stem if named.suffix == '.py' else named.name
+    if stem in own:
+      return f'{_CONFIGS / stem}.py{colon}{variants}'
+  raise FileNotFoundError(
+    f'There is no configuration file {path}; the package has '
+    f'{", ".join(f"{x}.py" for x in own)}.'
+  )
+
+
+def require(*names: str) -> None:
+  """Marks flags that must be given; those that are not are told all at once.
+
+  Args:
+    *names: of flags that are defined.
+  """
+
+  def check(values):
+    missing = [f'--{name}' for name in names if values[name] is None]
+    if missing:
+      raise flags.ValidationError(f'{_MISSING} {", ".join(missing)}.')
+    return True
+
+  flags.register_multi_flags_validator(list(names), check)
+
+
+def run(main, define_flags, *, takes_names: bool = False) -> None:
   """Runs a command; a user's error is one line on stderr and exit status 2.
 
   Args:
     main: `main(argv)`.
     define_flags: called before the flags are parsed.
+    takes_names: whether there may be arguments that are no flags.
   """
 
   def parse(argv):
     try:
+      argv = _with_config_file(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:
       # A config file's own error comes wrapped in the text of a traceback.
       lines = [x.strip() for x in str(error).splitlines() if x.strip()]
-      _complain(ValueError(lines[-1].removeprefix('ValueError: ')))
+      before, missing, names = lines[-1].partition(_MISSING)
+      said = missing + names or before.removeprefix('ValueError: ')
+      _complain(ValueError(said))
     except (AttributeError, KeyError) as error:  # an unknown field
       _complain(_unknown_field(argv) or ValueError(error.args[0]))
     except (ValueError, OSError, TypeError) as error:  # an invalid value
       _complain(error)
+    except SystemExit as ended:  # after --help, which is no error
+      sys.exit(0 if ended.code == 1 else ended.code)
+    except Exception as error:  # of a configuration file, which is a program
+      _complain(ValueError(f'{type(error).__name__}: {error}'))
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
@@ -67,7 +133,7 @@ def run(main, define_flags) -> None:
       _quieten_failed_writes()
     _show_warnings()
     try:
-      if len(argv) > 1:
+      if len(argv) > 1 and not takes_names:
         raise ValueError(
           f'Got the argument {argv[1]!r}; options are written --name=value.'
         )
@@ -82,6 +148,20 @@ def run(main, define_flags) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _with_config_file(argv: Sequence[str]) -> list[str]:
+  """The arguments, with the path of the configuration file that is meant."""
+  found, is_next = [], False
+  for argument in argv:
+    name, equals, value = argument.partition('=')
+    if is_next:
+      argument = config_file(argument)
+    elif name in ('--config', '-config') and equals and value:
+      argument = f'{name}={config_file(value)}'
+    is_next = argument in ('--config', '-config')
+    found.append(argument)
+  return found
 
 
 def _unknown_field(argv: Sequence[str]) -> ValueError | None:

@@ -209,6 +209,7 @@ def base(system: str) -> ConfigDict:
   config.eval.quick_limit = 64  # clips of those evaluations
   config.eval.best = ''  # a metric: its best checkpoint is kept and exported
   config.eval.show = 4  # clips in picture.png and the film
+  config.eval.save = 0  # clips whose predictions go to predictions.npz
   config.eval.show_as = 'mp4'  # or gif
   config.eval.show_fps = 2  # of the film
   return config

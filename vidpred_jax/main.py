@@ -1,4 +1,4 @@
-"""Trains and evaluates what a configuration file describes.
+"""Trains and evaluates the system of a configuration file.
 
 python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
 
@@ -27,7 +27,7 @@ def define_flags() -> None:
   flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
   flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
   flags.DEFINE_integer('process_id', None, 'Which of them this is.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  command.require('config', 'workdir')
 
 
 def main(argv) -> None:
@@ -43,6 +43,8 @@ def main(argv) -> None:
     raise ValueError('--num_processes and --process_id need --coordinator.')
   if options.seeds is not None and options.seeds < 1:
     raise ValueError(f'--seeds must be at least 1, got {options.seeds}.')
+  if options.workdir.startswith('-'):
+    raise ValueError(f'--workdir is {options.workdir!r}, expected a folder.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(

@@ -66,7 +66,15 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError if there is no tree of parameters of these names."""
+  """Checks that names make a tree of parameters.
+
+  Args:
+    found: paths such as `block_0/conv/kernel`.
+    file: where they stand, for the message.
+
+  Raises:
+    ValueError: if a name is too deep or too long, or is a part of another.
+  """
   taken = set(found)
   for name in found:
     parts = name.split('/')
@@ -142,16 +150,16 @@ def match(tree: Mapping[str, Any], patterns: Sequence[str]) -> dict[str, Any]:
   matched = set()
   for pattern in patterns:
     try:
-      found = [name for name in names if re.fullmatch(pattern, name)]
+      matches = [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
       raise ValueError(
         f'{pattern!r} is not a regular expression: {error}.'
       ) from None
-    if not found:
+    if not matches:
       raise ValueError(
         f'{pattern!r} matches no parameter; there are {_listed(names)}.'
       )
-    matched.update(found)
+    matched.update(matches)
   return unflatten({name: name in matched for name in names})
 
 
@@ -225,7 +233,11 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def has_overview() -> bool:
-  """Whether the package that `overview` needs is installed."""
+  """Looks for the package that `overview` needs.
+
+  Returns:
+    Whether it is installed.
+  """
   return importlib.util.find_spec('clu') is not None
 
 

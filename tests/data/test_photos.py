@@ -51,7 +51,7 @@ def test_train_and_test_photographs_are_disjoint():
   train, test = photos.PHOTOS['train'], photos.PHOTOS['test']
   assert not set(train) & set(test)
   for name in train + test:
-    photo = np.asarray(photos._photo(photos._path(name)))
+    photo = np.asarray(photos._photo(photos._BUNDLED / name))
     assert photo.ndim == 3 and photo.std() > 10
     assert min(photo.shape[:2]) >= 300
 

@@ -54,6 +54,7 @@ def config(monkeypatch):
         'quick_limit': 2,
         'seed': 0,
         'show': 2,
+        'save': 0,
         'show_as': 'gif',
         'show_fps': 2,
       },

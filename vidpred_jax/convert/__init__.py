@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from vidpred_jax import params, systems
 from vidpred_jax.convert import dmvfn, ebme, rvd, simvp, weights
 from vidpred_jax.convert.features import FEATURES, alexnet, i3d, lpips, vgg19
+from vidpred_jax.convert.to_torch import save_torch, to_torch
 from vidpred_jax.convert.weights import read_torch
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
   'i3d',
   'lpips',
   'read_torch',
+  'save_torch',
   'split_settings',
+  'to_torch',
   'trained_frames',
   'trained_settings',
   'vgg19',
@@ -83,7 +86,7 @@ def trained_settings(
 
   Returns:
     For 'rvd' `channels`, `dim`, `mults`, `mean_mults` or `mode='frame'`, and
-    `depth`; {} for others.
+    `num_timesteps`; {} for others.
   """
   state_dict = weights.unwrapped(state_dict)
   return CONVERTERS[system_name].settings(state_dict)

@@ -26,11 +26,11 @@ def _define_flags() -> None:
   flags.DEFINE_bool(
     'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
   )
-  flags.mark_flags_as_required(['system', 'input', 'output'])
+  command.require('system', 'input', 'output')
 
 
 def main(argv) -> None:
-  """Converts one file as the flags say and prints what was written."""
+  """Converts a file by the flags and prints what was written."""
   del argv
   values = flags.FLAGS
   if pathlib.Path(values.output).exists():

@@ -68,14 +68,19 @@ def torch_names(
   return names
 
 
-def convert(state_dict, expected, *, channel_order: str = 'bgr'):
-  """Converts DMVFN's published `state_dict`, trained on BGR, for RGB input."""
-  tree = expected['params']
-  names = torch_names(
+def torch_names_of(tree) -> dict[str, tuple[str, str, tuple[int, ...]]]:
+  """`torch_names` of the model that has these parameters."""
+  return torch_names(
     num_blocks=sum(name.startswith('block_') for name in tree),
     spatial_path='spatial_0' in tree['block_0'],
     router='router' in tree,
   )
+
+
+def convert(state_dict, expected, *, channel_order: str = 'bgr'):
+  """Converts DMVFN's published `state_dict`, trained on BGR, for RGB input."""
+  tree = expected['params']
+  names = torch_names_of(tree)
   return {
     'params': weights.rearrange_images(names, state_dict, tree, channel_order)
   }

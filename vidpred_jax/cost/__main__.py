@@ -32,7 +32,7 @@ def define_flags() -> None:
   flags.DEFINE_bool('parameters', False, 'List them and measure nothing.')
   flags.DEFINE_integer('batch', 1, 'Clips at once.', lower_bound=1)
   flags.DEFINE_integer('repeats', 20, 'Timed calls.', lower_bound=1)
-  flags.mark_flags_as_required(['config'])
+  command.require('config')
 
 
 def main(argv) -> None:

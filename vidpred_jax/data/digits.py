@@ -11,8 +11,9 @@ Clips are uint8 `[T, H, W, 1]`, a function of (split, number of the clip).
 
 The digits of the two splits are disjoint:
 
-  'sklearn': the 8x8 digits of scikit-learn, enlarged to 20x20 with a margin of
-    4 like MNIST's; the last 360 of 1797 are for testing.
+  'sklearn': the 8x8 digits of UCI that scikit-learn has, which come with the
+    package, enlarged to 20x20 with a margin of 4 like MNIST's; the last 360 of
+    1797 are for testing.
   'mnist': the IDX files in `root`, compressed or not. The test clips are the
     published 10,000 of `mnist_test_seq.npy`, if `root` holds that file and the
     clips have 2 digits, 64x64 pixels and at most 20 frames. Otherwise they are
@@ -42,6 +43,7 @@ SIDE = 28
 _STEP = 0.1
 _TRAIN_CLIPS = 2**30
 _FIXED = 'mnist_test_seq.npy'
+_BUNDLED = pathlib.Path(__file__).parent / 'bundled' / 'digits.npz'
 _HELD_OUT = {'sklearn': 360, 'mnist': 10_000}
 # Of random numbers, so that no two splits have the same clips.
 _STREAMS = {'train': 0, 'test': 1, 'val': 2}
@@ -112,7 +114,7 @@ class MovingDigits:
     if digits == 'sklearn':
       found = _divided(_bundled(), digits, drawn_from)
       self._digits = _held_out(found, split, val_fraction)
-      self._title = 'generated clips of digits from scikit-learn'
+      self._title = 'generated clips of digits of UCI'
       return
     place = _place(root, drawn_from)
     fixed = place / _FIXED
@@ -159,7 +161,7 @@ class MovingDigits:
 
 
 def _moved(place: float, speed: float) -> tuple[float, float]:
-  """One step in [0, 1]: where it ends, and the speed from there on."""
+  """One step in [0, 1]: the new position, and the speed after it."""
   place += speed
   if 0 < place < 1:
     return place, speed
@@ -203,11 +205,11 @@ def _divided(digits: np.ndarray, name: str, split: str) -> np.ndarray:
 
 @functools.cache
 def _bundled() -> np.ndarray:
-  """The digits of scikit-learn, uint8 [1797, 28, 28]."""
-  from sklearn import datasets  # takes a second
-
-  digits = np.zeros((1797, SIDE, SIDE), np.uint8)
-  for digit, image in zip(digits, datasets.load_digits().images):
+  """The digits that come with the package, uint8 [1797, 28, 28]."""
+  with np.load(_BUNDLED) as arrays:
+    images = arrays['images']  # 0 to 16
+  digits = np.zeros((len(images), SIDE, SIDE), np.uint8)
+  for digit, image in zip(digits, images):
     small = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
     small = small.resize((20, 20), Image.Resampling.BICUBIC)
     digit[4:-4, 4:-4] = np.asarray(small)

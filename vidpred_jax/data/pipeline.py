@@ -7,6 +7,9 @@ a source once.
 import functools
 import inspect
 import math
+import multiprocessing.connection
+import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
@@ -113,8 +116,18 @@ class Batches:
   def __next__(self) -> dict:
     if not self._inner:
       raise StopIteration
+    try:
+      arrays = next(self._inner[0])
+    except RuntimeError as error:
+      if 'Worker process was terminated' not in str(error):
+        raise
+      raise OSError(
+        'A process that loads data has ended, killed by somebody or for want '
+        f'of memory ({str(error).split(".")[0]}). Fewer of them (workers) need '
+        'less.'
+      ) from None
     # Worker processes give arrays in shared memory; these are the reader's.
-    return {k: np.array(v) for k, v in next(self._inner[0]).items()}
+    return {k: np.array(v) for k, v in arrays.items()}
 
   def __enter__(self) -> 'Batches':
     return self
@@ -127,6 +140,22 @@ class Batches:
     self._close()
 
 
+def _end_with_parent(*_) -> None:
+  """Makes this worker process end when the one that started it does.
+
+  However that ends, its end of a pipe is closed. Waiting for it is all that a
+  thread here does.
+  """
+  parent = multiprocessing.parent_process()
+
+  def wait():
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+  if parent is not None:
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _close(inner: list) -> None:
   while inner:
     inner.pop().close()
@@ -137,7 +166,7 @@ def make_source(name: str, /, *, split: str, num_frames: int, **settings):
 
   Args:
     name: one of `SOURCES`.
-    split: 'train' or 'test'; some sources have more.
+    split: 'train', 'val' or 'test'; see `validation`.
     num_frames: frames per clip, T.
     **settings: the keyword arguments of the source.
 
@@ -271,7 +300,8 @@ def train_iterator(
     ).mp_prefetch(
       grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=2
-      )
+      ),
+      worker_init_fn=_end_with_parent,
     ),
     source,
   )

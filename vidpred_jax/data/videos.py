@@ -162,17 +162,7 @@ class VideoClips:
     self.files, self._scans, self.unreadable = _readable(
       paths, _scan_all(paths, stream, scan_cache), on_error
     )
-    # Of each scene: file, first frame, the one after the last.
-    self._scenes = np.array(
-      [
-        (f, *borders)
-        for f, scan in enumerate(self._scans)
-        for borders in itertools.pairwise(
-          (0, *scan.cuts, scan.frames.num_frames)
-        )
-      ],
-      np.int64,
-    ).reshape(-1, 3)
+    self._scenes = _scenes(self._scans)
     self._windows = placed(self._scenes[:, 2] - self._scenes[:, 1])
     steps = (step,) if isinstance(step, int) else step
     if not len(self._windows):
@@ -315,6 +305,16 @@ def _readable(files, scans, on_error: str):
   return kept, known, unreadable
 
 
+def _scenes(scans: Sequence[Scan]) -> np.ndarray:
+  """Of each scene: file, first frame, the one after the last; int64 [R, 3]."""
+  found = [
+    (f, *borders)
+    for f, scan in enumerate(scans)
+    for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
+  ]
+  return np.array(found, np.int64).reshape(-1, 3)
+
+
 def find(root) -> list[pathlib.Path]:
   """Video files and folders of pictures: see `root` of `VideoClips`.
 
@@ -331,7 +331,7 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
     ValueError: if it cannot be read.
   """
   info = video_io.probe(path, stream=stream)
-  for line in video_io.told(info):
+  for line in video_io.notices(info):
     _LOG.warning('%s', line.split(' --')[0])
   finder = scenes.Finder()
   index, shape = video_io.indexed(

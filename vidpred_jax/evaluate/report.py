@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidpred_jax import picture, video_io
+from vidpred_jax import atomic, picture, video_io
 
 
 def as_json(value) -> str:
@@ -51,6 +51,74 @@ def table(
       text = [f'{x:10.4f}' if x != '' else ' ' * 10 for x in cells]
       lines.append(f'{label}{source:12}' + ''.join(text))
   return '\n'.join(lines)
+
+
+def curves(folder: str | pathlib.Path) -> list[str]:
+  """Draws what a run has logged, `metrics.jsonl`, to `curves.png`.
+
+  Args:
+    folder: the run's.
+
+  Returns:
+    The names of what was written; nothing where nothing is logged.
+  """
+  folder, lines = pathlib.Path(folder), {}
+  log = folder / 'metrics.jsonl'
+  for line in log.read_text('utf-8').splitlines() if log.exists() else ():
+    try:
+      values = json.loads(line)
+    except ValueError:  # cut off when a try was killed
+      continue
+    step = values.pop('step', None)
+    for name, value in values.items():
+      if isinstance(value, int | float) and step is not None:
+        steps, numbers = lines.setdefault(name, ([], []))
+        steps.append(step)
+        numbers.append(value)
+  if not lines:
+    return []
+  picture.save_png(folder / 'curves.png', picture.curves(lines))
+  return ['curves.png']
+
+
+def predictions(
+  folder: str | pathlib.Path, clips: Sequence['Shown'], frames, data
+) -> list[str]:
+  """Writes clips and what was predicted to `predictions.npz`.
+
+  Args:
+    folder: where to.
+    clips: which.
+    frames: the `systems.Frames` of the evaluation.
+    data: the `systems.DataSpec` of the clips.
+
+  Returns:
+    The names of what was written; nothing without clips. The arrays are
+    `context` [M, Tc, H, W, C] and `target` [M, N, H, W, C], images as uint8,
+    `prediction` [M, N, H, W, C], images as float32 in [0, 1], and of a
+    stochastic system `samples` [M, S, N, H, W, C] and `mean`, of all samples.
+    Fields are in their units.
+  """
+  if not clips:
+    return []
+  folder = pathlib.Path(folder)
+  in_units = data.denormalise if data.is_field else _same
+  video = in_units(np.stack([clip.video for clip in clips]))
+  arrays = {
+    'context': video[:, list(frames.context)],
+    'target': video[:, list(frames.target)],
+  }
+  for name in ('prediction', 'samples', 'mean'):
+    if getattr(clips[0], name) is not None:
+      found = np.stack([getattr(clip, name) for clip in clips])
+      arrays[name] = np.float32(in_units(found))
+  with atomic.replacing(folder / 'predictions.npz') as partial:
+    np.savez_compressed(partial, **arrays)
+  return ['predictions.npz']
+
+
+def _same(frames):
+  return frames
 
 
 # ------------------------------------------------------------------- pictures
@@ -115,9 +183,13 @@ def write_pictures(
     written.append('ranks.png')
   if not clips:
     return written
+  fields = clips[0].video.dtype != np.uint8
   clips = [_as_images(clip) for clip in clips]
   if clips[0].samples is None:
-    still, film_frames = _demo(clips, frames)
+    still, film_frames = _demo(clips, frames, fields)
+    if len(frames.target) >= _STRIP:
+      picture.save_png(folder / 'strip.png', _strip(clips[:2], frames))
+      written.append('strip.png')
   else:
     still, film_frames = _forecast(clips, frames)
   picture.save_png(folder / 'picture.png', still)
@@ -128,12 +200,16 @@ def write_pictures(
   return [*written, 'picture.png', name]
 
 
+# So many frames are shown over time.
+_STRIP = 4
+
+
 def _steps(clips: Sequence[Shown]) -> list[int]:
   """The target frames of the still: the first and the last."""
   return sorted({0, len(clips[0].prediction) - 1})
 
 
-def _demo(clips: Sequence[Shown], frames):
+def _demo(clips: Sequence[Shown], frames, fields: bool):
   """The still of deterministic predictions, and the frames of their film."""
   panels = [
     {
@@ -147,8 +223,70 @@ def _demo(clips: Sequence[Shown], frames):
     }
     for i, clip in enumerate(clips)
   ]
-  still = picture.demo_grid(panels, steps=_steps(clips))
-  return still, (x for clip in panels for x in picture.demo_frames(**clip))
+  film = (x for clip in panels for x in picture.demo_frames(**clip))
+  still = picture.demo_grid(
+    [clip | _compared(clip, frames, fields) for clip in panels],
+    steps=_steps(clips),
+  )
+  return still, film
+
+
+def _compared(clip: Mapping, frames, fields: bool) -> dict:
+  """A prediction without a model, and numbers of both, for each frame."""
+  name, simple = _simple(clip['context'], frames)
+  texts = (
+    f'{_number(ours, true, fields)}\n({_number(theirs, true, fields)})'
+    for ours, theirs, true in zip(clip['prediction'], simple, clip['target'])
+  )
+  return {'simple': (name, simple), 'numbers': list(texts)}
+
+
+def _simple(context, frames) -> tuple[str, np.ndarray]:
+  """The name and the frames of a prediction without a model."""
+  if not frames.interpolates:
+    return 'copy last', np.repeat(context[-1:], len(frames.target), axis=0)
+  first, last = min(frames.context), max(frames.context)
+  time = (np.array(frames.target) - first) / (last - first)
+  time = time.reshape(-1, 1, 1, 1)
+  mean = context[:1] * (1 - time) + context[-1:] * time
+  return 'average', mean.astype(context.dtype)
+
+
+def _number(prediction, truth, fields: bool) -> str:
+  """PSNR of an image, of a field the error as a share of what is shown."""
+  error = np.square(_unit(prediction) - _unit(truth)).mean()
+  if fields:
+    return f'RMSE {100 * np.sqrt(error):.1f} %'
+  return f'{-10 * np.log10(max(error, 1e-10)):.2f} dB'
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+  scale = 255 if image.dtype == np.uint8 else 1
+  return np.clip(np.asarray(image, np.float64) / scale, 0, 1)
+
+
+def _strip(clips: Sequence[Shown], frames) -> np.ndarray:
+  """Clips over time: what was seen, what came, what was predicted."""
+  rows, labels = [], []
+  for i, clip in enumerate(clips):
+    truth = clip.video[list(frames.target)]
+    errors = [
+      picture.heatmap(np.abs(_unit(a) - _unit(b)).mean(-1), 0.25)
+      for a, b in zip(clip.prediction, truth)
+    ]
+    rows += [
+      list(clip.video[list(frames.context)]),
+      list(truth),
+      list(clip.prediction),
+      errors,
+    ]
+    labels += [f'clip {i}: seen', 'truth', 'prediction', 'error']
+  return picture.grid(
+    rows,
+    row_labels=labels,
+    column_titles=[f't+{n + 1}' for n in range(max(map(len, rows)))],
+    min_side=96,
+  )
 
 
 def _forecast(clips: Sequence[Shown], frames):

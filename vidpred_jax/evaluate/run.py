@@ -36,7 +36,7 @@ def make_measure(
   score = scoring.make_evaluator(
     system,
     measures,
-    show=config.eval.show,
+    show=max(config.eval.show, config.eval.save),
     samples=config.eval.samples,
     at_once=config.eval.samples_at_once or None,
     mean_frame=mean_frame,
@@ -205,21 +205,27 @@ def _metric_weights(config) -> dict[str, dict]:
 
 def _versions() -> dict[str, str]:
   names = ('vidpred_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'av')
-  found = {name: importlib.metadata.version(name) for name in names}
+  versions = {name: importlib.metadata.version(name) for name in names}
   device = jax.devices()[0].device_kind
-  return {'python': platform.python_version(), 'device': device, **found}
+  return {'python': platform.python_version(), 'device': device, **versions}
 
 
 def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:
-  """Writes the kept clips as one picture and one film, and rank histograms."""
+  """Writes the kept clips: arrays, one picture and one film; and diagrams."""
   values = result.values['prediction']
-  return report.write_pictures(
-    workdir,
-    result.shown,
-    systems.Frames(**config.eval.frames),
-    fps=config.eval.show_fps,
-    film=config.eval.show_as,
-    histograms={
-      k: v['histogram'] for k, v in values.items() if 'histogram' in v
-    },
-  )
+  frames = systems.Frames(**config.eval.frames)
+  saved = result.shown[: config.eval.save]
+  return [
+    *report.predictions(workdir, saved, frames, result.spec),
+    *report.write_pictures(
+      workdir,
+      result.shown[: config.eval.show],
+      frames,
+      fps=config.eval.show_fps,
+      film=config.eval.show_as,
+      histograms={
+        k: v['histogram'] for k, v in values.items() if 'histogram' in v
+      },
+    ),
+    *report.curves(workdir),
+  ]

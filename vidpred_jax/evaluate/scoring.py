@@ -21,6 +21,7 @@ all samples, as compiled for a CPU), plus what drawing `at_once` samples needs.
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -49,12 +50,16 @@ class Result(NamedTuple):
     values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean': x,
       ...}}}` for the sources `'prediction'` and the baselines. A metric of sets
       has empty lists, and further entries that say what it was computed from.
+      Of one number per clip there is `'interval'`: the mean plus and minus 1.96
+      of its standard errors over clips. Where the mean over clips is what is
+      reported there is `'standard_error'`, too.
     blocks: mean use of each block [K] if the system routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
     data: `repr` of the source.
     clips_per_second: from loading to measuring, but for the first batch, which
       is compiled; None of one batch. `vidpred_jax.cost` times the model alone.
+    spec: the data of the clips.
   """
 
   clips: int
@@ -65,6 +70,7 @@ class Result(NamedTuple):
   skipped: list[str]
   data: str = ''
   clips_per_second: float | None = None
+  spec: systems.DataSpec = systems.DataSpec()
 
 
 def baselines(
@@ -296,6 +302,7 @@ def make_evaluator(
         if total is None:  # and compiled
           begin, first = time.perf_counter(), part.clips
         total = part if total is None else _added(total, part)
+        bar.set_description('evaluate', refresh=False)
         bar.update(part.clips)
         if len(shown) < show and jax.process_count() == 1:
           shown += _shown_clips(video, out['shown'], valid)
@@ -312,6 +319,7 @@ def make_evaluator(
       shown[:show],
       [k for k in measures if k not in used],
       clips_per_second=rest / took if rest else None,
+      spec=system.data,
     )
 
   return measure
@@ -329,6 +337,7 @@ class _Sums(NamedTuple):
 
   clips: int
   values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
+  squares: dict  # {source: {metric: [] or [K]}}, of means over frames
   features: list  # of a batch each
   blocks: np.ndarray | None  # [K], sums over clips
 
@@ -340,6 +349,7 @@ def _of_batch(out, valid: np.ndarray) -> _Sums:
   return _Sums(
     int(valid.sum()),
     _sum_valid(out['values'], valid),
+    _sum_valid(out['values'], valid, lambda x: x.mean(1) ** 2),
     [_valid(out['features'], valid)],
     blocks,
   )
@@ -349,6 +359,7 @@ def _added(total: _Sums, part: _Sums) -> _Sums:
   return _Sums(
     total.clips + part.clips,
     jax.tree.map(np.add, total.values, part.values),
+    jax.tree.map(np.add, total.squares, part.squares),
     total.features + part.features,
     None if part.blocks is None else total.blocks + part.blocks,
   )
@@ -359,7 +370,7 @@ def _values(total: _Sums, measures, frames, shape) -> dict:
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
   return {
     source: {
-      k: _aggregate(total.values[source][k] / total.clips, m)
+      k: _aggregate(total, source, k, m)
       if isinstance(m, metrics.Metric)
       else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
       for k, m in measures.items()
@@ -385,7 +396,7 @@ def _shown_clips(video, arrays, valid: np.ndarray) -> list[report.Shown]:
 
 def _bar() -> tqdm.tqdm:
   return tqdm.tqdm(
-    desc='evaluate',
+    desc='compiling',
     unit=' clips',
     disable=jax.process_index() > 0,
     leave=False,
@@ -413,12 +424,16 @@ def _valid(tree, valid: np.ndarray):
   return jax.tree.map(lambda x: _gather(x)[valid].astype(np.float32), tree)
 
 
-def _sum_valid(tree, valid: np.ndarray):
-  return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
+def _sum_valid(tree, valid: np.ndarray, of=lambda x: x):
+  return jax.tree.map(lambda x: of(_gather(x)[valid]).sum(0), tree)
 
 
-def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
-  """Aggregates the means over clips, [N] or [N, K], over frames."""
+def _aggregate(
+  total: _Sums, source: str, name: str, metric: metrics.Metric
+) -> dict:
+  """What is reported of a metric of a source."""
+  means = total.values[source][name] / total.clips  # [N] or [N, K]
+  squares = total.squares[source][name]
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
   mean = means.mean(0)
@@ -426,16 +441,37 @@ def _aggregate(means: np.ndarray, metric: metrics.Metric) -> dict:
     'per_frame': [float(metric.finish(x)) for x in means],
     'cumulative': [float(metric.finish(x)) for x in cumulative],
     'mean': float(metric.finish(mean)),
+    **_interval(mean, squares / total.clips, total.clips, metric),
+    **_error(squares, mean, total.clips, metric),
     **(metric.details(mean) if metric.details else {}),
   }
 
 
-def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
+def _interval(mean, square, clips: int, metric: metrics.Metric) -> dict:
+  """`{'interval': [low, high]}` of a mean over clips, or {} without one."""
+  if clips < 2 or np.ndim(mean) or not np.isfinite(square):
+    return {}
+  half = 1.96 * math.sqrt(max(square - mean**2, 0) / (clips - 1))
+  with np.errstate(invalid='ignore'):  # the root of less than nothing
+    ends = [float(metric.finish(x)) for x in (mean - half, mean + half)]
+  return {'interval': ends} if np.isfinite(ends).all() else {}
+
+
+def _error(squares, mean, clips: int, metric: metrics.Metric) -> dict:
+  """The standard error of a mean over two clips or more."""
+  plain = not np.ndim(mean) and np.isfinite(mean)
+  if clips < 2 or not plain or not metrics.is_mean(metric):
+    return {}
+  variance = max(squares / clips - mean**2, 0.0)
+  return {'standard_error': float(np.sqrt(variance / (clips - 1)))}
+
+
+def _of_sets(metric: metrics.SetMetric, frames, shape, real, generated) -> dict:
   """The distance of features [M, 1, D] and [M, S, D], in the same form."""
   distance = metric.distance(real[:, 0], generated)
-  context = len(asked.context) * metric.context
+  context = len(frames.context) * metric.context
   about = {
-    'frames_per_video': context + len(asked.target),
+    'frames_per_video': context + len(frames.target),
     'context_frames': context,  # of these
     'video_size': list(shape[2:4]),  # before it is made `size`
     **metric.about,

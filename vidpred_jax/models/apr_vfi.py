@@ -258,7 +258,7 @@ class Synthesis(nn.Module):
     A skipped patch changes neither x nor `rest`, so it is not touched at all;
     on a CPU its context is not computed either.
     """
-    gate = jnp.ones(len(x)) if gate is None else gate
+    gate = jnp.ones(x.shape[0]) if gate is None else gate
     block = self._block(i, parent=None)
     weights = {'params': self.variables['params'][f'block_{i}']}
 
@@ -272,7 +272,7 @@ class Synthesis(nn.Module):
         return new, rest
 
       return routing.apply_to_selected(
-        refine, (x, rest), jnp.arange(len(x)), gate
+        refine, (x, rest), jnp.arange(x.shape[0]), gate
       )
 
     def from_whole():
@@ -333,7 +333,7 @@ class APRVFI(nn.Module):
     routed: whether the network has a router.
     patch: side P of the patches; None: the blocks see the whole image.
     widths: channels of the refine blocks at half resolution.
-    depths: their convolutions there.
+    depths: convolutions of the refine blocks at half resolution.
     features: channels between the blocks.
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.

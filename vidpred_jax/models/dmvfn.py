@@ -340,7 +340,9 @@ class DMVFN(nn.Module):
       Logits [B, n, router_outputs], float32.
     """
     logits = self.router(concat_pair(pair))
-    return logits.reshape(len(logits), len(self.scales), self.router_outputs)
+    return logits.reshape(
+      logits.shape[0], len(self.scales), self.router_outputs
+    )
 
   def __call__(self, pair, gates=None):
     """Runs every block and multiplies each increment by the block's gate.
@@ -408,19 +410,19 @@ class DMVFN(nn.Module):
       flow, mask = state.voxel[0, ..., :4], state.voxel[0, ..., 4:]
       return Output((blend(state)[0],), flow, mask, (flow,))
 
-    if len(pair) == 1:
+    if pair.shape[0] == 1:
       return jax.tree.map(lambda x: x[None], one((pair[0], gates[0])))
     return jax.lax.map(one, (pair, gates))
 
 
-def initial_params(model: DMVFN, key: jax.Array) -> dict[str, Any]:
+def initial_params(key: jax.Array, model: DMVFN) -> dict[str, Any]:
   """Draws the same distributions as `model.init`, in a single draw.
 
   XLA takes 15 s to compile the 240 draws of `model.init`.
 
   Args:
-    model: any.
     key: a random key.
+    model: any.
 
   Returns:
     `{'router': {'conv_0': {'kernel': ...`, the collection 'params'.

@@ -157,7 +157,7 @@ class GroupNorm(nn.Module):
 
     def of_groups(means):
       """[B, C] to the mean of each channel's group, [B, C]."""
-      means = means.reshape(len(x), self.groups, -1).mean(-1)
+      means = means.reshape(x.shape[0], self.groups, -1).mean(-1)
       return jnp.repeat(means, channels // self.groups, 1)
 
     mean = of_groups(jnp.mean(wide, pixels))
@@ -165,7 +165,7 @@ class GroupNorm(nn.Module):
     variance = jnp.maximum(square - jnp.square(mean), 0)
     factor = scale[None] * jax.lax.rsqrt(variance + 1e-5)
     offset = bias[None] - mean * factor
-    shape = (len(x), *(1,) * len(pixels), channels)
+    shape = (x.shape[0], *(1,) * len(pixels), channels)
     return (wide * factor.reshape(shape) + offset.reshape(shape)).astype(
       x.dtype
     )

@@ -60,10 +60,10 @@ def _scatter_add_loop(values, index, wx, wy):
 
   def add(sums, values):
     def body(i, sums):
-      there = (_read(x, i) for x in (index, wx, wy))
-      return _add_one(sums, values, i, *there, (width + 3, 1))
+      weights = (_read(x, i) for x in (index, wx, wy))
+      return _add_one(sums, values, i, *weights, (width + 3, 1))
 
-    return jax.lax.fori_loop(0, len(index), body, sums)
+    return jax.lax.fori_loop(0, index.shape[0], body, sums)
 
   sums = _by_groups(add, math.prod(shape), values)
   sums = [x.reshape(*shape, -1)[:, 1:-2, 1:-2] for x in sums]
@@ -354,10 +354,10 @@ def splat_patches(
       state = _read(bins.head, _read(at, k)), sums
       return jax.lax.while_loop(lambda x: x[0] >= 0, add_next, state)[1]
 
-    return jax.lax.fori_loop(0, len(at), add_patch, sums)
+    return jax.lax.fori_loop(0, at.shape[0], add_patch, sums)
 
-  sums = _by_groups(add, len(at) * size, values)
-  shape = (len(at), side, side, images, -1)
+  sums = _by_groups(add, at.shape[0] * size, values)
+  shape = (at.shape[0], side, side, images, -1)
   return jnp.concatenate([x.reshape(shape)[:, 1:-1, 1:-1] for x in sums], -1)
 
 

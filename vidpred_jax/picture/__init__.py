@@ -13,12 +13,14 @@ truth | flow | blocks. `demo_grid` makes a still with a row for each clip:
 
 from vidpred_jax.picture.colours import (
   block_bars,
+  colour_wheel,
   flow_to_rgb,
   heatmap,
   histogram,
   largest_magnitude,
   to_rgb,
 )
+from vidpred_jax.picture.curves import curves
 from vidpred_jax.picture.grids import (
   demo_frames,
   demo_grid,
@@ -29,6 +31,8 @@ from vidpred_jax.picture.grids import (
 
 __all__ = [
   'block_bars',
+  'colour_wheel',
+  'curves',
   'demo_frames',
   'demo_grid',
   'flow_to_rgb',

@@ -111,6 +111,23 @@ def largest_magnitude(flow: np.ndarray) -> float:
   return float(np.max(length, where=np.isfinite(length), initial=0))
 
 
+def colour_wheel(side: int) -> np.ndarray:
+  """The key to flow as colours: a disc that shows the vector to each place.
+
+  Args:
+    side: of the picture, in pixels. At the rim colours are full: vectors as
+      long as the `max_magnitude` of `flow_to_rgb`.
+
+  Returns:
+    uint8 `[side, side, 3]`.
+  """
+  axis = (np.arange(side) + 0.5) * (2 / side) - 1
+  vectors = np.stack(np.meshgrid(axis, axis), -1)
+  inside = np.hypot(*np.moveaxis(vectors, -1, 0)) <= 1
+  disc = flow_to_rgb(vectors, 1.0)
+  return np.where(inside[..., None], disc, np.array(BACKGROUND, np.uint8))
+
+
 def block_bars(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
   """The use of blocks as a row of bars numbered from 1.
 

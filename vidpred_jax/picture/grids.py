@@ -13,11 +13,14 @@ from vidpred_jax.picture.colours import (
   FONT_SIZE,
   TEXT,
   block_bars,
+  colour_wheel,
   flow_to_rgb,
+  heatmap,
   largest_magnitude,
   to_rgb,
 )
 
+_WHITE_ERROR = 0.25  # a quarter of the range from black to white
 _GAP = 6
 _BAR = FONT_SIZE + 9  # height of a line of text
 
@@ -35,7 +38,7 @@ def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
   panels = [to_rgb(p) for p in panels]
   height = max(p.shape[0] for p in panels)
   width = sum(p.shape[1] for p in panels)
-  canvas = _canvas(height + even * (height % 2), width + even * (width % 2))
+  canvas = empty(height + even * (height % 2), width + even * (width % 2))
   x = 0
   for panel in panels:
     canvas[: panel.shape[0], x : x + panel.shape[1]] = panel
@@ -102,7 +105,7 @@ def grid(
   width = left + sum(widths) + _GAP * columns
   width = max(width, _text_width(title) + 2 * _GAP)
   height = top + sum(heights) + _GAP * len(rows)
-  canvas = _canvas(height + height % 2, width + width % 2)
+  canvas = empty(height + height % 2, width + width % 2)
   y = top
   for row, row_height in zip(cells, heights):
     x = left
@@ -146,7 +149,7 @@ def demo_frames(
   """The frames of a film: context | prediction | truth | flow | blocks.
 
   Panels whose argument is None are left out. The context panel shows the
-  newest frame seen.
+  newest context frame.
 
   Args:
     context: `[Tc, H, W, C]`, the frames the model saw.
@@ -189,7 +192,7 @@ def demo_frames(
   width = max((f.shape[1] for f in frames), default=0)
   padded = []
   for frame in frames:
-    canvas = _canvas(height, width)
+    canvas = empty(height, width)
     canvas[: frame.shape[0], : frame.shape[1]] = frame
     padded.append(canvas)
   return padded
@@ -207,38 +210,56 @@ def demo_grid(
   Args:
     clips: for each the arguments of `demo_frames` by name: `context`,
       `prediction` and, where there are some, `target`, `flow`, `blocks`,
-      `title`, `max_flow`, `between`. All clips have the same ones.
+      `title`, `max_flow`, `between`. All clips have the same ones. There may be
+      `simple`, a name and the `[N, H, W, C]` of another prediction, and
+      `numbers`, N texts that go to the labels of the rows.
     steps: which target frames to show, from 0; negative ones count from the
       last.
     title: a line above the grid.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
-    uint8 `[H, W, 3]`.
+    uint8 `[H, W, 3]`. With a target there is a column of errors, the mean over
+    the channels; below flow there is the key to its colours.
   """
   rows, labels, titles = [], [], ()
+  flows = [clip['flow'] for clip in clips if clip.get('flow') is not None]
+  scale = max(
+    [largest_magnitude(np.asarray(flow)) for flow in flows], default=None
+  )
   for clip in clips:
     for step in steps:
       n = range(len(clip['prediction']))[step]
-      found, panels = _panels(
+      panel_titles, panels = _panels(
         clip['context'],
         clip['prediction'],
         clip.get('target'),
         clip.get('flow'),
         clip.get('blocks'),
-        clip.get('max_flow'),
+        clip.get('max_flow') or scale,
         clip.get('between', False),
         min_side,
         n,
       )
-      found = [t.split(',')[0].split(' t+')[0] for t in found]
-      if titles and found != titles:
-        raise ValueError(f'Clips show different panels: {found}, {titles}.')
-      titles = found
+      panel_titles = [t.split(',')[0].split(' t+')[0] for t in panel_titles]
+      others = _comparison(clip, n)
+      after = panel_titles.index('prediction') + 1 + ('truth' in panel_titles)
+      panel_titles[after:after] = others
+      panels[after:after] = others.values()
+      if titles and panel_titles != titles:
+        raise ValueError(
+          f'Clips show different panels: {panel_titles}, {titles}.'
+        )
+      titles = panel_titles
       rows.append(panels)
-      labels.append(
-        '\n'.join(t for t in (clip.get('title'), f't+{n + 1}') if t)
-      )
+      number = clip['numbers'][n] if 'numbers' in clip else ''
+      lines = (clip.get('title'), f't+{n + 1}', number)
+      labels.append('\n'.join(t for t in lines if t))
+  if flows and clips[0].get('max_flow') is None:
+    key: list[np.ndarray | None] = [None] * len(titles)
+    key[titles.index('flow')] = colour_wheel(min_side // 2)
+    rows.append(key)
+    labels.append(f'rim: {scale:.1f} px')
   return grid(
     rows,
     column_titles=titles,
@@ -246,6 +267,19 @@ def demo_grid(
     title=title,
     min_side=min_side,
   )
+
+
+def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
+  """{title: image}: the error of frame n, and another prediction of it."""
+  found = {}
+  if clip.get('target') is not None:
+    shown, truth = (to_rgb(clip[name][n]) for name in ('prediction', 'target'))
+    error = np.abs(np.subtract(shown, truth, dtype=np.float64)).mean(-1) / 255
+    found[f'error (white {_WHITE_ERROR:g})'] = heatmap(error, _WHITE_ERROR)
+  if 'simple' in clip:
+    name, frames = clip['simple']
+    found[name] = frames[n]
+  return found
 
 
 def _panels(
@@ -294,7 +328,16 @@ def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
     image.save(partial, format='PNG')
 
 
-def _canvas(height: int, width: int) -> np.ndarray:
+def empty(height: int, width: int) -> np.ndarray:
+  """An empty picture, uint8 `[height, width, 3]`.
+
+  Args:
+    height: in pixels.
+    width: in pixels.
+
+  Returns:
+    The picture.
+  """
   return np.full((height, width, 3), BACKGROUND, np.uint8)
 
 

@@ -174,8 +174,8 @@ def training_gates(
     progress = variables['routing']['step'] / settings.temperature_steps
     tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
     assert logits is not None  # only 'random' has none
-    return gating.gumbel(logits, key, tau)
-  return gating.bernoulli(chances, key)
+    return gating.gumbel(key, logits, tau)
+  return gating.bernoulli(key, chances)
 
 
 def inference_gates(
@@ -184,12 +184,12 @@ def inference_gates(
   """The gates at inference, [B, n], 0 or 1."""
   routing, how = settings.routing, settings.inference_routing
   if routing == 'none' or how == 'all':
-    return jnp.ones((len(pair), len(settings.scales)), jnp.float32)
+    return jnp.ones((pair.shape[0], len(settings.scales)), jnp.float32)
   budget = settings.inference_beta
   budget = settings.beta if budget is None else budget
   chances, _ = routing_probabilities(model, settings, variables, pair, budget)
   if how == 'sample' or routing == 'random':
-    return gating.bernoulli(chances, key)
+    return gating.bernoulli(key, chances)
   if routing == 'gumbel':
     return (chances >= 0.5).astype(jnp.float32)
   return gating.deterministic_gates(chances)
@@ -294,7 +294,7 @@ def loss_of_targets(
   key: jax.Array,
   flow: jax.Array | None = None,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   count = len(frames.target)
   truth = take(video, frames.target)
   if flow is not None:
@@ -399,7 +399,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, 3, multiple)
-    variables = {'params': dmvfn.initial_params(model, key)}
+    variables = {'params': dmvfn.initial_params(key, model)}
     if chosen.routing == 'gumbel':
       variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
     return variables

@@ -323,7 +323,7 @@ def clip_loss(
   video: jax.Array,
   key: jax.Array,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   num_context, num_target = len(frames.context), len(frames.target)
   video = 2 * take(video, frames.context + frames.target) - 1
   steps_key, noise_key = jax.random.split(key)
@@ -397,8 +397,14 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
-    first = video[:, :1].astype(jnp.float32)
-    return model.init(key, first, first[:, 0], jnp.int32(0))
+    batch, _, *frame = video.shape
+    # Lazily: the parameters are drawn, nothing is run.
+    return model.lazy_init(
+      key,
+      jax.ShapeDtypeStruct((batch, 1, *frame), jnp.float32),
+      jax.ShapeDtypeStruct((batch, *frame), jnp.float32),
+      jax.ShapeDtypeStruct((), jnp.int32),
+    )
 
   def loss(variables, video, key):
     check_clip(video, frames.length, channels, multiple)
@@ -410,7 +416,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def predict(variables, context, key):
     context = scaled(context)
-    noise = noise_per_example(key, (len(context), *context.shape[2:]))
+    noise = noise_per_example(key, (context.shape[0], *context.shape[2:]))
     drawn = forecast(model, variables, context, num_target, noise, process)
     return as_image(drawn)
 

@@ -7,140 +7,35 @@ Data and random keys are functions of (seed, step), so a run that was killed
 continues to bit-identical weights.
 """
 
-import contextlib
 import functools
 import math
 import pathlib
-import re
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import tqdm
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import (
   atomic,
   build,
   checkpoint,
-  convert,
   data,
   metrics,
   params,
+  ranges,
   runtime,
   systems,
 )
 from vidpred_jax.config import given
 from vidpred_jax.evaluate import run as evaluation
-from vidpred_jax.systems import base
-from vidpred_jax.train import optim
+from vidpred_jax.train import update
 from vidpred_jax.train import workdir as folder
+from vidpred_jax.train.clock import Clock
 
 # If one of these is not finite, the run stops and saves nothing more.
 _MUST_BE_FINITE = ('loss', 'grad_norm', 'update_norm')
-
-
-class TrainState(NamedTuple):
-  """The state of training: trees of arrays, without keys and functions."""
-
-  step: jax.Array  # int32 scalar: steps done
-  params: Any
-  collections: Any  # batch statistics, frozen feature nets
-  opt_state: Any
-  ema: Any  # averaged parameters, or {}
-
-
-def make_train_step(system, rule, *, accumulate=1, ema=None):
-  """Makes the step `(state, batch, key) -> (state, metrics)`, not compiled.
-
-  Args:
-    system: the system to train.
-    rule: an `optax.GradientTransformation`.
-    accumulate: micro-batches per batch; their gradients are averaged.
-    ema: keyword arguments of `optim.ema_update`, or None for no average.
-
-  Returns:
-    The step. `batch` is a dict with `video` [B, T, H, W, C] and, for systems
-    with `flow_pairs`, `flow` [B, P, H, W, 2]. `key` is the key of the run; the
-    step uses `fold_in(key, state.step)`.
-  """
-
-  def loss(parameters, collections, batch, key):
-    variables = {'params': parameters, **collections}
-    flow = {'flow': batch['flow']} if system.flow_pairs else {}
-    video = base.as_float(batch['video'])
-    value, (updates, values) = system.loss(variables, video, key, **flow)
-    return value, ({**collections, **updates}, {'loss': value, **values})
-
-  gradient = jax.grad(loss, has_aux=True)
-
-  def train_step(state, batch, key):
-    key = jax.random.fold_in(key, state.step)
-    if accumulate == 1:
-      grads, (collections, values) = gradient(
-        state.params, state.collections, batch, key
-      )
-    else:
-      # Split the inner axis, so that every micro-batch spans all devices.
-      parts = jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0),
-        batch,
-      )
-
-      def body(carry, item):
-        collections, total = carry
-        part, key = item
-        grads, (collections, values) = gradient(
-          state.params, collections, part, key
-        )
-        return (collections, jax.tree.map(jnp.add, total, grads)), values
-
-      zeros = jax.tree.map(jnp.zeros_like, state.params)
-      (collections, grads), values = jax.lax.scan(
-        body,
-        (state.collections, zeros),
-        (parts, jax.random.split(key, accumulate)),
-      )
-      grads = jax.tree.map(lambda g: g / accumulate, grads)
-      values = jax.tree.map(lambda v: v.mean(0), values)
-    values['grad_norm'] = optax.tree.norm(grads)
-    updates, opt_state = rule.update(grads, state.opt_state, state.params)
-    values['update_norm'] = optax.tree.norm(updates)
-    new = optax.apply_updates(state.params, updates)
-    step = state.step + 1
-    average = optim.ema_update(state.ema, new, step, **ema) if ema else {}
-    return TrainState(step, new, collections, opt_state, average), values
-
-  return train_step
-
-
-def shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainState:
-  """The shardings of the arrays of a state.
-
-  Args:
-    state: the state, or its shapes.
-    mesh: from `runtime.mesh`.
-    shard_params: False: every array is replicated. True: each array is split
-      along its longest axis that the devices divide (fully sharded data
-      parallel); small or indivisible arrays are replicated.
-
-  Returns:
-    A tree of shardings like `state`.
-  """
-
-  def place(leaf):
-    axes = [i for i, n in enumerate(leaf.shape) if n % mesh.size == 0]
-    if not shard_params or math.prod(leaf.shape) < 4096 or not axes:
-      return runtime.replicated(mesh)
-    axis = max(axes, key=lambda i: leaf.shape[i])
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
-
-  return jax.tree.map(place, state)
 
 
 def run(
@@ -168,6 +63,7 @@ def run(
     ValueError: if the configuration or the data are invalid, if `workdir` holds
       another run or another process is in it, or if the loss is not finite.
   """
+  ranges.check(config)
   workdir = pathlib.Path(workdir)
   config = build.completed(config, sources)
   with folder.held(workdir):
@@ -188,8 +84,8 @@ def _run(
       f'{config.accumulate} accumulated micro-batches do not divide.'
     )
   system = build.system(config, config.frames)
-  begin = _weights(config)
-  schedule, of_rule = optimiser_settings(config)
+  begin = update.weights_to_begin(config)
+  schedule, of_rule = update.optimiser_settings(config)
   best = _best(config)
   held_out = None
   if config.eval.every:
@@ -210,16 +106,14 @@ def _run(
       batch = load()
       shape = batch['video'].shape
       build.check_channels(system, batches.source, shape[-1])
-      state, rule = _initial_state(
+      state, rule = update.initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
-      if jax.process_index() == 0 and params.has_overview():
-        text = params.overview(state.params) + '\n'
-        atomic.write_text(workdir / 'parameters.txt', text)
-        print(text.splitlines()[-1].replace('Total', 'Parameters'))
+      _write_overview(workdir, state)
+      del begin  # its memory
       if start:
         state = checkpoint.restore(saved, start, state)
-      step_fn = _placed(make_step(config, system, rule), mesh)
+      step_fn = update.placed(update.make_step(config, system, rule), mesh)
       evaluate = functools.partial(_evaluate, config, measure, held_out, best)
       state, ended = _steps(
         config,
@@ -242,28 +136,12 @@ def _run(
   return ended
 
 
-def make_step(config, system: systems.System, rule):
-  """Makes the compiled training step of a configuration."""
-  return runtime.jit(
-    make_train_step(
-      system,
-      rule,
-      accumulate=config.accumulate,
-      ema=config.ema.to_dict() if config.ema.decay else None,
-    ),
-    cpu_options=system.cpu_options,
-    donate_argnums=0,
-  )
-
-
-def _placed(step_fn, mesh):
-  """Wraps the step so that it distributes a host batch over the devices."""
-  place = functools.partial(
-    jax.make_array_from_process_local_data, runtime.batch_sharding(mesh)
-  )
-  return lambda state, batch, key: step_fn(
-    state, jax.tree.map(place, batch), key
-  )
+def _write_overview(workdir: pathlib.Path, state: update.TrainState) -> None:
+  """Lists the parameters in a file, where the package clu is installed."""
+  if jax.process_index() == 0 and params.has_overview():
+    text = params.overview(state.params) + '\n'
+    atomic.write_text(workdir / 'parameters.txt', text)
+    print(text.splitlines()[-1].replace('Total', 'Parameters'))
 
 
 def _steps(
@@ -289,13 +167,13 @@ def _steps(
   Returns:
     The last state, which is saved, and whether the run is finished.
   """
-  clock = _Clock(config.batch_size, epoch)
+  clock = Clock(config.batch_size, epoch)
   key = jax.random.key(config.seed)
   previous, last = None, start >= config.steps
   bar = tqdm.tqdm(
     total=config.steps,
     initial=start,
-    desc='train',
+    desc='compiling',
     disable=jax.process_index() > 0,
     mininterval=1,
   )
@@ -309,6 +187,7 @@ def _steps(
       if previous is not None:
         _check_finite(previous, step - 1)
       previous = values
+      bar.set_description('train', refresh=False)
       bar.update()
       stopped = stop(step)
       if step % config.log_every == 0 or step == 1 or last:
@@ -346,34 +225,8 @@ def _held_out(config, sources):
     ) from None
 
 
-class _Clock:
-  """What steps take, since the last time it was asked."""
-
-  def __init__(self, batch_size: int, epoch: int):
-    self._batch_size, self._epoch = batch_size, epoch
-    self._since: tuple[int, float] | None = None  # step, time
-
-  def told(self, step: int) -> dict[str, float]:
-    """Clips a second and seconds an epoch; nothing the first time."""
-    before, self._since = self._since, (step, time.perf_counter())
-    if before is None or step == before[0]:
-      return {}
-    seconds = self._since[1] - before[1]
-    rate = (step - before[0]) * self._batch_size / seconds
-    return {'clips_per_second': rate, 'epoch_seconds': self._epoch / rate}
-
-  @contextlib.contextmanager
-  def stopped(self):
-    """What happens within does not count."""
-    begin = time.perf_counter()
-    yield
-    if self._since is not None:
-      step, time_then = self._since
-      self._since = step, time_then + time.perf_counter() - begin
-
-
 def _evaluate(
-  config, measure, held_out, best, state: TrainState
+  config, measure, held_out, best, state: update.TrainState
 ) -> dict[str, float]:
   """The means of an evaluation in training."""
   weights = {'params': state.ema or state.params, **state.collections}
@@ -431,80 +284,6 @@ def _loader(batches, system: systems.System):
     return {name: arrays[name] for name in wanted}
 
   return load
-
-
-def _weights(config):
-  """The variables that a run begins with, or None; before data are looked at.
-
-  Raises:
-    FileNotFoundError: if there are none at `init_from`.
-    ValueError: if they are those of another system.
-  """
-  if not config.init_from:
-    return None
-  try:
-    record, variables = checkpoint.read(config.init_from)
-  except FileNotFoundError as error:
-    raise FileNotFoundError(
-      f'init_from={config.init_from!r}, the weights to begin with: {error} '
-      'Train them first, name others, or take a variant that begins with none.'
-    ) from None
-  if record['system'] != config.system:
-    raise ValueError(
-      f'init_from holds weights of {record["system"]!r}, the configuration '
-      f'is for {config.system!r}.'
-    )
-  return variables
-
-
-def optimiser_settings(config):
-  """The learning rate, and the keyword arguments of `optim.make`."""
-  settings, of_rule = config.schedule.to_dict(), config.optim.to_dict()
-  of_rule['b1'] = optim.first_moment(
-    settings['name'],
-    steps=config.steps,
-    b1=of_rule['b1'],
-    cycle=settings.pop('b1_cycle'),
-  )
-  return optim.schedule(steps=config.steps, **settings), of_rule
-
-
-def _initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
-  """The state before the first step, placed on the mesh, and the optimiser.
-
-  `begin` are variables to take what `init_match` names from, or None.
-  """
-  clip = jnp.zeros((1, *shape[1:]))
-  variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
-  parameters = variables.pop('params')
-  for name, path in config.features.items():
-    if path:
-      variables[name] = convert.FEATURES[name](path)
-  if begin is not None:
-    parameters = params.take_matching(
-      parameters, begin['params'], config.init_match
-    )
-    # Collections that belong to them, such as batch statistics.
-    for name in variables.keys() & begin.keys() - config.features.keys():
-      names = params.flatten(variables[name])
-      if any(re.fullmatch(config.init_match, n) for n in names):
-        variables[name] = params.take_matching(
-          variables[name], begin[name], config.init_match
-        )
-  rule = optim.make(parameters, schedule, **of_rule)
-  ema = parameters if config.ema.decay else {}
-  state = TrainState(
-    jnp.int32(0), parameters, variables, rule.init(parameters), ema
-  )
-  # Every process computes the same values and only has to place them.
-  state = jax.tree.map(np.asarray, state)
-  places = shardings(state, mesh, shard_params=config.shard_params)
-  state = jax.tree.map(
-    lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: x[i]),
-    state,
-    places,
-  )
-  return state, rule
 
 
 def _check_finite(values, step: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Encoding: an open file of frames of one size, or an open folder of pictures.
 
-Both exist only while they can take frames: what fails to open closes what it
-has opened. Removing what was written is the affair of `writing.Writer`.
+Both exist only while they accept frames: a failed opening closes everything it
+has opened. `writing.Writer` removes incomplete files.
 """
 
 import contextlib
@@ -71,11 +71,55 @@ CODINGS = {
 
 
 # With 10 bits: of frames of high dynamic range.
-DEEP = {'libx264': 'libx265'}
+DEEP = {'libx264': 'libx265', 'libx265': 'libx265'}
+
+# Other codecs by the names that people use, and the containers that hold them.
+CODECS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+  'h264': (('mp4', 'mov', 'matroska'), {'codec': 'libx264', 'options': _H264}),
+  'h265': (
+    ('mp4', 'mov', 'matroska'),
+    {'codec': 'libx265', 'options': {'preset': 'medium'}},
+  ),
+  'vp9': (
+    ('webm', 'matroska'),
+    {
+      'codec': 'libvpx-vp9',
+      'options': {'b:v': '0', 'cpu-used': '4', 'row-mt': '1'},
+    },
+  ),
+  # Loses nothing: red, green and blue as they are.
+  'ffv1': (('matroska',), {'codec': 'ffv1', 'quality': None, 'options': {}}),
+}
+
+
+def with_codec(coding: Coding, name: str) -> Coding:
+  """Another codec in the same kind of file.
+
+  Args:
+    coding: of the kind of file.
+    name: one of `CODECS`.
+
+  Returns:
+    The coding with that codec.
+
+  Raises:
+    ValueError: if there is no such codec, or this kind of file cannot hold it.
+  """
+  if name not in CODECS:
+    raise ValueError(
+      f'There is no codec {name!r}; there are {", ".join(CODECS)}.'
+    )
+  containers, changes = CODECS[name]
+  if coding.container not in containers:
+    raise ValueError(
+      f'The codec {name} goes into {", ".join(containers)}; got a file of the '
+      f'kind {coding.container}.'
+    )
+  return coding._replace(**changes)
 
 
 class Style(NamedTuple):
-  """How a file is to be written.
+  """The settings of a written file.
 
   Attributes:
     coding: of its kind.
@@ -122,10 +166,10 @@ class Folder:
     self.count += 1
 
   def finish(self) -> None:
-    """Nothing waits."""
+    """Does nothing: a folder has no pending frames."""
 
   def close(self) -> None:
-    """Nothing is open."""
+    """Does nothing: a folder has no open file."""
 
 
 class Film:
@@ -219,7 +263,7 @@ class Film:
     self.count += 1
 
   def finish(self) -> None:
-    """Writes what waits and closes the file.
+    """Writes the pending packets and closes the file.
 
     Raises:
       OSError: if it cannot be written.
@@ -243,7 +287,7 @@ class Film:
       )  # fmt: skip
 
   def close(self) -> None:
-    """Closes the file as it is; errors of a file given up are passed over."""
+    """Closes an abandoned file; its errors are ignored."""
     with contextlib.suppress(Exception):
       self._stack.close()
 
@@ -263,7 +307,7 @@ def _stream(container, style: Style, shape, pixels: str, time_base: Fraction):
   coding = style.coding
   options, codec = dict(coding.options), coding.codec
   if coding.quality == 'crf':
-    default = 18 if coding.codec == 'libx264' else 28
+    default = 28 if coding.codec == 'libvpx-vp9' else 18
     options['crf'] = str(default if style.quality is None else style.quality)
   if style.last is not None and codec == 'libx264':
     # MP4 keeps durations in the order of decoding; they must be one.
@@ -271,8 +315,13 @@ def _stream(container, style: Style, shape, pixels: str, time_base: Fraction):
   if style.curve is not None:
     codec = DEEP[codec]
   if codec == 'libx265':
-    options.pop('x264-params')
-    options['x265-params'] = 'log-level=error:hdr10=1:repeat-headers=1'
+    options.pop('x264-params', None)
+    settings = ['log-level=error']
+    if style.curve is not None:
+      settings += ['hdr10=1', 'repeat-headers=1']
+    elif style.last is not None:
+      settings += ['bframes=0']
+    options['x265-params'] = ':'.join(settings)
   stream = container.add_stream(codec, rate=style.fps, options=options)
   context = stream.codec_context
   context.height, context.width = shape[:2]
@@ -297,10 +346,12 @@ def _pixel_format(style: Style, shape: tuple[int, ...]) -> str:
   codec = style.coding.codec
   if codec == 'gif':
     return 'pal8'
+  if codec == 'ffv1':
+    return 'bgr0'
   if style.curve is not None:
     return 'yuv420p10le'
   odd = shape[0] % 2 or shape[1] % 2
-  if codec == 'wrapped_avframe' or (odd and codec == 'libx264'):
+  if codec == 'wrapped_avframe' or (odd and codec in DEEP):
     return 'yuv444p'
   return 'yuv420p'
 
@@ -316,6 +367,9 @@ def _picture(frame: np.ndarray, style: Style, pixels: str) -> av.VideoFrame:
     # Its types know of one array only.
     both: Any = np.asarray(image), palette
     return av.VideoFrame.from_ndarray(both, 'pal8')
+  if pixels == 'bgr0':
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), 'rgb24')
+    return picture.reformat(format=pixels)
   if style.curve is not None:
     form, matrix = 'rgb48le', 'BT2020'
   else:

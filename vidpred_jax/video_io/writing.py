@@ -1,4 +1,4 @@
-"""Writing: `Writer`. The contract is the package's."""
+"""Writing videos: `Writer`. The package's docstring has its contract."""
 
 import logging
 import pathlib
@@ -44,6 +44,7 @@ class Writer:
     fps: Fraction | float,
     overwrite: bool = False,
     quality: int | None = None,
+    codec: str | None = None,
     audio=None,
     audio_start: Fraction | float = 0,
     trim_audio: bool = True,
@@ -58,8 +59,10 @@ class Writer:
       fps: frames per second; ignored for a folder.
       overwrite: whether an existing file, or folder of pictures written by a
         Writer, may be replaced.
-      quality: of H.264 and VP9 (0 best .. 51 or 63), default 18 and 28; of
-        MPEG-4 (1 best .. 31), default 3.
+      quality: of H.264, H.265 (0 best .. 51; 18 by default) and VP9 (0 best ..
+        63; 28 by default); of MPEG-4 (1 best .. 31), default 3.
+      codec: in place of that of the kind of file: 'h264', 'h265', 'vp9', or
+        'ffv1', which loses nothing.
       audio: a video file whose sound, subtitles and chapters are copied,
         unchanged, or None. It may have none. Ignored for gif, y4m and folders,
         which can hold none.
@@ -80,6 +83,14 @@ class Writer:
     """
     self._path = pathlib.Path(path).expanduser()
     coding = _coding(self._path)
+    if codec is not None:
+      if coding is None:
+        raise ValueError(f'{self._path}: a folder of pictures has no codec.')
+      coding = encoding.with_codec(coding, codec)
+    if quality is not None and (coding is None or coding.quality is None):
+      raise ValueError(
+        f'{self._path}: this kind of file has no quality to set.'
+      )
     rate = Fraction(fps).limit_denominator(1001)
     if rate <= 0:
       raise ValueError(f'fps must be positive, got {fps}.')
@@ -177,7 +188,7 @@ class Writer:
     self._open.add(frame, None if time is None else Fraction(time))
 
   def _opened(self, shape, *, timed: bool) -> encoding.Film | encoding.Folder:
-    """Opens the hidden file, or leaves none."""
+    """Opens the hidden file; a failed opening leaves no file."""
     try:
       if self._style is None:
         return encoding.Folder(self._part, shape)
@@ -208,7 +219,7 @@ class Writer:
 
 
 def _coding(path: pathlib.Path) -> encoding.Coding | None:
-  """How a file of this name is written; None for a folder."""
+  """The encoding of a file of this name; None for a folder."""
   suffix = path.suffix.lower()
   if suffix and suffix not in encoding.CODINGS:
     raise ValueError(

@@ -1,0 +1,141 @@
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from tests import commands
+from vidpred_jax import compare, metrics
+
+
+def results(psnr, mse, **protocol):
+  """What an evaluation writes: two frames, an interval of one metric."""
+  return {
+    'system': 'simvp',
+    'protocol': {
+      'model': {'translator': 'tau'},
+      'data': {'source': 'moving_digits'},
+      'context': [0, 1],
+      'target': [2, 3],
+      **protocol,
+    },
+    'clips': 8,
+    'seed': 0,
+    'metrics': {
+      'psnr/float': {
+        'per_frame': [psnr + 1, psnr - 1],
+        'mean': psnr,
+        'interval': [psnr - 0.5, psnr + 0.5],
+      },
+      'mse/mean': {'per_frame': [mse, mse], 'mean': mse},
+    },
+    'baselines': {
+      'copy_last': {
+        'psnr/float': {'per_frame': [20.0, 18.0], 'mean': 19.0},
+        'mse/mean': {'per_frame': [0.01, 0.02], 'mean': 0.015},
+      }
+    },
+  }
+
+
+@pytest.fixture
+def runs(tmp_path):
+  """Two folders of runs, measured alike."""
+  for name, numbers in {'gsta': (25.0, 0.004), 'tau': (24.0, 0.003)}.items():
+    (tmp_path / name).mkdir()
+    text = json.dumps(results(*numbers))
+    (tmp_path / name / 'results.json').write_text(text)
+  return {name: compare.read(tmp_path / name) for name in ('gsta', 'tau')}
+
+
+def test_a_row_a_run_and_the_best_of_each_column_is_marked(runs):
+  lines = compare.render(compare.rows(runs), 'md').splitlines()
+  assert lines == [
+    '|  | psnr/float ↑ | mse/mean ↓ |',
+    '| --- | ---: | ---: |',
+    '| gsta | **25.00** ± 0.50 | 0.004000 |',
+    '| tau | 24.00 ± 0.50 | **0.003000** |',
+    '| copy_last | 19.00 | 0.01500 |',
+  ]
+
+
+def test_frames_count_from_the_last_one_seen(runs):
+  table = compare.rows(runs, metrics=['psnr/float'], per_frame=True)
+  assert [cell.frame for cell in table['tau']] == ['t+1', 't+2', 'mean']
+  assert [cell.value for cell in table['tau']] == [25.0, 23.0, 24.0]
+
+
+def test_csv_has_every_number_in_a_line_of_its_own(runs):
+  text = compare.render(compare.rows(runs, per_frame=True), 'csv')
+  lines = list(csv.DictReader(io.StringIO(text)))
+  assert len(lines) == 3 * 2 * 3  # rows, metrics, frames and mean
+  (found,) = [
+    line
+    for line in lines
+    if (line['run'], line['metric'], line['frame'])
+    == ('gsta', 'psnr/float', 'mean')
+  ]
+  assert [float(found[k]) for k in ('value', 'low', 'high')] == [25, 24.5, 25.5]
+
+
+def test_latex_escapes_names(runs):
+  text = compare.render(compare.rows({'my_run': runs['tau']}), 'latex')
+  assert r'my\_run & $\mathbf{24.00} \pm 0.50$' in text
+  assert r'copy\_last' in text and r'psnr/float $\uparrow$' in text
+  assert text.count(r'\\') == 3 and text.startswith(r'\begin{tabular}{lrr}')
+
+
+@pytest.mark.parametrize(
+  'change, named',
+  [({'target': [2, 3, 4]}, 'target'), ({'data': {'source': 'kth'}}, 'data')],
+)
+def test_what_was_not_measured_alike_is_named(runs, change, named):
+  other = results(1.0, 1.0, **change)
+  (line,) = compare.differences({'a': runs['gsta'], 'b': other})
+  assert line.startswith(f'{named}: ')
+  other = results(1.0, 1.0) | {'clips': 9}
+  assert compare.differences({'a': runs['gsta'], 'b': other}) == [
+    'clips: 8 in a, 9 in b'
+  ]
+
+
+def test_a_metric_that_a_run_has_not_is_a_gap(runs):
+  runs['tau']['metrics'].pop('mse/mean')
+  assert [c.metric for c in compare.rows(runs)['gsta']] == ['psnr/float']
+  table = compare.rows(runs, metrics=['mse/mean'])
+  assert math.isnan(table['tau'][0].value)
+  assert '| tau | - |' in compare.render(table, 'md')
+  with pytest.raises(ValueError, match='lpips.*psnr/float'):
+    compare.rows(runs, metrics=['lpips'])
+
+
+def test_the_direction_is_that_of_the_metrics():
+  for name, metric in metrics.METRICS.items():
+    if not name.startswith('spread_skill'):
+      expected = 1 if metric.higher_is_better else -1
+      assert compare._direction(name) == expected, name
+
+
+def test_files_that_hold_no_results_are_refused(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'results\.json'):
+    compare.read(tmp_path)
+  for text in ('{', '{}', '[]'):
+    (tmp_path / 'results.json').write_text(text)
+    with pytest.raises(ValueError, match='holds no results'):
+      compare.read(tmp_path)
+
+
+def test_the_command(runs, tmp_path):
+  del runs
+  folders = tmp_path / 'gsta', tmp_path / 'tau'
+  done = commands.run('vidpred_jax.compare', *folders, '--format=md')
+  assert done.returncode == 0, done.stderr
+  assert '**25.00** ± 0.50' in done.stdout
+  changed = results(1.0, 1.0, target=[2])
+  (folders[1] / 'results.json').write_text(json.dumps(changed))
+  done = commands.run('vidpred_jax.compare', *folders)
+  said = done.returncode, done.stdout, done.stderr
+  commands.is_one_line(*said, 'not measured alike', 'target', '--mixed')
+  done = commands.run('vidpred_jax.compare', *folders, '--mixed')
+  assert done.returncode == 0 and 'Not measured alike: target' in done.stdout

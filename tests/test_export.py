@@ -1,0 +1,141 @@
+"""What is exported gives the system's numbers, without the package."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax import checkpoint, export, runtime, systems
+
+SYSTEMS = {
+  'dmvfn': (
+    ((0, 1), (2, 3)),
+    {'scales': (2, 1), 'widths': (8, 8)},
+  ),
+  'simvp': (
+    ((0, 1), (2, 3)),
+    {'hid_s': 4, 'hid_t': 16, 'n_s': 2, 'n_t': 2},
+  ),
+  'rvd': (
+    ((0, 1), (2, 3)),
+    {
+      'channels': 1,
+      'dim': 8,
+      'mults': (1, 2),
+      'mean_mults': (1, 2),
+      'num_timesteps': 4,
+    },
+  ),
+  'apr_vfi': (((0, 2), (1,)), {'synthesis': 'warp'}),
+}
+
+
+def made(name):
+  """A small system and variables that are not those of its start."""
+  frames, settings = SYSTEMS[name]
+  system = systems.make(name, frames=systems.Frames(*frames), **settings)
+  clip = jnp.zeros((1, system.frames.length, 32, 32, system.channels))
+  variables = jax.jit(system.init)(runtime.key(0), clip)
+  return system, variables
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_it_is_written_read_again_and_the_same_to_the_bit(name, tmp_path):
+  system, variables = made(name)
+  record = export.save(tmp_path / 'a', system, variables, (32, 32), batch=2)
+  assert record['difference'] == 0
+  assert record['platforms'] == ['cpu', 'cuda', 'tpu']
+  assert len(record['inputs']) == 1 + system.stochastic
+  data = (tmp_path / 'a/predict.jax_export').read_bytes()
+  again = jax.export.deserialize(bytearray(data))
+  count = len(system.frames.context)
+  rng = np.random.default_rng(3)
+  context = rng.random((2, count, 32, 32, system.channels), np.float32)
+  arguments = [context] + [jnp.uint32(5)] * system.stochastic
+  got = again.call(*arguments)
+  key = jax.random.key(5 if system.stochastic else 0)
+  expected = jax.jit(system.predict)(variables, context, key)
+  assert got.shape == expected.shape and jnp.isfinite(got).all()
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+  stored = json.loads((tmp_path / 'a/export.json').read_text())
+  assert stored == record
+  with pytest.raises(FileExistsError):
+    export.save(tmp_path / 'a', system, variables, (32, 32))
+
+
+@pytest.mark.parametrize('name', ['dmvfn', 'apr_vfi'])
+def test_the_plain_form_has_no_platform_in_it(name):
+  system, variables = made(name)
+  exported = {
+    plain: export.stablehlo(system, variables, (32, 32), plain=plain)
+    for plain in (False, True)
+  }
+  # One form of each operation; the other has one for each platform.
+  texts = {plain: x.mlir_module() for plain, x in exported.items()}
+  assert 'platform_index' in texts[False]
+  assert 'platform_index' not in texts[True]
+  assert export.compare(exported[True], system, variables, plain=True) == 0
+  assert export.compare(exported[True], system, variables, plain=False) < 1e-4
+
+
+@pytest.mark.parametrize('name', ['dmvfn', 'simvp', 'apr_vfi'])
+def test_the_batch_can_be_left_open(name):
+  system, variables = made(name)
+  exported = export.stablehlo(system, variables, (32, 32), batch=None)
+  assert not isinstance(exported.in_avals[0].shape[0], int)
+  assert export.compare(exported, system, variables, plain=False) == 0
+  for count in (1, 3):
+    context = jnp.zeros((count, *exported.in_avals[0].shape[1:]))
+    assert exported.call(context).shape[0] == count
+
+
+@pytest.mark.parametrize('name', ['dmvfn', 'simvp', 'apr_vfi'])
+def test_the_form_for_converters_has_neither_platforms_nor_keys(name):
+  system, variables = made(name)
+  predict, context = export.plain_prediction(system, variables, (32, 32))
+  text = str(jax.make_jaxpr(predict)(context))
+  for primitive in ('platform_index', 'random_split', 'random_seed'):
+    assert primitive not in text
+  frames = np.random.default_rng(0).random(context.shape, np.float32)
+  expected = system.predict(variables, jnp.asarray(frames), jax.random.key(0))
+  np.testing.assert_allclose(predict(frames), expected, atol=1e-4)
+
+
+def test_what_draws_has_no_form_for_converters():
+  system, variables = made('rvd')
+  with pytest.raises(ValueError, match='random'):
+    export.plain_prediction(system, variables, (32, 32))
+
+
+def test_nothing_is_changed_after_the_plain_form():
+  before = jax.lax.platform_dependent
+  with pytest.raises(RuntimeError), export.one_form():
+    assert jax.lax.platform_dependent is not before
+    raise RuntimeError
+  assert jax.lax.platform_dependent is before
+
+
+def test_a_size_or_batch_that_cannot_be_is_refused():
+  system, variables = made('dmvfn')
+  with pytest.raises(ValueError, match='30x32.*divisible by'):
+    export.stablehlo(system, variables, (30, 32))
+  with pytest.raises(ValueError, match='batch of 0'):
+    export.stablehlo(system, variables, (32, 32), batch=0)
+
+
+def test_the_command(tmp_path):
+  from tests import commands
+
+  system, variables = made('simvp')
+  checkpoint.export(system, variables, tmp_path / 'model')
+  arguments = f'--checkpoint={tmp_path / "model"}', f'--output={tmp_path / "o"}'
+  done = commands.run(
+    'vidpred_jax.export', *arguments, '--size=32x32', '--platforms=cpu'
+  )
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout)['difference'] == 0
+  done = commands.run('vidpred_jax.export', *arguments, '--size=32')
+  said = done.returncode, done.stdout, done.stderr
+  commands.is_one_line(*said, '--size=32', 'HxW')

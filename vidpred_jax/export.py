@@ -1,0 +1,350 @@
+"""A system as a file that needs neither this package nor its weights beside it.
+
+  vidpred export --checkpoint=dmvfn-film --size=256x448 --output=exported
+
+writes a folder with the prediction as StableHLO, weights included, for CPUs,
+NVIDIA GPUs and TPUs:
+
+  predict.jax_export   `jax.export.deserialize(data).call(context)`
+  predict.stablehlo    the same as portable bytecode, for other runtimes
+  export.json          inputs, outputs, versions, checksums
+
+Input is `context` [B, Tc, H, W, C] float32 as the system sees it (images in
+[0, 1], fields normalised), of a stochastic system also `seed`, a uint32; output
+the frames [B, N, H, W, C]. What was written is read again and called: it must
+give the numbers of the system, bit for bit.
+
+`--batch=any` leaves B open, where the system allows it. `--plain` takes one
+form of every operation in place of one for each platform
+(`lax.platform_dependent`); it is slower on a CPU, and gives the same numbers up
+to rounding. `plain_prediction` is for converters to other formats (ONNX).
+
+  vidpred export --checkpoint=dmvfn-film --output=weights.pth
+
+writes the weights by the names of the authors' code instead
+(`convert.to_torch`): `.safetensors`, `.pth`, `.pt` or `.pkl`.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax import export as jax_export
+from jax.interpreters import partial_eval
+
+from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+_WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
+
+
+@contextlib.contextmanager
+def one_form() -> Iterator[None]:
+  """Traces operations in the form that all platforms run, while it lasts.
+
+  `lax.platform_dependent` is its default; where an operation has none, its form
+  for CPUs. Only what is traced inside is meant: nothing compiled before.
+  """
+
+  def chosen(*args, default: Callable | None = None, **forms: Callable):
+    form = default or forms.get('cpu') or next(iter(forms.values()))
+    return form(*args)
+
+  with mock.patch.object(jax.lax, 'platform_dependent', chosen):
+    yield
+
+
+def prediction(system: systems.System, variables) -> Callable:
+  """The prediction as a function of arrays alone, weights included.
+
+  Args:
+    system: any system.
+    variables: its variables.
+
+  Returns:
+    `context -> frames`, of a stochastic system `(context, seed) -> frames`.
+  """
+  if system.stochastic:
+
+    def predict(context, seed):
+      return system.predict(variables, context, jax.random.key(seed))
+
+    return predict
+
+  def predict_only(context):
+    return system.predict(variables, context, jax.random.key(0))
+
+  return predict_only
+
+
+def plain_prediction(
+  system: systems.System,
+  variables,
+  size: tuple[int, int],
+  *,
+  batch: int = 1,
+) -> tuple[Callable, jax.ShapeDtypeStruct]:
+  """The prediction for converters to other formats, such as ONNX.
+
+  Operations have one form for all platforms, and what no frame depends on is
+  left out, such as the random keys of a deterministic system.
+
+  Args:
+    system: a deterministic system.
+    variables: its variables.
+    size: (H, W) of the frames.
+    batch: B.
+
+  Returns:
+    `context -> frames`, and the shape of the context.
+
+  Raises:
+    ValueError: if the system is stochastic, or the size does not suit it.
+  """
+  if system.stochastic:
+    raise ValueError(
+      f'{system.name} draws random numbers; it has no such form.'
+    )
+  _check_size(system, size)
+  shape = batch, len(system.frames.context), *size, system.channels
+  context = jax.ShapeDtypeStruct(shape, jnp.float32)
+  with one_form():
+    closed = jax.make_jaxpr(prediction(system, variables))(context)
+  used, _ = partial_eval.dce_jaxpr(
+    closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+  )
+
+  def predict(context):
+    (frames,) = jax.core.eval_jaxpr(used, closed.consts, context)
+    return frames
+
+  return predict, context
+
+
+def _check_size(system: systems.System, size: tuple[int, int]) -> None:
+  height, width = size
+  if min(size) < 1 or height % system.multiple or width % system.multiple:
+    raise ValueError(
+      f'Got the size {height}x{width}; expected both sides divisible by '
+      f'{system.multiple}.'
+    )
+
+
+def stablehlo(
+  system: systems.System,
+  variables,
+  size: tuple[int, int],
+  *,
+  batch: int | None = 1,
+  platforms: Sequence[str] = PLATFORMS,
+  plain: bool = False,
+) -> jax_export.Exported:
+  """Exports the prediction.
+
+  Args:
+    system: any system.
+    variables: its variables; they become part of what is exported.
+    size: (H, W) of the frames.
+    batch: B; None leaves it open, where the system allows it.
+    platforms: of 'cpu', 'cuda' and 'tpu', and others that JAX knows.
+    plain: whether operations have one form for all platforms.
+
+  Returns:
+    What `jax.export` makes: `.call`, `.serialize()`, `.mlir_module()`.
+
+  Raises:
+    ValueError: if the size does not suit the system, or it needs a batch.
+  """
+  _check_size(system, size)
+  count: Any = batch
+  if batch is None:
+    (count,) = jax_export.symbolic_shape('b')
+  elif batch < 1:
+    raise ValueError(f'Got a batch of {batch}, expected at least 1.')
+  shape = count, len(system.frames.context), *size, system.channels
+  inputs = [jax.ShapeDtypeStruct(shape, jnp.float32)]
+  if system.stochastic:
+    inputs.append(jax.ShapeDtypeStruct((), jnp.uint32))
+  traced = jax.jit(prediction(system, variables))
+  form = one_form() if plain else contextlib.nullcontext()
+  try:
+    with form:
+      return jax_export.export(traced, platforms=list(platforms))(*inputs)
+  except Exception as error:  # JAX raises all kinds where a size must be known
+    if batch is not None:
+      raise
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise ValueError(
+      f'{system.name} needs a batch of a known size (--batch=N): {reason[:160]}'
+    ) from None
+
+
+def compare(
+  exported: jax_export.Exported, system: systems.System, variables, *, plain
+) -> float:
+  """The largest difference of what was exported from the system itself.
+
+  Args:
+    exported: from `stablehlo`, or read again.
+    system: what was exported.
+    variables: its variables.
+    plain: as for `stablehlo`.
+
+  Returns:
+    Over all values of a prediction from random frames; 0 where all bits agree.
+  """
+  context, *seed = exported.in_avals
+  count = context.shape[0] if isinstance(context.shape[0], int) else 2
+  shape = (count, *context.shape[1:])
+  frames = np.random.default_rng(0).random(shape, np.float32)
+  arguments = [jnp.asarray(frames), *(jnp.uint32(7) for _ in seed)]
+  with one_form() if plain else contextlib.nullcontext():
+    expected = jax.jit(prediction(system, variables))(*arguments)
+  return float(jnp.abs(exported.call(*arguments) - expected).max())
+
+
+def save(
+  folder: str | pathlib.Path,
+  system: systems.System,
+  variables,
+  size: tuple[int, int],
+  *,
+  overwrite: bool = False,
+  **options,
+) -> dict[str, Any]:
+  """Exports the prediction to a folder, reads it again and compares.
+
+  Args:
+    folder: to make; see the module for what it holds.
+    system: any system.
+    variables: its variables.
+    size: (H, W) of the frames.
+    overwrite: whether an existing export there may be replaced.
+    **options: of `stablehlo`.
+
+  Returns:
+    What `export.json` holds.
+
+  Raises:
+    FileExistsError: if the folder exists and may not be replaced.
+    ValueError: as `stablehlo`, or if what was read again differs.
+  """
+  folder = pathlib.Path(folder)
+  if folder.exists() and not (overwrite and (folder / 'export.json').exists()):
+    raise FileExistsError(f'{folder} exists already; nothing was written.')
+  if importlib.util.find_spec('flatbuffers') is None:
+    raise ValueError(
+      "Writing StableHLO needs flatbuffers: pip install 'vidpred_jax[export]'."
+    )
+  exported = stablehlo(system, variables, size, **options)
+  data = bytes(exported.serialize())
+  module = exported.mlir_module_serialized
+  plain = options.get('plain', False)
+  difference = None
+  if jax.default_backend() in exported.platforms:
+    again = jax_export.deserialize(bytearray(data))
+    difference = compare(again, system, variables, plain=plain)
+    if difference:
+      raise ValueError(
+        f'What was exported differs from {system.name} by up to {difference}.'
+      )
+  names = ('vidpred_jax', 'jax', 'jaxlib')
+  record = {
+    'system': system.name,
+    'frames': {
+      'context': list(system.frames.context),
+      'target': list(system.frames.target),
+    },
+    'inputs': [str(aval) for aval in exported.in_avals],
+    'outputs': [str(aval) for aval in exported.out_avals],
+    'platforms': list(exported.platforms),
+    'plain': plain,
+    'difference': difference,
+    'versions': {name: _version(name) for name in names},
+    'sha256': {
+      'predict.jax_export': hashlib.sha256(data).hexdigest(),
+      'predict.stablehlo': hashlib.sha256(module).hexdigest(),
+    },
+  }
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.replacing(folder) as partial:
+    partial.mkdir()
+    (partial / 'predict.jax_export').write_bytes(data)
+    (partial / 'predict.stablehlo').write_bytes(module)
+    text = json.dumps(record, indent=2) + '\n'
+    (partial / 'export.json').write_text(text, encoding='utf-8')
+  return record
+
+
+def _version(name: str) -> str:
+  try:
+    return importlib.metadata.version(name)
+  except importlib.metadata.PackageNotFoundError:
+    return '0+unknown'
+
+
+def define_flags() -> None:
+  """Defines the flags of this command."""
+  flags.DEFINE_string(
+    'checkpoint', None, 'Exported system, --workdir or name of a model.'
+  )
+  flags.DEFINE_string(
+    'output', None, 'The folder, or file of weights, to make.'
+  )
+  flags.DEFINE_string('size', None, 'HxW of the frames.')
+  flags.DEFINE_string('batch', '1', 'Clips at once, or any.')
+  flags.DEFINE_list('platforms', list(PLATFORMS), 'What it is to run on.')
+  flags.DEFINE_bool('plain', False, 'One form of operations for all platforms.')
+  flags.DEFINE_bool('overwrite', False, 'Replace an existing export.')
+  flags.DEFINE_multi_string(
+    'set', [], 'A setting of the system, name=value; repeatable.'
+  )
+  command.require('checkpoint', 'output')
+
+
+def main(argv) -> None:
+  """Exports one system as the flags say."""
+  del argv
+  options = flags.FLAGS
+  runtime.setup()
+  settings = command.parse_settings(options.set)
+  system, variables = checkpoint.load(options.checkpoint, **settings)
+  output = pathlib.Path(options.output)
+  if output.suffix in _WEIGHTS:
+    arrays = convert.to_torch(system, variables)
+    convert.save_torch(output, arrays, overwrite=options.overwrite)
+    count = sum(array.size for array in arrays.values())
+    print(f'{len(arrays)} arrays, {count:,} numbers, written to {output}')
+    return
+  if options.size is None:
+    raise ValueError('--size=HxW is needed, such as --size=256x448.')
+  height, _, width = options.size.partition('x')
+  if not (height.isdecimal() and width.isdecimal()):
+    raise ValueError(f'Got --size={options.size}, expected HxW.')
+  if not (options.batch == 'any' or options.batch.isdecimal()):
+    raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
+  record = save(
+    output,
+    system,
+    variables,
+    (int(height), int(width)),
+    batch=None if options.batch == 'any' else int(options.batch),
+    platforms=options.platforms,
+    plain=options.plain,
+    overwrite=options.overwrite,
+  )
+  print(json.dumps(record, indent=2))
+
+
+if __name__ == '__main__':
+  command.run(main, define_flags)
