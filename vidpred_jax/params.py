@@ -233,7 +233,11 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def has_overview() -> bool:
-  """Whether the package that `overview` needs is installed."""
+  """Looks for the package that `overview` needs.
+
+  Returns:
+    Whether it is installed.
+  """
   return importlib.util.find_spec('clu') is not None
 
 

@@ -310,6 +310,16 @@ def _readable(files, scans, on_error: str):
   return kept, known, unreadable
 
 
+def _scenes(scans: Sequence[Scan]) -> np.ndarray:
+  """Of each scene: file, first frame, the one after the last; int64 [R, 3]."""
+  found = [
+    (f, *borders)
+    for f, scan in enumerate(scans)
+    for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
+  ]
+  return np.array(found, np.int64).reshape(-1, 3)
+
+
 def find(root) -> list[pathlib.Path]:
   """Video files and folders of pictures: see `root` of `VideoClips`.
 
