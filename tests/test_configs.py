@@ -96,7 +96,7 @@ def test_every_field_has_a_comment():
   for start, text in places:
     lines = text.splitlines()
     fields = [i for i, x in enumerate(lines) if x.startswith(start)]
-    assert len(fields) > 10
+    assert fields
     for i in fields:
       assert '#' in lines[i] or lines[i - 1].startswith('  #'), lines[i]
 

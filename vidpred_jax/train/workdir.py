@@ -121,9 +121,12 @@ class Stop:
   several processes only SIGTERM stops all.
   """
 
-  def __enter__(self):
+  def __init__(self):
+    """Changes nothing: signals are caught from entering to leaving."""
     self._received = False
     self._old = {}
+
+  def __enter__(self):
     if jax.process_count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
         self._old[number] = signal.signal(number, self._receive)
