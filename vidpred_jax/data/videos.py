@@ -346,18 +346,6 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   return Scan(*shape, index, tuple(finder.cuts))
 
 
-def _scenes(scans: Sequence[Scan]) -> np.ndarray:
-  """Of each scene its file, first frame, and the one after the last, [N, 3]."""
-  return np.array(
-    [
-      (f, *borders)
-      for f, scan in enumerate(scans)
-      for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
-    ],
-    np.int64,
-  ).reshape(-1, 3)
-
-
 def _scan_all(paths, stream, cache) -> list[Scan | ValueError]:
   """Scans files; returns for each the scan or the reason why it failed."""
 
