@@ -10,6 +10,7 @@ goes on with those that are missing.
 """
 
 import concurrent.futures
+import hashlib
 import itertools
 import json
 import math
@@ -97,7 +98,7 @@ def prepare(
     )
     for split in splits
   }
-  _claim(output, plan)
+  _claim(output, plan, {k: frames.digest() for k, frames in opened.items()})
   for split, frames in opened.items():
     _write_split(output, split, frames, plan, workers, progress)
   return {split: frames.total for split, frames in opened.items()}
@@ -121,6 +122,11 @@ class _Frames:
     self.hops = getattr(source, 'hops', None)
     self.total = sum(self.lengths)
     self.ends = np.cumsum(self.lengths)
+
+  def digest(self) -> str:
+    """Changes when a run, its length, or the kind of frames does."""
+    facts = self.names, self.lengths, list(self.shape), str(self.dtype)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
   def parts(self, first: int, last: int, most: int) -> Iterator[_Run]:
     """Frames `first` to before `last` of all, by runs, at most `most` each."""
@@ -146,11 +152,14 @@ class _Frames:
     return np.ascontiguousarray(frames)
 
 
-def _claim(output: pathlib.Path, plan: Mapping[str, Any]) -> None:
-  """Makes the folder, or sees that it belongs to the same command."""
-  path = output / _PLAN
+def _claim(
+  output: pathlib.Path, plan: Mapping[str, Any], digests: Mapping[str, str]
+) -> None:
+  """Makes the folder, or sees that it belongs to the same command and data."""
+  path, known = output / _PLAN, {}
   if path.exists():
     found = json.loads(path.read_text())
+    known = found.pop('digests')
     differing = [k for k in plan if plan[k] != found.get(k)]
     if differing:
       raise ValueError(
@@ -158,11 +167,17 @@ def _claim(output: pathlib.Path, plan: Mapping[str, Any]) -> None:
         + '; '.join(f'{k}: {found.get(k)}, now {plan[k]}' for k in differing)
         + '. Choose another output.'
       )
+    changed = [k for k in digests if known.get(k, digests[k]) != digests[k]]
+    if changed:
+      raise ValueError(
+        f'The data for {", ".join(changed)} have changed since {output} was '
+        'begun. Choose another output.'
+      )
   elif output.exists() and any(output.iterdir()):
     raise ValueError(f'{output} is not empty; choose another output.')
   output.mkdir(parents=True, exist_ok=True)
-  if not path.exists():
-    atomic.write_text(path, json.dumps(plan, indent=2) + '\n')
+  record = {**plan, 'digests': {**known, **digests}}
+  atomic.write_text(path, json.dumps(record, indent=2) + '\n')
   for part in output.iterdir():  # of a process that was killed
     if re.fullmatch(r'\..*-\d{5}\.\d+\.array_record', part.name):
       part.unlink()
