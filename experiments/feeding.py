@@ -76,9 +76,7 @@ def measure(name: str, place: pathlib.Path, options, source, settings) -> None:
   frames = {'num_frames': options.frames}
   told(name, speed(options.batches, source, **frames, **settings))
   for compress in (False, True):
-    output = (
-      place / f'{name.split()[0].strip(",")}{"-zstd" if compress else ""}'
-    )
+    output = place / f'prepared-{name.split()[0].strip(",")}-{int(compress)}'
     clock = time.perf_counter()
     count = prepare.prepare(
       source,
