@@ -12,7 +12,7 @@ NVIDIA GPUs and TPUs:
 Input is `context` [B, Tc, H, W, C] float32 as the system sees it (images in
 [0, 1], fields normalised), of a stochastic system also `seed`, a uint32; output
 the frames [B, N, H, W, C]. What was written is read again and called: it must
-give the same bits as before. `difference` in export.json is the largest one from
+give the same bits as before. `difference` in export.json is the largest from
 the system itself, 0 but for what XLA compiles otherwise (RVD: 5e-5 of a range
 of 1).
 
