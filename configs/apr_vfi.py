@@ -47,6 +47,9 @@ come first, then small models and films, x2 to x8, the stages, and the rest.
   smoke      the same in seconds, to see that everything runs
   videos     your own video files, in one run from no weights:
              --config.data.root=FOLDER
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   x2, x4, x8 one, three or seven frames between two: `videos,x4`
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: the flow
@@ -77,10 +80,12 @@ from vidpred_jax.config import (
   apply,
   base,
   published,
+  set_arrays,
   set_data,
   set_films,
   set_frames,
   set_photographs,
+  set_prepared,
   user_videos,
 )
 
@@ -246,6 +251,18 @@ def _videos(config):
   config.eval.batch_size = 4
 
 
+def _arrays(config):
+  _videos(config)
+  set_arrays(config, colour=True)
+  config.augment.crop = None  # they may be small
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+  config.augment.crop = None
+
+
 def _small(config):
   _from_scratch(config)
   config.model.patch = 16
@@ -346,6 +363,8 @@ VARIANTS = {
   'x4k': _x4k,
   'static': _static,
   'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
   'small': _small,
   'demo': _demo,
   'smoke': _smoke,

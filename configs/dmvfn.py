@@ -23,6 +23,9 @@ first, then `code`, then small models and films, then the rest.
   demo       photographs in motion, a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   videos     your own video files: --config.data.root=FOLDER
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: motion from
              photographs whose exact flow is known, hours on a CPU
@@ -65,11 +68,13 @@ from vidpred_jax.config import (
   base,
   measure_perceptual,
   published,
+  set_arrays,
   set_augment,
   set_data,
   set_films,
   set_frames,
   set_photographs,
+  set_prepared,
   user_videos,
 )
 
@@ -175,6 +180,18 @@ def _videos(config):
   config.steps = 100_000
   set_frames(config.eval.frames, (0, 1), (2, 3, 4))
   config.eval.batch_size = 4
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config, colour=True)
+  config.augment.crop = None  # they may be small
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+  config.augment.crop = None
 
 
 def _small(config):
@@ -319,6 +336,8 @@ VARIANTS = {
   'ucfsports': _ucfsports,
   'human36m': _human36m,
   'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
   'code': _code,
   'small': _small,
   'demo': _demo,

@@ -29,7 +29,7 @@ Ablations (Table 2, Simulation), to be combined with a data set:
   rvd23                  33    0.018  0.63   trained on 2 + 3 frames
 
 Others, separated by commas. The order in which variants are given does not
-matter: data sets come first, then `demo` and `smoke`, then the rest.
+matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
 
   paper      what the paper says where its code differs: sigma 2, squared error.
              This is so without a variant, too
@@ -38,6 +38,14 @@ matter: data sets come first, then `demo` and `smoke`, then the rest.
   ddim       samples in 100 steps instead of 1600 (of `smoke`'s 20: in all); no
              retraining
   dpm        the same in 25 steps (DPM-Solver++)
+  bair_png   BAIR as folders of PNG files; `bair` takes what
+             tensorflow-datasets prepared of bair_robot_pushing_small
+  videos     your own video files: --config.data.root=FOLDER; 128x128
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], with any number of channels; bytes are images, floats
+             physical fields (--config.data.kind)
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
+  small      a small model and a run of minutes: `videos,small` for a CPU
   demo       a small street of vortices and a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   bf16       computes in bfloat16; parameters and norms stay float32
@@ -45,7 +53,7 @@ matter: data sets come first, then `demo` and `smoke`, then the rest.
              weights/alexnet-owt-7be5be79.pth and weights/i3d_pretrained_400.pt
 
 `python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
-NAME is bair, kth_64 or cityscapes_128.
+NAME is bair (for `bair_png`), kth_64 or cityscapes_128.
 
 Weights that the published code trained; the file tells their sizes and number
 of steps. KEY is ema, or model, which is what the published evaluation loads:
@@ -63,9 +71,13 @@ from vidpred_jax.config import (
   apply,
   base,
   measure_perceptual,
+  prepared_by_tfds,
   published,
+  set_arrays,
   set_data,
   set_frames,
+  set_prepared,
+  user_videos,
 )
 
 
@@ -166,6 +178,12 @@ def _simulation(config):
 
 
 def _bair(config):
+  set_data(config, **prepared_by_tfds('bair_robot_pushing_small', 'image_aux1'))
+  _little(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _bair_png(config):
   set_data(config, **published('bair'))
   _little(config, channels=3)
   _protocol(config, asked=16)
@@ -181,6 +199,22 @@ def _cityscapes(config):
   set_data(config, **published('cityscapes_128', root='cityscapes'))
   _large(config, channels=3)
   _protocol(config, asked=16)
+
+
+def _videos(config):
+  set_data(config, **user_videos() | {'size': (128, 128)})
+  _large(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config)
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
 
 
 def _vd(config):
@@ -218,22 +252,7 @@ def _sampler(name, steps):
   return change
 
 
-def _demo(config):
-  set_data(
-    config,
-    source='vortices',
-    root='data/vortices',
-    size=(32, 32),
-    scale=2,  # nodes of the lattice per pixel
-    reynolds=120.0,
-    diameter=0.15,  # of the cylinder, relative to the height
-    gusts=0.2,
-    ticks=64,
-    spin_up=40,  # frames before the first
-    trajectories=(8, 4),
-    frames=(150, 50),
-  )
-  config.model.channels = 1
+def _small(config):
   config.model.dim = 16
   config.model.mults = (1, 2, 4)
   config.model.mean_mults = (1, 2, 4)
@@ -257,6 +276,25 @@ def _demo(config):
   config.eval.batch_size = 8
   config.eval.samples = 8
   config.eval.limit = 16
+
+
+def _demo(config):
+  set_data(
+    config,
+    source='vortices',
+    root='data/vortices',
+    size=(32, 32),
+    scale=2,  # nodes of the lattice per pixel
+    reynolds=120.0,
+    diameter=0.15,  # of the cylinder, relative to the height
+    gusts=0.2,
+    ticks=64,
+    spin_up=40,  # frames before the first
+    trajectories=(8, 4),
+    frames=(150, 50),
+  )
+  config.model.channels = 1
+  _small(config)
 
 
 def _smoke(config):
@@ -298,8 +336,13 @@ def _perceptual(config):
 VARIANTS = {
   'simulation': _simulation,
   'bair': _bair,
+  'bair_png': _bair_png,
   'kth': _kth,
   'cityscapes': _cityscapes,
+  'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
+  'small': _small,
   'demo': _demo,
   'smoke': _smoke,
   'vd': _vd,

@@ -437,16 +437,16 @@ def training_case(system, name, video, flow=None) -> Case:
   import optax
 
   from vidpred_jax import runtime
-  from vidpred_jax.train import loop
+  from vidpred_jax.train import update
 
   variables = variables_of(system, video)
   params = variables.pop('params')
   rule = optax.adamw(1e-4)
-  state = loop.TrainState(
+  state = update.TrainState(
     jnp.int32(0), params, variables, rule.init(params), {}
   )
   step = runtime.jit(
-    loop.make_train_step(system, rule), cpu_options=system.cpu_options
+    update.make_train_step(system, rule), cpu_options=system.cpu_options
   )
   batch = {'video': video} | ({} if flow is None else {'flow': flow})
   return Case(step, {name: (state, batch, jax.random.key(0))})

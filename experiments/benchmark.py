@@ -38,7 +38,7 @@ import optax
 from vidpred_jax import cost, runtime, systems
 from vidpred_jax.models import apr_vfi, blending, dmvfn, ebme, rvd
 from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
-from vidpred_jax.train import loop
+from vidpred_jax.train import update
 
 SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
 
@@ -189,8 +189,8 @@ def training(repeats, crop=224, batch=2):
     )
     params = runtime.jit(system.init)(runtime.key(0), video)['params']
     rule = optax.adamw(1e-4)
-    state = loop.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
-    step = runtime.jit(loop.make_train_step(system, rule))
+    state = update.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
+    step = runtime.jit(update.make_train_step(system, rule))
     calls[formulation] = lambda step=step, state=state: step(
       state, {'video': video}, jax.random.key(0)
     )[1]
@@ -222,10 +222,10 @@ def simvp(repeats, train_too):
   if train_too:
     params = variables.pop('params')
     rule = optax.adam(1e-3)
-    state = loop.TrainState(
+    state = update.TrainState(
       jnp.int32(0), params, variables, rule.init(params), {}
     )
-    step = jit(loop.make_train_step(system, rule))
+    step = jit(update.make_train_step(system, rule))
     calls = {
       ('training step', b): functools.partial(
         step, state, {'video': video[:b]}, key

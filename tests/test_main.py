@@ -225,6 +225,10 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     ([*TINY, '--mode=evaluate'], ['evaluate', 'train', 'eval']),
     ([*TINY, '--mode=eval'], ['holds no weights']),
     ([*TINY, 'config.steps=3'], ['config.steps=3', '--name=value']),
+    ([*TINY, '--config.eval.show_as=webp'], ['eval.show_as', 'webp', 'gif']),
+    ([*TINY, '--config.keep=0'], ['config.keep is 0']),
+    ([*TINY, '--config.model.scales=(1048576,2)'], ['scales', '256']),
+    (['--config=LICENSE'], ['LICENSE']),
   ],
   ids=lambda x: x[-1] if isinstance(x, list) else '',
 )

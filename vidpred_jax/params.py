@@ -4,6 +4,7 @@ A name is the path of keys joined by '/', such as 'block_0/head/kernel'. Trees
 are nested dicts of arrays, as Flax makes them.
 """
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,7 +66,15 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError if there is no tree of parameters of these names."""
+  """Checks that names make a tree of parameters.
+
+  Args:
+    found: paths such as `block_0/conv/kernel`.
+    file: where they stand, for the message.
+
+  Raises:
+    ValueError: if a name is too deep or too long, or is a part of another.
+  """
   taken = set(found)
   for name in found:
     parts = name.split('/')
@@ -221,3 +230,33 @@ def take_matching(
 def _listed(names: Sequence[str], most: int = 8) -> str:
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more
+
+
+def has_overview() -> bool:
+  """Whether the package that `overview` needs is installed."""
+  return importlib.util.find_spec('clu') is not None
+
+
+def overview(tree: Mapping[str, Any], *, stats: bool = False) -> str:
+  """A table of arrays by name: shape, type, size; the sum below it.
+
+  Args:
+    tree: arrays, or their shapes.
+    stats: whether mean and standard deviation of each are told.
+
+  Returns:
+    The table of `clu.parameter_overview`.
+
+  Raises:
+    FileNotFoundError: if the package clu is not installed.
+  """
+  if not has_overview():
+    raise FileNotFoundError(
+      'The table of parameters needs the package clu: pip install '
+      "'vidpred_jax[clu]'"
+    )
+  from clu import parameter_overview
+
+  return parameter_overview.get_parameter_overview(
+    tree, include_stats=stats, max_lines=None
+  )

@@ -89,7 +89,7 @@ def test_initial_values_are_those_of_pytorch():
   pair = jnp.zeros((1, 2, 16, 16, 3))
   key = jax.random.key(0, impl='rbg')
   plain = jax.jit(model.init)(key, pair)['params']
-  at_once = dmvfn.initial_params(model, key)
+  at_once = dmvfn.initial_params(key, model)
   assert jax.tree.structure(plain) == jax.tree.structure(at_once)
   bounds = {
     'motion_in_0': 17 * 9,

@@ -30,7 +30,7 @@ def test_no_gradient_where_a_probability_is_cut_off():
 def test_drawn_gates_are_binary_with_the_gradient_of_the_probabilities():
   chances = jnp.asarray([[0.2, 0.7, 1.0, 0.0]] * 500)
   gates, pull = jax.vjp(
-    lambda p: routing.bernoulli(p, jax.random.key(0)), chances
+    lambda p: routing.bernoulli(jax.random.key(0), p), chances
   )
   assert set(np.unique(gates)) == {0, 1}
   np.testing.assert_allclose(jnp.mean(gates, 0), chances[0], atol=0.07)
@@ -42,9 +42,9 @@ def test_gumbel_gates_are_soft_when_hot_and_binary_when_cold():
   logits = jnp.asarray([[0.0, 1.0], [2.0, 0.0]])
   logits = jnp.broadcast_to(logits[None], (4000, 2, 2))
   key = jax.random.key(0)
-  hot = routing.gumbel(logits, key, 100.0)
+  hot = routing.gumbel(key, logits, 100.0)
   np.testing.assert_allclose(hot, 0.5, atol=0.1)
-  cold = routing.gumbel(logits, key, 1e-3)
+  cold = routing.gumbel(key, logits, 1e-3)
   assert np.mean((cold < 0.01) | (cold > 0.99)) > 0.99
   # The Gumbel-max trick: then the gate is a draw from the softmax.
   np.testing.assert_allclose(

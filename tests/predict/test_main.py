@@ -14,6 +14,7 @@ import pytest
 import vidpred_jax as vp
 from vidpred_jax import checkpoint, runtime, systems, video_io, zoo
 from vidpred_jax.predict import __main__ as predict
+from vidpred_jax.predict import videos
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems import base
 
@@ -295,7 +296,7 @@ def test_intervals_are_divided_as_finely_as_needed(rate, fps, parts):
   info = video_io.Info(
     'a.mp4', 8, 8, Fraction(rate), 9, 1.0, False, False, 'h264'
   )
-  assert predict._parts(info, None, Fraction(fps)) == parts
+  assert videos._parts(info, None, Fraction(fps)) == parts
 
 
 # --------------------------------------------------------------------- refuse

@@ -10,7 +10,7 @@ import pytest
 
 from vidpred_jax import systems
 from vidpred_jax.systems import base
-from vidpred_jax.train import loop
+from vidpred_jax.train import update
 
 # name -> frames, settings that make it small, (H, W)
 SMALL = {
@@ -84,14 +84,14 @@ def trained(name):
   """A state to begin with, and the compiled step of Adam."""
   system, variables, _ = small(name)
   rule = optax.adam(2e-3)
-  state = loop.TrainState(
+  state = update.TrainState(
     jnp.int32(0),
     variables['params'],
     {k: v for k, v in variables.items() if k != 'params'},
     rule.init(variables['params']),
     {},
   )
-  return state, jax.jit(loop.make_train_step(system, rule))
+  return state, jax.jit(update.make_train_step(system, rule))
 
 
 def test_every_system_is_tested():

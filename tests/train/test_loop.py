@@ -19,7 +19,7 @@ from vidpred_jax import (
 )
 from vidpred_jax.data import pipeline
 from vidpred_jax.evaluate import run as evaluation
-from vidpred_jax.train import loop, optim
+from vidpred_jax.train import loop, optim, update
 from vidpred_jax.train import workdir as folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def setup(rule, ema=None):
   system = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
   video = jax.random.uniform(jax.random.key(5), (8, 3, 32, 32, 3))
   variables = jax.jit(system.init)(runtime.key(0), video)
-  state = loop.TrainState(
+  state = update.TrainState(
     jnp.int32(0),
     variables['params'],
     {},
@@ -79,10 +79,10 @@ def test_accumulated_micro_batches_are_one_batch():
   state = state._replace(
     params={k: v for k, v in state.params.items() if k != 'router'}
   )
-  whole, values = jax.jit(loop.make_train_step(system, rule))(
+  whole, values = jax.jit(update.make_train_step(system, rule))(
     state, {'video': video}, jax.random.key(0)
   )
-  parts, others = jax.jit(loop.make_train_step(system, rule, accumulate=4))(
+  parts, others = jax.jit(update.make_train_step(system, rule, accumulate=4))(
     state, {'video': video}, jax.random.key(0)
   )
   close(whole.params, parts.params, atol=1e-6)
@@ -94,7 +94,7 @@ def test_images_may_be_uint8():
   rule = optax.sgd(0.1)
   system, state, video = setup(rule)
   video = jnp.round(video * 255).astype(jnp.uint8)
-  step = jax.jit(loop.make_train_step(system, rule))
+  step = jax.jit(update.make_train_step(system, rule))
   _, a = step(state, {'video': video}, jax.random.key(0))
   _, b = step(
     state, {'video': video.astype(jnp.float32) / 255}, jax.random.key(0)
@@ -106,7 +106,7 @@ def test_ema_follows_the_parameters():
   rule = optax.sgd(0.1)
   system, state, video = setup(rule, ema=True)
   ema = {'decay': 0.75, 'every': 1, 'start': 0}
-  step = jax.jit(loop.make_train_step(system, rule, ema=ema))
+  step = jax.jit(update.make_train_step(system, rule, ema=ema))
   new, _ = step(state, {'video': video}, jax.random.key(0))
   expected = jax.tree.map(
     lambda old, new: 0.75 * old + 0.25 * new, state.params, new.params
@@ -117,7 +117,7 @@ def test_ema_follows_the_parameters():
 def test_the_key_of_a_step_is_a_function_of_the_step():
   rule = optax.sgd(0.0)
   system, state, video = setup(rule)
-  step = jax.jit(loop.make_train_step(system, rule))
+  step = jax.jit(update.make_train_step(system, rule))
   later = state._replace(step=jnp.int32(11))
   losses = [
     float(step(s, {'video': video}, jax.random.key(0))[1]['loss'])
@@ -133,11 +133,11 @@ def test_eight_devices_train_like_one(shard_params):
   # Adam's first step is the sign of the gradient: compare after SGD instead.
   rule = optax.sgd(0.1)
   state = state._replace(opt_state=rule.init(state.params))
-  step = loop.make_train_step(system, rule)
+  step = update.make_train_step(system, rule)
   results = []
   for devices in (jax.devices()[:1], jax.devices()):
     mesh = runtime.mesh(devices)
-    places = loop.shardings(state, mesh, shard_params=shard_params)
+    places = update.shardings(state, mesh, shard_params=shard_params)
     placed = jax.device_put(state, places)
     clip = jax.device_put(video, runtime.batch_sharding(mesh))
     new, values = jax.jit(step)(placed, {'video': clip}, jax.random.key(0))
@@ -147,14 +147,16 @@ def test_eight_devices_train_like_one(shard_params):
 
 def test_shard_params_really_splits_the_large_arrays():
   mesh = runtime.mesh()
-  state = loop.TrainState(
+  state = update.TrainState(
     jnp.int32(0),
     {'kernel': jnp.zeros((3, 3, 64, 24)), 'bias': jnp.zeros((24,))},
     {},
     (),
     {},
   )
-  placed = jax.device_put(state, loop.shardings(state, mesh, shard_params=True))
+  placed = jax.device_put(
+    state, update.shardings(state, mesh, shard_params=True)
+  )
   kernel = placed.params['kernel'].addressable_shards[0].data
   assert kernel.shape == (3, 3, 8, 24)
   assert placed.params['bias'].addressable_shards[0].data.shape == (24,)
@@ -374,7 +376,7 @@ def test_a_log_line_cut_by_a_crash_does_not_stop_the_next_try(tmp_path):
 
 def test_frozen_nets_of_the_loss_are_not_exported(tmp_path, monkeypatch):
   monkeypatch.setitem(
-    loop.convert.FEATURES, 'vgg', lambda path: {'w': np.ones(3, np.float32)}
+    update.convert.FEATURES, 'vgg', lambda path: {'w': np.ones(3, np.float32)}
   )
   config = tiny_config(
     **{'steps': 2, 'schedule.warmup': 0, 'features.vgg': 'vgg19.pth'}

@@ -415,14 +415,14 @@ class DMVFN(nn.Module):
     return jax.lax.map(one, (pair, gates))
 
 
-def initial_params(model: DMVFN, key: jax.Array) -> dict[str, Any]:
+def initial_params(key: jax.Array, model: DMVFN) -> dict[str, Any]:
   """Draws the same distributions as `model.init`, in a single draw.
 
   XLA takes 15 s to compile the 240 draws of `model.init`.
 
   Args:
-    model: any.
     key: a random key.
+    model: any.
 
   Returns:
     `{'router': {'conv_0': {'kernel': ...`, the collection 'params'.

@@ -53,12 +53,12 @@ def straight_through(gates: jax.Array, probabilities: jax.Array) -> jax.Array:
   )
 
 
-def bernoulli(probabilities: jax.Array, key: jax.Array) -> jax.Array:
+def bernoulli(key: jax.Array, probabilities: jax.Array) -> jax.Array:
   """Draws binary gates with a straight-through gradient (equations 11, 12).
 
   Args:
-    probabilities: [..., n] in [0, 1].
     key: a random key.
+    probabilities: [..., n] in [0, 1].
 
   Returns:
     [..., n], 0 or 1 in the dtype of `probabilities`.
@@ -68,13 +68,13 @@ def bernoulli(probabilities: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def gumbel(
-  logits: jax.Array, key: jax.Array, temperature: float | jax.Array
+  key: jax.Array, logits: jax.Array, temperature: float | jax.Array
 ) -> jax.Array:
   """Soft gates by the Gumbel-softmax (equation 9).
 
   Args:
-    logits: [..., n, 2], for "skip" and "use".
     key: a random key.
+    logits: [..., n, 2], for "skip" and "use".
     temperature: the tau of the equation; towards 0 the gates become binary.
 
   Returns:

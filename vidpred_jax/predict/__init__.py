@@ -1,11 +1,6 @@
 """Any system on video of any length and size: `Predictor`, and the command."""
 
-import importlib
+from vidpred_jax.predict.fields import predict_field
+from vidpred_jax.predict.videos import predict_video
 
-
-def __getattr__(name):
-  # Not imported above: `python -m vidpred_jax.predict` would run it twice.
-  if name in ('predict_field', 'predict_video'):
-    command = importlib.import_module('vidpred_jax.predict.__main__')
-    return getattr(command, name)
-  raise AttributeError(f'vidpred_jax.predict has no attribute {name!r}.')
+__all__ = ['predict_field', 'predict_video']

@@ -31,16 +31,8 @@ from vidpred_jax import losses
 from vidpred_jax.models import apr_vfi, blending, ebme
 from vidpred_jax.ops import resize
 from vidpred_jax.ops import routing as gating
+from vidpred_jax.systems import base
 from vidpred_jax.systems import settings as rules
-from vidpred_jax.systems.base import (
-  Frames,
-  System,
-  check_clip,
-  check_context,
-  check_flow,
-  check_shape,
-  take,
-)
 
 
 class Settings(NamedTuple):
@@ -283,7 +275,7 @@ def frame_loss(
 def _routed(model, settings, variables, scene, warped, truth, key):
   """The output with drawn gates, and the router's metrics."""
   logits = model.apply(variables, warped, method='route')
-  soft = gating.gumbel(logits, key, settings.temperature)
+  soft = gating.gumbel(key, logits, settings.temperature)
   hard = (soft > 0.5).astype(jnp.float32)
   gates = gating.straight_through(hard, soft)
   output = model.apply(
@@ -333,14 +325,14 @@ def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
 def clip_loss(
   model: apr_vfi.APRVFI,
   settings: Settings,
-  frames: Frames,
+  frames: base.Frames,
   variables,
   video: jax.Array,
   key: jax.Array,
   flow: jax.Array | None = None,
 ):
   """The loss of a clip; arguments and result are those of `System.loss`."""
-  pair = take(video, frames.context)
+  pair = base.take(video, frames.context)
   prepared = estimated = model.apply(
     variables, pair, settings.levels, method='prepare'
   )
@@ -353,7 +345,7 @@ def clip_loss(
   if len(times) == 1:
     total, metrics = one(times[0], video[:, frames.target[0]], key)
   else:
-    truth = jnp.moveaxis(take(video, frames.target), 1, 0)
+    truth = jnp.moveaxis(base.take(video, frames.target), 1, 0)
     keys = jax.random.split(key, len(times))
     total, metrics = jax.lax.map(
       lambda item: one(*item), (jnp.asarray(times), truth, keys)
@@ -368,7 +360,7 @@ def clip_loss(
   return total, ({}, metrics)
 
 
-def relative_times(frames: Frames) -> list[float]:
+def relative_times(frames: base.Frames) -> list[float]:
   """The times of the targets, relative to the context: 0 to 1."""
   start, end = frames.context
   return [(target - start) / (end - start) for target in frames.target]
@@ -415,7 +407,7 @@ def _shown_routes(gates, size, patch):
   return {'blocks': blocks, 'routes': routes[:, : size[0], : size[1]]}
 
 
-def make(*, frames: Frames, **settings) -> System:
+def make(*, frames: base.Frames, **settings) -> base.System:
   """Makes the system.
 
   Args:
@@ -453,20 +445,20 @@ def make(*, frames: Frames, **settings) -> System:
   start, end = frames.context
 
   def init(key, video):
-    check_shape(video, frames.length, 3, 1)
+    base.check_shape(video, frames.length, 3, 1)
     # No parameter depends on the size. Lazily: they are drawn, nothing is run.
     side = max(32, chosen.patch)
     pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
     return {'params': model.lazy_init(key, pair)['params']}
 
   def loss(variables, video, key, flow=None):
-    check_clip(video, frames.length, 3, 1)
-    check_flow(flow, chosen.flow_weight)
+    base.check_clip(video, frames.length, 3, 1)
+    base.check_flow(flow, chosen.flow_weight)
     return clip_loss(model, chosen, frames, variables, video, key, flow)
 
   def diagnostics(variables, context, key):
     del key
-    check_context(context, 2, 3, 1)
+    base.check_context(context, 2, 3, 1)
     prepared = model.apply(variables, context, chosen.levels, method='prepare')
     shots = [
       frame_at(model, chosen, variables, prepared, time)
@@ -477,7 +469,7 @@ def make(*, frames: Frames, **settings) -> System:
   def predict(variables, context, key):
     return diagnostics(variables, context, key)[0]
 
-  return System(
+  return base.System(
     init=init,
     loss=loss,
     predict=predict,

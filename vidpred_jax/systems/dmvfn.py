@@ -174,8 +174,8 @@ def training_gates(
     progress = variables['routing']['step'] / settings.temperature_steps
     tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
     assert logits is not None  # only 'random' has none
-    return gating.gumbel(logits, key, tau)
-  return gating.bernoulli(chances, key)
+    return gating.gumbel(key, logits, tau)
+  return gating.bernoulli(key, chances)
 
 
 def inference_gates(
@@ -189,7 +189,7 @@ def inference_gates(
   budget = settings.beta if budget is None else budget
   chances, _ = routing_probabilities(model, settings, variables, pair, budget)
   if how == 'sample' or routing == 'random':
-    return gating.bernoulli(chances, key)
+    return gating.bernoulli(key, chances)
   if routing == 'gumbel':
     return (chances >= 0.5).astype(jnp.float32)
   return gating.deterministic_gates(chances)
@@ -399,7 +399,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, 3, multiple)
-    variables = {'params': dmvfn.initial_params(model, key)}
+    variables = {'params': dmvfn.initial_params(key, model)}
     if chosen.routing == 'gumbel':
       variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
     return variables

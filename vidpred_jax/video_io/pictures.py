@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
@@ -30,6 +31,10 @@ IMAGE_SUFFIXES = frozenset(
 # Where several pictures in one file follow each other in time. (A JPEG of a
 # phone may hold a second one, of the brightness of the first.)
 _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
+
+
+# Pixels of a picture, of any and for each of its bytes.
+_MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
 
 
 class Picture(NamedTuple):
@@ -194,6 +199,49 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
 
 
 def _open(path: pathlib.Path) -> Image.Image:
+  """Opens a picture whose header and size go together.
+
+  A picture of one colour may be packed a thousand times; no camera or program
+  that works makes one of many million pixels.
+  """
+  image = _opened(path)
+  width, height = image.size
+  size = path.stat().st_size
+  if width * height > max(_MOST_OF_ANY, _MOST_PACKED * size):
+    image.close()
+    raise ValueError(
+      f'its header says {width}x{height} pixels, of which {size} bytes are here'
+    )
+  if image.format == 'PNG':
+    try:
+      _check_png(path)
+    except ValueError:
+      image.close()
+      raise
+  return image
+
+
+def _check_png(path: pathlib.Path) -> None:
+  """Compares the sums of the parts that a PNG picture is made of.
+
+  Pillow does not look at those of the pixels; what is damaged would be black
+  or coloured.
+  """
+  with open(path, 'rb') as file:
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+      length, kind = int.from_bytes(head[:4], 'big'), head[4:]
+      if kind in (b'IDAT', b'fdAT', b'PLTE'):
+        content = file.read(length)
+        if file.read(4) != zlib.crc32(kind + content).to_bytes(4, 'big'):
+          raise ValueError('the sum of a part differs')
+      elif kind == b'IEND':
+        return
+      else:
+        file.seek(length + 4, os.SEEK_CUR)
+
+
+def _opened(path: pathlib.Path) -> Image.Image:
   suffix = path.suffix.lower()
   if suffix in _HEIC:
     _heif()

@@ -14,6 +14,15 @@ SIZES = [
 ]
 
 
+@pytest.fixture(params=['ours', 'installed'], autouse=True)
+def opencv(request, monkeypatch):
+  """Without OpenCV, and with it where it is installed."""
+  if request.param == 'ours':
+    monkeypatch.setattr(resize, '_opencv', lambda: None)
+  elif resize._opencv() is None:
+    pytest.skip('there is no OpenCV for this machine')
+
+
 @pytest.mark.parametrize('old, new', SIZES)
 def test_is_bilinear_sampling_at_half_pixel_centres(old, new):
   image = np.random.default_rng(0).integers(0, 256, (*old, 3), np.uint8)
@@ -52,12 +61,41 @@ def test_halving_is_the_mean_of_four():
   np.testing.assert_array_equal(resize.linear(image, (8, 6)), (means + 2) // 4)
 
 
-def test_agrees_with_opencv():
+def sizes(rng):
+  """Old and new sizes that enlarge, shrink, or do one of them per side."""
+  for _ in range(60):
+    yield tuple(rng.integers(1, 90, 2)), tuple(rng.integers(1, 120, 2).tolist())
+  yield (375, 1242), (256, 832)  # KITTI
+  yield (240, 320), (256, 256)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_linear_is_opencv_to_the_last_bit(channels):
   cv2 = pytest.importorskip('cv2')
-  for old, new in SIZES:
-    image = np.random.default_rng(0).integers(0, 256, (*old, 3), np.uint8)
-    expected = cv2.resize(image, new[::-1]).astype(int)
-    assert np.abs(resize.linear(image, new) - expected).max() <= 1
+  rng = np.random.default_rng(0)
+  for old, new in sizes(rng):
+    image = rng.integers(0, 256, (*old, channels), np.uint8)
+    expected = cv2.resize(image, new[::-1]).reshape(*new, channels)
+    np.testing.assert_array_equal(resize.linear(image, new), expected)
+
+
+@pytest.mark.parametrize('factor', [2, 3, 4, 5, 8])
+def test_area_is_opencv_to_the_last_bit(factor):
+  cv2 = pytest.importorskip('cv2')
+  rng = np.random.default_rng(0)
+  for new in ((16, 24), (1, 7), (31, 5)):
+    old = factor * new[0], factor * new[1]
+    image = rng.integers(0, 256, (*old, 3), np.uint8)
+    expected = cv2.resize(image, new[::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resize.area(image, new), expected)
+
+
+def test_a_part_of_an_image_is_resized_alone():
+  image = np.random.default_rng(0).integers(0, 256, (9, 20, 3), np.uint8)
+  part = image[::-1, 4:11]
+  np.testing.assert_array_equal(
+    resize.linear(part, (5, 6)), resize.linear(part.copy(), (5, 6))
+  )
 
 
 def keys(x, a=-0.75):

