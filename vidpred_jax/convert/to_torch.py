@@ -78,8 +78,8 @@ def _names(system, variables, flat) -> dict[str, tuple[str, str, tuple]]:
   if system.name == 'rvd':
     places = rvd.torch_names(flat)
   elif system.name == 'simvp':
-    default = systems.simvp.Settings._field_defaults['translator']
-    places = simvp.torch_names(flat, settings.get('translator', default))
+    chosen = systems.simvp.Settings(**settings)
+    places = simvp.torch_names(flat, chosen.translator)
   else:
     raise ValueError(f'There is no published code of {system.name!r}.')
   return {name: (*place, ()) for name, place in places.items()}
