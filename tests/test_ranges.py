@@ -82,7 +82,6 @@ def test_a_value_outside_is_refused_by_name(name):
     ('eval.limit', -1),
     ('eval.show_fps', 0),
     ('eval.show_as', 'webp'),
-    ('eval.metrics', ()),
     ('eval.show', -1),
     ('eval.every', -1),
     ('data.size', (100_000, 100_000)),

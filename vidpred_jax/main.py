@@ -1,4 +1,4 @@
-"""Trains and evaluates what a configuration file describes.
+"""Trains and evaluates the system of a configuration file.
 
 python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
 

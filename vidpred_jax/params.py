@@ -150,16 +150,16 @@ def match(tree: Mapping[str, Any], patterns: Sequence[str]) -> dict[str, Any]:
   matched = set()
   for pattern in patterns:
     try:
-      found = [name for name in names if re.fullmatch(pattern, name)]
+      matches = [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
       raise ValueError(
         f'{pattern!r} is not a regular expression: {error}.'
       ) from None
-    if not found:
+    if not matches:
       raise ValueError(
         f'{pattern!r} matches no parameter; there are {_listed(names)}.'
       )
-    matched.update(found)
+    matched.update(matches)
   return unflatten({name: name in matched for name in names})
 
 

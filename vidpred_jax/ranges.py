@@ -67,6 +67,10 @@ RANGES = {
   'schedule.peak': rules.number(
     0, 10, 'a number above 0, at most 10', above=True
   ),
+  'schedule.initial': rules.number(0, 10, 'a number from 0 to 10'),
+  'schedule.b1_cycle': rules.either(
+    (), rules.tuple_of(_SHARE, 'two numbers from 0, below 1, or ()', length=2)
+  ),
   'schedule.final': rules.number(0, 10, 'a number from 0 to 10'),
   'schedule.warmup': _LIMIT,
   'schedule.boundaries': rules.tuple_of(
@@ -93,10 +97,13 @@ RANGES = {
     1, 10**6, 'a whole number from 1: without checkpoints a run cannot go on'
   ),
   'export_dtype': rules.one_of(('float32', 'float16')),
+  'eval.split': rules.one_of(('train', 'val', 'test')),
+  'eval.quick_split': rules.one_of(('train', 'val', 'test')),
+  'eval.save': _LIMIT,
   'eval.frames.context': _INDICES,
   'eval.frames.target': _INDICES,
   'eval.batch_size': rules.whole(1, 16384),
-  'eval.metrics': rules.tuple_of(_TEXT, 'one metric or more'),
+  'eval.metrics': rules.tuple_of(_TEXT, 'names of metrics', least=0),
   'eval.lpips.backbone': _TEXT,
   'eval.lpips.heads': _TEXT,
   'eval.i3d': _TEXT,
@@ -128,7 +135,8 @@ def check(config: ConfigDict) -> None:
       it is and what it may be.
   """
   for field, rule in {**RANGES, **dict.fromkeys(_SIZES, _SIZE)}.items():
-    section, found = config, True
+    section: Any = config
+    found = True
     for name in field.split('.'):
       found = found and isinstance(section, ConfigDict) and name in section
       section = section[name] if found else None

@@ -236,7 +236,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def initialize_distributed(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins the processes of a run; with all None the cluster is asked.
+  """Joins the processes of a run; with all None the cluster sets them.
 
   Args:
     coordinator: `host:port` of process 0.

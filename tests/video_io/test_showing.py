@@ -267,8 +267,8 @@ class TestFields:
     path = self.interlaced(tmp_path / name, codec)
     info = video_io.probe(path)
     assert info.interlaced
-    assert any('interlaced' in line for line in video_io.told(info))
-    assert not video_io.told(info, deinterlace=True)
+    assert any('interlaced' in line for line in video_io.notices(info))
+    assert not video_io.notices(info, deinterlace=True)
     combed = video_io.read(path).astype(int)
     timed = list(video_io.frames(path, deinterlace=True))
     assert [t for t, _ in timed] == [t for t, _ in video_io.frames(path)]

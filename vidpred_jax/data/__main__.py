@@ -82,7 +82,7 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
   rows, notes, good = [('split', 'clips', 'expected', 'state')], [], True
   for split, expected in protocol.counts.items():
     try:
-      found, absent = _found(dataset, root, split)
+      clips, absent = _found(dataset, root, split)
     except (FileNotFoundError, ValueError) as error:
       rows.append((split, '0', str(expected.clips), 'missing'))
       notes.append(str(error))
@@ -91,12 +91,12 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
     if absent:
       state = f'{len(absent)} files missing'
       notes.append(f'{split}: missing {", ".join(absent[:3])}, ...')
-    elif found == expected.clips:
+    elif clips == expected.clips:
       state = 'ok'
     else:
       state = 'differs' if expected.exact else 'differs (number unconfirmed)'
-    good &= not absent and (found == expected.clips or not expected.exact)
-    rows.append((split, str(found), str(expected.clips), state))
+    good &= not absent and (clips == expected.clips or not expected.exact)
+    rows.append((split, str(clips), str(expected.clips), state))
     if expected.note:
       notes.append(f'{split}: {expected.note}')
   widths = [max(len(row[k]) for row in rows) for k in range(4)]

@@ -237,7 +237,7 @@ def _statistics(
 
 def _common_hours(variables, span) -> np.ndarray:
   """Hours since 1970 within a span; all variables must have the same."""
-  found = []
+  all_hours = []
   for variable in variables:
     parts = [weather.hours_of(variable, path) for path in variable.paths]
     hours = np.concatenate(parts)
@@ -246,11 +246,11 @@ def _common_hours(variables, span) -> np.ndarray:
         f'The hours of {variable.name} in {variable.paths[0].parent} do not '
         'ascend from file to file.'
       )
-    found.append(hours[slice(*np.searchsorted(hours, span))])
-  for variable, hours in zip(variables, found):
-    if not np.array_equal(hours, found[0]):
+    all_hours.append(hours[slice(*np.searchsorted(hours, span))])
+  for variable, hours in zip(variables, all_hours):
+    if not np.array_equal(hours, all_hours[0]):
       raise ValueError(
         f'{variable.name} has {len(hours)} hours, {variables[0].name} has '
-        f'{len(found[0])}, and they must be the same.'
+        f'{len(all_hours[0])}, and they must be the same.'
       )
-  return found[0]
+  return all_hours[0]

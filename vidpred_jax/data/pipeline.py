@@ -166,7 +166,7 @@ def make_source(name: str, /, *, split: str, num_frames: int, **settings):
 
   Args:
     name: one of `SOURCES`.
-    split: 'train' or 'test'; some sources have more.
+    split: 'train', 'val' or 'test'; see `validation`.
     num_frames: frames per clip, T.
     **settings: the keyword arguments of the source.
 

@@ -204,7 +204,7 @@ def _write_split(output, split, frames, plan, workers, progress) -> None:
   if frames.source.kind == 'field':
     for name in prepared.DESCRIPTION:
       value = getattr(frames.source, name, None)
-      record[name] = value.tolist() if hasattr(value, 'tolist') else value
+      record[name] = getattr(value, 'tolist', lambda x=value: x)()
   atomic.write_text(listing, json.dumps(record) + '\n')
 
 

@@ -162,17 +162,7 @@ class VideoClips:
     self.files, self._scans, self.unreadable = _readable(
       paths, _scan_all(paths, stream, scan_cache), on_error
     )
-    # Of each scene: file, first frame, the one after the last.
-    self._scenes = np.array(
-      [
-        (f, *borders)
-        for f, scan in enumerate(self._scans)
-        for borders in itertools.pairwise(
-          (0, *scan.cuts, scan.frames.num_frames)
-        )
-      ],
-      np.int64,
-    ).reshape(-1, 3)
+    self._scenes = _scenes(self._scans)
     self._windows = placed(self._scenes[:, 2] - self._scenes[:, 1])
     steps = (step,) if isinstance(step, int) else step
     if not len(self._windows):
@@ -182,21 +172,26 @@ class VideoClips:
         f'{(num_frames - 1) * min(steps) + 1} frames; '
         f'{len(self.unreadable)} files cannot be read.{reasons}'
       )
+    self._report_left_out(split, (num_frames - 1) * min(steps) + 1)
+    self._kept = self._fitting(cache_mb * 2**20)
+    self._cache: dict[int, np.ndarray] = {}
+    self._locks = [threading.Lock() for _ in self._kept]
+
+  def _report_left_out(self, split: str, length: int) -> None:
+    """Warns of files without a clip: no scene has `length` frames."""
     used = set(self._scenes[self._windows.used, 0].tolist())
     short = [str(p) for f, p in enumerate(self.files) if f not in used]
     if short:
       _LOG.warning(
-        'Left out, no scene of %d frames: %s',
-        (num_frames - 1) * min(steps) + 1, ', '.join(short),
-      )  # fmt: skip
+        'Left out, no scene of %d frames: %s', length, ', '.join(short)
+      )
     if self.unreadable or short:
       _LOG.warning(
         'Of %d files for %s %d are left out.',
-        len(paths), split, len(self.unreadable) + len(short),
-      )  # fmt: skip
-    self._kept = self._fitting(cache_mb * 2**20)
-    self._cache: dict[int, np.ndarray] = {}
-    self._locks = [threading.Lock() for _ in self._kept]
+        len(self.files) + len(self.unreadable),
+        split,
+        len(self.unreadable) + len(short),
+      )
 
   def _fitting(self, room: int) -> tuple[bool, ...]:
     """Which files fit whole into so many bytes, in their order."""
@@ -331,7 +326,7 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
     ValueError: if it cannot be read.
   """
   info = video_io.probe(path, stream=stream)
-  for line in video_io.told(info):
+  for line in video_io.notices(info):
     _LOG.warning('%s', line.split(' --')[0])
   finder = scenes.Finder()
   index, shape = video_io.indexed(
@@ -339,6 +334,18 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   )
   finder.end()
   return Scan(*shape, index, tuple(finder.cuts))
+
+
+def _scenes(scans: Sequence[Scan]) -> np.ndarray:
+  """Of each scene its file, first frame, and the one after the last, [N, 3]."""
+  return np.array(
+    [
+      (f, *borders)
+      for f, scan in enumerate(scans)
+      for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
+    ],
+    np.int64,
+  ).reshape(-1, 3)
 
 
 def _scan_all(paths, stream, cache) -> list[Scan | ValueError]:

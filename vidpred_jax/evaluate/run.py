@@ -205,9 +205,9 @@ def _metric_weights(config) -> dict[str, dict]:
 
 def _versions() -> dict[str, str]:
   names = ('vidpred_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'av')
-  found = {name: importlib.metadata.version(name) for name in names}
+  versions = {name: importlib.metadata.version(name) for name in names}
   device = jax.devices()[0].device_kind
-  return {'python': platform.python_version(), 'device': device, **found}
+  return {'python': platform.python_version(), 'device': device, **versions}
 
 
 def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:

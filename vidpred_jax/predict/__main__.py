@@ -153,6 +153,12 @@ def main(argv) -> None:
   )
   if options.input is None:
     return _try_out(load, options, fps)
+  data = checkpoint.read_data_spec(chosen)
+  _serve(load, options, fps, input_fps, data is not None and data.is_field)
+
+
+def _serve(load, options, fps, input_fps, fields: bool) -> None:
+  """Predicts a field, an array or a video, and prints what was written."""
   settings = {
     'num_frames': options.num_frames,
     'overwrite': options.overwrite,
@@ -161,12 +167,10 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  data = checkpoint.read_data_spec(chosen)
-  arrays = is_array(options.input) or is_array(options.output)
-  if data is not None and data.is_field:
+  if fields:
     _refuse(options, 'Physical fields', ('factor', 'samples'))
     count = predict_field(load, options.input, options.output, **settings)
-  elif arrays:
+  elif is_array(options.input) or is_array(options.output):
     _refuse(options, 'Arrays')
     count = predict_array(
       load,
@@ -243,17 +247,17 @@ def _try_out(load, options, fps) -> None:
   count = options.num_frames or len(frames.target)
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    seen, made = folder / 'seen', folder / 'made'
-    truth = sample.write(seen, num_frames=count, factor=factor)
+    given, made = folder / 'given', folder / 'made'
+    truth = sample.write(given, num_frames=count, factor=factor)
     settings: dict[str, Any] = {
       'num_frames': None if factor else count,
       'factor': factor,
       'key': jax.random.key(options.seed),
     }
     # Once as pictures, which lose nothing, to compare, once as asked for.
-    predict_video(load, seen, made, progress=True, **settings)
+    predict_video(load, given, made, progress=True, **settings)
     _rewrite(made, options.output, overwrite=options.overwrite)
-    last = None if factor else video_io.read(seen)[-1]
+    last = None if factor else video_io.read(given)[-1]
     said = sample.compare(video_io.read(made), truth, last=last, factor=factor)
   print(f'{len(truth)} frames written to {options.output}: {said}')
 

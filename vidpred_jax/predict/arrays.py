@@ -128,4 +128,4 @@ def _write(output: pathlib.Path, frames: np.ndarray) -> None:
     else:
       import zarr
 
-      zarr.save_array(partial, frames)
+      zarr.save_array(partial, frames)  # type: ignore[arg-type]

@@ -87,12 +87,7 @@ def _run(
   begin = update.weights_to_begin(config)
   schedule, of_rule = update.optimiser_settings(config)
   best = _best(config)
-  held_out = None
-  if config.eval.every:
-    held_out = _held_out(config, sources)
-    measure = measure or evaluation.make_measure(
-      config, build.evaluation(config, sources)
-    )
+  evaluate = _evaluation(config, measure, sources, best)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
   with saved, folder.Stop() as stop, folder.log(workdir, start) as log:
@@ -109,14 +104,11 @@ def _run(
       state, rule = update.initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
-      if jax.process_index() == 0 and params.has_overview():
-        text = params.overview(state.params) + '\n'
-        atomic.write_text(workdir / 'parameters.txt', text)
-        print(text.splitlines()[-1].replace('Total', 'Parameters'))
+      _list_parameters(workdir, state.params)
+      del begin  # its memory
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = update.placed(update.make_step(config, system, rule), mesh)
-      evaluate = functools.partial(_evaluate, config, measure, held_out, best)
       state, ended = _steps(
         config,
         step_fn,
@@ -217,6 +209,25 @@ def _held_out(config, sources):
       f'eval.every={config.eval.every} measures the split '
       f'eval.quick_split={split!r} while training: {error}'
     ) from None
+
+
+def _list_parameters(workdir: pathlib.Path, parameters) -> None:
+  """Writes the table of the parameters, if clu is there to make it."""
+  if jax.process_index() == 0 and params.has_overview():
+    text = params.overview(parameters) + '\n'
+    atomic.write_text(workdir / 'parameters.txt', text)
+    print(text.splitlines()[-1].replace('Total', 'Parameters'))
+
+
+def _evaluation(config, measure, sources, best) -> Callable | None:
+  """Makes the evaluation of a state while training; None without one."""
+  if not config.eval.every:
+    return None
+  held_out = _held_out(config, sources)
+  measure = measure or evaluation.make_measure(
+    config, build.evaluation(config, sources)
+  )
+  return functools.partial(_evaluate, config, measure, held_out, best)
 
 
 def _evaluate(

@@ -60,19 +60,19 @@ class Pictures(NamedTuple):
 
 def find_videos(folder) -> list[pathlib.Path]:
   """Video files and folders of pictures anywhere below `folder`, sorted."""
-  found, seen = [], set()
+  videos, visited = [], set()
   for root, folders, names in os.walk(folder, followlinks=True):
     real = os.path.realpath(root)
-    if real in seen:  # a link leads back
+    if real in visited:  # a link leads back
       folders.clear()
       continue
-    seen.add(real)
+    visited.add(real)
     folders[:] = sorted(n for n in folders if not n.startswith('.'))
     paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
-    found += [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
+    videos += [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in paths):
-      found.append(pathlib.Path(root))
-  return sorted(found)
+      videos.append(pathlib.Path(root))
+  return sorted(videos)
 
 
 def _is_file(path: pathlib.Path) -> bool:
@@ -111,10 +111,10 @@ def in_order(names: Iterable[str]) -> list[str]:
       stem = re.sub(
         r'(\d)\.(\d+)', lambda m: f'{m[1]}.{m[2].ljust(12, "0")}', stem
       )
-    found = re.fullmatch(r'(.*?)-([0-9.]+)', stem)
-    if has_sign and found and found[1] in positive:
-      inner = natural_key(found[2])
-      return natural_key(found[1])[:-1] + [(-1 - inner[1][0], '')], name
+    match = re.fullmatch(r'(.*?)-([0-9.]+)', stem)
+    if has_sign and match and match[1] in positive:
+      inner = natural_key(match[2])
+      return natural_key(match[1])[:-1] + [(-1 - inner[1][0], '')], name
     return natural_key(stem), name
 
   return sorted(names, key=key)
@@ -129,17 +129,17 @@ def over_black(rgba: np.ndarray) -> np.ndarray:
 def find(path: pathlib.Path) -> Pictures | None:
   """The pictures of a folder, or of a picture file; None for another file."""
   if path.is_dir():
-    found = {
+    pages = {
       p.name: p
       for p in path.iterdir()
       if p.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and _is_file(p)
     }
-    if not found:
+    if not pages:
       raise ValueError(
         f'The folder {path} holds no pictures '
         f'({", ".join(sorted(IMAGE_SUFFIXES))}).'
       )
-    return Pictures([Picture(found[n]) for n in in_order(found)])
+    return Pictures([Picture(pages[n]) for n in in_order(pages)])
   if path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and path.is_file():
     return _pages(path)
   return None
@@ -302,7 +302,7 @@ def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path):
-  """A context whose errors about contents say which file it was."""
+  """A context whose errors about contents name the file."""
   try:
     yield
   except (

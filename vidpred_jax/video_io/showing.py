@@ -67,8 +67,8 @@ def matrix_by_size(height: int, width: int) -> str:
 def shape(frame, shown: View) -> tuple[int, int]:
   """The size (H, W) of a frame for display."""
   top, bottom, left, right = shown.crop
-  found = frame.height - top - bottom, frame.width - left - right
-  return found[::-1] if shown.swaps else found
+  size = frame.height - top - bottom, frame.width - left - right
+  return size[::-1] if shown.swaps else size
 
 
 def image(

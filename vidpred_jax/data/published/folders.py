@@ -101,12 +101,12 @@ class FrameClips:
     if not self._ends[-1]:
       raise ValueError(f'No sequence of {dataset} has {num_frames} frames.')
     expected = protocol.counts[split if listed else 'train']
-    found = count(dataset, self._sequences)
-    if found != expected.clips and not val_fraction:
+    clips = count(dataset, self._sequences)
+    if clips != expected.clips and not val_fraction:
       logging.warning(
         '%s %s: %d clips at %s, %d expected. '
         'python -m vidpred_jax.data --check %s --root %s says more.',
-        dataset, split, found, root, expected.clips, dataset, root,
+        dataset, split, clips, root, expected.clips, dataset, root,
       )  # fmt: skip
 
   def __len__(self) -> int:
@@ -231,11 +231,11 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
   listing = root / f'{split}.json'
   if listing.is_file():
     return _listed(dataset, listing)
-  found = layouts.FINDERS[dataset](root, split)
-  found = found or layouts.prepared(root, split)
-  if not found:
+  sequences = layouts.FINDERS[dataset](root, split)
+  sequences = sequences or layouts.prepared(root, split)
+  if not sequences:
     raise FileNotFoundError(absent(dataset, root, split))
-  return found
+  return sequences
 
 
 def _listed(dataset: str, listing: pathlib.Path) -> list[Sequence]:
