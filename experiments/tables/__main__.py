@@ -408,7 +408,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   """
   base = data.SCALES[options.scale][table.config]
   columns = (*base.columns, *table.columns)
-  found, commands, protocol, seconds = {}, [], {}, 0.0
+  found, commands, protocols, seconds = {}, [], {}, 0.0
   for row in chosen:
     if row.why and row.small is None:
       found[row.label] = {'why': row.why}
@@ -430,7 +430,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
       results = json.loads(
         (pathlib.Path(run.workdir) / 'results.json').read_text()
       )
-      protocol = results['protocol']
+      protocols[row.label] = _protocol(results)
       each.append(
         {c: value(table, c, results, row.baseline, run) for c in columns}
       )
@@ -442,20 +442,21 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     'table': name,
     'scale': options.scale,
     'seeds': options.seeds,
-    'protocol': {
-      'source': protocol.get('source'),
-      'split': protocol.get('split'),
-      'context': protocol.get('context'),
-      'target': protocol.get('target'),
-      'clips': results['clips'],
-      'versions': results['versions'],
-    },
+    'protocols': protocols,
+    'versions': results['versions'],
     'columns': columns,
     'rows': found,
     'paper': _paper(name, table),
     'commands': list(dict.fromkeys(commands)),
     'seconds': round(seconds, 1),
   }
+
+
+def _protocol(results: dict) -> dict[str, Any]:
+  """What a row was measured on."""
+  names = ('source', 'split', 'context', 'target', 'samples')
+  told = {name: results['protocol'][name] for name in names}
+  return told | {'clips': results['clips']}
 
 
 def _ours(label: str, numbers: dict, columns) -> str:
@@ -478,7 +479,8 @@ def _ours(label: str, numbers: dict, columns) -> str:
 
 def print_table(made: dict[str, Any]) -> None:
   """Prints ours beside the paper's."""
-  paper, protocol = made['paper'], made['protocol']
+  paper, protocols = made['paper'], made['protocols']
+  protocol = next(iter(protocols.values()))
   print(f'\n{made["table"]}: {paper["title"]} ({paper["source"]})')
   print(
     f'ours: scale {made["scale"]}, {made["seeds"]} seeds, '

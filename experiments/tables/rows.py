@@ -140,7 +140,9 @@ SCALES = {
   'tiny': {
     'dmvfn': Scale('smoke', ('eval.show=0',), ('PSNR t+1', 'blocks', 'GFLOPs')),
     'simvp': Scale(
-      'smoke', ('eval.show=0',), ('MSE', 'parameters (M)', 'GFLOPs')
+      'smoke',
+      ('eval.show=0', 'model.hid_s=8'),
+      ('MSE', 'parameters (M)', 'GFLOPs'),
     ),
     'rvd': Scale('smoke', ('eval.show=0',), ('CRPS', 'spread/skill')),
     'apr_vfi': Scale(

@@ -138,13 +138,16 @@ def test_metrics_that_need_more_samples_are_refused_before_training(config):
     build.evaluation(config)
 
 
-def test_fvd_needs_weights_and_nine_frames(config, monkeypatch):
+def test_fvd_needs_weights_and_nine_frames(config, monkeypatch, tmp_path):
   config.eval.metrics = ('fvd/i3d400',)
   with pytest.raises(
     ValueError, match='fvd/i3d400 needs variables=convert.i3d'
   ):
     build.evaluation(config)
-  config.eval.i3d = 'i3d.pt'
+  config.eval.i3d = str(tmp_path / 'i3d.pt')
+  with pytest.raises(FileNotFoundError, match='i3d.pt is not there.*https'):
+    build.evaluation(config)
+  (tmp_path / 'i3d.pt').touch()
   monkeypatch.setattr(
     build.convert, 'i3d', lambda path: {'Conv3d_1a_7x7': path}
   )

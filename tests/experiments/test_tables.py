@@ -131,7 +131,7 @@ def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):
   assert copy['blocks'] is None and copy['PSNR t+1']['deviation'] == 0
   assert 0 < made['rows']['STEBS']['GFLOPs']['mean'] < 1
   assert 0 <= made['rows']['STEBS']['blocks']['mean'] <= 3
-  assert made['protocol']['clips'] == 2 and len(made['commands']) == 2
+  assert made['protocols']['STEBS']['clips'] == 2 and len(made['commands']) == 2
   assert 'scale tiny, 2 seeds' in said and 'w/o routing' in said
   # Done already: nothing is trained anew, the same numbers come out.
   monkeypatch.setattr(tables.subprocess, 'run', None)
