@@ -2,18 +2,19 @@
 
 python -m vidpred_jax.main --config=configs/apr_vfi.py:demo --workdir=runs/vfi
 
-The paper's recipe is three runs on Vimeo90K triplets, each beginning with the
-weights of the one before in runs/apr_vfi/stage1 and stage2:
+The paper's recipe is three runs on Vimeo90K triplets. Each starts from the
+weights of the previous one in runs/apr_vfi/stage1 and stage2:
 
-  stage1     everything, on whole images: 800k steps
-  stage2     synthesis by patches of 64x64, the flow frozen: 200k
-  stage3     and with the router, what the paper calls APR-VFI: 200k; this is
-             what there is without a variant
-  static     the model without the router: stage1 by another name, to go with
-             others: `demo,static` keeps the schedule of `demo`
+  stage1     all networks, on whole images: 800k steps
+  stage2     synthesis by patches of 64x64, with the flow frozen: 200k
+  stage3     as stage2 with the router, the paper's APR-VFI: 200k; this is the
+             default
+  static     the model without the router: as stage1, for use with other
+             variants: `demo,static` has the schedule of `demo`
 
-PSNR and SSIM of the paper, tera multiply-adds of 2048x1080; ours: not measured
-yet, the data are gigabytes. The metrics are those of the protocols.
+PSNR and SSIM of the paper, tera multiply-adds of 2048x1080. None of it was
+trained here at this size. The metrics are those of the protocols; every row of
+tables 1 to 5: `python -m experiments.tables apr:2 --scale=paper`.
 
   variants                 Xiph-2K (on_xiph2k)  Xiph-"4K" (on_xiph4k)
   stage1, static           36.67/0.967  1.730   34.02/0.946  1.730   Table 1
@@ -47,22 +48,25 @@ come first, then small models and films, x2 to x8, the stages, and the rest.
   smoke      the same in seconds, to see that everything runs
   videos     your own video files, in one run from no weights:
              --config.data.root=FOLDER
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   x2, x4, x8 one, three or seven frames between two: `videos,x4`
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: the flow
              alone, from photographs whose exact flow is known, hours on a CPU
   film2      photographs and films, with the synthesis network, from runs/film1
-  film3      the same by patches and with the router, from film2
-  ebme       the flow network has EBME's weights, which are converted to
-             weights/ebme, and keeps them; the rest is trained from scratch
-  warp       no synthesis network, the mean of both frames warped: `ebme,warp`
+  film3      as film2, by patches and with the router, from film2
+  ebme       the flow network has EBME's weights, converted to weights/ebme, and
+             is frozen; the other networks are trained from scratch
+  warp       no synthesis network: the mean of both warped frames; `ebme,warp`
   vimeo      Vimeo90K triplets; also without a variant
   septuplets Vimeo90K septuplets, five frames between the outer two
   x4k        X4K1000FPS, x8
   on_vimeo, on_septuplets, on_ucf101, on_snufilm_easy, on_snufilm_medium,
   on_snufilm_hard, on_snufilm_extreme, on_x4k, on_middlebury, on_xiph2k,
-  on_xiph4k  evaluate on these whatever was trained on; SNU-FILM and Middlebury
-             have frames of several sizes, so one clip at a time
+  on_xiph4k  evaluate on these data sets; SNU-FILM and Middlebury have frames of
+             several sizes, so one clip at a time
   bf16       computes in bfloat16; parameters, flow and warping stay float32
 
 `python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
@@ -77,10 +81,12 @@ from vidpred_jax.config import (
   apply,
   base,
   published,
+  set_arrays,
   set_data,
   set_films,
   set_frames,
   set_photographs,
+  set_prepared,
   user_videos,
 )
 
@@ -113,6 +119,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.dtype = 'float32'  # of the computation; or bfloat16
 
   set_data(config, **published('vimeo90k', size=(256, 448)))
+  # Paper 4, implementation details; crop and channels as EBME's code.
   config.augment.crop = (256, 256)
   config.augment.flip = True
   config.augment.rotate = True
@@ -246,6 +253,18 @@ def _videos(config):
   config.eval.batch_size = 4
 
 
+def _arrays(config):
+  _videos(config)
+  set_arrays(config, colour=True)
+  config.augment.crop = None  # they may be small
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+  config.augment.crop = None
+
+
 def _small(config):
   _from_scratch(config)
   config.model.patch = 16
@@ -346,6 +365,8 @@ VARIANTS = {
   'x4k': _x4k,
   'static': _static,
   'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
   'small': _small,
   'demo': _demo,
   'smoke': _smoke,

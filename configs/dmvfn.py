@@ -23,20 +23,23 @@ first, then `code`, then small models and films, then the rest.
   demo       photographs in motion, a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   videos     your own video files: --config.data.root=FOLDER
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], of 3 channels or grey: --config.data.root=FOLDER
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
   small      a small model and a run of minutes: `videos,small` for a CPU
   film1      the first of three runs that make a model for any film: motion from
              photographs whose exact flow is known, hours on a CPU
   film2      photographs and films, from runs/film1
-  film3      the same by forecasts of five frames, and the router, from film2
+  film3      as film2, by rollouts of five frames, with the router, from film2
   kitti      KITTI raw
   ucf101     trained on UCF101, evaluated on DAVIS 2017
   vimeo      Vimeo90K triplets, as the paper says; its code takes frames 1 to 5
              of a septuplet, two apart
   ucfsports  UCF Sports, 4 -> 6 frames at 512x512 (Table 3)
   human36m   Human3.6M, 4 -> 4 frames at 1024x1024 (Table 3)
-  on_davis, on_vimeo  evaluate on DAVIS 2017 or Vimeo90K whatever was trained on
-  code       what the published code does and the paper does not say: weight
-             decay 1e-3, a warm-up of 2000 batches from 1e-5, each of all
+  on_davis, on_vimeo  evaluate on DAVIS 2017 or Vimeo90K
+  code       the published code's settings that the paper does not mention:
+             weight decay 1e-3, a warm-up of 2000 batches from 1e-5, each of all
              triplets of its clips, crop 256 (Vimeo90K: 224), and half the VGG19
              feature distance (weights/vgg19-dcbb9e9d.pth)
   bf16       computes in bfloat16; parameters stay float32
@@ -52,6 +55,8 @@ The ablations, each with a data set:
   beta_3, beta_4, beta_5, beta_6, beta_7, beta_8  0.3 to 0.8 at inference with
              routes drawn as published (Tables 8, 13): --mode=eval with
              --config.init_from=RUN
+  interval_1, interval_3  evaluate on Vimeo90K septuplets, frames 1 or 3 apart:
+             for the use of blocks (Figure 5c; 5 apart none is left to ask for)
   sampled    draws routes at inference, as published: Table 1
   single     supervision of the last block alone (Table 9)
 
@@ -65,11 +70,13 @@ from vidpred_jax.config import (
   base,
   measure_perceptual,
   published,
+  set_arrays,
   set_augment,
   set_data,
   set_films,
   set_frames,
   set_photographs,
+  set_prepared,
   user_videos,
 )
 
@@ -169,12 +176,33 @@ def _on_vimeo(config):
   set_frames(config.eval.frames, (0, 1), (2,))
 
 
+def _interval(step):
+  def change(config):
+    data = published('vimeo90k_septuplets', size=(256, 448))
+    config.eval.data = ConfigDict(data)
+    set_frames(config.eval.frames, (0, step), (2 * step,))
+
+  return change
+
+
 def _videos(config):
   set_data(config, **user_videos())
   config.augment.crop = (224, 224)
   config.steps = 100_000
   set_frames(config.eval.frames, (0, 1), (2, 3, 4))
   config.eval.batch_size = 4
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config, colour=True)
+  config.augment.crop = None  # they may be small
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+  config.augment.crop = None
 
 
 def _small(config):
@@ -319,6 +347,8 @@ VARIANTS = {
   'ucfsports': _ucfsports,
   'human36m': _human36m,
   'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
   'code': _code,
   'small': _small,
   'demo': _demo,
@@ -329,6 +359,8 @@ VARIANTS = {
   'on_davis': _on_davis,
   'on_vimeo': _on_vimeo,
   'bf16': _model(dtype='bfloat16'),
+  'interval_1': _interval(1),
+  'interval_3': _interval(3),
   'no_routing': _model(routing='none'),
   'random': _model(routing='random'),
   'gumbel': _model(routing='gumbel'),

@@ -3,13 +3,14 @@
 python -m vidpred_jax.main --config=configs/rvd.py:demo --workdir=runs/rvd
 
 Without a variant: RVD(2+6) on the Simulation set, 128x128, with the paper's
-recipe, a million steps. The set is simulated first, once and for all, into
-data/vortices: some minutes on two CPU cores (data/vortices.py). The paper's set
+recipe, a million steps. The first run simulates the set into data/vortices,
+which takes some minutes on two CPU cores (data/vortices.py). The paper's set
 was not released; ours is another flow of the same kind.
 
 Data sets, with the paper's results (Table 1; 50 clips, FVD and LPIPS with
 weights that you supply, CRPS in 8-bit units of samples whose number it does
-not give). Ours are in experiments/README.md where they were measured.
+not give: neither FVD nor CRPS can be compared). None of them was trained here
+at this size; `python -m experiments.tables rvd:2` has the command of each row.
 
   variants               FVD   LPIPS  CRPS
   (none), simulation     20    0.01   0.58   4 -> 16, 128x128
@@ -18,26 +19,37 @@ not give). Ours are in experiments/README.md where they were measured.
   cityscapes             997   0.11   9.84   4 -> 16, 128x128
 
 The default evaluation runs the denoiser 1600 steps x 16 frames x 10 samples x
-50 clips = 12.8 million times on one frame (KTH: 9.6): take `ddim`, 16 times
-fewer, or `dpm`, 64 times fewer. The same weights serve: `--mode=eval
---config.init_from=runs/rvd --workdir=runs/rvd_dpm` leaves the results of the
-run as they are. `--config.eval.samples_at_once` bounds the memory.
+50 clips = 12.8 million times on one frame (KTH: 9.6). `ddim` needs 16 times
+fewer evaluations, `dpm` 64 times fewer, with the same weights: `--mode=eval
+--config.init_from=runs/rvd --workdir=runs/rvd_dpm` keeps the results of the
+run. `--config.eval.samples_at_once` bounds the memory.
 
 Ablations (Table 2, Simulation), to be combined with a data set:
 
   vd                     37    0.014  0.68   frames themselves are diffused
   rvd23                  33    0.018  0.63   trained on 2 + 3 frames
 
-Others, separated by commas. The order in which variants are given does not
-matter: data sets come first, then `demo` and `smoke`, then the rest.
+For the gradient a step keeps 11.9 GB at 128x128; with --config.model.remat=True
+1.7 GB, and it computes the rest anew.
 
-  paper      what the paper says where its code differs: sigma 2, squared error.
-             This is so without a variant, too
-  code       what its code does: sigma 1, absolute error, a rate that falls to a
-             fifth after 100,000 steps
-  ddim       samples in 100 steps instead of 1600 (of `smoke`'s 20: in all); no
-             retraining
-  dpm        the same in 25 steps (DPM-Solver++)
+Others, separated by commas. The order in which variants are given does not
+matter: data sets come first, then `small`, `demo` and `smoke`, then the rest.
+
+  paper      the paper's settings where its code differs: sigma 2, squared
+             error; this is the default
+  code       the code's settings: sigma 1, absolute error, a learning rate that
+             falls to a fifth after 100,000 steps
+  ddim       samples in 100 steps instead of 1600 (with `smoke` in all 20),
+             without retraining
+  dpm        samples in 25 steps (DPM-Solver++), without retraining
+  bair_png   BAIR as folders of PNG files; `bair` takes what
+             tensorflow-datasets prepared of bair_robot_pushing_small
+  videos     your own video files: --config.data.root=FOLDER; 128x128
+  arrays     your own arrays, .npy, .npz or .zarr of [N, T, H, W, C] or
+             [T, H, W, C], with any number of channels; bytes are images, floats
+             physical fields (--config.data.kind)
+  prepared   what `python -m vidpred_jax.data --prepare` wrote
+  small      a small model and a run of minutes: `videos,small` for a CPU
   demo       a small street of vortices and a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   bf16       computes in bfloat16; parameters and norms stay float32
@@ -45,10 +57,10 @@ matter: data sets come first, then `demo` and `smoke`, then the rest.
              weights/alexnet-owt-7be5be79.pth and weights/i3d_pretrained_400.pt
 
 `python -m vidpred_jax.data --check NAME --root DIR` counts a data set's files;
-NAME is bair, kth_64 or cityscapes_128.
+NAME is bair (for `bair_png`), kth_64 or cityscapes_128.
 
-Weights that the published code trained; the file tells their sizes and number
-of steps. KEY is ema, or model, which is what the published evaluation loads:
+Weights of the published code; their sizes and their number of timesteps follow
+from the file. KEY is ema, or model, which the published evaluation loads:
 
 python -m vidpred_jax.convert --system=rvd --input=FILE.pt --key=KEY \\
   --set sigma=1 --output=DIR
@@ -63,9 +75,13 @@ from vidpred_jax.config import (
   apply,
   base,
   measure_perceptual,
+  prepared_by_tfds,
   published,
+  set_arrays,
   set_data,
   set_frames,
+  set_prepared,
+  user_videos,
 )
 
 
@@ -93,6 +109,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.remat = False  # trains in less memory and more time
 
   _simulation(config)
+  # Paper 3.2: steps, rates, Adam, batches; its code has other rates (`code`).
   config.steps = 1_000_000
   config.schedule.peak = 5e-5
   _schedule(config, 500_000, 0.4)  # to 2e-5
@@ -113,7 +130,7 @@ def get_config(variants: str = '') -> ConfigDict:
     'psnr/float',
     'psnr/float_best',
   )
-  config.eval.limit = 50
+  config.eval.limit = 50  # as published: config_test.py, 5 batches of 10
   config.eval.quick_limit = 10
   config.eval.show_as = 'gif'
   config.eval.show_fps = 5
@@ -166,6 +183,12 @@ def _simulation(config):
 
 
 def _bair(config):
+  set_data(config, **prepared_by_tfds('bair_robot_pushing_small', 'image_aux1'))
+  _little(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _bair_png(config):
   set_data(config, **published('bair'))
   _little(config, channels=3)
   _protocol(config, asked=16)
@@ -181,6 +204,22 @@ def _cityscapes(config):
   set_data(config, **published('cityscapes_128', root='cityscapes'))
   _large(config, channels=3)
   _protocol(config, asked=16)
+
+
+def _videos(config):
+  set_data(config, **user_videos() | {'size': (128, 128)})
+  _large(config, channels=3)
+  _protocol(config, asked=16)
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config)
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
 
 
 def _vd(config):
@@ -218,22 +257,7 @@ def _sampler(name, steps):
   return change
 
 
-def _demo(config):
-  set_data(
-    config,
-    source='vortices',
-    root='data/vortices',
-    size=(32, 32),
-    scale=2,  # nodes of the lattice per pixel
-    reynolds=120.0,
-    diameter=0.15,  # of the cylinder, relative to the height
-    gusts=0.2,
-    ticks=64,
-    spin_up=40,  # frames before the first
-    trajectories=(8, 4),
-    frames=(150, 50),
-  )
-  config.model.channels = 1
+def _small(config):
   config.model.dim = 16
   config.model.mults = (1, 2, 4)
   config.model.mean_mults = (1, 2, 4)
@@ -257,6 +281,25 @@ def _demo(config):
   config.eval.batch_size = 8
   config.eval.samples = 8
   config.eval.limit = 16
+
+
+def _demo(config):
+  set_data(
+    config,
+    source='vortices',
+    root='data/vortices',
+    size=(32, 32),
+    scale=2,  # nodes of the lattice per pixel
+    reynolds=120.0,
+    diameter=0.15,  # of the cylinder, relative to the height
+    gusts=0.2,
+    ticks=64,
+    spin_up=40,  # frames before the first
+    trajectories=(8, 4),
+    frames=(150, 50),
+  )
+  config.model.channels = 1
+  _small(config)
 
 
 def _smoke(config):
@@ -298,8 +341,13 @@ def _perceptual(config):
 VARIANTS = {
   'simulation': _simulation,
   'bair': _bair,
+  'bair_png': _bair_png,
   'kth': _kth,
   'cityscapes': _cityscapes,
+  'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
+  'small': _small,
   'demo': _demo,
   'smoke': _smoke,
   'vd': _vd,

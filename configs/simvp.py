@@ -50,6 +50,14 @@ Data sets, with the paper's results (ours: never trained):
   human36m   4 -> 4
   robonet    2 -> 10   SSIM 0.856, PSNR 22.78 (Table VII)
   bridge     2 -> 10   SSIM 0.865, PSNR 22.62
+  bair       2 -> 10   not in the paper; bair_robot_pushing_small of
+             tensorflow-datasets, prepared as ArrayRecords
+
+Your own: `videos` and `arrays`, 10 -> 10, with --config.data.root=FOLDER, on a
+CPU with `small`. Videos are resized to --config.data.size. Arrays are .npy,
+.npz or .zarr files of [N, T, H, W, C] or [T, H, W, C] with any number of
+channels; bytes are images, floats physical fields (--config.data.kind). What
+`python -m vidpred_jax.data --prepare` wrote is read by `prepared`.
 
 Others, separated by commas. Their order does not matter: data sets come first,
 then the translator, with IncepU's own widths and rates on each data set, small
@@ -78,9 +86,13 @@ from vidpred_jax.config import (
   apply,
   base,
   measure_perceptual,
+  prepared_by_tfds,
   published,
+  set_arrays,
   set_data,
   set_frames,
+  set_prepared,
+  user_videos,
 )
 
 # Learning rates on Moving MNIST: OpenSTL, configs/mmnist/simvp/SimVP_*.py. On
@@ -331,6 +343,30 @@ def _paper(config):
     config.steps = _steps(50, 324_313)
 
 
+def _bair(config):
+  _robot('bair', 43_264)(config)
+  set_data(config, **prepared_by_tfds('bair_robot_pushing_small', 'image_aux1'))
+
+
+def _videos(config):
+  """The paper gives no recipe: settings of the other images in colour."""
+  set_data(config, **user_videos() | {'size': (128, 128)})
+  _model(config, 64, 256, n_t=6, n_s=2, drop_path=0.2)
+  config.steps = 100_000
+  config.eval.batch_size = 4
+  config.eval.metrics = ('ssim/skimage7_dr2', 'psnr/float')
+
+
+def _arrays(config):
+  _videos(config)
+  set_arrays(config)
+
+
+def _prepared(config):
+  _videos(config)
+  set_prepared(config)
+
+
 def _small(config):
   config.model.hid_s = 16
   config.model.hid_t = 128
@@ -394,6 +430,10 @@ VARIANTS = {
   'robonet': _robot('robonet', 145_000),
   'bridge': _robot('bridgedata', 31_775),
   'paper': _paper,
+  'bair': _bair,
+  'videos': _videos,
+  'arrays': _arrays,
+  'prepared': _prepared,
   'large': _large,
   **{name: _translator(name) for name in TRANSLATORS},
   'x3': _longer(3),

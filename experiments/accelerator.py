@@ -1,33 +1,33 @@
-"""Everything that needs an accelerator, in one command and a given time.
+"""Runs all experiments that need an accelerator within a given time.
 
   python -m experiments.accelerator [--minutes=8] [--output=FOLDER]
     [--shared=../shared] [--parts=machine,parity,times,torch,training]
     [--train=CONFIG:VARIANTS ... [--init=DIR ...]] [--set data.root=FOLDER ...]
     [--batch=N] [--workers=N] [--tiny]
 
-Parts, in this order; each has a share of the time and stops at its end, or
-rather when what it is at then has ended:
+The parts run in this order. Each has a fraction of the time and ends with the
+measurement during which its time runs out:
 
-- `machine`: versions, device, which of the project's dependencies are missing.
-- `parity`: do all four systems give the published code's numbers here? With the
-  cases of `experiments.parity` and the reference arrays of `--shared`.
+- `machine`: versions, device, missing dependencies of the project.
+- `parity`: compares all four systems with the published code's numbers, with
+  the cases of `experiments.parity` and the reference arrays of `--shared`.
 - `times`: forward passes, training steps and sampling of all systems in float32
   (`highest`), TF32 and bfloat16. Weights are random, routes are given.
-- `torch`: the same layers in PyTorch, where it is installed: `pytorch.py`, in
-  both memory formats. In bfloat16 by autocast.
-- `training`: each `--train` begins with the weights of the `--init` in its
-  place and gets an equal share of what is left. Of batches that double, from
-  the configuration's own, the one with most clips a second is taken: until
-  memory does not do or clips a second no longer grow by a tenth. A trial with
-  that batch and real data measures a step and the share of it spent waiting for
-  data; from that follows how many steps there are. Should they take longer, the
-  run is stopped as by SIGTERM and exported all the same.
+- `torch`: the same layers in PyTorch, if installed: `pytorch.py`, in both
+  memory formats; bfloat16 by autocast.
+- `training`: each `--train` starts from the weights of the corresponding
+  `--init` and gets an equal fraction of the remaining time. The batch size is
+  doubled, from the configuration's own, until memory is exhausted or clips per
+  second grow by less than a tenth; the fastest one is used. A trial with that
+  batch and real data measures a step and the fraction of it spent waiting for
+  data. The number of steps follows from that. If they take longer, the run is
+  stopped as by SIGTERM and exported nevertheless.
 
-Everything is printed as it is measured and kept in FOLDER/accelerator.json,
-which is written anew each time. Exported weights go to FOLDER/NAME. What fails
-is recorded with its traceback, the rest goes on, and the exit status is 1.
-`--tiny` does all of it with small shapes, in bfloat16 only and with one batch,
-about a minute on a CPU.
+Every result is printed when it is measured, and FOLDER/accelerator.json is
+rewritten. Exported weights go to FOLDER/NAME. Failures are recorded with their
+traceback; the other parts continue, and the exit status is 1. `--tiny` runs
+everything with small shapes, in bfloat16 only and with one batch, in about a
+minute on a CPU.
 """
 
 import argparse

@@ -1,28 +1,27 @@
-"""How long the systems take, and how near that is to the machine.
+"""Times the systems and compares them with the machine's matrix product.
 
   python -m experiments.benchmark [--systems=dmvfn,simvp,rvd,apr_vfi]
     [--sizes=256x832,720x1280] [--repeats=7] [--training]
     [--output=benchmark.json]
 
-Questions for DMVFN: what does a frame cost with 0 to 9 blocks (router included,
-weights random, routes given); is a skipped block free; does a batch whose
-samples take different routes cost the sum of its samples; what do the fast
-formulations give over the layers as published; what does a training step cost
-(`--training`)? For SimVPv2-S on ten frames of 64x64: what do a forward pass and
-a training step with Adam cost, by batch size? For RVD at 64 and 128 pixels:
-what do a denoising step, the context and the mean of a frame cost, and do K
-steps of a sampler cost K single ones? For APR-VFI: what do BiFlowNet, the splat
-and the cost volume cost, what the parts of a whole frame, and does a synthesis
-on some of the patches cost so much less than one on the whole image?
-`experiments.pytorch` times the same in PyTorch.
+DMVFN: the cost of a frame with 0 to 9 blocks (router included, weights random,
+routes given); whether a skipped block is free; whether a batch whose samples
+take different routes costs the sum of its samples; the gain of the fast
+formulation over the published one; the cost of a training step (`--training`).
+SimVPv2-S on ten frames of 64x64: the cost of a forward pass and of a training
+step with Adam, by batch size. RVD at 64 and 128 pixels: the cost of a denoising
+step, of the context and of the mean of a frame; whether K steps of a sampler
+cost K single steps. APR-VFI: the cost of BiFlowNet, of the splat and of the
+cost volume, of the parts of a whole frame, and of a synthesis on some patches
+relative to the whole image. `experiments.pytorch` times the same in PyTorch.
 
 Times are minima and medians over `--repeats` interleaved rounds, so that a
-machine whose speed drifts favours nobody; `cpu ms` is the processor time of all
-threads together, which other programs disturb least. The share is that of this
-machine's own matrix-product speed, measured in the same rounds, and counted
-with the multiply-adds of the published layers, for a training step of SimVP
-three times those of its forward pass: forms that do with fewer can exceed what
-a plain program could reach.
+machine whose speed drifts favours none. `cpu ms` is the processor time of all
+threads, which other programs disturb least. `share` is the speed relative to
+this machine's matrix product, measured in the same rounds. It is counted with
+the multiply-adds of the published layers, for a training step of SimVP three
+times those of its forward pass. So a formulation with fewer multiply-adds can
+exceed the speed of a plain program.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How many changes of scene does the rule of `video_io.scenes` find?
+"""Measures the scene cuts that `video_io.scenes` detects.
 
   python -m experiments.cuts --videos=../shared/data [--frames=48] [--before=5]
 
-Every film is cut to every other: the last `--before` frames of what is read of
-the one, then the first of the other; each of these cuts should be found. Each
-film by itself, of which `--frames` are read, should have none but its own,
-which are named. All this with the films as they are, with bars of 2.39:1 and
-of 4:3, upright between bars, in a window on white, and at 0.15 of the light.
+Every pair of films is joined: the last `--before` frames read of the one, then
+the first frames of the other. Each of these cuts should be detected. Each film
+by itself, of which `--frames` are read, should have only its own cuts, which
+are named. This is repeated with the films unchanged, with bars of 2.39:1 and of
+4:3, upright between bars, in a window on white, and at 0.15 of the light.
 """
 
 import argparse

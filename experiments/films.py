@@ -1,42 +1,42 @@
-"""How well are the frames of films foretold, and restored between others?
+"""Compares predicted and interpolated frames of films with the true frames.
 
   python -m experiments.films --videos FOLDER_OR_PATTERN ...
     [--checkpoint NAME_OR_DIR ...] [--size=256x448 | --size=own]
     [--horizons=1,3,5,10] [--distances=2,4] [--windows=12] [--keep-repeated]
     [--routes] [--output=films.json]
 
-Compared are
-- `copy`: the last frame again; `average`: the mean of both frames given;
-- `dis`: DIS optical flow, if OpenCV is there (`pip install
-  'vidpred_jax[compare]'`). What comes next: the last frame moves on by the flow
-  from it to the frame before, at constant velocity. What lies between: both
-  frames are warped half the way by the flow of each to the other, and averaged;
-- the checkpoints named, each at what it does: predict or interpolate.
+Contenders:
+- `copy` repeats the last frame; `average` is the mean of both input frames.
+- `dis` uses DIS optical flow, if OpenCV is installed (`pip install
+  'vidpred_jax[compare]'`). For prediction the last frame is warped by the flow
+  to the previous frame, at constant velocity. For interpolation both frames are
+  warped half the way by the flow to each other, and averaged.
+- Each checkpoint predicts or interpolates, whichever its system does.
 
-*What is asked.* t+K is the K-th frame after the last one given, predictions
-being fed back. A distance of D asks for the one frame in the middle of two that
-lie D frames apart.
+*Tasks.* t+K is the K-th frame after the input; predictions are fed back. A
+distance of D is the interpolation of the middle frame of two input frames that
+are D frames apart.
 
-*Windows.* Of each film at most `--windows` windows of successive frames, evenly
-spread, none across a cut. With a size frames are resized until they cover it
-and the rest is cut off. Films and scenes that are too short are left out and
-named. So are windows that hold a frame twice in a row, as films have them where
-the camera repeats itself: there a copy is right and nothing is foretold.
-`--keep-repeated` keeps them. Which windows there are depends on their length,
-so on the horizons and the longest context: compare tables of the same.
+*Windows.* At most `--windows` windows of successive frames are taken of each
+film, evenly spread, none across a cut. With a size frames are resized to cover
+it and cropped. Films and scenes that are too short are left out and named. So
+are windows with a frame twice in a row, as in films whose camera repeats
+frames: there a copy is exact and nothing is predicted. `--keep-repeated` keeps
+them. The windows depend on their length, so on the horizons and the longest
+context: only tables with the same values are comparable.
 
-*Numbers.* PSNR of 8 bits (`psnr/round8`, 60 dB at most, which equal frames
-have) and SSIM (`ssim/pmss`), mean over the windows of a film, then over films,
-each of equal weight. Beside the mean its 95 % interval, by 2000 draws of the
-films with replacement; the share of films where a contender is best (all that
-are equally good count); its gain over the first contender, mean and on the
-worst film. Milliseconds a frame are medians over windows without the first
-call, so without compilation.
+*Numbers.* PSNR of 8 bits (`psnr/round8`, at most 60 dB, for equal frames) and
+SSIM (`ssim/pmss`), averaged over the windows of a film and then over films with
+equal weight. The 95 % interval of the mean is a bootstrap of 2000 draws of the
+films. The table also has the fraction of films where a contender is best (ties
+count for all), and its gain over the first contender, mean and on the worst
+film. Milliseconds per frame are medians over windows without the first call, so
+without compilation.
 
-*Routes* (`--routes`), for systems that choose blocks: all windows in four
-quarters by motion, which is the mean absolute difference of the last two frames
-given, in levels of 255; mean blocks used for a frame, and milliseconds of a
-single frame.
+*Routes* (`--routes`), for systems that select blocks: all windows in four
+quarters by motion, the mean absolute difference of the last two input frames in
+levels of 255. The table has the mean number of used blocks per frame and the
+milliseconds of a single frame.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""The same layers in PyTorch, for the ratios in README.md.
+"""Times the same layers in PyTorch, for the ratios in README.md.
 
   pip install torch && python -m experiments.pytorch
     [--systems=dmvfn,simvp,rvd,apr_vfi] [--sizes=256x832,720x1280]
     [--batches=1,16] [--repeats=7] [--training]
 
-PyTorch is no dependency of the project. The models here are written from the
-papers' descriptions, layer by layer, as plain PyTorch users have them; weights
-are random, nothing is trained or checked here but the number of parameters.
-Both memory formats are timed, as is this machine's matrix product, with the
-allocator set as `vidpred_jax.runtime.setup` does for ours: without that both
-pay for page faults. Run it beside `experiments.benchmark` on an idle machine.
+PyTorch is no dependency of the project. These models are written from the
+papers' descriptions, layer by layer, in plain PyTorch. Weights are random; only
+the number of parameters is checked. Both memory formats and this machine's
+matrix product are timed. The allocator is set as `vidpred_jax.runtime.setup`
+does; without that both libraries pay for page faults. Run it and
+`experiments.benchmark` on the same idle machine.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How few steps does sampling need? The same weights, several samplers.
+"""Compares samplers and their numbers of steps on the same weights.
 
   python -m experiments.samplers --checkpoint=runs/rvd
     [--samplers=ancestral:1600,ancestral:64,ddim:64,dpm++:20] [--clips=16]

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -146,3 +147,11 @@ def good(folder):
   record = json.loads((folder / 'system.json').read_text())
   weights = (folder / 'weights.safetensors').read_bytes()
   return record, params.read_safetensors(weights, 'weights')
+
+
+class State(NamedTuple):
+  """What a checkpoint must hold to be loaded."""
+
+  params: Any
+  collections: Any
+  ema: Any

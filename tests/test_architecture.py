@@ -32,11 +32,12 @@ FLOORS = (
     'picture': ('atomic',),
   },
   {
-    'data': ('atomic', 'names', 'video_io'),
+    'data': ('atomic', 'names', 'stored', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
   },
   {
+    'data.__main__': ('command', 'data'),
     'simulation': ('atomic', 'command', 'data', 'runtime'),
     'systems': ('losses', 'models', 'names', 'ops'),
   },
@@ -44,9 +45,10 @@ FLOORS = (
     'checkpoint': ('atomic', 'params', 'stored', 'systems', 'zoo'),
     'convert': ('ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
+    'ranges': ('systems',),
   },
   {
-    'build': ('config', 'convert', 'data', 'metrics', 'systems'),
+    'build': ('config', 'convert', 'data', 'metrics', 'ranges', 'systems'),
     'convert.__main__': ('checkpoint', 'command', 'convert'),
     'export': (
       'atomic',
@@ -83,6 +85,7 @@ FLOORS = (
       'checkpoint',
       'command',
       'cost',
+      'params',
       'runtime',
       'video_io',
     ),
@@ -99,6 +102,7 @@ FLOORS = (
       'metrics',
       'names',
       'params',
+      'ranges',
       'runtime',
       'systems',
     ),

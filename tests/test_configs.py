@@ -35,6 +35,13 @@ def nothing_is_simulated(monkeypatch):
   monkeypatch.setattr(vortices, '_simulate', refuse)
 
 
+def given_channels(config):
+  """The configuration, with what it leaves to data that are not here."""
+  if config.model.get('channels', 0) is None:
+    config.model.channels = 2
+  return config
+
+
 CASES = list(
   itertools.chain.from_iterable(
     [(path, '')] + [(path, v) for v in load(path).VARIANTS] for path in FILES
@@ -48,7 +55,7 @@ def ids(value):
 
 @pytest.mark.parametrize('path, variant', CASES, ids=ids)
 def test_every_variant_makes_its_system_and_optimiser(path, variant):
-  config = load(path).get_config(variant)
+  config = given_channels(load(path).get_config(variant))
   for frames in (config.frames, config.eval.frames):
     system = build.system(config, frames)
     assert system.frames.context == tuple(frames.context)
@@ -100,7 +107,10 @@ def test_two_variants_make_a_system_in_any_order_or_are_refused(path):
   refused = set()
   for pair in itertools.combinations(module.VARIANTS, 2):
     try:
-      one, other = (module.get_config(','.join(x)) for x in (pair, pair[::-1]))
+      one, other = (
+        given_channels(module.get_config(','.join(x)))
+        for x in (pair, pair[::-1])
+      )
     except ValueError as error:
       assert 'do not go with' in str(error)
       refused.add(pair)
@@ -120,7 +130,7 @@ def test_every_combination_that_is_documented_makes_its_systems(path):
   named = set(re.findall(r'\w+(?:,\w+)+', text))
   named = {x for x in named if set(x.split(',')) <= set(module.VARIANTS)}
   for variants in {'smoke', *named}:
-    config = module.get_config(variants)
+    config = given_channels(module.get_config(variants))
     for frames in (config.frames, config.eval.frames):
       build.system(config, frames)
 

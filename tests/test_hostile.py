@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,15 +93,9 @@ def run(whole, tmp_path_factory):
   )
   checkpoint.write_json(folder / 'data.json', {'kind': 'image'})
   with checkpoint.manager(folder) as saved:
-    checkpoint.save(saved, 1, State(variables['params'], {}, {}))
+    checkpoint.save(saved, 1, exports.State(variables['params'], {}, {}))
   checkpoint.load(folder)
   return folder
-
-
-class State(NamedTuple):
-  params: Any
-  collections: Any
-  ema: Any
 
 
 @pytest.mark.parametrize('name', ['config.json', 'data.json'])

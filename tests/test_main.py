@@ -106,6 +106,13 @@ def test_the_table_and_the_files(whole):
     'baselines',
   } <= set(report)
   assert report['system'] == 'dmvfn'
+  assert report['protocol']['split'] == 'test'
+  assert report['frames_per_second'] > 0 and 'frames a second' in out
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  timed = [json.loads(line) for line in lines[1:]]
+  for values in timed:
+    clips = values['clips_per_second'] * values['epoch_seconds']
+    assert np.isclose(clips, 100_000)  # an epoch of photographs in motion
   values = report['metrics']['psnr/float']
   assert len(values['per_frame']) == 2
   assert np.isclose(np.mean(values['per_frame']), values['mean'])
@@ -222,9 +229,24 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
       [*TINY, '--config.init_from=nowhere'],
       ["init_from='nowhere'", 'Train them first'],
     ),
+    (
+      [*TINY, '--config.eval.data.dataset=kitti'],
+      ["'photos' has no setting dataset; it has size, "],
+    ),
+    ([*TINY, '--config.data.val_fraction=1.5'], ['val_fraction', '1.5']),
+    (
+      [*TINY, '--config.eval.every=2'],
+      ['eval.every=2', "eval.quick_split='val'", 'val_fraction=0'],
+    ),
+    ([*TINY, '--config.eval.split=dev'], ["'train', 'val' or 'test'", 'dev']),
+    ([*TINY, '--seeds=0'], ['--seeds', '0']),
     ([*TINY, '--mode=evaluate'], ['evaluate', 'train', 'eval']),
     ([*TINY, '--mode=eval'], ['holds no weights']),
     ([*TINY, 'config.steps=3'], ['config.steps=3', '--name=value']),
+    ([*TINY, '--config.eval.show_as=webp'], ['eval.show_as', 'webp', 'gif']),
+    ([*TINY, '--config.keep=0'], ['config.keep is 0']),
+    ([*TINY, '--config.model.scales=(1048576,2)'], ['scales', '256']),
+    (['--config=LICENSE'], ['LICENSE']),
   ],
   ids=lambda x: x[-1] if isinstance(x, list) else '',
 )

@@ -134,3 +134,16 @@ def test_take_matching():
   other['router']['conv']['bias'] = np.zeros(3)
   with pytest.raises(ValueError, match=r'\(3,\), expected \(2,\)'):
     params.take_matching(TREE, other, 'router/.*')
+
+
+def test_overview(monkeypatch):
+  pytest.importorskip('clu')
+  tree = {'a': {'kernel': np.ones((3, 3, 4), np.float32), 'bias': np.zeros(4)}}
+  text = params.overview(tree, stats=True)
+  assert 'a/kernel' in text and '(3, 3, 4)' in text and '1.0' in text
+  assert text.splitlines()[-1].startswith('Total: 40')
+  shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))
+  assert params.overview(shapes).splitlines()[-1].startswith('Total: 40')
+  monkeypatch.setattr(params, 'has_overview', lambda: False)
+  with pytest.raises(FileNotFoundError, match=r'vidpred_jax\[clu\]'):
+    params.overview(tree)

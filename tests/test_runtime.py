@@ -1,5 +1,12 @@
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax.numpy as jnp
+import pytest
 from absl import logging
+from jax._src import compilation_cache
 
 from vidpred_jax import runtime
 
@@ -28,3 +35,81 @@ def test_a_value_that_an_option_does_not_take_is_left_out(monkeypatch):
 def test_the_options_that_are_used_are_known_here():
   for name, value in runtime._CPU_OPTIONS.items():
     assert runtime.accepted(name, value)
+
+
+class Stored:
+  """What JAX keeps entries in: files in a folder."""
+
+  def __init__(self, path):
+    self._path = path
+
+  def get(self, key):
+    path = self._path / f'{key}-cache'
+    return path.read_bytes() if path.exists() else None
+
+  def put(self, key, value):
+    (self._path / f'{key}-cache').write_bytes(value)
+
+
+@pytest.mark.parametrize('damage', ['cut', 'emptied', 'flipped', 'no sum'])
+def test_a_damaged_entry_of_the_cache_is_removed(tmp_path, damage, caplog):
+  cache = runtime.CheckedCache(Stored(tmp_path))
+  value = compilation_cache.compress_executable(bytes(range(256)) * 9)
+  cache.put('a', value)
+  assert cache.get('a') == value
+  (tmp_path / 'a-sum').unlink()
+  assert cache.get('a') == value  # one that others have written
+  cache.put('a', value)
+  path = tmp_path / 'a-cache'
+  if damage == 'flipped':
+    path.write_bytes(value[:40] + bytes([value[40] ^ 1]) + value[41:])
+  else:
+    path.write_bytes(value[: len(value) // 2 if damage != 'emptied' else 0])
+  if damage == 'no sum':
+    (tmp_path / 'a-sum').unlink()
+  assert cache.get('a') is None
+  assert not list(tmp_path.iterdir())
+  assert 'damaged' in caplog.text
+
+
+def test_an_entry_that_cannot_be_written_leaves_nothing(tmp_path):
+  class Full(Stored):
+    def put(self, key, value):
+      super().put(key, value[:5])
+      raise OSError('full')
+
+  with pytest.raises(OSError, match='full'):
+    runtime.CheckedCache(Full(tmp_path)).put('a', b'123456789')
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_is_compiled_goes_through_the_cache_that_heals(tmp_path):
+  code = (
+    'import jax, jax.numpy as jnp\n'
+    'from vidpred_jax import runtime\n'
+    'runtime.setup()\n'
+    'jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)\n'
+    'print(jax.jit(lambda x: (x * 3).sum())(jnp.arange(9.0)))\n'
+  )
+
+  def run():
+    return subprocess.run(
+      [sys.executable, '-c', code],
+      capture_output=True,
+      text=True,
+      env=os.environ | {'VIDPRED_JAX_CACHE': str(tmp_path)},
+      cwd=pathlib.Path(__file__).parents[1],
+    )
+
+  first = run()
+  entries = {p: p.read_bytes() for p in tmp_path.glob('*-cache')}
+  assert entries and first.stdout == '108.0\n', first.stderr
+  for path, content in entries.items():
+    path.write_bytes(content[: len(content) // 2])
+  second = run()
+  assert second.stdout == first.stdout
+  assert len(second.stderr.splitlines()) <= len(entries)
+  assert 'was damaged and is made anew' in second.stderr
+  for path in entries:
+    assert path.stat().st_size > 10
+  assert run().stderr == first.stderr

@@ -28,7 +28,7 @@ _MADE = re.compile(r'\.(.+)\.(part|old)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
 
 
 def beside(path: str | os.PathLike) -> pathlib.Path:
-  """Where this process may make what is to appear at `path`.
+  """The temporary path at which this process writes what becomes `path`.
 
   What ended processes of this machine left there is cleared.
 
@@ -50,7 +50,7 @@ def beside(path: str | os.PathLike) -> pathlib.Path:
 
 
 def put(made: pathlib.Path, path: str | os.PathLike) -> None:
-  """Moves what was made `beside` a path there; what was there is replaced.
+  """Moves the temporary file or folder to its path, replacing an old one.
 
   Raises:
     OSError: if that cannot be; what was there stays.
@@ -70,7 +70,7 @@ def put(made: pathlib.Path, path: str | os.PathLike) -> None:
 
 
 def remove(path: pathlib.Path) -> None:
-  """Removes a file or a folder, if it is there."""
+  """Removes a file or a folder if it exists."""
   if path.is_dir() and not path.is_symlink():
     shutil.rmtree(path, ignore_errors=True)
   else:
@@ -102,7 +102,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a file, or leaves what is there as it was."""
+  """Writes a file, or leaves the existing file unchanged."""
   with replacing(path) as partial:
     partial.write_text(text, encoding='utf-8')
 
@@ -141,12 +141,12 @@ def holding(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def is_own(path: pathlib.Path) -> bool:
-  """Whether a name in a folder is one of those that this module makes."""
+  """Whether this module makes such names in folders."""
   return path.name == LOCK or _MADE.fullmatch(path.name) is not None
 
 
 def _locked(folder: pathlib.Path) -> int | None:
-  """A locked file that says who has it; None where there are no locks."""
+  """Locks a file and writes its owner to it; None without support for locks."""
   path = folder / LOCK
   while True:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -192,14 +192,14 @@ def _named(path: pathlib.Path, kind: str) -> pathlib.Path:
 
 
 def _place(made: pathlib.Path) -> pathlib.Path:
-  """What something in the making is to be."""
+  """The final path of a temporary file or folder."""
   found = _MADE.fullmatch(made.name)
   assert found is not None
   return made.with_name(found[1] + (found[5] or ''))
 
 
 def _clear(made: pathlib.Path) -> None:
-  """Removes what a process left; what it was about to replace comes back."""
+  """Removes a dead process's files and restores what it was replacing."""
   found, place = _MADE.fullmatch(made.name), _place(made)
   if found is not None and found[2] == 'old' and not place.exists():
     made.rename(place)

@@ -3,13 +3,16 @@
 Modules below this one never see a ConfigDict; they take keyword arguments.
 """
 
+import copy
 import functools
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from vidpred_jax import convert, data, systems
+from vidpred_jax import convert, data, ranges, systems
 from vidpred_jax import metrics as metrics_lib
 from vidpred_jax.config import given
 from vidpred_jax.systems.base import DataSpec
@@ -29,6 +32,55 @@ def system(config, frames) -> systems.System:
   )
 
 
+# Of a configuration that leaves its metrics to the data.
+_METRICS = {
+  'image': ('psnr/float', 'ssim/pmss', 'mae/mean'),
+  'field': ('rmse/mean', 'mae/mean'),
+}
+_SAMPLE_METRICS = {'image': ('crps/ens',), 'field': ('crps/units',)}
+# The source of a configuration whose clips come from Python objects.
+_OWN = 'own'
+
+
+def completed(config, sources: Mapping[str, Any] | None = None):
+  """The configuration with what it leaves to the data, or itself.
+
+  Left to the data is `model.channels` where it is None.
+
+  Args:
+    config: the configuration.
+    sources: objects that clips come from instead of `config.data`, by split.
+
+  Returns:
+    `config`, or a copy of it that says what is taken from the data.
+
+  Raises:
+    ValueError: if the data are wrong.
+    FileNotFoundError: if they are missing.
+  """
+  if sources is not None and config.data.get('source') != _OWN:
+    config = copy.deepcopy(config)
+    with config.unlocked():
+      config.data = ConfigDict({'source': _OWN})
+      config.eval.data = ConfigDict()
+  if config.model.get('channels', 0) is None:
+    config = copy.deepcopy(config)
+    config.model.channels = _channels(config, sources)
+  return config
+
+
+def _channels(config, sources) -> int:
+  """Of the clips; there may be some of one split alone."""
+  found = []
+  for split in ('train', 'test'):
+    try:
+      clips = source(config, split, num_frames=1, sources=sources)
+      return int(clips[0]['video'].shape[-1])
+    except ValueError as error:
+      found.append(error)
+  raise found[0]
+
+
 def evaluated_data(config) -> dict:
   """The settings of the evaluation's data: `data` updated by `eval.data`.
 
@@ -39,23 +91,69 @@ def evaluated_data(config) -> dict:
   return own if 'source' in own else given(config.data) | own
 
 
-def source(config, split: str = 'test', *, num_frames: int | None = None):
+def source(
+  config,
+  split: str = 'test',
+  *,
+  num_frames: int | None = None,
+  sources: Mapping[str, Any] | None = None,
+):
   """Makes the source of a split of the evaluation's data.
 
   Args:
     config: the configuration.
     split: 'test', 'train' or 'val'.
     num_frames: of a clip; None: the length that `config.eval.frames` need.
+    sources: objects that clips come from instead, by split.
+
+  Returns:
+    The source.
+
+  Raises:
+    ValueError: if the data are wrong, or `sources` has no such split.
+    FileNotFoundError: if they are missing.
   """
-  settings = evaluated_data(config)
   frames = config.eval.frames
   length = 1 + max(tuple(frames.context) + tuple(frames.target))
+  if sources is not None:
+    return data.own_source(own(sources, split), num_frames=num_frames or length)
+  settings = evaluated_data(config)
   return data.make_source(
     settings.pop('source'),
     split=split,
     num_frames=num_frames or length,
     **settings,
   )
+
+
+def own(sources: Mapping[str, Any], split: str):
+  """The object that the clips of a split come from.
+
+  Args:
+    sources: objects by split.
+    split: which.
+
+  Returns:
+    The object.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  if split not in sources:
+    raise ValueError(
+      f'There are no clips of the split {split!r}; sources has '
+      f'{", ".join(sources) or "none"}.'
+    )
+  return sources[split]
+
+
+def check_channels(system: systems.System, source, channels: int) -> None:
+  """Raises ValueError unless clips have the channels that a system sees."""
+  if channels != system.channels:
+    raise ValueError(
+      f'{source!r} has frames of {channels} channels; this system sees '
+      f'{system.channels}.'
+    )
 
 
 def data_spec(source) -> DataSpec:
@@ -85,7 +183,11 @@ def metrics(config, source) -> dict[str, Any]:
   """
   files = config.eval.lpips
   result = {}
-  for name in config.eval.metrics:
+  chosen = config.eval.metrics
+  if not chosen:
+    of_samples = _SAMPLE_METRICS if config.eval.samples > 1 else {}
+    chosen = (*of_samples.get(source.kind, ()), *_METRICS[source.kind])
+  for name in chosen:
     extra = {}
     if name.startswith('lpips') and files.backbone and files.heads:
       _look_for(name, files.backbone, files.heads)
@@ -162,18 +264,29 @@ class Evaluation(NamedTuple):
   mean_frame: np.ndarray | None = None
 
 
-def evaluation(config) -> Evaluation:
+def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
   """Builds everything an evaluation needs, so mistakes show before training.
+
+  Args:
+    config: the configuration.
+    sources: objects that clips come from instead of `config.data`, by split.
+
+  Returns:
+    What `config.eval` describes.
 
   Raises:
     ValueError: if the configuration describes no valid evaluation.
     FileNotFoundError: if data or weights of a metric are missing.
   """
-  clips = source(config, config.eval.split)
+  ranges.check(config)
+  config = completed(config, sources)
+  clips = source(config, config.eval.split, sources=sources)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))
+  check_channels(model, clips, clips[0]['video'].shape[-1])
   measures = metrics(config, clips)
   metrics_lib.check_samples(model, config.eval.samples, measures)
   frame = None
   if config.eval.mean_frame:
-    frame = mean_frame(source(config, 'train'), config.eval.mean_frame)
+    train = source(config, 'train', sources=sources)
+    frame = mean_frame(train, config.eval.mean_frame)
   return Evaluation(model, clips, measures, frame)

@@ -44,10 +44,11 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
       raise ValueError(f'--set {name} is given twice.')
     try:
       settings[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
       if not re.fullmatch(r'[A-Za-z][\w+]*', value):
         raise ValueError(
-          f'--set {name}: {value!r} is neither a Python literal nor a word.'
+          f'--set {name}: {value[:80]!r} is neither a Python literal nor a '
+          'word.'
         ) from None
       settings[name] = value
   return settings
@@ -123,6 +124,8 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       _complain(error)
     except SystemExit as ended:  # after --help, which is no error
       sys.exit(0 if ended.code == 1 else ended.code)
+    except Exception as error:  # of a configuration file, which is a program
+      _complain(ValueError(f'{type(error).__name__}: {error}'))
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:

@@ -57,6 +57,33 @@ SOURCES = {
     'stream',
     'teacher',
   ),
+  'arrays': (
+    'root',
+    'array',
+    'kind',
+    'test_fraction',
+    'val_fraction',
+    'test_files',
+    'val_files',
+    'step',
+    'hop',
+    'colour',
+    'variables',
+    'units',
+    'mean',
+    'std',
+  ),
+  'tfds': (
+    'name',
+    'key',
+    'data_dir',
+    'train_split',
+    'test_split',
+    'val_fraction',
+    'step',
+    'hop',
+  ),
+  'prepared': ('root', 'val_fraction', 'step', 'hop'),
   'frames': ('dataset', 'root', 'size', 'val_fraction'),
   'episodes': ('root', 'array', 'test_fraction', 'val_fraction'),
   'weather': (
@@ -165,7 +192,8 @@ def base(system: str) -> ConfigDict:
   config.eval.data = ConfigDict()
   config.eval.split = 'test'  # of the data: what results are of
   config.eval.batch_size = 1  # clips, over all devices and processes
-  config.eval.metrics = ()  # conventions by name: metrics/__init__.py
+  # Conventions by name: metrics/__init__.py; (): some that suit the data.
+  config.eval.metrics = ()
   config.eval.lpips = ConfigDict()  # weight files for lpips/*
   config.eval.lpips.backbone = ''  # of the classifier
   config.eval.lpips.heads = ''  # of the linear layers
@@ -397,3 +425,45 @@ def user_videos() -> dict:
     'step': 1,  # distance of successive frames
     'on_error': 'skip',  # or raise, for files that cannot be read
   }
+
+
+def prepared_by_tfds(name: str, key: str) -> dict:
+  """The fields of `data` for a data set that tensorflow-datasets prepared.
+
+  Args:
+    name: of the data set.
+    key: of the frames in an example.
+  """
+  return {'source': 'tfds', 'name': name, 'key': key}
+
+
+def set_arrays(config: ConfigDict, *, colour: bool = False) -> None:
+  """Takes arrays of one's own, for training and evaluation alike.
+
+  What depends on them is left to the data: the channels, where the model has a
+  number of them, and the metrics.
+
+  Args:
+    config: to be changed.
+    colour: whether the model needs three channels.
+  """
+  # Grey is then given three times.
+  set_data(config, source='arrays', root='data/arrays', colour=colour)
+  leave_to_data(config)
+
+
+def set_prepared(config: ConfigDict) -> None:
+  """Takes what `python -m vidpred_jax.data --prepare` wrote, see `set_arrays`.
+
+  Args:
+    config: to be changed.
+  """
+  set_data(config, source='prepared', root='data/prepared')
+  leave_to_data(config)
+
+
+def leave_to_data(config: ConfigDict) -> None:
+  """Leaves channels, where the model has a number, and metrics to the data."""
+  if 'channels' in config.model:
+    config.model.channels = None
+  config.eval.metrics = ()

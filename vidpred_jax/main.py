@@ -1,4 +1,4 @@
-"""Trains and evaluates what a configuration file describes.
+"""Trains and evaluates the system of a configuration file.
 
 python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
 
@@ -43,6 +43,8 @@ def main(argv) -> None:
     raise ValueError('--num_processes and --process_id need --coordinator.')
   if options.seeds is not None and options.seeds < 1:
     raise ValueError(f'--seeds must be at least 1, got {options.seeds}.')
+  if options.workdir.startswith('-'):
+    raise ValueError(f'--workdir is {options.workdir!r}, expected a folder.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(
@@ -57,6 +59,7 @@ def main(argv) -> None:
   from vidpred_jax.train import loop
 
   config, workdir, measure = options.config, options.workdir, None
+  config = build.completed(config)
   if 'eval' in options.mode:
     # Now, and not only after hours of training.
     measure = evaluation.make_measure(config, build.evaluation(config))

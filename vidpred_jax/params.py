@@ -4,6 +4,7 @@ A name is the path of keys joined by '/', such as 'block_0/head/kernel'. Trees
 are nested dicts of arrays, as Flax makes them.
 """
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,11 +66,14 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def check_names(found: Sequence[str], file: str) -> None:
-  """Raises ValueError if there is no tree of parameters of these names.
+  """Checks that names make a tree of parameters.
 
   Args:
-    found: the names, such as 'encoder/conv_0/kernel'.
-    file: where they were found, for messages.
+    found: paths such as `block_0/conv/kernel`.
+    file: where they stand, for the message.
+
+  Raises:
+    ValueError: if a name is too deep or too long, or is a part of another.
   """
   taken = set(found)
   for name in found:
@@ -146,16 +150,16 @@ def match(tree: Mapping[str, Any], patterns: Sequence[str]) -> dict[str, Any]:
   matched = set()
   for pattern in patterns:
     try:
-      found = [name for name in names if re.fullmatch(pattern, name)]
+      matches = [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
       raise ValueError(
         f'{pattern!r} is not a regular expression: {error}.'
       ) from None
-    if not found:
+    if not matches:
       raise ValueError(
         f'{pattern!r} matches no parameter; there are {_listed(names)}.'
       )
-    matched.update(found)
+    matched.update(matches)
   return unflatten({name: name in matched for name in names})
 
 
@@ -226,3 +230,37 @@ def take_matching(
 def _listed(names: Sequence[str], most: int = 8) -> str:
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more
+
+
+def has_overview() -> bool:
+  """Looks for the package that `overview` needs.
+
+  Returns:
+    Whether it is installed.
+  """
+  return importlib.util.find_spec('clu') is not None
+
+
+def overview(tree: Mapping[str, Any], *, stats: bool = False) -> str:
+  """A table of arrays by name: shape, type, size; the sum below it.
+
+  Args:
+    tree: arrays, or their shapes.
+    stats: whether mean and standard deviation of each are told.
+
+  Returns:
+    The table of `clu.parameter_overview`.
+
+  Raises:
+    FileNotFoundError: if the package clu is not installed.
+  """
+  if not has_overview():
+    raise FileNotFoundError(
+      'The table of parameters needs the package clu: pip install '
+      "'vidpred_jax[clu]'"
+    )
+  from clu import parameter_overview
+
+  return parameter_overview.get_parameter_overview(
+    tree, include_stats=stats, max_lines=None
+  )

@@ -7,8 +7,11 @@ evaluation step, prediction, what `cost` measures, and the solver of
 `simulation`.
 """
 
+import contextlib
 import ctypes
 import functools
+import hashlib
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -18,7 +21,11 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax._src import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+_LOG = python_logging.getLogger(__name__)
+_get_file_cache = compilation_cache.get_file_cache
 
 # 2026-11: jaxlib 0.10 sends CPU convolutions to YNNPACK, which is up to twice
 # as slow as Eigen for most shapes here; its dot and reduce kernels stay on.
@@ -51,6 +58,67 @@ def setup() -> None:
   if cache:
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    compilation_cache.get_file_cache = _checked_cache
+
+
+def _checked_cache(path: str):
+  """In place of JAX's function of this name: a cache that heals.
+
+  2026-11: JAX 0.10 warns of an entry that was cut by a full disk or a kill at
+  every start, compiles again each time and never replaces it.
+  """
+  found = _get_file_cache(path)
+  return found and (CheckedCache(found[0]), path)
+
+
+class CheckedCache(compilation_cache.CacheInterface):
+  """A compilation cache whose damaged entries are removed when they are met.
+
+  Beside each entry lies its SHA-256. Entries without are taken if they can be
+  unpacked.
+  """
+
+  def __init__(self, inner):
+    self._inner = inner
+    self._path = pathlib.Path(str(inner._path))
+
+  def get(self, key: str) -> bytes | None:
+    """The entry; None if there is none or it was damaged."""
+    value = self._inner.get(key)
+    if value is None or self._is_whole(key, value):
+      return value
+    _LOG.warning(
+      'An entry of the compilation cache in %s was damaged and is made anew.',
+      self._path,
+    )
+    self._remove(key)
+    return None
+
+  def put(self, key: str, value: bytes) -> None:
+    """Adds an entry, whole or not at all."""
+    try:
+      self._inner.put(key, value)
+      self._sum(key).write_text(hashlib.sha256(value).hexdigest())
+    except OSError:
+      self._remove(key)
+      raise
+
+  def _is_whole(self, key: str, value: bytes) -> bool:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+      return self._sum(key).read_text() == hashlib.sha256(value).hexdigest()
+    try:
+      compilation_cache.decompress_executable(value)
+    except Exception:  # of whichever library packs
+      return False
+    return True
+
+  def _sum(self, key: str) -> pathlib.Path:
+    return self._path / f'{key}-sum'
+
+  def _remove(self, key: str) -> None:
+    for path in (*self._path.glob(f'{key}-cache*'), self._sum(key)):
+      with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def trim(after: Any) -> None:
@@ -168,11 +236,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def initialize_distributed(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins the processes of a run; with all None the cluster is asked.
+  """Joins the processes of a run; with all None the cluster sets them.
 
   Args:
     coordinator: `host:port` of process 0.
     num_processes: how many there are.
     process_id: which one this is.
+
+  Raises:
+    ValueError: if they cannot be reached or do not fit together.
   """
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  except (RuntimeError, TypeError, AttributeError) as error:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise ValueError(
+      f'Could not join the run at {coordinator} as process {process_id} of '
+      f'{num_processes}: {reason}'
+    ) from None

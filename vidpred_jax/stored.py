@@ -1,8 +1,8 @@
-"""Files that others wrote, read within bounds and checked field by field.
+"""Reads records from untrusted files: bounded, and checked field by field.
 
-A file says what it likes of itself. Nothing is taken from it before its size,
-its types and its ranges are known, and what is wrong is told in one sentence:
-which file, which field, what it holds and what is expected.
+The content of a file is used only after its size, its types and its ranges have
+been checked. An error is one sentence that names the file, the field, the value
+and the expected values.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ SUM = 'sha256'
 
 
 class Field(NamedTuple):
-  """What a field of a record must be.
+  """The valid values of a field of a record.
 
   Attributes:
-    accepts: whether a value is that.
-    expected: the same in words, after 'expected'.
+    accepts: whether a value is valid.
+    expected: the valid values in words, after 'expected'.
     required: whether it may be left out.
   """
 
@@ -78,7 +78,7 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def with_sum(record: Mapping[str, Any]) -> dict[str, Any]:
-  """A record with a field that says what the others are."""
+  """Adds a checksum of the other fields to a record."""
   return {**record, SUM: digest(record)}
 
 
@@ -99,7 +99,7 @@ def read_summed(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def digest(record: Mapping[str, Any], data: bytes = b'') -> str:
-  """SHA-256 of a record, without the field for it, and of what goes with it."""
+  """SHA-256 of a record, without its checksum, and of further data."""
   rest = {name: value for name, value in record.items() if name != SUM}
   found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
   found.update(data)

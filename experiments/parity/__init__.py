@@ -1,4 +1,4 @@
-"""Does each system compute what the published PyTorch code computes?
+"""Compares each system with the numbers of the published PyTorch code.
 
   python -m experiments.parity [--shared=../shared] [--systems=dmvfn,rvd]
 

@@ -1,4 +1,4 @@
-"""The command; see the package."""
+"""The command of the comparison, see the package."""
 
 import argparse
 import sys

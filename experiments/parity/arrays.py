@@ -1,4 +1,4 @@
-"""Reading stored arrays, and how far ours are from them."""
+"""Reads stored arrays and measures errors relative to them."""
 
 import json
 import pathlib

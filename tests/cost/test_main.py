@@ -56,3 +56,13 @@ def test_the_command_refuses_in_one_line(arguments, message):
   assert got.returncode == 2
   assert message in got.stderr.splitlines()[-1]
   assert 'Traceback' not in got.stderr
+
+
+def test_the_command_lists_parameters():
+  pytest.importorskip('clu')
+  got = command('--config=configs/simvp.py:smoke', '--parameters')
+  assert got.returncode == 0, got.stderr
+  lines = got.stdout.splitlines()
+  assert 'Name' in lines[1] and 'Shape' in lines[1]
+  assert any('encoder' in line and '(3, 3, 1, 4)' in line for line in lines)
+  assert lines[-1].startswith('Total: ')

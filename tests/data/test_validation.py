@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.published.tiny import save
 from vidpred_jax import data, video_io
-from vidpred_jax.data import validation, vortices
+from vidpred_jax.data import prepare, validation, vortices
 
 
 def digits(tmp_path):
@@ -82,7 +82,29 @@ def frames(tmp_path):
   return 'frames', {'dataset': 'cityscapes', 'root': str(tmp_path)}
 
 
-MAKERS = (digits, photos, episodes, taxibj, films, videos, weather, frames)
+def arrays(tmp_path):
+  for n in range(8):
+    frames = np.arange(9, dtype=np.uint8).reshape(9, 1, 1, 1) + 10 * n
+    np.save(tmp_path / f'{n}.npy', np.broadcast_to(frames, (9, 4, 6, 3)))
+  return 'arrays', {'root': str(tmp_path)}
+
+
+def array(tmp_path):
+  frames = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
+  np.save(tmp_path / 'a.npy', np.broadcast_to(frames, (60, 4, 6, 3)))
+  return 'arrays', {'root': str(tmp_path / 'a.npy')}
+
+
+def prepared(tmp_path):
+  name, settings = arrays(tmp_path)
+  prepare.prepare(name, tmp_path / 'out', workers=0, **settings)
+  return 'prepared', {'root': str(tmp_path / 'out')}
+
+
+MAKERS = (
+  digits, photos, episodes, taxibj, films, videos, weather, frames, arrays,
+  array, prepared,
+)  # fmt: skip
 
 
 def clips(source):
@@ -140,6 +162,16 @@ def test_listed_files_are_for_validation(tmp_path):
   assert stems == {
     'train': ['1', '2', '4', '5', '6'], 'val': ['0', '3'], 'test': ['7']
   }  # fmt: skip
+
+
+@pytest.mark.parametrize('make', [videos, arrays], ids=lambda x: x.__name__)
+def test_no_file_is_for_validation_and_testing(make, tmp_path):
+  name, settings = make(tmp_path)
+  chosen = sorted(map(str, tmp_path.iterdir()))[:2]
+  settings = settings | {'test_files': chosen[0], 'val_files': tuple(chosen)}
+  for split in ('train', 'val'):
+    with pytest.raises(ValueError, match='0.* is for testing; val_files'):
+      data.make_source(name, split=split, num_frames=3, **settings)
 
 
 def test_a_part_of_nothing_is_refused():

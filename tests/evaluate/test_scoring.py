@@ -96,6 +96,10 @@ def test_values_against_numpy_in_float64():
     [expected[:, : k + 1].mean() for k in range(3)],
     rtol=1e-6,
   )
+  error = expected.mean(1).std(ddof=1) / np.sqrt(11)
+  np.testing.assert_allclose(psnr['standard_error'], error, rtol=1e-4)
+  # The root of a mean is no mean of clips.
+  assert 'standard_error' not in rmse
 
 
 def test_batch_size_and_devices_do_not_change_the_numbers():

@@ -174,7 +174,7 @@ def test_all_steps_draw_from_the_target(name, settings):
   assert abs(shifted) < 0.04
 
 
-def test_ancestral_sampling_is_the_scan_of_posterior_steps():
+def test_ancestral_sampling_is_a_scan_of_p_sample():
   state = rows()(0)
   for k, n in enumerate(reversed(range(200))):
     state = diffusion.p_sample(

@@ -96,7 +96,7 @@ def test_errors():
     filled(sizes, twice, 2)
 
 
-def test_likeness():
+def test_similarity():
   a = ramp()
   assert frame_rate.similarity(a, a) == pytest.approx(1)
   assert frame_rate.similarity(a, ramp(step=2)) > 0.9

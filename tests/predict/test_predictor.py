@@ -471,7 +471,7 @@ def test_every_frame_is_entered_once(monkeypatch):
   assert len(entered) == 4
 
 
-def test_a_cut_is_a_likeness():
+def test_a_cut_is_a_similarity():
   with pytest.raises(ValueError, match='cut=2'):
     predictor.Predictor(make(damped), VARIABLES, cut=2)
 
@@ -643,7 +643,7 @@ def diagnosed(variables, context, key):
 
 
 @pytest.mark.parametrize('settings', [{}, dict(tile=(32, 32), overlap=8)])
-def test_what_a_system_explains_comes_with_the_frames(settings):
+def test_diagnostics_come_with_the_frames(settings):
   system = make(lambda x, c, key: c[:, -1:], diagnostics=diagnosed)
   clip = clip_of(2, 45, 51)
   serve = predictor.Predictor(system, VARIABLES, **settings)

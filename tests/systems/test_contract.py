@@ -129,7 +129,7 @@ def test_jit_equals_no_jit(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_explain_predicts_the_same(name):
+def test_diagnostics_predict_the_same(name):
   system, variables, video = small(name)
   if system.diagnostics is None:
     pytest.skip(f'{name} has no diagnostics')

@@ -91,6 +91,22 @@ class TestHighDynamicRange:
     assert abs(got.mean() - level) <= 3
 
   @pytest.mark.parametrize('curve', ['pq', 'hlg'])
+  @pytest.mark.parametrize(
+    'colour', [(20000, 40000, 30000), (50000, 25000, 20000)]
+  )
+  def test_colours_survive(self, tmp_path, curve, colour):
+    path = tmp_path / 'a.mp4'
+    frame = np.empty((64, 96, 3), np.uint16)
+    frame[:] = colour
+    with video_io.Writer(path, fps=10, curve=curve) as writer:
+      writer.write(frame)
+    _, kept = next(video_io.frames(path, keep_hdr=True))
+    np.testing.assert_allclose(kept.mean((0, 1)), colour, atol=300)
+    _, shown = next(video_io.frames(path))
+    expected = hdr.to_standard(frame, curve).astype(int)
+    assert np.abs(shown.astype(int) - expected).max() <= 3
+
+  @pytest.mark.parametrize('curve', ['pq', 'hlg'])
   def test_can_be_kept(self, tmp_path, curve):
     path = self.film(tmp_path / 'a.mov', 0.5, curve)
     _, frame = next(video_io.frames(path, keep_hdr=True))
@@ -251,8 +267,8 @@ class TestFields:
     path = self.interlaced(tmp_path / name, codec)
     info = video_io.probe(path)
     assert info.interlaced
-    assert any('interlaced' in line for line in video_io.told(info))
-    assert not video_io.told(info, deinterlace=True)
+    assert any('interlaced' in line for line in video_io.notices(info))
+    assert not video_io.notices(info, deinterlace=True)
     combed = video_io.read(path).astype(int)
     timed = list(video_io.frames(path, deinterlace=True))
     assert [t for t, _ in timed] == [t for t, _ in video_io.frames(path)]

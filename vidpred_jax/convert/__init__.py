@@ -86,7 +86,7 @@ def trained_settings(
 
   Returns:
     For 'rvd' `channels`, `dim`, `mults`, `mean_mults` or `mode='frame'`, and
-    `depth`; {} for others.
+    `num_timesteps`; {} for others.
   """
   state_dict = weights.unwrapped(state_dict)
   return CONVERTERS[system_name].settings(state_dict)

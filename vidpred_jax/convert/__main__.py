@@ -30,7 +30,7 @@ def _define_flags() -> None:
 
 
 def main(argv) -> None:
-  """Converts one file as the flags say and prints what was written."""
+  """Converts a file by the flags and prints what was written."""
   del argv
   values = flags.FLAGS
   if pathlib.Path(values.output).exists():

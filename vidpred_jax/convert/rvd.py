@@ -72,11 +72,11 @@ def torch_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   if not contexts:
     return {}
   dim, channels, *_ = contexts[0]
-  found = {'channels': channels, 'dim': dim}
+  fields = {'channels': channels, 'dim': dim}
   for name, kernels in (('mults', contexts), ('mean_mults', means)):
     if kernels:
-      found[name] = tuple(kernel[0] // dim for kernel in kernels)
-  return found
+      fields[name] = tuple(kernel[0] // dim for kernel in kernels)
+  return fields
 
 
 def torch_names(variables: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -181,9 +181,9 @@ def clip(state_dict):
 
 def settings(state_dict):
   """The settings of the system that the weights determine."""
-  found = torch_widths({k: np.shape(x) for k, x in state_dict.items()})
-  if found and 'mean_mults' not in found:
-    found['mode'] = 'frame'
+  fields = torch_widths({k: np.shape(x) for k, x in state_dict.items()})
+  if fields and 'mean_mults' not in fields:
+    fields['mode'] = 'frame'
   if len(betas := np.shape(state_dict.get('betas', 0))) == 1:
-    found['num_timesteps'], *_ = betas
-  return found
+    fields['num_timesteps'], *_ = betas
+  return fields

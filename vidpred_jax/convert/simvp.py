@@ -171,8 +171,8 @@ def torch_clip(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
   """
 
   def size(pattern, axis):
-    found = [shapes[k] for k in sorted(shapes) if re.fullmatch(pattern, k)]
-    return found[0][axis] if found and len(found[0]) > axis else None
+    matches = [shapes[k] for k in sorted(shapes) if re.fullmatch(pattern, k)]
+    return matches[0][axis] if matches and len(matches[0]) > axis else None
 
   features = size(r'enc\.enc\.0\.conv\.norm\.weight', 0) or 1
   width = size(r'hid\.enc\.0\.block\.norm_?1?\.weight', 0)  # MetaFormer

@@ -84,9 +84,11 @@ def _named_arrays(tree: Any, path: str, key: str | None):
   if key is not None:
     for part in key.split('/'):
       if not isinstance(tree, dict) or part not in tree:
-        there = sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
+        content = (
+          sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
+        )
         raise ValueError(
-          f'{path} has no {part!r} (of key {key!r}); there is {there}.'
+          f'{path} has no {part!r} (of key {key!r}); there is {content}.'
         )
       tree = tree[part]
   if not isinstance(tree, dict) or not tree:
@@ -190,10 +192,10 @@ def rearrange(
   wanted = {}
   for name, (path, kind) in names.items():
     axes, shape = AXES[kind], flat[path].shape
-    there = [1] * RANKS.get(kind, len(axes))
+    expanded = [1] * RANKS.get(kind, len(axes))
     for axis, size in zip(axes, shape):
-      there[axis] = size
-    wanted[name] = jax.ShapeDtypeStruct(tuple(there), jnp.float32)
+      expanded[axis] = size
+    wanted[name] = jax.ShapeDtypeStruct(tuple(expanded), jnp.float32)
   arrays = {name: np.asarray(x) for name, x in state_dict.items()}
   arrays = params.merge_or_refuse(wanted, arrays)
   for name, array in arrays.items():
@@ -212,7 +214,7 @@ def rearrange(
 
 
 def rearrange_images(names, state_dict, tree, channel_order):
-  """`rearrange` where some layers see images, trained on BGR.
+  """As `rearrange`, for weights trained on BGR; image layers are reversed.
 
   Args:
     names: `{torch name: (path, kind, images)}`, see `dmvfn.torch_names`.

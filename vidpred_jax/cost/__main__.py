@@ -1,6 +1,8 @@
 """Measures the system of a configuration and prints JSON.
 
 python -m vidpred_jax.cost --config=FILE.py:variants
+
+`--parameters` prints a table of the parameters instead, by the package clu.
 """
 
 import copy
@@ -12,7 +14,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from vidpred_jax import command, runtime
+from vidpred_jax import command, params, runtime
 from vidpred_jax.cost import measure
 
 
@@ -27,6 +29,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'route', None, "Value of the system's setting inference_routing."
   )
+  flags.DEFINE_bool('parameters', False, 'List them and measure nothing.')
   flags.DEFINE_integer('batch', 1, 'Clips at once.', lower_bound=1)
   flags.DEFINE_integer('repeats', 20, 'Timed calls.', lower_bound=1)
   command.require('config')
@@ -39,7 +42,7 @@ def main(argv) -> None:
   runtime.setup()
   from vidpred_jax import build
 
-  config = options.config
+  config = build.completed(options.config)
   if options.route is not None:
     if 'inference_routing' not in config.model:
       raise ValueError(f'{config.system} has no routes, got --route.')
@@ -57,8 +60,14 @@ def main(argv) -> None:
     _, variables = checkpoint.load(
       options.checkpoint, **config.model.to_dict() | {'frames': system.frames}
     )
+  elif options.parameters:
+    variables = jax.eval_shape(system.init, runtime.key(0), video)
   else:
     variables = jax.jit(system.init)(runtime.key(0), video)
+  if options.parameters:
+    known = options.checkpoint is not None
+    print(params.overview(variables['params'], stats=known))
+    return
   report = {'system': config.system, 'weights': options.checkpoint or 'random'}
   report |= measure(
     system,

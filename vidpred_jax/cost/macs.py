@@ -91,8 +91,8 @@ def by_part(
   sums = dict.fromkeys([*parts, 'other'], 0)
   for path, macs in count.items():
     # 'transpose(jvp(Net))/block_0.method' lies in Net and block_0.
-    found = [name for name in re.findall(r'\w+', path) if name in sums]
-    sums[found[0] if found else 'other'] += macs
+    matches = [name for name in re.findall(r'\w+', path) if name in sums]
+    sums[matches[0] if matches else 'other'] += macs
   return {part: macs for part, macs in sums.items() if macs}
 
 
@@ -195,7 +195,7 @@ def _works(jaxpr, prefix: str) -> bool:
 
 
 def _run(jaxpr, consts, args, prefix: str, count, programs) -> list:
-  """Evaluates a jaxpr and adds the MACs of what is executed.
+  """Evaluates a jaxpr and adds the MACs of the executed equations.
 
   What lies between two decisions is compiled, once: `programs` keeps it, by the
   identity of its first equation.
@@ -306,13 +306,13 @@ def _inner(eqn) -> list:
     if not here:
       raise ValueError(f'The program has no branch for {_platform()}.')
     return here[:1]
-  found = []
+  jaxprs = []
   for value in eqn.params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
       item = getattr(item, 'jaxpr', item)
       if isinstance(item, core.Jaxpr):
-        found.append(item)
-  return found
+        jaxprs.append(item)
+  return jaxprs
 
 
 def _platform() -> str:

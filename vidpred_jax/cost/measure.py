@@ -117,8 +117,8 @@ def machine() -> dict[str, Any]:
   processor = platform.processor()
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
-    found = re.search(r'model name\s*:\s*(.+)', info.read_text())
-    processor = found.group(1) if found else processor
+    match = re.search(r'model name\s*:\s*(.+)', info.read_text())
+    processor = match.group(1) if match else processor
   device = jax.devices()[0]
   return {
     'device': device.device_kind,

@@ -14,7 +14,7 @@ A source whose published epochs are not `len(source)` clips says how many they
 have, `source.epoch`.
 
 `train_iterator` yields random batches without end, `eval_batches` every clip of
-a source once.
+a source once. Any object with `len(x)` and `x[i]` serves, too: see `own`.
 """
 
 from vidpred_jax.data.pipeline import (
@@ -22,6 +22,7 @@ from vidpred_jax.data.pipeline import (
   Batches,
   eval_batches,
   make_source,
+  own_source,
   train_iterator,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
   'Batches',
   'eval_batches',
   'make_source',
+  'own_source',
   'train_iterator',
 ]

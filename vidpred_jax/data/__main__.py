@@ -1,16 +1,37 @@
-"""Compares a data set on disk with the counts of its protocol.
+"""Compares a data set on disk with its protocol, or prepares one.
 
-python -m vidpred_jax.data --check kitti --root data/kitti
+python -m vidpred_jax.data --check=kitti --root=data/kitti
 
-Without `--check` it lists the data sets. The exit status is 0 if the data set
-is complete, 1 if something is missing or differs, 2 if it cannot be read.
+compares a data set with the counts of its protocol. The exit status is 0 if the
+data set is complete, 1 if something is missing or differs, 2 if it cannot be
+read.
+
+python -m vidpred_jax.data --prepare=cityscapes --root=data/cityscapes \\
+  --output=prepared/cityscapes
+
+decodes and resizes every frame once and writes all as ArrayRecord files, in
+parallel. After a kill the same command continues. `--prepare` is
+
+  - a published data set; training then reads it by `--config.data.root=OUTPUT`,
+    with the same clips;
+  - a folder of videos, a file or a pattern, with `--size=HxW`;
+  - or a source by its name, with its settings: `--prepare=arrays
+    --set root=my.npy`. Sources whose clips are made up or drawn are written
+    as so many `--num_frames` each.
+
+The variant `prepared` of each configuration reads the last two.
+
+Without `--check` and `--prepare` the command lists the data sets.
 """
 
+import os
+import re
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from vidpred_jax.data import digits, fields, traffic
+from vidpred_jax import command
+from vidpred_jax.data import digits, fields, pipeline, prepare, traffic
 from vidpred_jax.data.published import folders
 from vidpred_jax.data.published.prediction import PROTOCOLS
 
@@ -28,6 +49,23 @@ def define_flags() -> None:
     'check', None, sorted(PROTOCOLS), 'The data set to check; none: list them.'
   )
   flags.DEFINE_string('root', None, 'Where it lies.')
+  flags.DEFINE_string(
+    'prepare', None, 'A data set, a source, or a folder of videos to prepare.'
+  )
+  flags.DEFINE_string('output', None, 'Folder to prepare it in.')
+  flags.DEFINE_list('splits', ['train', 'test'], 'Which of it.')
+  flags.DEFINE_string('size', None, 'HxW to which frames are resized.')
+  flags.DEFINE_multi_string(
+    'set', [], 'A setting of the source, name=value; repeatable.'
+  )
+  flags.DEFINE_integer(
+    'num_frames', 1, 'Of a clip, where clips are written.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'workers', None, 'Processes; by default one a processor.', lower_bound=0
+  )
+  flags.DEFINE_bool('compress', False, 'Compress frames, without loss.')
+  flags.DEFINE_integer('shard_mb', 256, 'Size of a file.', lower_bound=1)
 
 
 def check(dataset: str, root: str) -> tuple[str, bool]:
@@ -44,7 +82,7 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
   rows, notes, good = [('split', 'clips', 'expected', 'state')], [], True
   for split, expected in protocol.counts.items():
     try:
-      found, absent = _found(dataset, root, split)
+      clips, absent = _found(dataset, root, split)
     except (FileNotFoundError, ValueError) as error:
       rows.append((split, '0', str(expected.clips), 'missing'))
       notes.append(str(error))
@@ -53,12 +91,12 @@ def check(dataset: str, root: str) -> tuple[str, bool]:
     if absent:
       state = f'{len(absent)} files missing'
       notes.append(f'{split}: missing {", ".join(absent[:3])}, ...')
-    elif found == expected.clips:
+    elif clips == expected.clips:
       state = 'ok'
     else:
       state = 'differs' if expected.exact else 'differs (number unconfirmed)'
-    good &= not absent and (found == expected.clips or not expected.exact)
-    rows.append((split, str(found), str(expected.clips), state))
+    good &= not absent and (clips == expected.clips or not expected.exact)
+    rows.append((split, str(clips), str(expected.clips), state))
     if expected.note:
       notes.append(f'{split}: {expected.note}')
   widths = [max(len(row[k]) for row in rows) for k in range(4)]
@@ -83,31 +121,86 @@ def _found(dataset: str, root: str, split: str) -> tuple[int, list[str]]:
   return folders.count(dataset, sequences), folders.missing(sequences)
 
 
-def main(argv) -> None:
-  """Runs the command; a user's error is one line and exit status 2."""
-  try:
-    _main(argv)
-  except (ValueError, OSError) as error:
-    print('Error:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+def chosen(name: str, root: str | None, size: str | None, settings) -> dict:
+  """The source that is to be prepared, and its settings.
 
+  Args:
+    name: of a source or a published data set, or where videos are.
+    root: where the data lie.
+    size: 'HxW', or None.
+    settings: others, by name.
 
-def _main(argv) -> None:
-  if len(argv) > 1:
+  Returns:
+    `source` and the settings.
+
+  Raises:
+    ValueError: if there is none of that name.
+  """
+  settings = dict(settings)
+  if root is not None:
+    settings['root'] = root
+  if size is not None:
+    found = re.fullmatch(r'(\d+)x(\d+)', size)
+    if not found:
+      raise ValueError(f'Got --size={size}; expected HxW such as 256x448.')
+    settings['size'] = tuple(map(int, found.groups()))
+  if name in pipeline.SOURCES:
+    return {'source': name} | settings
+  if name in PROTOCOLS:
+    source = PROTOCOLS[name].source
+    data_set = {'dataset': name} if source == 'frames' else {}
+    return {'source': source} | data_set | settings
+  if not os.path.exists(name) and not set(name) & set('/*?.'):
     raise ValueError(
-      f'Got the argument {argv[1]!r}; options are written --name=value.'
+      f'Got --prepare={name}, which is no folder; expected videos, one of the '
+      f'sources {", ".join(pipeline.SOURCES)} or one of the data sets '
+      f'{", ".join(PROTOCOLS)}.'
     )
-  if flags.FLAGS.check is None:
+  # Each frame is asked for once.
+  return {'source': 'videos', 'root': name, 'cache_mb': 0} | settings
+
+
+def main(argv) -> None:
+  """Counts, prepares or lists."""
+  del argv
+  options = flags.FLAGS
+  if options.prepare is not None:
+    _prepare(options)
+    return
+  if options.check is None:
     for name, protocol in PROTOCOLS.items():
       print(f'{name}: {protocol.title}\n  {protocol.url}\n  {protocol.licence}')
     return
-  if flags.FLAGS.root is None:
+  if options.root is None:
     raise ValueError('--check needs --root=FOLDER.')
-  table, good = check(flags.FLAGS.check, flags.FLAGS.root)
+  table, good = check(options.check, options.root)
   print(table)
   sys.exit(0 if good else 1)
 
 
+def _prepare(options) -> None:
+  if options.output is None or options.check is not None:
+    raise ValueError('--prepare needs --output=FOLDER, and no --check.')
+  settings = chosen(
+    options.prepare,
+    options.root,
+    options.size,
+    command.parse_settings(options.set),
+  )
+  counts = prepare.prepare(
+    settings.pop('source'),
+    options.output,
+    splits=options.splits,
+    num_frames=options.num_frames,
+    workers=options.workers,
+    compress=options.compress,
+    shard_mb=options.shard_mb,
+    progress=True,
+    **settings,
+  )
+  said = ', '.join(f'{n} frames for {split}' for split, n in counts.items())
+  print(f'{said}, in {options.output}')
+
+
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  command.run(main, define_flags)

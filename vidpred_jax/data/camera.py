@@ -1,8 +1,7 @@
-"""What a camera does to what moves in front of it.
+"""Camera effects: motion blur, changes of light, sensor noise, JPEG coding.
 
-It blurs what moves while the shutter is open, the light changes, its sensor
-adds noise, and the film is coded as JPEG. Each clip draws its own strength, up
-to the given one; 0 changes nothing and draws nothing.
+Motion is blurred while the shutter is open. Each clip draws the strength of an
+effect, up to the given one; 0 changes nothing and draws nothing.
 """
 
 import io
@@ -21,7 +20,7 @@ def exposed(
   size: tuple[int, ...],
   shutter: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The frames as they are seen while the shutter is open.
+  """Renders the frames with motion blur while the shutter is open.
 
   Args:
     rng: draws the exposure.
@@ -40,7 +39,7 @@ def exposed(
 
 
 def _frame(layers, size, t: int, exposure: float):
-  """Frame t and the layers' opacity."""
+  """Renders frame t; also returns the layers' opacity."""
   sharp, alphas = moment(layers, size, t, 0.0)
   if not exposure or len(layers[0].maps) < 2:
     return sharp, alphas
@@ -112,7 +111,7 @@ def coded(
 
 
 def _jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
-  """A frame [H, W, 3] as it comes back from JPEG."""
+  """Codes a frame [H, W, 3] as JPEG and decodes it."""
   buffer = io.BytesIO()
   Image.fromarray(frame).save(buffer, 'jpeg', quality=quality)
   with Image.open(buffer) as image:

@@ -161,7 +161,7 @@ class MovingDigits:
 
 
 def _moved(place: float, speed: float) -> tuple[float, float]:
-  """One step in [0, 1]: where it ends, and the speed from there on."""
+  """One step in [0, 1]: the new position, and the speed after it."""
   place += speed
   if 0 < place < 1:
     return place, speed

@@ -28,6 +28,7 @@ import pathlib
 import numpy as np
 
 from vidpred_jax.data import validation, weather
+from vidpred_jax.data.moments import moments
 
 
 class Fields:
@@ -224,26 +225,19 @@ def _statistics(
   variable: weather.Variable, span, region
 ) -> tuple[float, float]:
   """Mean and standard deviation of all values in a span of hours."""
-  number, mean, squares = 0, 0.0, 0.0
-  for block in weather.blocks(variable, span, region):
-    # Chan's update: blocks of any size, nothing cancels.
-    own = block.mean(dtype=np.float64)
-    apart, total = own - mean, number + block.size
-    squares += np.square(block - own, dtype=np.float64).sum()
-    squares += apart**2 * number * block.size / total
-    mean += apart * block.size / total
-    number = total
-  if not number:
+  blocks = weather.blocks(variable, span, region)
+  mean, std = moments(block[..., None] for block in blocks)
+  if np.isnan(mean):
     raise ValueError(
       f'{variable.paths[0].parent} has no hours of {variable.name} for '
       f'training, from {_time(span[0])} to before {_time(span[1])}.'
     )
-  return mean, np.sqrt(squares / number)
+  return mean.item(), std.item()
 
 
 def _common_hours(variables, span) -> np.ndarray:
   """Hours since 1970 within a span; all variables must have the same."""
-  found = []
+  all_hours = []
   for variable in variables:
     parts = [weather.hours_of(variable, path) for path in variable.paths]
     hours = np.concatenate(parts)
@@ -252,11 +246,11 @@ def _common_hours(variables, span) -> np.ndarray:
         f'The hours of {variable.name} in {variable.paths[0].parent} do not '
         'ascend from file to file.'
       )
-    found.append(hours[slice(*np.searchsorted(hours, span))])
-  for variable, hours in zip(variables, found):
-    if not np.array_equal(hours, found[0]):
+    all_hours.append(hours[slice(*np.searchsorted(hours, span))])
+  for variable, hours in zip(variables, all_hours):
+    if not np.array_equal(hours, all_hours[0]):
       raise ValueError(
         f'{variable.name} has {len(hours)} hours, {variables[0].name} has '
-        f'{len(found[0])}, and they must be the same.'
+        f'{len(all_hours[0])}, and they must be the same.'
       )
-  return found[0]
+  return all_hours[0]

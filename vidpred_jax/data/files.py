@@ -1,11 +1,18 @@
-"""Reading files: every error about a damaged file becomes a ValueError.
+"""Finding and reading files: every error about a damaged file is a ValueError.
 
 Each format and each library below it raises its own exceptions for unexpected
 bytes: zlib, zipfile, tokenize, h5py, netCDF4.
 """
 
 import contextlib
+import functools
+import glob
+import importlib.util
 import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +63,229 @@ def npz_array(path: str | os.PathLike, name: str) -> np.ndarray:
     )
   with reading(path, 'npz file'), np.load(path) as file:
     return file[name]
+
+
+def npy_map(path: str | os.PathLike) -> np.ndarray:
+  """The array of an npy file, mapped into memory.
+
+  Raises:
+    ValueError: if it is damaged or none, or holds Python objects.
+    FileNotFoundError: if there is no file.
+  """
+  with reading(path, 'npy file'):
+    return _mapped(path, 0)
+
+
+def npz_map(path: str | os.PathLike, name: str) -> np.ndarray:
+  """As `npz_array`, mapped into memory, unless it is compressed.
+
+  Raises:
+    ValueError: if it is damaged or none, or has no such array.
+    FileNotFoundError: if there is no file.
+  """
+  if name in npz_names(path):
+    with reading(path, 'npz file'), zipfile.ZipFile(path) as file:
+      entry = file.getinfo(f'{name}.npy')
+      if entry.compress_type == zipfile.ZIP_STORED:
+        # The entry's own header is before it; its name and extras vary.
+        with open(path, 'rb') as raw:
+          raw.seek(entry.header_offset + 26)
+          sizes = np.frombuffer(raw.read(4), '<u2').astype(int)
+        return _mapped(path, entry.header_offset + 30 + int(sizes.sum()))
+  return npz_array(path, name)
+
+
+def _mapped(path, offset: int) -> np.ndarray:
+  """The array that is written in NumPy's format from this byte on."""
+  headers = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+  }
+  with open(path, 'rb') as file:
+    file.seek(offset)
+    version = np.lib.format.read_magic(file)
+    if version not in headers:
+      raise ValueError(f'version {version} of the format')
+    shape, fortran, dtype = headers[version](file)
+    if dtype.hasobject:
+      raise ValueError('it holds Python objects, which are never unpickled')
+    place = file.tell()
+  if 0 in shape or shape == ():
+    return np.zeros(shape, dtype)
+  return np.memmap(
+    path, dtype, 'r', place, shape, order='F' if fortran else 'C'
+  )
+
+
+def find(
+  root,
+  within: Callable[[pathlib.Path], list[pathlib.Path]],
+  kind: str,
+  example: str,
+) -> list[pathlib.Path]:
+  """What a user means by `root`, sorted.
+
+  Args:
+    root: a folder, a file, a glob pattern, or several of these.
+    within: the files of a folder.
+    kind: what they are, the name of the source.
+    example: a pattern, for the message.
+
+  Raises:
+    FileNotFoundError: if nothing is found for one of them.
+  """
+  if not isinstance(root, (str, os.PathLike)):
+    found = {p for part in root for p in find(part, within, kind, example)}
+    return sorted(found)
+  if not str(root):
+    raise FileNotFoundError(
+      f'The source {kind!r} needs root: a folder with {kind}, a file, a glob '
+      f'pattern like "{example}", or several of these.'
+    )
+  path = pathlib.Path(root).expanduser()
+  if path.is_file():
+    return [path]
+  if path.is_dir():
+    found = within(path)
+  else:
+    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
+  if not found:
+    raise FileNotFoundError(f'There are no {kind} at {root}.')
+  return sorted(found)
+
+
+def of_split(
+  split: str,
+  root,
+  find_files: Callable[..., list[pathlib.Path]],
+  *,
+  fractions: Mapping[str, float],
+  listed: Mapping[str, Any],
+) -> list[pathlib.Path]:
+  """The files of a split: those held out for it, or for 'train' the rest.
+
+  Args:
+    split: 'train', 'val' or 'test'.
+    root: all files, or all but those that are listed.
+    find_files: gives the files that `root` or a list means.
+    fractions: of 'test', the share of all files that are held out, and of
+      'val', of the others; evenly spread.
+    listed: of either, instead of a fraction: the files, or None. They need not
+      be among those of `root`.
+
+  Raises:
+    ValueError: if nothing is left, or a file is listed for 'val' that is for
+      'test'.
+    FileNotFoundError: if there are no files.
+  """
+  if split == 'test' and listed['test'] is not None:
+    return find_files(listed['test'])
+  rest = find_files(root)
+  count, tested = len(rest), set()
+  for name in ('test', 'val'):
+    if listed[name] is None:
+      out = spread(len(rest), fractions[name])
+      held = [path for path, chosen in zip(rest, out) if chosen]
+    else:
+      held = find_files(listed[name])
+    places = {path.resolve() for path in held}
+    for path in sorted(places & tested):
+      raise ValueError(f'{path} is for testing; val_files has it, too.')
+    if split == name:
+      rest = held
+      break
+    rest = [path for path in rest if path.resolve() not in places]
+    tested = places
+  if not rest:
+    raise none_left(split, count, 'files')
+  return rest
+
+
+def none_left(split: str, count: int, what: str) -> ValueError:
+  """The error that says that of so many things none is in a split."""
+  change = (
+    'set test_fraction and val_fraction lower'
+    if split == 'train'
+    else f'set {split}_fraction or {split}_files'
+  )
+  return ValueError(
+    f'None of the {count} {what} is left for {split}; {change}, or add files.'
+  )
+
+
+def spread(count: int, fraction: float) -> list[bool]:
+  """Which of so many, in order, are held out: evenly spread.
+
+  At least one is, and one is not, where there are two and the fraction lies
+  between 0 and 1.
+  """
+  share = fraction * np.arange(count + 1) + 1e-9
+  chosen = list(np.diff(np.floor(share)) > 0)
+  if 0 < fraction < 1 and count > 1:
+    chosen[-1] |= not any(chosen)
+    chosen[0] &= not all(chosen)
+  return chosen
+
+
+@functools.lru_cache(maxsize=256)
+def open_array(path: str, mtime: int, size: int, array: str):
+  """An array of a file, mapped or lazy: [T, H, W, C] or [N, T, H, W, C].
+
+  Args:
+    path: npy, npz or Zarr.
+    mtime: when it was changed: another file by the same name is opened anew.
+    size: in bytes, for the same.
+    array: which, of npz files and of groups of Zarr; empty: the only one.
+
+  Raises:
+    ValueError: if it is none of that kind.
+    FileNotFoundError: if Zarr is not installed.
+  """
+  del mtime, size
+  place = pathlib.Path(path)
+  if place.suffix == '.npy':
+    values = npy_map(place)
+  elif place.suffix == '.npz':
+    values = npz_map(place, _chosen(place, array, npz_names(place)))
+  else:
+    values = _zarr(place, array)
+  if len(values.shape) not in (4, 5) or 0 in values.shape:
+    raise ValueError(
+      f'{path} has the shape {list(values.shape)}; expected [T, H, W, C] or '
+      '[N, T, H, W, C], the channels last.'
+    )
+  if values.dtype.kind not in 'fiu':
+    raise ValueError(
+      f'{path} holds {values.dtype}; expected bytes (uint8) or floats.'
+    )
+  return values
+
+
+def _chosen(path, array: str, names: Sequence[str]) -> str:
+  if not array and len(names) != 1:
+    raise ValueError(
+      f'{path} has the arrays {", ".join(sorted(names))}; say which by array.'
+    )
+  name = array or names[0]
+  if name not in names:
+    raise ValueError(
+      f'{path} has the arrays {", ".join(sorted(names))}; expected {name}.'
+    )
+  return name
+
+
+def _zarr(path: pathlib.Path, array: str):
+  if importlib.util.find_spec('zarr') is None:
+    raise FileNotFoundError(
+      f"{path} needs the package zarr: pip install 'vidpred_jax[zarr]'"
+    )
+  import zarr
+
+  with reading(path, 'Zarr folder'):
+    values = zarr.open(path, mode='r')
+    names = (
+      [] if isinstance(values, zarr.Array) else sorted(values.array_keys())
+    )
+  if isinstance(values, zarr.Array):
+    return values
+  return values[_chosen(path, array, names)]

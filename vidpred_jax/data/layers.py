@@ -1,8 +1,8 @@
-"""Pictures that move in front of each other, and their exact flow.
+"""Moving layers of pictures, and their exact flow.
 
-A layer is a texture with a map for each frame; the first one covers the whole
-frame, the others are seen where their mask is. Maps are affine, [2, 3], of
-coordinates (x, y) that count from the corner of the first pixel.
+A layer is a texture with a map for each frame. The first layer covers the whole
+frame; the others are visible within their mask. Maps are affine, [2, 3], of
+coordinates (x, y) from the corner of the first pixel.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ DENSITY = 2  # texture pixels per clip pixel
 
 
 class Layer(NamedTuple):
-  """One moving picture.
+  """A moving picture.
 
   Attributes:
     texture: RGB image.
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
 def moment(
   layers: Sequence[Layer], size: tuple[int, ...], t: int, after: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What is seen at one time, and the layers' opacity.
+  """Renders the layers at one time; also returns their opacity.
 
   Args:
     layers: back to front.
@@ -64,7 +64,7 @@ def moment(
 def flow(
   layers: Sequence[Layer], alphas: np.ndarray, pairs: Sequence[tuple[int, int]]
 ) -> np.ndarray:
-  """Exact flow from the layers' maps.
+  """The exact flow, from the layers' maps.
 
   Args:
     layers: back to front.
@@ -104,7 +104,7 @@ def flow(
 
 
 def _sample(image: Image.Image, place: np.ndarray, size) -> np.ndarray:
-  """The image at affine places, bilinearly; zero outside. uint8 [H, W, ...]."""
+  """Samples an image at affine positions bilinearly, zero outside; uint8."""
   height, width = size
   return np.asarray(
     image.transform(

@@ -1,24 +1,24 @@
 """Photographs in motion: clips whose motion is known exactly.
 
-Real photographs that come with the package (`bundled/README.md` has where they
-are from and their licences) are moved by smooth random motion: translation,
-rotation and zoom, each with its own slowly changing speed. In front of the
-photograph move cut-outs of other photographs, which cover and uncover what is
-behind them. A folder of more photographs can be added to those of training.
+Smooth random motion moves photographs that come with the package
+(`bundled/README.md` has their sources and licences): translation, rotation and
+zoom, each with a slowly changing speed. Cut-outs of other photographs move in
+front of the background, which they cover and uncover. A folder of more
+photographs can be added to those of training.
 
 A clip is uint8 `[T, H, W, 3]`, RGB; grey photographs have three equal channels.
-Flow is `[P, H, W, 2]`, (dx, dy) in pixels, one for each pair (of, into) of
-frames that is asked for: it says for each pixel of frame `of` where in frame
-`into` the same point lies. It is NaN where that point is not seen in frame
-`into`, or where the soft edge of a cut-out mixes two layers.
+The flow is `[P, H, W, 2]`, (dx, dy) in pixels, for P pairs (of, into) of
+frames: from each pixel of frame `of` to the same point in frame `into`. It is
+NaN where that point is hidden in frame `into`, or where the soft edge of a
+cut-out mixes two layers.
 
-What cameras do to motion can be added: blur while the shutter is open, changes
-of light, noise, and JPEG coding. All of it is off by default.
+Camera effects can be added: motion blur, changes of light, noise, and JPEG
+coding. All are off by default.
 
-Every layer is cut out of its photograph once per clip, low-passed to the
-clip's resolution and stored at twice its pixel density; all frames sample this
-one texture bilinearly. So a moving picture neither aliases nor flickers
-between sharp and soft as it crosses pixel borders.
+Every layer is cut out of its photograph once per clip, low-pass filtered to the
+clip's resolution and stored at twice its pixel density. All frames sample this
+texture bilinearly. So moving pictures neither alias nor flicker between sharp
+and soft as they cross pixel borders.
 
 The photographs of the two splits are disjoint:
 
@@ -210,7 +210,7 @@ class PhotosInMotion:
     return item
 
   def _background(self, rng, photo: pathlib.Path) -> Layer:
-    """A layer that covers the whole frame at all times."""
+    """Makes the layer that covers the whole frame at all times."""
     height, width = self._size
     maps = self._motion(rng, place=(width / 2, height / 2))
     corners = np.array([[0, width, 0, width], [0, 0, height, height]])
@@ -224,7 +224,7 @@ class PhotosInMotion:
     return Layer(texture, _to_texture(maps, low), None)
 
   def _cutout(self, rng, photo: pathlib.Path) -> Layer:
-    """A smooth random shape cut out of a photograph."""
+    """Makes a layer of a smooth random shape, cut out of a photograph."""
     height, width = self._size
     radius = min(height, width) * rng.uniform(0.15, 0.35)
     maps = self._motion(rng, place=rng.uniform(0.1, 0.9, 2) * (width, height))
@@ -271,15 +271,15 @@ class PhotosInMotion:
 
 
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
-  """The photographs in a folder and its subfolders, by name."""
+  """Finds the photographs in a folder and its subfolders, by name."""
   endings = ('.jpg', '.jpeg', '.png', '.webp')
   root = pathlib.Path(folder).expanduser()
-  found = [p for p in root.rglob('*') if p.suffix.lower() in endings]
-  if not found:
+  paths = [p for p in root.rglob('*') if p.suffix.lower() in endings]
+  if not paths:
     raise FileNotFoundError(
       f'There are no photographs ({", ".join(endings)}) in {root}.'
     )
-  return tuple(sorted(found))
+  return tuple(sorted(paths))
 
 
 @functools.lru_cache(maxsize=128)
@@ -309,7 +309,7 @@ def _photo(path: pathlib.Path) -> Image.Image:
 
 
 def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
-  """A random part of a photo as a texture.
+  """Cuts a random part of a photograph as a texture.
 
   Args:
     rng: the random generator.
@@ -341,14 +341,14 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
 
 
 def _to_texture(maps: np.ndarray, corner: np.ndarray) -> np.ndarray:
-  """Maps to a layer's coordinates as maps to pixels of its texture."""
+  """Converts maps to a layer's coordinates to maps to its texture's pixels."""
   maps = maps.copy()
   maps[:, :, 2] -= corner
   return maps * DENSITY
 
 
 def _shape(rng, size: tuple[int, int], edge: float) -> Image.Image:
-  """Opacity of a smooth random shape that touches no border of `size`."""
+  """The opacity of a smooth random shape that touches no border of `size`."""
   width, height = size
   x = np.arange(width, dtype=np.float32) + 0.5 - width / 2
   y = np.arange(height, dtype=np.float32)[:, None] + 0.5 - height / 2

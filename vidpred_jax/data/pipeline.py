@@ -7,6 +7,9 @@ a source once.
 import functools
 import inspect
 import math
+import multiprocessing.connection
+import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,11 +19,15 @@ from absl import flags
 
 from vidpred_jax import names
 from vidpred_jax.data import (
+  arrays,
   digits,
   episodes,
   fields,
   mixture,
+  own,
   photos,
+  prepared,
+  tfds,
   traffic,
   transforms,
   videos,
@@ -76,6 +83,9 @@ SOURCES: dict[str, Callable] = {
   'mix': mix,
   'moving_digits': digits.MovingDigits,
   'videos': videos.VideoClips,
+  'arrays': arrays.Arrays,
+  'tfds': tfds.TfdsClips,
+  'prepared': prepared.Prepared,
   'frames': folders.FrameClips,
   'episodes': episodes.Episodes,
   'weather': fields.Fields,
@@ -106,8 +116,18 @@ class Batches:
   def __next__(self) -> dict:
     if not self._inner:
       raise StopIteration
+    try:
+      arrays = next(self._inner[0])
+    except RuntimeError as error:
+      if 'Worker process was terminated' not in str(error):
+        raise
+      raise OSError(
+        'A process that loads data has ended, killed by somebody or for want '
+        f'of memory ({str(error).split(".")[0]}). Fewer of them (workers) need '
+        'less.'
+      ) from None
     # Worker processes give arrays in shared memory; these are the reader's.
-    return {k: np.array(v) for k, v in next(self._inner[0]).items()}
+    return {k: np.array(v) for k, v in arrays.items()}
 
   def __enter__(self) -> 'Batches':
     return self
@@ -120,17 +140,33 @@ class Batches:
     self._close()
 
 
+def _end_with_parent(*_) -> None:
+  """Makes this worker process end when the one that started it does.
+
+  However that ends, its end of a pipe is closed. Waiting for it is all that a
+  thread here does.
+  """
+  parent = multiprocessing.parent_process()
+
+  def wait():
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+  if parent is not None:
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _close(inner: list) -> None:
   while inner:
     inner.pop().close()
 
 
-def make_source(name: str, *, split: str, num_frames: int, **settings):
+def make_source(name: str, /, *, split: str, num_frames: int, **settings):
   """Makes a source by name.
 
   Args:
     name: one of `SOURCES`.
-    split: 'train' or 'test'; some sources have more.
+    split: 'train', 'val' or 'test'; see `validation`.
     num_frames: frames per clip, T.
     **settings: the keyword arguments of the source.
 
@@ -145,8 +181,25 @@ def make_source(name: str, *, split: str, num_frames: int, **settings):
   return SOURCES[name](split, num_frames, **settings)
 
 
+def own_source(source, *, num_frames: int):
+  """Makes a source of an object that has clips of one's own.
+
+  Args:
+    source: see `data/own.py`.
+    num_frames: frames per clip, T.
+
+  Returns:
+    The source: `len(source)`, `source[i]`, `source.kind`.
+
+  Raises:
+    ValueError: if it is no such object.
+  """
+  return own.OwnClips(source, num_frames)
+
+
 def train_iterator(
-  name: str,
+  name,
+  /,
   *,
   num_frames: int,
   batch_size: int,
@@ -171,7 +224,8 @@ def train_iterator(
   and workers.
 
   Args:
-    name: one of `SOURCES`.
+    name: one of `SOURCES`; or an object with `len(x)` and `x[i]`, whose clips
+      are one's own: see `data/own.py`.
     num_frames: frames per clip, T.
     batch_size: clips per batch in all processes together.
     seed: of order and augmentation.
@@ -179,7 +233,7 @@ def train_iterator(
     process_index: this process.
     process_count: number of processes that share a batch.
     workers: worker processes that load; 0 loads in threads of this process.
-    split: which clips.
+    split: which clips; an object of one's own has but one.
     crop: (H, W) of a random part, or one number for both; None for all.
     rotate: whether to turn by random multiples of 90 degrees.
     flip: whether to mirror at random; 'horizontal' or 'vertical' for one only.
@@ -188,7 +242,7 @@ def train_iterator(
     reverse_channels: whether to exchange red and blue in half of the clips; not
       for fields.
     flow_pairs: P pairs (of, into) of frames whose exact flow is wanted.
-    **settings: of the source.
+    **settings: of the source; an object of one's own has none.
 
   Returns:
     An iterator of dicts with `video` [B, T, H, W, C] of the source's type,
@@ -201,9 +255,13 @@ def train_iterator(
     ValueError: if a setting is wrong or `batch_size` does not divide.
   """
   local = _local_batch_size(batch_size, process_index, process_count)
-  if flow_pairs and 'flow_pairs' in settings_of(name):
-    settings['flow_pairs'] = flow_pairs
-  source = make_source(name, split=split, num_frames=num_frames, **settings)
+  if isinstance(name, str):
+    if flow_pairs and 'flow_pairs' in settings_of(name):
+      settings['flow_pairs'] = flow_pairs
+    source = make_source(name, split=split, num_frames=num_frames, **settings)
+  else:
+    names.check_settings("A source of one's own", settings, ())
+    source = own_source(name, num_frames=num_frames)
   augment = _augmentation(
     crop=crop,
     rotate=rotate,
@@ -242,7 +300,8 @@ def train_iterator(
     ).mp_prefetch(
       grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=2
-      )
+      ),
+      worker_init_fn=_end_with_parent,
     ),
     source,
   )

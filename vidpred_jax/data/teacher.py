@@ -33,14 +33,14 @@ def dis(video: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
   here = here.astype(np.float32)
   flows = []
   for of, into in pairs:
-    there = estimator.calc(grey[of], grey[into], None)
-    back = estimator.calc(grey[into], grey[of], None)
-    place = here + there
-    back = cv2.remap(back, place, None, cv2.INTER_LINEAR)
-    off = np.linalg.norm(there + back, axis=-1)
-    agreed = off < 0.5 + 0.05 * np.linalg.norm(there, axis=-1)
+    forward = estimator.calc(grey[of], grey[into], None)
+    backward = estimator.calc(grey[into], grey[of], None)
+    place = here + forward
+    backward = cv2.remap(backward, place, None, cv2.INTER_LINEAR)
+    error = np.linalg.norm(forward + backward, axis=-1)
+    agreed = error < 0.5 + 0.05 * np.linalg.norm(forward, axis=-1)
     agreed &= ((place >= 0) & (place <= (width - 1, height - 1))).all(-1)
-    flows.append(np.where(agreed[..., None], there, np.float32(np.nan)))
+    flows.append(np.where(agreed[..., None], forward, np.float32(np.nan)))
   return np.stack(flows)
 
 

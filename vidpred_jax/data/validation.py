@@ -13,6 +13,15 @@ def check(split: str) -> None:
     raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}.")
 
 
+def check_fractions(test: float, val: float) -> None:
+  """Raises ValueError unless such shares can be held out, `val` of the rest."""
+  if not 0 <= test <= 1 or not 0 <= val < 1:
+    raise ValueError(
+      'test_fraction must lie in [0, 1] and val_fraction in [0, 1), got '
+      f'{test} and {val}.'
+    )
+
+
 def part(split: str, count: int, fraction: float, what: str) -> range:
   """Which of the things for training belong to a split.
 

@@ -10,8 +10,8 @@ Splits are made by file: no file has clips in both splits.
 
 import concurrent.futures
 import functools
-import glob
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidpred_jax import atomic, video_io
-from vidpred_jax.data import validation
+from vidpred_jax.data import files, validation, windows
 from vidpred_jax.data.teacher import dis
 from vidpred_jax.video_io import scenes
 
@@ -138,56 +138,60 @@ class VideoClips:
     self._pairs = tuple(flow_pairs) if teacher else ()
     if size is not None and short_side is not None:
       raise ValueError('Give size or short_side, not both.')
-    steps = (step,) if isinstance(step, int) else tuple(step)
-    least = min(num_frames, *steps, 1 if hop is None else hop)
-    if not steps or least < 1:
-      raise ValueError(
-        'num_frames, step and hop must be at least 1, got '
-        f'{num_frames}, {step}, {hop}.'
-      )
-    if not 0 <= test_fraction <= 1 or not 0 <= val_fraction < 1:
-      raise ValueError(
-        'test_fraction must lie in [0, 1] and val_fraction in [0, 1), got '
-        f'{test_fraction} and {val_fraction}.'
-      )
+    validation.check_fractions(test_fraction, val_fraction)
+    placed = functools.partial(
+      windows.Windows,
+      num_frames=num_frames,
+      step=step,
+      hop=hop,
+      overlap=split == 'train',
+    )
+    placed(())  # numbers that cannot be show before files are read
     self._num_frames, self._stream = num_frames, stream
     self._size = (size, size) if isinstance(size, int) else size
     self._fit, self._short_side = fit, short_side
     self._root = root
 
-    held_out = split == 'test'
-    files = _split(held_out, find(root), 'test', test_fraction, test_files)
-    if split == 'val' or not held_out and (val_fraction or val_files):
-      held_out = split == 'val'
-      files = _split(held_out, files, 'val', val_fraction, val_files)
-    self.files, self._scans, self.unreadable = _readable(
-      files, _scan_all(files, stream, scan_cache), on_error
+    paths = files.of_split(
+      split,
+      root,
+      find,
+      fractions={'test': test_fraction, 'val': val_fraction},
+      listed={'test': test_files, 'val': val_files},
     )
-    rows, counts = _windows(self._scans, num_frames, steps, hop, split)
-    if not rows:
+    self.files, self._scans, self.unreadable = _readable(
+      paths, _scan_all(paths, stream, scan_cache), on_error
+    )
+    self._scenes = _scenes(self._scans)
+    self._windows = placed(self._scenes[:, 2] - self._scenes[:, 1])
+    steps = (step,) if isinstance(step, int) else step
+    if not len(self._windows):
       reasons = ''.join(f'\n  {why}' for _, why in self.unreadable[:5])
       raise ValueError(
-        f'No scene in the {len(files)} {split} files of {root} has '
+        f'No scene in the {len(paths)} {split} files of {root} has '
         f'{(num_frames - 1) * min(steps) + 1} frames; '
         f'{len(self.unreadable)} files cannot be read.{reasons}'
       )
-    used = {row[0] for row in rows}
-    short = [str(p) for f, p in enumerate(self.files) if f not in used]
-    if short:
-      _LOG.warning(
-        'Left out, no scene of %d frames: %s',
-        (num_frames - 1) * min(steps) + 1, ', '.join(short),
-      )  # fmt: skip
-    if self.unreadable or short:
-      _LOG.warning(
-        'Of %d files for %s %d are left out.',
-        len(files), split, len(self.unreadable) + len(short),
-      )  # fmt: skip
-    self._rows = np.array(rows)
-    self._ends = np.cumsum(counts)
+    self._report_left_out(split, (num_frames - 1) * min(steps) + 1)
     self._kept = self._fitting(cache_mb * 2**20)
     self._cache: dict[int, np.ndarray] = {}
     self._locks = [threading.Lock() for _ in self._kept]
+
+  def _report_left_out(self, split: str, length: int) -> None:
+    """Warns of files without a clip: no scene has `length` frames."""
+    used = set(self._scenes[self._windows.used, 0].tolist())
+    short = [str(p) for f, p in enumerate(self.files) if f not in used]
+    if short:
+      _LOG.warning(
+        'Left out, no scene of %d frames: %s', length, ', '.join(short)
+      )
+    if self.unreadable or short:
+      _LOG.warning(
+        'Of %d files for %s %d are left out.',
+        len(self.files) + len(self.unreadable),
+        split,
+        len(self.unreadable) + len(short),
+      )
 
   def _fitting(self, room: int) -> tuple[bool, ...]:
     """Which files fit whole into so many bytes, in their order."""
@@ -199,7 +203,7 @@ class VideoClips:
     return tuple(kept)
 
   def __len__(self) -> int:
-    return int(self._ends[-1])
+    return len(self._windows)
 
   def __repr__(self) -> str:
     return f'VideoClips({len(self.files)} files of {self._root})'
@@ -213,18 +217,39 @@ class VideoClips:
     self._locks = [threading.Lock() for _ in self._kept]
 
   def __getitem__(self, i) -> dict:
-    i = range(len(self))[i]
-    row = int(np.searchsorted(self._ends, i, side='right'))
-    before = int(self._ends[row - 1]) if row else 0
-    f, begin, step, hop = (int(v) for v in self._rows[row])
-    start = begin + (i - before) * hop
-    video = self._clip(f, start, step)
+    scene, start, step = self._windows[i]
+    f, begin, _ = (int(x) for x in self._scenes[scene])
+    start += begin
+    video = self._clip(f, start, step, self._num_frames)
     item = {'video': video, 'name': f'{self.files[f]}@{start}'}
     if self._pairs:
       item['flow'] = dis(video, self._pairs)
     return item
 
-  def _clip(self, f: int, start: int, step: int) -> np.ndarray:
+  @property
+  def runs(self) -> list[tuple[str, int]]:
+    """(name, number of frames) of each scene."""
+    return [
+      (f'{self.files[f]}@{begin}', int(end - begin))
+      for f, begin, end in self._scenes
+    ]
+
+  def frames(
+    self, run: int, start: int, stop: int, step: int = 1
+  ) -> np.ndarray:
+    """Frames of one of `runs`, as items have them, uint8 [T, H, W, 3].
+
+    Args:
+      run: which.
+      start: the first frame.
+      stop: the one after the last.
+      step: their distance.
+    """
+    f, begin, _ = (int(x) for x in self._scenes[run])
+    numbers = range(begin + start, begin + stop, step)
+    return self._clip(f, numbers.start, step, len(numbers))
+
+  def _clip(self, f: int, start: int, step: int, count: int) -> np.ndarray:
     scan = self._scans[f]
     read = functools.partial(
       video_io.read, size=self._resized(scan), stream=self._stream
@@ -233,7 +258,7 @@ class VideoClips:
       clip = read(
         self.files[f],
         start=start,
-        count=self._num_frames,
+        count=count,
         step=step,
         index=scan.frames,
       )
@@ -242,7 +267,7 @@ class VideoClips:
       if f not in self._cache:
         frames = read(self.files[f], count=scan.frames.num_frames)
         self._cache[f] = np.ascontiguousarray(self._cut(frames))
-    stop = start + (self._num_frames - 1) * step + 1
+    stop = start + (count - 1) * step + 1
     return self._cache[f][start:stop:step].copy()
 
   def _resized(self, scan: Scan) -> tuple[int, int]:
@@ -285,54 +310,13 @@ def _readable(files, scans, on_error: str):
   return kept, known, unreadable
 
 
-def _windows(
-  scans: Sequence[Scan],
-  num_frames: int,
-  steps: Sequence[int],
-  hop: int | None,
-  split: str,
-) -> tuple[list[tuple[int, int, int, int]], list[int]]:
-  """The scenes with room for a clip.
-
-  Returns:
-    One row for each, (file, first frame, step, hop), and how many clips it has.
-  """
-  rows, counts = [], []
-  for step in steps:
-    length = (num_frames - 1) * step + 1
-    apart = hop or (1 if split == 'train' else length)
-    for f, scan in enumerate(scans):
-      borders = (0, *scan.cuts, scan.frames.num_frames)
-      for begin, end in zip(borders, borders[1:]):
-        if end - begin >= length:
-          rows.append((f, begin, step, apart))
-          counts.append((end - begin - length) // apart + 1)
-  return rows, counts
-
-
 def find(root) -> list[pathlib.Path]:
   """Video files and folders of pictures: see `root` of `VideoClips`.
 
   Raises:
     FileNotFoundError: if nothing is found for one of them.
   """
-  if not isinstance(root, (str, os.PathLike)):
-    return sorted({path for part in root for path in find(part)})
-  if not str(root):
-    raise FileNotFoundError(
-      "The source 'videos' needs root: a folder with videos, a file, a glob "
-      'pattern like "clips/*.mp4", or several of these.'
-    )
-  path = pathlib.Path(root).expanduser()
-  if path.is_dir():
-    found = video_io.find_videos(path)
-  elif path.is_file():
-    found = [path]
-  else:
-    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
-  if not found:
-    raise FileNotFoundError(f'There are no videos at {root}.')
-  return sorted(found)
+  return files.find(root, video_io.find_videos, 'videos', 'clips/*.mp4')
 
 
 def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
@@ -342,7 +326,7 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
     ValueError: if it cannot be read.
   """
   info = video_io.probe(path, stream=stream)
-  for line in video_io.told(info):
+  for line in video_io.notices(info):
     _LOG.warning('%s', line.split(' --')[0])
   finder = scenes.Finder()
   index, shape = video_io.indexed(
@@ -352,32 +336,19 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   return Scan(*shape, index, tuple(finder.cuts))
 
 
-def _split(held_out, files, name, fraction, listed) -> list[pathlib.Path]:
-  """The files that are held out for a split, or the others; both need some."""
-  if listed is not None:
-    test = {p.resolve() for p in find(listed)}
-    in_test = [p.resolve() in test for p in files]
-    # Files that are held out need not lie among the others.
-    if held_out:
-      return find(listed)
-  else:
-    # Every k-th by name, at least one on either side.
-    share = fraction * np.arange(len(files) + 1) + 1e-9
-    in_test = list(np.diff(np.floor(share)) > 0)
-    if 0 < fraction < 1 and len(files) > 1:
-      in_test[-1] |= not any(in_test)
-      in_test[0] &= not all(in_test)
-  chosen = [p for p, test in zip(files, in_test) if test == held_out]
-  if not chosen:
-    split = name if held_out else 'train'
-    raise ValueError(
-      f'None of the {len(files)} files is left for {split}; set '
-      f'{name}_fraction or {name}_files, or add files.'
-    )
-  return chosen
+def _scenes(scans: Sequence[Scan]) -> np.ndarray:
+  """Of each scene its file, first frame, and the one after the last, [N, 3]."""
+  return np.array(
+    [
+      (f, *borders)
+      for f, scan in enumerate(scans)
+      for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
+    ],
+    np.int64,
+  ).reshape(-1, 3)
 
 
-def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
+def _scan_all(paths, stream, cache) -> list[Scan | ValueError]:
   """Scans files; returns for each the scan or the reason why it failed."""
 
   def attempt(path):
@@ -388,7 +359,7 @@ def _scan_all(files, stream, cache) -> list[Scan | ValueError]:
 
   workers = min(8, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    return list(pool.map(attempt, files))
+    return list(pool.map(attempt, paths))
 
 
 def _cached_scan(path: pathlib.Path, stream) -> Scan:

@@ -96,7 +96,7 @@ class Vortices:
     seed: int = 0,
     val_fraction: float = 0.0,
   ):
-    """Opens the films; makes them first where they are not there.
+    """Opens the films; makes them first if they are missing.
 
     Args:
       split: 'train', 'val' or 'test'.
@@ -275,19 +275,19 @@ def check(place: pathlib.Path, settings: Settings) -> pathlib.Path:
   """
   path = place / 'settings.json'
   try:
-    found = json.loads(path.read_text())
+    stored = json.loads(path.read_text())
   except (OSError, ValueError):
-    found = None
-  if not isinstance(found, dict):
+    stored = None
+  if not isinstance(stored, dict):
     raise ValueError(
       f'{place} is no folder of simulated films: {path.name} is missing or '
       'damaged. Move it away.'
     )
   expected = _described(settings)
   wrong = [
-    f'{name} {found.get(name)!r}, expected {expected.get(name)!r}'
-    for name in sorted({*found, *expected})
-    if found.get(name) != expected.get(name)
+    f'{name} {stored.get(name)!r}, expected {expected.get(name)!r}'
+    for name in sorted({*stored, *expected})
+    if stored.get(name) != expected.get(name)
   ]
   if wrong:
     raise ValueError(

@@ -9,7 +9,8 @@ import hashlib
 import importlib.metadata
 import pathlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -65,7 +66,13 @@ def quick_eval(config, variables, measure: Callable, clips) -> dict[str, float]:
   return {k: v['mean'] for k, v in result.values['prediction'].items()}
 
 
-def run(config, workdir: str, measure: Callable | None = None) -> dict:
+def run(
+  config,
+  workdir: str,
+  measure: Callable | None = None,
+  *,
+  sources: Mapping[str, Any] | None = None,
+) -> dict:
   """Evaluates the weights in `workdir`; writes `results.json` and pictures.
 
   Where `workdir` holds no weights, those of `config.init_from` are taken.
@@ -74,6 +81,7 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
     config: the configuration.
     workdir: the run's folder.
     measure: the result of `make_measure`, if it was called.
+    sources: objects that clips come from instead of `config.data`, by split.
 
   Returns:
     What was written to `results.json`.
@@ -84,16 +92,17 @@ def run(config, workdir: str, measure: Callable | None = None) -> dict:
       process is in that folder.
   """
   workdir = pathlib.Path(workdir)
+  config = build.completed(config, sources)
   record, variables = _weights(config, workdir)
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
       workdir.mkdir(parents=True, exist_ok=True)
       stack.enter_context(atomic.holding(workdir))
+    measure = measure or make_measure(config, build.evaluation(config, sources))
     return _run(config, workdir, measure, record, variables)
 
 
 def _run(config, workdir, measure, record, variables) -> dict:
-  measure = measure or make_measure(config, build.evaluation(config))
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:
@@ -196,9 +205,9 @@ def _metric_weights(config) -> dict[str, dict]:
 
 def _versions() -> dict[str, str]:
   names = ('vidpred_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'av')
-  found = {name: importlib.metadata.version(name) for name in names}
+  versions = {name: importlib.metadata.version(name) for name in names}
   device = jax.devices()[0].device_kind
-  return {'python': platform.python_version(), 'device': device, **found}
+  return {'python': platform.python_version(), 'device': device, **versions}
 
 
 def _show(result: scoring.Result, config, workdir: pathlib.Path) -> list[str]:

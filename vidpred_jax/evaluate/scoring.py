@@ -51,7 +51,8 @@ class Result(NamedTuple):
       ...}}}` for the sources `'prediction'` and the baselines. A metric of sets
       has empty lists, and further entries that say what it was computed from.
       Of one number per clip there is `'interval'`: the mean plus and minus 1.96
-      of its standard errors over clips.
+      of its standard errors over clips. Where the mean over clips is what is
+      reported there is `'standard_error'`, too.
     blocks: mean use of each block [K] if the system routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
@@ -336,7 +337,7 @@ class _Sums(NamedTuple):
 
   clips: int
   values: dict  # {source: {metric: [N] or [N, K]}}, sums over clips, float64
-  squares: dict  # as values, of the squared means over frames, or [K] each
+  squares: dict  # {source: {metric: [] or [K]}}, of means over frames
   features: list  # of a batch each
   blocks: np.ndarray | None  # [K], sums over clips
 
@@ -348,9 +349,7 @@ def _of_batch(out, valid: np.ndarray) -> _Sums:
   return _Sums(
     int(valid.sum()),
     _sum_valid(out['values'], valid),
-    jax.tree.map(
-      lambda x: np.square(_gather(x)[valid].mean(1)).sum(0), out['values']
-    ),
+    _sum_valid(out['values'], valid, lambda x: x.mean(1) ** 2),
     [_valid(out['features'], valid)],
     blocks,
   )
@@ -371,12 +370,7 @@ def _values(total: _Sums, measures, frames, shape) -> dict:
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
   return {
     source: {
-      k: _aggregate(
-        total.values[source][k] / total.clips,
-        total.squares[source][k] / total.clips,
-        total.clips,
-        m,
-      )
+      k: _aggregate(total, source, k, m)
       if isinstance(m, metrics.Metric)
       else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
       for k, m in measures.items()
@@ -430,14 +424,16 @@ def _valid(tree, valid: np.ndarray):
   return jax.tree.map(lambda x: _gather(x)[valid].astype(np.float32), tree)
 
 
-def _sum_valid(tree, valid: np.ndarray):
-  return jax.tree.map(lambda x: _gather(x)[valid].sum(0), tree)
+def _sum_valid(tree, valid: np.ndarray, of=lambda x: x):
+  return jax.tree.map(lambda x: of(_gather(x)[valid]).sum(0), tree)
 
 
 def _aggregate(
-  means: np.ndarray, squares: np.ndarray, clips: int, metric: metrics.Metric
+  total: _Sums, source: str, name: str, metric: metrics.Metric
 ) -> dict:
-  """Aggregates the means over clips, [N] or [N, K], over frames."""
+  """What is reported of a metric of a source."""
+  means = total.values[source][name] / total.clips  # [N] or [N, K]
+  squares = total.squares[source][name]
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
   mean = means.mean(0)
@@ -445,7 +441,8 @@ def _aggregate(
     'per_frame': [float(metric.finish(x)) for x in means],
     'cumulative': [float(metric.finish(x)) for x in cumulative],
     'mean': float(metric.finish(mean)),
-    **_interval(mean, squares, clips, metric),
+    **_interval(mean, squares / total.clips, total.clips, metric),
+    **_error(squares, mean, total.clips, metric),
     **(metric.details(mean) if metric.details else {}),
   }
 
@@ -460,12 +457,21 @@ def _interval(mean, square, clips: int, metric: metrics.Metric) -> dict:
   return {'interval': ends} if np.isfinite(ends).all() else {}
 
 
-def _of_sets(metric: metrics.SetMetric, asked, shape, real, generated) -> dict:
+def _error(squares, mean, clips: int, metric: metrics.Metric) -> dict:
+  """The standard error of a mean over two clips or more."""
+  plain = not np.ndim(mean) and np.isfinite(mean)
+  if clips < 2 or not plain or not metrics.is_mean(metric):
+    return {}
+  variance = max(squares / clips - mean**2, 0.0)
+  return {'standard_error': float(np.sqrt(variance / (clips - 1)))}
+
+
+def _of_sets(metric: metrics.SetMetric, frames, shape, real, generated) -> dict:
   """The distance of features [M, 1, D] and [M, S, D], in the same form."""
   distance = metric.distance(real[:, 0], generated)
-  context = len(asked.context) * metric.context
+  context = len(frames.context) * metric.context
   about = {
-    'frames_per_video': context + len(asked.target),
+    'frames_per_video': context + len(frames.target),
     'context_frames': context,  # of these
     'video_size': list(shape[2:4]),  # before it is made `size`
     **metric.about,

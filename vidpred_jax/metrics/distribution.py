@@ -350,7 +350,7 @@ def frechet_of_sets(
     return frechet(moments(real[rows]), functools.reduce(merge, of_samples))
 
   count = len(real)
-  found = {
+  result = {
     'mean': distance(np.arange(count)),
     'videos': count,
     'generated_videos': count * generated.shape[1],
@@ -359,9 +359,9 @@ def frechet_of_sets(
     rng = np.random.default_rng(seed)
     draws = [distance(rng.integers(0, count, count)) for _ in range(resamples)]
     half = 1.96 * float(np.std(draws, ddof=1 if resamples > 1 else 0))
-    found['interval'] = [found['mean'] - half, found['mean'] + half]
-    found |= {'resamples': resamples, 'seed': seed}
-  return found
+    result['interval'] = [result['mean'] - half, result['mean'] + half]
+    result |= {'resamples': resamples, 'seed': seed}
+  return result
 
 
 def check_i3d(name: str, variables) -> None:

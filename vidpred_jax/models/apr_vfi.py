@@ -333,7 +333,7 @@ class APRVFI(nn.Module):
     routed: whether the network has a router.
     patch: side P of the patches; None: the blocks see the whole image.
     widths: channels of the refine blocks at half resolution.
-    depths: their convolutions there.
+    depths: convolutions of the refine blocks at half resolution.
     features: channels between the blocks.
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.

@@ -169,12 +169,12 @@ class LinearAttention(nn.Module):
     of_query, of_key, of_value = jnp.split(self.qkv.kernel[0, 0], 3, -1)
     key = conv.pointwise(pixels, of_key).astype(jnp.float32)
     key = jnp.exp(key - jnp.max(key, 1, keepdims=True))
-    seen = jnp.einsum('bpk,bpc->bkc', key, pixels.astype(jnp.float32))
-    seen /= jnp.sum(key, 1)[:, :, None]
+    pooled = jnp.einsum('bpk,bpc->bkc', key, pixels.astype(jnp.float32))
+    pooled /= jnp.sum(key, 1)[:, :, None]
     # Keys of all heads times values of all heads; only equal heads count.
     same = np.kron(np.eye(self.heads), np.ones((self.width, self.width)))
     same = jnp.asarray(same / math.sqrt(self.width), jnp.float32)[None]
-    values = same * jnp.einsum('bkc,cv->bkv', seen, of_value)
+    values = same * jnp.einsum('bkc,cv->bkv', pooled, of_value)
     given = jnp.einsum('bkv,vd->bkd', values, self.out.kernel[0, 0])
     kernel = jnp.einsum('ck,bkd->bcd', of_query, given)
     out = (pixels @ kernel.astype(x.dtype)).reshape(x.shape)

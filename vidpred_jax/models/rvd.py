@@ -165,12 +165,12 @@ class RecurrentEncoder(nn.Module):
     Returns:
       A list of [B, T, H', W', width], and a tuple like `states`.
     """
-    found, new = [], []
+    features, new = [], []
     for level, state in zip(self.level, states):
       out, state, x = level(x, state)
-      found.append(out)
+      features.append(out)
       new.append(state)
-    return found, tuple(new)
+    return features, tuple(new)
 
 
 class UpBlock(nn.Module):
@@ -226,8 +226,8 @@ class MeanNet(nn.Module):
     Returns:
       [B, T - since, H, W, channels] in [-1, 1], float32, and the states.
     """
-    found, states = self.memory(x, states)
-    kept = [_rows(level[:, since:]) for level in found]
+    features, states = self.memory(x, states)
+    kept = [_rows(level[:, since:]) for level in features]
     out = kept.pop()
     for i, rise in enumerate(self.up):
       out = rise(out if i == 0 else jnp.concatenate([out, kept.pop()], -1))

@@ -134,7 +134,7 @@ class SimVP(nn.Module):
     decoder_size: of the decoder's kernels, odd.
     drop_path: rate of stochastic depth in the last block, in training.
     first_drop_path: the same in the first block; it is linear in between. The
-      published code has 0.01 there whatever `drop_path` is. Both 0: none.
+      published code has 0.01 there for any `drop_path`. Both 0: none.
     dtype: of the computation. Parameters, statistics and the result are
       float32.
   """

@@ -37,7 +37,7 @@ class MetaFormer(nn.Module):
     ratio: width of the blocks' hidden layers, relative.
     drop_path: rate of stochastic depth in the last block, in training.
     first_drop_path: the same in the first block; it is linear in between. The
-      published code has 0.01 there whatever `drop_path` is. Both 0: none.
+      published code has 0.01 there for any `drop_path`. Both 0: none.
   """
 
   kind: str

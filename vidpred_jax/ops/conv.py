@@ -279,14 +279,14 @@ def mean_of_convs(
   out = jnp.zeros((batch, second.shape[-1]), x.dtype)
   for i in range(3):
     for j in range(3):
-      seen = total
+      part = total
       if i != 1:
-        seen = seen - jnp.sum(row[i], 1)
+        part = part - jnp.sum(row[i], 1)
       if j != 1:
-        seen = seen - jnp.sum(column[j], 1)
+        part = part - jnp.sum(column[j], 1)
       if i != 1 and j != 1:
-        seen = seen + row[i][:, -1 if j == 0 else 0]
-      out += seen @ second[i, j].astype(x.dtype)
+        part = part + row[i][:, -1 if j == 0 else 0]
+      out += part @ second[i, j].astype(x.dtype)
   return out / (height * width)
 
 
@@ -391,10 +391,10 @@ def _tap_correlations(x, gradient, size, dilation):
     wide, gradient = pair
 
     def of_row(row):
-      seen = jax.lax.dynamic_slice_in_dim(wide, row * dilation, height)
+      rows = jax.lax.dynamic_slice_in_dim(wide, row * dilation, height)
       starts = range(0, size * dilation, dilation)
       return jnp.stack(
-        [_sum_of_products(seen[:, j : j + width], gradient) for j in starts]
+        [_sum_of_products(rows[:, j : j + width], gradient) for j in starts]
       )
 
     if size <= 3:

@@ -95,8 +95,8 @@ def _places(radius):
   y, x, dy, dx = np.ix_(*map(range, (side, side, window, window)))
   tile = (y + dy) // side * 2 + (x + dx) // side
   pixel = (y + dy) % side * side + (x + dx) % side
-  there = tile * side**2 + pixel
-  return (there * side**2 + y * side + x).reshape(-1)
+  position = tile * side**2 + pixel
+  return (position * side**2 + y * side + x).reshape(-1)
 
 
 def _in_windows_forward(products, radius):
@@ -105,13 +105,13 @@ def _in_windows_forward(products, radius):
 
 def _in_windows_backward(radius, _, gradient):
   """Gathers too, since scattering is slow on a CPU; others read a zero."""
-  there, here = 16 * radius**2, 4 * radius**2
+  around, inside = 16 * radius**2, 4 * radius**2
   places = _places(radius)
-  back = np.full(there * here, len(places))
+  back = np.full(around * inside, len(places))
   back[places] = np.arange(len(places))
   gradient = jnp.pad(gradient, ((0, 0), (0, 1)))
   gradient = gradient.at[:, back].get(mode='promise_in_bounds')
-  return (gradient.reshape(gradient.shape[0], there, here),)
+  return (gradient.reshape(gradient.shape[0], around, inside),)
 
 
 _in_windows.defvjp(_in_windows_forward, _in_windows_backward)

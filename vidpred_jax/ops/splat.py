@@ -60,8 +60,8 @@ def _scatter_add_loop(values, index, wx, wy):
 
   def add(sums, values):
     def body(i, sums):
-      there = (_read(x, i) for x in (index, wx, wy))
-      return _add_one(sums, values, i, *there, (width + 3, 1))
+      weights = (_read(x, i) for x in (index, wx, wy))
+      return _add_one(sums, values, i, *weights, (width + 3, 1))
 
     return jax.lax.fori_loop(0, index.shape[0], body, sums)
 

@@ -149,7 +149,7 @@ def demo_frames(
   """The frames of a film: context | prediction | truth | flow | blocks.
 
   Panels whose argument is None are left out. The context panel shows the
-  newest frame seen.
+  newest context frame.
 
   Args:
     context: `[Tc, H, W, C]`, the frames the model saw.
@@ -230,7 +230,7 @@ def demo_grid(
   for clip in clips:
     for step in steps:
       n = range(len(clip['prediction']))[step]
-      found, panels = _panels(
+      panel_titles, panels = _panels(
         clip['context'],
         clip['prediction'],
         clip.get('target'),
@@ -241,14 +241,16 @@ def demo_grid(
         min_side,
         n,
       )
-      found = [t.split(',')[0].split(' t+')[0] for t in found]
+      panel_titles = [t.split(',')[0].split(' t+')[0] for t in panel_titles]
       others = _comparison(clip, n)
-      after = found.index('prediction') + 1 + ('truth' in found)
-      found[after:after] = others
+      after = panel_titles.index('prediction') + 1 + ('truth' in panel_titles)
+      panel_titles[after:after] = others
       panels[after:after] = others.values()
-      if titles and found != titles:
-        raise ValueError(f'Clips show different panels: {found}, {titles}.')
-      titles = found
+      if titles and panel_titles != titles:
+        raise ValueError(
+          f'Clips show different panels: {panel_titles}, {titles}.'
+        )
+      titles = panel_titles
       rows.append(panels)
       number = clip['numbers'][n] if 'numbers' in clip else ''
       lines = (clip.get('title'), f't+{n + 1}', number)

@@ -35,6 +35,10 @@ suffix). The output appears when it is complete; an existing output is replaced
 only with `--overwrite`. `--overlay=flow,blocks` shows diagnostics of the system
 at the right of the frames. The progress bar counts written frames.
 
+Frames as arrays: `--input=clip.npy --output=future.npy`, or `.npz` or `.zarr`,
+uint8 [T, H, W, C], or [N, T, H, W, C] of N films, which gives N futures. With
+`--samples=S` the output is [S, T, H, W, C], or [N, S, T, H, W, C].
+
 Physical fields (a system trained on fields):
 
   python -m vidpred_jax.predict --checkpoint=runs/era5 --input=hours.npz \\
@@ -49,6 +53,7 @@ import contextlib
 import functools
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -57,6 +62,7 @@ from absl import flags
 
 from vidpred_jax import command, runtime, video_io
 from vidpred_jax.predict import sample, tiling
+from vidpred_jax.predict.arrays import is_array, predict_array
 from vidpred_jax.predict.fields import predict_field
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.predict.videos import predict_video, renamed
@@ -66,6 +72,7 @@ __all__ = [
   'Predictor',
   'define_flags',
   'main',
+  'predict_array',
   'predict_field',
   'predict_video',
 ]
@@ -82,7 +89,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'input',
     None,
-    'Video, folder of pictures, npz, npy; none: a generated film.',
+    'Video, folder of pictures, npy, npz, zarr; none: a generated film.',
   )
   flags.DEFINE_string('output', None, 'The same, to write.')
   flags.DEFINE_integer('num_frames', None, 'How many frames to predict.')
@@ -105,7 +112,9 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'allow_nonfinite', False, 'Take weights that are infinite or no numbers.'
   )
-  flags.DEFINE_integer('seed', 0, 'Of random systems.')
+  flags.DEFINE_integer(
+    'seed', 0, 'Of random systems.', lower_bound=0, upper_bound=2**31 - 1
+  )
   flags.DEFINE_multi_string(
     'set', [], 'A setting of the system, name=value; repeatable.'
   )
@@ -126,6 +135,8 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
+  if not options.output:
+    raise ValueError('--output is empty, expected a file or folder to make.')
   runtime.setup()
   from vidpred_jax import checkpoint
 
@@ -142,6 +153,12 @@ def main(argv) -> None:
   )
   if options.input is None:
     return _try_out(load, options, fps)
+  data = checkpoint.read_data_spec(chosen)
+  _serve(load, options, fps, input_fps, data is not None and data.is_field)
+
+
+def _serve(load, options, fps, input_fps, fields: bool) -> None:
+  """Predicts a field, an array or a video, and prints what was written."""
   settings = {
     'num_frames': options.num_frames,
     'overwrite': options.overwrite,
@@ -150,10 +167,21 @@ def main(argv) -> None:
     'overlap': options.tile_overlap,
     'cut': options.cut,
   }
-  data = checkpoint.read_data_spec(chosen)
-  if data is not None and data.is_field:
-    _refuse_for_fields(options)
+  if fields:
+    _refuse(options, 'Physical fields', ('factor', 'samples'))
     count = predict_field(load, options.input, options.output, **settings)
+  elif is_array(options.input) or is_array(options.output):
+    _refuse(options, 'Arrays')
+    count = predict_array(
+      load,
+      options.input,
+      options.output,
+      factor=options.factor,
+      samples=options.samples,
+      **settings,
+    )
+    print(f'{count} frames written to {options.output}')
+    return
   else:
     count = predict_video(
       load,
@@ -184,14 +212,15 @@ def main(argv) -> None:
     print(f'{count} frames each written to {", ".join(names)}, ...')
 
 
-def _refuse_for_fields(options) -> None:
+def _refuse(options, what: str, more: Sequence[str] = ()) -> None:
   """Raises ValueError if a flag is given that is for videos alone."""
   for name in (
-    'factor', 'fps', 'samples', 'with_input', 'overlay', 'input_fps',
-    'deinterlace', 'hdr', 'cuts', 'crf', 'codec',
+    'fps', 'with_input', 'overlay', 'input_fps', 'deinterlace', 'hdr', 'cuts',
+    'crf', 'codec',
+    *more,
   ):  # fmt: skip
     if options[name].present:
-      raise ValueError(f'Physical fields cannot be served --{name}.')
+      raise ValueError(f'{what} cannot be served --{name}.')
 
 
 def _rate(name: str, flag) -> Fraction | None:
@@ -218,17 +247,17 @@ def _try_out(load, options, fps) -> None:
   count = options.num_frames or len(frames.target)
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    seen, made = folder / 'seen', folder / 'made'
-    truth = sample.write(seen, num_frames=count, factor=factor)
+    given, made = folder / 'given', folder / 'made'
+    truth = sample.write(given, num_frames=count, factor=factor)
     settings: dict[str, Any] = {
       'num_frames': None if factor else count,
       'factor': factor,
       'key': jax.random.key(options.seed),
     }
     # Once as pictures, which lose nothing, to compare, once as asked for.
-    predict_video(load, seen, made, progress=True, **settings)
+    predict_video(load, given, made, progress=True, **settings)
     _rewrite(made, options.output, overwrite=options.overwrite)
-    last = None if factor else video_io.read(seen)[-1]
+    last = None if factor else video_io.read(given)[-1]
     said = sample.compare(video_io.read(made), truth, last=last, factor=factor)
   print(f'{len(truth)} frames written to {options.output}: {said}')
 

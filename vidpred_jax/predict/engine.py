@@ -82,7 +82,7 @@ class Engine:
     def run(number, placement, covered):
       del number
       cut = tuple(_cut(state, placement, tiles) for state in states)
-      found = self._step(
+      predictions = self._step(
         self.variables,
         cut,
         covered,
@@ -91,20 +91,22 @@ class Engine:
         with_diagnostics=with_diagnostics,
       )
       if placement is None:
-        return found
-      return [(x.state, x.diagnostics) for x in found]
+        return predictions
+      return [(x.state, x.diagnostics) for x in predictions]
 
-    found = self._blended(size, tiles, run)
+    results = self._blended(size, tiles, run)
     if not tiles.single:
       shown = self.system.data.denormalise
-      return [Prediction(x, shown(x), diagnostics) for x, diagnostics in found]
+      return [
+        Prediction(x, shown(x), diagnostics) for x, diagnostics in results
+      ]
     return [
       Prediction(
         x.state,
         np.asarray(x.frame)[..., : size[0], : size[1], :],
         {k: _crop(v, tiles, size) for k, v in x.diagnostics.items()},
       )
-      for x in found
+      for x in results
     ]
 
   def init_carry(self, context, size, tiles: tiling.Tiles, key) -> list:

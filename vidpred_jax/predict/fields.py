@@ -67,7 +67,7 @@ def predict_field(
 
 
 def _read_field(path, names) -> tuple[np.ndarray, bool]:
-  """[T, H, W, C] of the variables, and whether there was no axis C."""
+  """Reads the variables, [T, H, W, C], and whether the file has no axis C."""
   from vidpred_jax.data import files  # not where only videos are read
 
   if path.suffix == '.npz':

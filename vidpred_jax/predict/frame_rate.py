@@ -110,13 +110,13 @@ def interpolate(
       before = time, frame
       continue
     check_same_size((before[1], frame))
-    asked = phases(before[0], time)
-    inner = tuple(sorted({k for k in asked if 0 < k < parts}))
+    wanted = phases(before[0], time)
+    inner = tuple(sorted({k for k in wanted if 0 < k < parts}))
     shown = {k: (before[1] if 2 * k <= parts else frame, {}) for k in inner}
     if inner and not begins and not np.array_equal(before[1], frame):
       shown = dict(zip(inner, make(number, before[1], frame, inner)))
     shown |= {0: (before[1], {}), parts: (frame, {})}
-    yield from (shown[k] for k in asked)
+    yield from (shown[k] for k in wanted)
     interval = before[0], time
     before = time, frame
   if before is None or number < 2:

@@ -24,6 +24,8 @@ _MARK = (1.0, 0.69, 0.23)
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
+# Of --factor, whose frames are made in one call, and --fps.
+_LARGEST, _FASTEST = 64, 1000
 
 
 def predict_video(
@@ -212,10 +214,12 @@ def _check_request(between: bool, **asked) -> None:
     raise ValueError('Got --samples together with --with_input or --overlay.')
   if factor is not None and fps is not None:
     raise ValueError('Got both --factor and --fps, expected one of them.')
-  if factor is not None and factor < 2:
-    raise ValueError(f'Got --factor={factor}, expected 2 or more.')
-  if fps is not None and fps <= 0:
-    raise ValueError(f'Got --fps={fps}, expected a positive number.')
+  if factor is not None and not 2 <= factor <= _LARGEST:
+    raise ValueError(f'Got --factor={factor}, expected 2 to {_LARGEST}.')
+  if fps is not None and not 0 < fps <= _FASTEST:
+    raise ValueError(
+      f'Got --fps={float(fps):g}, expected a positive number up to {_FASTEST}.'
+    )
 
 
 def _parts(info, factor, fps) -> int:

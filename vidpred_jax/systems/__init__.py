@@ -21,11 +21,11 @@ def make(name: str, *, frames: Frames, **settings) -> System:
       the paper's.
 
   Returns:
-    The system, which knows its name and which settings differ from those.
+    The system, with its name and the settings that differ from the defaults.
 
   Raises:
-    ValueError: if there is no such system or setting, or it cannot serve
-      `frames`.
+    ValueError: for an unknown system or setting, or `frames` that the system
+      cannot serve.
   """
   module = names.choose('system', name, SYSTEMS)
   names.check_settings(
@@ -47,8 +47,8 @@ def _checked(frames) -> Frames:
   two = rules.tuple_of(indices, '', length=2)
   if not two.accepts(frames):
     raise ValueError(
-      f'Got frames {frames!r}; expected indices of what is seen and of what is '
-      'asked for, such as ((0, 1), (2, 3)).'
+      f'Got frames {frames!r}; expected indices of context and target frames, '
+      'such as ((0, 1), (2, 3)).'
     )
-  seen, asked = frames
-  return Frames(tuple(map(int, seen)), tuple(map(int, asked)))
+  context, target = frames
+  return Frames(tuple(map(int, context)), tuple(map(int, target)))

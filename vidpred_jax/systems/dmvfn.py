@@ -294,7 +294,7 @@ def loss_of_targets(
   key: jax.Array,
   flow: jax.Array | None = None,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   count = len(frames.target)
   truth = take(video, frames.target)
   if flow is not None:

@@ -323,7 +323,7 @@ def clip_loss(
   video: jax.Array,
   key: jax.Array,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   num_context, num_target = len(frames.context), len(frames.target)
   video = 2 * take(video, frames.context + frames.target) - 1
   steps_key, noise_key = jax.random.split(key)

@@ -99,8 +99,8 @@ def forecast(
   model: simvp.SimVP, variables, context: jax.Array, count: int
 ) -> jax.Array:
   """Predicts `count` frames after a context [B, T, H, W, C], T at a time."""
-  seen, parts = context.shape[1], []
-  for _ in range(0, count, seen):
+  length, parts = context.shape[1], []
+  for _ in range(0, count, length):
     context = model.apply(variables, context, train=False)
     parts.append(context)
   return jnp.concatenate(parts, 1)[:, :count]
@@ -114,8 +114,8 @@ def training_forecast(
   Returns:
     The frames, and the variables with new running statistics.
   """
-  seen, parts = context.shape[1], []
-  for i in range(0, count, seen):
+  length, parts = context.shape[1], []
+  for i in range(0, count, length):
     context, updated = model.apply(
       variables,
       context,
@@ -136,7 +136,7 @@ def clip_loss(
   video: jax.Array,
   key: jax.Array,
 ):
-  """The loss of a clip; arguments and result are those of `System.loss`."""
+  """The loss of a clip, as `System.loss`."""
   context, target = take(video, frames.context), take(video, frames.target)
   prediction, variables = training_forecast(
     model, variables, context, len(frames.target), key
@@ -168,9 +168,9 @@ def make(*, frames: Frames, **settings) -> System:
   channels, divergence_weight = chosen.channels, chosen.divergence_weight
   if divergence_weight is None:
     divergence_weight = 0.1 if chosen.translator == 'tau' else 0.0
-  seen = len(frames.context)
+  num_context = len(frames.context)
   model = simvp.SimVP(
-    frames=seen,
+    frames=num_context,
     channels=channels,
     hid_s=chosen.hid_s,
     hid_t=chosen.hid_t,
@@ -186,7 +186,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
-    seen_clip = (len(video), seen, *video.shape[2:])
+    seen_clip = (len(video), num_context, *video.shape[2:])
     # Lazily: the parameters are drawn, nothing is run.
     return model.lazy_init(
       key, jax.ShapeDtypeStruct(seen_clip, jnp.float32), train=False
@@ -202,7 +202,7 @@ def make(*, frames: Frames, **settings) -> System:
 
   def predict(variables, context, key):
     del key
-    check_context(context, seen, channels, multiple)
+    check_context(context, num_context, channels, multiple)
     return forecast(model, variables, context, len(frames.target))
 
   return System(

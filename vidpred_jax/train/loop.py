@@ -1,25 +1,30 @@
 """The training loop, which is the same for all systems.
 
 A run is a folder with `config.json`, `data.json` (a description of the data),
-`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `export/` when the run
-is finished. Data and random keys are functions of (seed, step), so a run that
-was killed continues to bit-identical weights.
+`parameters.txt` (where the package clu is installed), `checkpoints/`,
+`metrics.jsonl`, TensorBoard events, and `export/` when the run is finished.
+Data and random keys are functions of (seed, step), so a run that was killed
+continues to bit-identical weights.
 """
 
 import functools
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import tqdm
 from jax.experimental import multihost_utils
 
 from vidpred_jax import (
+  atomic,
   build,
   checkpoint,
   data,
   metrics,
+  params,
+  ranges,
   runtime,
   systems,
 )
@@ -33,13 +38,22 @@ from vidpred_jax.train.clock import Clock
 _MUST_BE_FINITE = ('loss', 'grad_norm', 'update_norm')
 
 
-def run(config, workdir: str, measure: Callable | None = None) -> bool:
+def run(
+  config,
+  workdir: str,
+  measure: Callable | None = None,
+  *,
+  sources: Mapping[str, Any] | None = None,
+) -> bool:
   """Trains the system of a configuration, or continues a run that stopped.
 
   Args:
     config: the configuration.
     workdir: the run's folder.
     measure: the result of `evaluate.run.make_measure`, if it was called.
+    sources: objects that clips come from instead of `config.data`, see
+      `data/own.py`, by split: 'train', and where `config.eval.every` is set
+      `config.eval.split` and `config.eval.quick_split`.
 
   Returns:
     Whether the run is finished; False after SIGTERM or Ctrl-C, with its state
@@ -49,12 +63,19 @@ def run(config, workdir: str, measure: Callable | None = None) -> bool:
     ValueError: if the configuration or the data are invalid, if `workdir` holds
       another run or another process is in it, or if the loss is not finite.
   """
+  ranges.check(config)
   workdir = pathlib.Path(workdir)
+  config = build.completed(config, sources)
   with folder.held(workdir):
-    return _run(config, workdir, measure)
+    return _run(config, workdir, measure, sources)
 
 
-def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
+def _run(
+  config,
+  workdir: pathlib.Path,
+  measure: Callable | None,
+  sources: Mapping[str, Any] | None,
+) -> bool:
   folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
@@ -66,16 +87,11 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
   begin = update.weights_to_begin(config)
   schedule, of_rule = update.optimiser_settings(config)
   best = _best(config)
-  held_out = None
-  if config.eval.every:
-    held_out = _held_out(config)
-    measure = measure or evaluation.make_measure(
-      config, build.evaluation(config)
-    )
+  evaluate = _evaluation(config, measure, sources, best)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
   with saved, folder.Stop() as stop, folder.log(workdir, start) as log:
-    batches = _batches(config, system, start)
+    batches = _batches(config, system, start, sources)
     try:
       spec = build.data_spec(batches.source)
       if jax.process_index() == 0:
@@ -84,13 +100,15 @@ def _run(config, workdir: pathlib.Path, measure: Callable | None) -> bool:
       load = _loader(batches, system)
       batch = load()
       shape = batch['video'].shape
+      build.check_channels(system, batches.source, shape[-1])
       state, rule = update.initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
+      _list_parameters(workdir, state.params)
+      del begin  # its memory
       if start:
         state = checkpoint.restore(saved, start, state)
       step_fn = update.placed(update.make_step(config, system, rule), mesh)
-      evaluate = functools.partial(_evaluate, config, measure, held_out, best)
       state, ended = _steps(
         config,
         step_fn,
@@ -181,16 +199,35 @@ def _steps(
   return state, last
 
 
-def _held_out(config):
+def _held_out(config, sources):
   """The clips that are measured while training."""
   split = config.eval.quick_split
   try:
-    return build.source(config, split)
+    return build.source(config, split, sources=sources)
   except ValueError as error:
     raise ValueError(
       f'eval.every={config.eval.every} measures the split '
       f'eval.quick_split={split!r} while training: {error}'
     ) from None
+
+
+def _list_parameters(workdir: pathlib.Path, parameters) -> None:
+  """Writes the table of the parameters, if clu is there to make it."""
+  if jax.process_index() == 0 and params.has_overview():
+    text = params.overview(parameters) + '\n'
+    atomic.write_text(workdir / 'parameters.txt', text)
+    print(text.splitlines()[-1].replace('Total', 'Parameters'))
+
+
+def _evaluation(config, measure, sources, best) -> Callable | None:
+  """Makes the evaluation of a state while training; None without one."""
+  if not config.eval.every:
+    return None
+  held_out = _held_out(config, sources)
+  measure = measure or evaluation.make_measure(
+    config, build.evaluation(config, sources)
+  )
+  return functools.partial(_evaluate, config, measure, held_out, best)
 
 
 def _evaluate(
@@ -211,19 +248,25 @@ def _best(config) -> tuple[str, bool] | None:
   name = config.eval.best
   if not (config.eval.every and name):
     return None
-  if name not in config.eval.metrics:
+  known = config.eval.metrics or metrics.METRICS
+  if name not in known:
     raise ValueError(
       f'eval.best is {name!r}, expected one of eval.metrics: '
-      f'{", ".join(config.eval.metrics)}.'
+      f'{", ".join(known)}.'
     )
   return name, metrics.METRICS[name].higher_is_better
 
 
-def _batches(config, system: systems.System, start: int) -> data.Batches:
+def _batches(
+  config, system: systems.System, start: int, sources
+) -> data.Batches:
   """The batches of this process from step `start` on."""
-  settings = given(config.data) | config.augment.to_dict()
+  settings = given(config.data)
+  clips = settings.pop('source')
+  if sources is not None:
+    clips = build.own(sources, 'train')
   return data.train_iterator(
-    settings.pop('source'),
+    clips,
     num_frames=system.frames.length,
     batch_size=config.batch_size,
     seed=config.seed,
@@ -233,6 +276,7 @@ def _batches(config, system: systems.System, start: int) -> data.Batches:
     workers=config.workers,
     flow_pairs=system.flow_pairs,
     **settings,
+    **config.augment.to_dict(),
   )
 
 

@@ -30,9 +30,9 @@ _MAY_CHANGE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
 
 @contextlib.contextmanager
 def held(workdir: pathlib.Path) -> Iterator[None]:
-  """This run alone writes to the folder, which is made if it is not there.
+  """Holds the folder for this run alone; it is created if missing.
 
-  Process 0 holds it for all of them.
+  Process 0 holds it for all processes of the run.
 
   Raises:
     ValueError: if another run holds it, or it is no folder of a run.

@@ -23,7 +23,7 @@ a file is a `ValueError` that names it, or an `OSError`
 (`FileNotFoundError`, `FileExistsError`, disk full).
 """
 
-from vidpred_jax.video_io.films import WHITE, Film, told
+from vidpred_jax.video_io.films import WHITE, Film, notices
 from vidpred_jax.video_io.pictures import (
   IMAGE_SUFFIXES,
   VIDEO_SUFFIXES,
@@ -62,5 +62,5 @@ __all__ = [
   'probe',
   'read',
   'read_last',
-  'told',
+  'notices',
 ]

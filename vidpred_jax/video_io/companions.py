@@ -31,7 +31,7 @@ _NEAR = Fraction(1, 20)  # seconds that nobody hears
 
 
 class Companions:
-  """Copies the companions of one film into another, as far as it is written."""
+  """Copies the companions of one film into another while it is written."""
 
   def __init__(
     self,
@@ -115,7 +115,7 @@ class Companions:
       self._next = next(self._packets, None)
 
   def _timed(self, source, video) -> Iterator[tuple[Fraction, av.Packet]]:
-    """Yields (time in the output, packet); clocks set anew go on."""
+    """Yields (time in the output, packet); restarted clocks are continued."""
     inputs = {s.index: s for s in source.streams if s.index in self._streams}
     offsets, epochs, ends, written = [Fraction(0)], {}, {}, {}
     for packet in source.demux([video, *inputs.values()]):

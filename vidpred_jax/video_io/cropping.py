@@ -46,20 +46,20 @@ def _matroska(file) -> list[Crop]:
   for kind, first, last in _children(file, *tracks):
     if kind != 0xAE:
       continue
-    found = dict.fromkeys((0x54BB, 0x54AA, 0x54CC, 0x54DD), 0)
+    crop = dict.fromkeys((0x54BB, 0x54AA, 0x54CC, 0x54DD), 0)
     video = _child(file, first, last, 0xE0)
     for name, a, b in _children(file, *video) if video else ():
-      if name in found:
+      if name in crop:
         file.seek(a)
-        found[name] = int.from_bytes(file.read(b - a), 'big')
-    top, bottom, left, right = found.values()
+        crop[name] = int.from_bytes(file.read(b - a), 'big')
+    top, bottom, left, right = crop.values()
     crops.append((top, bottom, left, right))
   return crops
 
 
 def _child(file, at: int, end: int, wanted: int):
-  found = ((a, b) for kind, a, b in _children(file, at, end) if kind == wanted)
-  return next(found, None)
+  tracks = ((a, b) for kind, a, b in _children(file, at, end) if kind == wanted)
+  return next(tracks, None)
 
 
 def _children(file, at: int, end: int):
@@ -96,29 +96,29 @@ def _mov(file, size: int) -> list[Crop]:
 
 
 def _boxes(data: bytes, at: int, wanted: bytes) -> list[bytes]:
-  found = []
+  boxes = []
   while at + 8 <= len(data):
     length = int.from_bytes(data[at : at + 4], 'big')
     if length < 8:
       break
     if data[at + 4 : at + 8] == wanted:
-      found.append(data[at : at + length])
+      boxes.append(data[at : at + length])
     at += length
-  return found
+  return boxes
 
 
 def _track(data: bytes) -> Crop:
   for name in (b'mdia', b'minf', b'stbl', b'stsd'):
-    found = _boxes(data, 8, name)
-    if not found:
+    boxes = _boxes(data, 8, name)
+    if not boxes:
       return _NONE
-    data = found[0]
+    data = boxes[0]
   entry = data[16:]
-  found = _boxes(entry, 86, b'clap')
-  if not found:
+  boxes = _boxes(entry, 86, b'clap')
+  if not boxes:
     return _NONE
   width, height = struct.unpack('>HH', entry[32:36])
-  numbers = struct.unpack('>IIIIiIiI', found[0][8:40])
+  numbers = struct.unpack('>IIIIiIiI', boxes[0][8:40])
   inner_w, inner_h, x, y = (n / d for n, d in zip(numbers[::2], numbers[1::2]))
   left, top = (width - inner_w) / 2 + x, (height - inner_h) / 2 + y
   right, bottom = width - inner_w - left, height - inner_h - top

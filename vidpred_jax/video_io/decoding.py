@@ -86,14 +86,14 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
   count = 0
   for threads in ('AUTO', 'NONE'):
     problems = []
-    found = _pass(path, stream, threads, problems)
-    for n, item in enumerate(found):
+    frames = _pass(path, stream, threads, problems)
+    for n, item in enumerate(frames):
       if n >= count:
         yield item
         count += 1
       if problems and threads == 'AUTO':
         break
-    found.close()
+    frames.close()
     if not problems:
       return
   _LOG.warning(
@@ -227,11 +227,11 @@ def last(path, count: int, stream: int | None) -> list[Shot]:
     for shot in decoded_from(path, stream, begin + duration, back):
       first = shot.stamp if first is None else first
       kept.append(shot)
-    found = [(s.stamp, mark(s.frame)) for s in kept]
+    marks = [(s.stamp, mark(s.frame)) for s in kept]
     if first is not None and len(kept) == count and first != landed:
-      if found == before:
+      if marks == before:
         return list(kept)
-      before, landed = found, first
+      before, landed = marks, first
     back *= 2
   kept = collections.deque(maxlen=count)
   kept.extend(shot for _, shot in decoded(path, stream))
@@ -286,8 +286,8 @@ def first_stamp(path, stream: int | None) -> Fraction:
   """
   with open_video(path, stream) as (_, video):
     unit = video.time_base
-  found = _stamped(path, stream)
-  with contextlib.closing(found):
-    for _, stamp in found:
+  frames = _stamped(path, stream)
+  with contextlib.closing(frames):
+    for _, stamp in frames:
       return (stamp or 0) * unit
   raise ValueError(f'{path} holds no frame that can be decoded.')

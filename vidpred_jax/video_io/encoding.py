@@ -1,7 +1,7 @@
 """Encoding: an open file of frames of one size, or an open folder of pictures.
 
-Both exist only while they can take frames: what fails to open closes what it
-has opened. Removing what was written is the affair of `writing.Writer`.
+Both exist only while they accept frames: a failed opening closes everything it
+has opened. `writing.Writer` removes incomplete files.
 """
 
 import contextlib
@@ -119,7 +119,7 @@ def with_codec(coding: Coding, name: str) -> Coding:
 
 
 class Style(NamedTuple):
-  """How a file is to be written.
+  """The settings of a written file.
 
   Attributes:
     coding: of its kind.
@@ -166,10 +166,10 @@ class Folder:
     self.count += 1
 
   def finish(self) -> None:
-    """Nothing waits."""
+    """Does nothing: a folder has no pending frames."""
 
   def close(self) -> None:
-    """Nothing is open."""
+    """Does nothing: a folder has no open file."""
 
 
 class Film:
@@ -263,7 +263,7 @@ class Film:
     self.count += 1
 
   def finish(self) -> None:
-    """Writes what waits and closes the file.
+    """Writes the pending packets and closes the file.
 
     Raises:
       OSError: if it cannot be written.
@@ -287,7 +287,7 @@ class Film:
       )  # fmt: skip
 
   def close(self) -> None:
-    """Closes the file as it is; errors of a file given up are passed over."""
+    """Closes an abandoned file; its errors are ignored."""
     with contextlib.suppress(Exception):
       self._stack.close()
 

@@ -64,7 +64,7 @@ class Film:
       'keep_hdr': self.keeps,
     }
     self._fps, self._times, self._found = fps, [], set()
-    for line in told(self.info, deinterlace=deinterlace, keeps=self.keeps):
+    for line in notices(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
 
   @property
@@ -102,7 +102,9 @@ class Film:
       yield time, frame.astype(np.float32)
 
 
-def told(info, *, deinterlace: bool = False, keeps: bool = False) -> list[str]:
+def notices(
+  info, *, deinterlace: bool = False, keeps: bool = False
+) -> list[str]:
   """The warnings about a film, one line each.
 
   Args:

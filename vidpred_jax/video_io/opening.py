@@ -55,7 +55,7 @@ def open_video(path: pathlib.Path, stream: int | None):
 
 @contextlib.contextmanager
 def naming(problem: str):
-  """Turns FFmpeg's errors about contents into a `ValueError` that says which.
+  """Turns FFmpeg's errors about contents into a `ValueError` with the name.
 
   Errors of the machine (a full disk, no permission) stay an `OSError`.
   """

@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
@@ -32,6 +33,10 @@ IMAGE_SUFFIXES = frozenset(
 _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
 
 
+# Pixels of a picture, of any and for each of its bytes.
+_MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
+
+
 class Picture(NamedTuple):
   """One picture: a file and its place in it."""
 
@@ -55,19 +60,19 @@ class Pictures(NamedTuple):
 
 def find_videos(folder) -> list[pathlib.Path]:
   """Video files and folders of pictures anywhere below `folder`, sorted."""
-  found, seen = [], set()
+  videos, visited = [], set()
   for root, folders, names in os.walk(folder, followlinks=True):
     real = os.path.realpath(root)
-    if real in seen:  # a link leads back
+    if real in visited:  # a link leads back
       folders.clear()
       continue
-    seen.add(real)
+    visited.add(real)
     folders[:] = sorted(n for n in folders if not n.startswith('.'))
     paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
-    found += [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
+    videos += [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in paths):
-      found.append(pathlib.Path(root))
-  return sorted(found)
+      videos.append(pathlib.Path(root))
+  return sorted(videos)
 
 
 def _is_file(path: pathlib.Path) -> bool:
@@ -106,10 +111,10 @@ def in_order(names: Iterable[str]) -> list[str]:
       stem = re.sub(
         r'(\d)\.(\d+)', lambda m: f'{m[1]}.{m[2].ljust(12, "0")}', stem
       )
-    found = re.fullmatch(r'(.*?)-([0-9.]+)', stem)
-    if has_sign and found and found[1] in positive:
-      inner = natural_key(found[2])
-      return natural_key(found[1])[:-1] + [(-1 - inner[1][0], '')], name
+    match = re.fullmatch(r'(.*?)-([0-9.]+)', stem)
+    if has_sign and match and match[1] in positive:
+      inner = natural_key(match[2])
+      return natural_key(match[1])[:-1] + [(-1 - inner[1][0], '')], name
     return natural_key(stem), name
 
   return sorted(names, key=key)
@@ -124,17 +129,17 @@ def over_black(rgba: np.ndarray) -> np.ndarray:
 def find(path: pathlib.Path) -> Pictures | None:
   """The pictures of a folder, or of a picture file; None for another file."""
   if path.is_dir():
-    found = {
+    pages = {
       p.name: p
       for p in path.iterdir()
       if p.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and _is_file(p)
     }
-    if not found:
+    if not pages:
       raise ValueError(
         f'The folder {path} holds no pictures '
         f'({", ".join(sorted(IMAGE_SUFFIXES))}).'
       )
-    return Pictures([Picture(found[n]) for n in in_order(found)])
+    return Pictures([Picture(pages[n]) for n in in_order(pages)])
   if path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and path.is_file():
     return _pages(path)
   return None
@@ -194,6 +199,49 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
 
 
 def _open(path: pathlib.Path) -> Image.Image:
+  """Opens a picture whose header and size go together.
+
+  A picture of one colour may be packed a thousand times; no camera or program
+  that works makes one of many million pixels.
+  """
+  image = _opened(path)
+  width, height = image.size
+  size = path.stat().st_size
+  if width * height > max(_MOST_OF_ANY, _MOST_PACKED * size):
+    image.close()
+    raise ValueError(
+      f'its header says {width}x{height} pixels, of which {size} bytes are here'
+    )
+  if image.format == 'PNG':
+    try:
+      _check_png(path)
+    except ValueError:
+      image.close()
+      raise
+  return image
+
+
+def _check_png(path: pathlib.Path) -> None:
+  """Compares the sums of the parts that a PNG picture is made of.
+
+  Pillow does not look at those of the pixels; what is damaged would be black
+  or coloured.
+  """
+  with open(path, 'rb') as file:
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+      length, kind = int.from_bytes(head[:4], 'big'), head[4:]
+      if kind in (b'IDAT', b'fdAT', b'PLTE'):
+        content = file.read(length)
+        if file.read(4) != zlib.crc32(kind + content).to_bytes(4, 'big'):
+          raise ValueError('the sum of a part differs')
+      elif kind == b'IEND':
+        return
+      else:
+        file.seek(length + 4, os.SEEK_CUR)
+
+
+def _opened(path: pathlib.Path) -> Image.Image:
   suffix = path.suffix.lower()
   if suffix in _HEIC:
     _heif()
@@ -254,7 +302,7 @@ def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path):
-  """A context whose errors about contents say which file it was."""
+  """A context whose errors about contents name the file."""
   try:
     yield
   except (

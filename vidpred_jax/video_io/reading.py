@@ -1,4 +1,6 @@
-"""Reading: `probe`, `index`, `frames`, `read`; contract in the package."""
+"""Reading videos: `probe`, `index`, `frames`, `read`.
+
+The package's docstring has their contract."""
 
 import collections
 import itertools

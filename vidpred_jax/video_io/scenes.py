@@ -179,11 +179,11 @@ def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
   waiting = collections.deque(sorted(times))
 
   def begins(number: int, time: Fraction) -> bool:
-    found = number in numbers
+    listed = number in numbers
     while waiting and waiting[0] <= time:
       waiting.popleft()
-      found = True
-    return found and number > 0
+      listed = True
+    return listed and number > 0
 
   return begins
 

@@ -67,8 +67,8 @@ def matrix_by_size(height: int, width: int) -> str:
 def shape(frame, shown: View) -> tuple[int, int]:
   """The size (H, W) of a frame for display."""
   top, bottom, left, right = shown.crop
-  found = frame.height - top - bottom, frame.width - left - right
-  return found[::-1] if shown.swaps else found
+  size = frame.height - top - bottom, frame.width - left - right
+  return size[::-1] if shown.swaps else size
 
 
 def image(
@@ -83,7 +83,8 @@ def image(
   if frame.format.name == 'pal8' or any(part.is_alpha for part in parts):
     form = 'rgba'
   elif shown.curve is not None:
-    form = 'rgb48le'
+    # 2026-11: FFmpeg 8 makes other colours of 10 bits as rgb48le with _EXACT.
+    form = 'gbrp16le'
   if not frame.format.is_rgb and frame.colorspace in _UNSAID and len(parts) > 2:
     settings['src_colorspace'] = matrix_by_size(frame.height, frame.width)
   top, bottom, left, right = shown.crop

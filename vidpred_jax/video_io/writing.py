@@ -1,4 +1,4 @@
-"""Writing: `Writer`. The contract is the package's."""
+"""Writing videos: `Writer`. The package's docstring has its contract."""
 
 import logging
 import pathlib
@@ -188,7 +188,7 @@ class Writer:
     self._open.add(frame, None if time is None else Fraction(time))
 
   def _opened(self, shape, *, timed: bool) -> encoding.Film | encoding.Folder:
-    """Opens the hidden file, or leaves none."""
+    """Opens the hidden file; a failed opening leaves no file."""
     try:
       if self._style is None:
         return encoding.Folder(self._part, shape)
@@ -219,7 +219,7 @@ class Writer:
 
 
 def _coding(path: pathlib.Path) -> encoding.Coding | None:
-  """How a file of this name is written; None for a folder."""
+  """The encoding of a file of this name; None for a folder."""
   suffix = path.suffix.lower()
   if suffix and suffix not in encoding.CODINGS:
     raise ValueError(

@@ -17,6 +17,7 @@ from absl import logging
 
 from vidpred_jax import names
 from vidpred_jax.data import validation
+from vidpred_jax.data.prepared import read_manifest
 from vidpred_jax.data.published import layouts
 from vidpred_jax.data.published.prediction import PROTOCOLS, absent
 from vidpred_jax.data.published.sequences import Sequence, length, read
@@ -100,12 +101,12 @@ class FrameClips:
     if not self._ends[-1]:
       raise ValueError(f'No sequence of {dataset} has {num_frames} frames.')
     expected = protocol.counts[split if listed else 'train']
-    found = count(dataset, self._sequences)
-    if found != expected.clips and not val_fraction:
+    clips = count(dataset, self._sequences)
+    if clips != expected.clips and not val_fraction:
       logging.warning(
         '%s %s: %d clips at %s, %d expected. '
         'python -m vidpred_jax.data --check %s --root %s says more.',
-        dataset, split, found, root, expected.clips, dataset, root,
+        dataset, split, clips, root, expected.clips, dataset, root,
       )  # fmt: skip
 
   def __len__(self) -> int:
@@ -131,17 +132,44 @@ class FrameClips:
         hop = sequence.hop or self._num_frames
         rest = (length(sequence) - self._num_frames) % hop
         start = rest + start * hop
+    clip = self._read(sequence, start, self._num_frames, step, seed=i)
+    return {'video': clip, 'name': f'{sequence.name}@{start}'}
+
+  @property
+  def runs(self) -> list[tuple[str, int]]:
+    """(name, number of frames) of each sequence."""
+    return [(s.name, length(s)) for s in self._sequences]
+
+  @property
+  def hops(self) -> list[int | None]:
+    """Of each sequence the distance of its windows, where they go backwards."""
+    return [s.hop for s in self._sequences]
+
+  def frames(
+    self, run: int, start: int, stop: int, step: int = 1
+  ) -> np.ndarray:
+    """Frames of one of `runs`, as items have them, uint8 [T, H, W, C].
+
+    Args:
+      run: which; it draws the camera where there are several.
+      start: the first frame.
+      stop: the one after the last.
+      step: their distance.
+    """
+    count = len(range(start, stop, step))
+    return self._read(self._sequences[run], start, count, step, seed=run)
+
+  def _read(self, sequence: Sequence, start, count, step, seed) -> np.ndarray:
     clip = read(
       sequence,
       start,
-      self._num_frames,
+      count,
       step=step,
       size=self._size,
       fit=self._protocol.fit,
-      seed=i,
+      seed=seed,
     )
-    clip = clip[..., : self._protocol.channels]
-    return {'video': clip, 'name': f'{sequence.name}@{start}'}
+    return clip[..., : self._protocol.channels]
 
   def _draw(self, sequence: Sequence, rng) -> tuple[int, int]:
     """Draws start and step; steps as in DMVFN: at most 5, or length / 10."""
@@ -200,10 +228,28 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
       f'{dataset} has the splits {", ".join(protocol.counts)}, not {split!r}.'
     )
   root = pathlib.Path(root).expanduser()
-  found = layouts.FINDERS[dataset](root, split)
-  found = found or layouts.prepared(root, split)
-  if not found:
+  listing = root / f'{split}.json'
+  if listing.is_file():
+    return _listed(dataset, listing)
+  sequences = layouts.FINDERS[dataset](root, split)
+  sequences = sequences or layouts.prepared(root, split)
+  if not sequences:
     raise FileNotFoundError(absent(dataset, root, split))
+  return sequences
+
+
+def _listed(dataset: str, listing: pathlib.Path) -> list[Sequence]:
+  """The sequences of a split that `prepare` has written."""
+  record = read_manifest(listing)
+  known = record['settings'].get('dataset')
+  if known != dataset:
+    raise ValueError(f'{listing} was prepared of {known}, not of {dataset}.')
+  found, first = [], 0
+  for name, number, hop in zip(
+    record['names'], record['lengths'], record['hops']
+  ):
+    found.append(Sequence(name, str(listing), first, 1, number, hop))
+    first += number
   return found
 
 

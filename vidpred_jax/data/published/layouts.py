@@ -42,12 +42,12 @@ def names(folder: str) -> frozenset[str]:
 
 
 def _pictures(folder: pathlib.Path) -> tuple[str, ...]:
-  found = [
+  listed = [
     n for n in names(str(folder))
     if os.path.splitext(n)[1].lower() in video_io.IMAGE_SUFFIXES
   ]  # fmt: skip
-  found.sort(key=video_io.natural_key)
-  return tuple(str(folder / n) for n in found)
+  listed.sort(key=video_io.natural_key)
+  return tuple(str(folder / n) for n in listed)
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -63,8 +63,8 @@ def prepared(root: pathlib.Path, split: str) -> list[Sequence]:
   place = root / split
   if not place.is_dir():
     return []
-  found = ((p.name, _pictures(p)) for p in _folders(place))
-  return [Sequence(name, frames) for name, frames in found if frames]
+  folders = ((p.name, _pictures(p)) for p in _folders(place))
+  return [Sequence(name, frames) for name, frames in folders if frames]
 
 
 def _cityscapes(root, split):
@@ -270,18 +270,18 @@ def _annotated(path: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
   """
   runs = {}
   for line in path.read_text().splitlines() if path.is_file() else ():
-    found = re.match(r'(person\d\d_\w+_d\d)\s+frames\s+(.*)', line)
-    if found is None:
+    match = re.match(r'(person\d\d_\w+_d\d)\s+frames\s+(.*)', line)
+    if match is None:
       continue
     frames = set()
-    for first, last in re.findall(r'(\d+)\s*-\s*(\d+)', found[2]):
+    for first, last in re.findall(r'(\d+)\s*-\s*(\d+)', match[2]):
       frames.update(range(int(first) - 1, int(last)))
-    runs[found[1]] = [(r[0], len(r)) for r in _consecutive(sorted(frames))]
+    runs[match[1]] = [(r[0], len(r)) for r in _consecutive(sorted(frames))]
   return runs
 
 
 def _consecutive(values, key=lambda v: v) -> list[list]:
-  """Cuts a list where the numbers `key` of its items do not follow on."""
+  """Cuts a list at gaps between the numbers `key` of its items."""
   pairs = enumerate(values)
   groups = itertools.groupby(pairs, lambda pair: key(pair[1]) - pair[0])
   return [[value for _, value in group] for _, group in groups]
@@ -295,7 +295,7 @@ def _number(path: str) -> int:
 
 
 def _runs(paths) -> list[tuple[str, ...]]:
-  """Pictures as runs of frames whose numbers follow one another."""
+  """Groups pictures into runs of consecutive numbers."""
   return [tuple(run) for run in _consecutive(paths, _number)]
 
 

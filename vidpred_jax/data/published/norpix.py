@@ -111,8 +111,8 @@ def _places(file) -> Iterator[tuple[int, int]]:
     yield place, size
     place += size
     if stamp is None:
-      found = (s for s in _STAMPS if _size(file, place + s) is not None)
-      stamp = next(found, _STAMPS[0])
+      stamps = (s for s in _STAMPS if _size(file, place + s) is not None)
+      stamp = next(stamps, _STAMPS[0])
     place += stamp
 
 
@@ -126,7 +126,7 @@ def _size(file, place: int) -> int | None:
 
 
 def decoded(path, number: int, data: bytes) -> np.ndarray:
-  """The picture of a JPEG file, uint8 [H, W, 3]; `path`, `number`: whose."""
+  """Decodes a JPEG file to uint8 [H, W, 3]; errors name `path` and `number`."""
   with reading(f'Frame {number} of {path}', 'JPEG file'):
     with Image.open(io.BytesIO(data)) as image:
       return np.asarray(image.convert('RGB'))

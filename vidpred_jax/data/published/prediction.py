@@ -269,10 +269,10 @@ PROTOCOLS = {
   'bair': Protocol(
     title='BAIR robot pushing',
     url='http://rail.eecs.berkeley.edu/datasets/'
-    'bair_robot_pushing_dataset_v0.tar (TFRecord files, 30 GB), or '
-    'bair_robot_pushing_small of TensorFlow Datasets; write image_aux1 of each '
-    'step of an episode to a PNG file, as convert_bair.py of '
-    'github.com/edenton/svg does',
+    'bair_robot_pushing_dataset_v0.tar (TFRecord files, 30 GB); write '
+    'image_aux1 of each step of an episode to a PNG file, as convert_bair.py '
+    'of github.com/edenton/svg does; or take bair_robot_pushing_small of '
+    "TensorFlow Datasets by the source 'tfds', without such files",
     licence='none seen',
     layout='[processed_data/]{train,test}/[<file>/]<episode>/<frame>.png',
     size=(64, 64),

@@ -34,8 +34,8 @@ class Protocol(NamedTuple):
     train: which windows are for training: 'all' or 'back' of each sequence,
       'start': one of each sequence with a random start, or 'random': with a
       random step, too.
-    counts: split -> what should be there.
-    protocol: which frames are seen, asked for and reported.
+    counts: split -> the expected number of clips.
+    protocol: the context, target and reported frames.
     fit: the function of `resize` that is used for `size`.
     channels: 3, or 1 for grey.
     source: which of `data.SOURCES` reads it.

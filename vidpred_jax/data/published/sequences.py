@@ -1,7 +1,8 @@
 """Sequences of frames on disk: one reader for all formats of the data sets.
 
 A sequence is a list of pictures, a folder of pictures, a video file, a Norpix
-`.seq` file, a `.y4m` file or an episode of RoboNet (`.hdf5`). Clips are uint8
+`.seq` file, a `.y4m` file, an episode of RoboNet (`.hdf5`) or a part of what
+was prepared (`.json`). Clips are uint8
 `[T, H, W, 3]`, RGB.
 """
 
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax import video_io
+from vidpred_jax.data import prepared
 from vidpred_jax.data.files import reading
 from vidpred_jax.data.published import norpix, resize, y4m
 
@@ -90,7 +92,9 @@ def read(
     begin = sequence.first + start * sequence.step
     numbers = range(begin, begin + count * step * sequence.step)
     numbers = numbers[:: step * sequence.step]
-    if path.endswith('.seq'):
+    if path.endswith('.json'):
+      frames = prepared.read(path, numbers)
+    elif path.endswith('.seq'):
       frames = norpix.read(path, numbers)
     elif path.endswith('.y4m'):
       frames = y4m.read(path, numbers)
@@ -107,8 +111,8 @@ def read(
       )
     frames = [video_io.read(p)[0] for p in paths]
   if size is not None:
-    bring = getattr(resize, fit)
-    frames = [bring(frame, tuple(size)) for frame in frames]
+    bring, size = getattr(resize, fit), tuple(size)
+    frames = [x if x.shape[:2] == size else bring(x, size) for x in frames]
   shapes = {frame.shape for frame in frames}
   if len(shapes) > 1:
     raise ValueError(f'The frames of {sequence.name} differ in size: {shapes}.')

@@ -1,0 +1,434 @@
+"""Every table of the papers as data: its rows are configurations.
+
+The papers' own numbers are in `experiments/papers.json`, under the same names
+and labels; those of others, which are not implemented here, are there alone.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+  """A row, of one of our systems.
+
+  Attributes:
+    label: as the paper prints it.
+    variants: what makes this row, beside the data set.
+    small: the same at the scales 'small' and 'tiny': variants, and settings
+      `name=value`, in place of `variants` of the full model; None: `variants`.
+    weights: a label, the row whose weights are evaluated; nothing is trained.
+    baseline: of the row `weights`: this one of its baselines.
+    why: the reason why the row cannot be had.
+  """
+
+  label: str
+  variants: str = ''
+  small: tuple[str, ...] | None = None
+  weights: str = ''
+  baseline: str = ''
+  why: str = ''
+
+
+class Scale(NamedTuple):
+  """How a configuration is made small.
+
+  Attributes:
+    variants: of the configuration.
+    settings: of the command line, without `--config.`.
+    columns: what is shown of the results, see `Table.quantities`.
+  """
+
+  variants: str
+  settings: tuple[str, ...]
+  columns: tuple[str, ...]
+
+
+class Table(NamedTuple):
+  """A table.
+
+  Attributes:
+    config: of `configs/`.
+    rows: ours.
+    sets: data sets of its columns, of `SETS`.
+    quantities: `{name in a column: (metric, aggregation, factor)}`.
+    columns: at the scales 'small' and 'tiny', beside those of `SCALES`.
+    paper: whose numbers of `papers.json`; None: those under its own name.
+    not_small: why there is no small scale; empty: there is one.
+    note: what must be known to read it.
+  """
+
+  config: str
+  rows: tuple[Row, ...]
+  sets: tuple[str, ...]
+  quantities: Mapping[str, tuple[str, str, float]]
+  columns: tuple[str, ...] = ()
+  paper: str | None = None
+  not_small: str = ''
+  note: str = ''
+
+
+class Set(NamedTuple):
+  """A data set of a table's columns.
+
+  Attributes:
+    variants: of the configuration.
+    weights: the set that was trained on; empty: this one.
+  """
+
+  variants: str
+  weights: str = ''
+
+
+SETS = {
+  'dmvfn': {
+    'cityscapes': Set(''),
+    'kitti': Set('kitti'),
+    'davis': Set('ucf101'),
+    'vimeo': Set('ucf101,on_vimeo', 'davis'),
+    'ucfsports': Set('ucfsports,strpm'),
+    'human36m': Set('human36m,strpm'),
+    'vimeo90k': Set('vimeo'),
+  },
+  'simvp': {
+    'mnist': Set(''),
+    'taxibj': Set('taxibj'),
+    'weather': Set('weather,paper'),
+    'caltech': Set('caltech,paper'),
+    'kth': Set('kth'),
+    'kth40': Set('kth,long', 'kth'),
+    'robonet': Set('robonet'),
+    'bridge': Set('bridge'),
+  },
+  'rvd': {
+    'kth': Set('kth'),
+    'bair': Set('bair'),
+    'simulation': Set('simulation'),
+    'cityscapes': Set('cityscapes'),
+  },
+  'apr_vfi': {
+    'vimeo90k': Set(''),
+    'xiph2k': Set('on_xiph2k', 'vimeo90k'),
+    'xiph4k': Set('on_xiph4k', 'vimeo90k'),
+  },
+}
+
+# APR-VFI's later runs begin with the weights of earlier ones.
+BEFORE = {'stage2': 'stage1', 'stage3': 'stage2'}
+
+_APR_SMALL = (
+  'init_from=apr-vfi-film',
+  'init_match=flow/.*',
+  'model.train_flow=False',
+  "optim.frozen=('flow/.*',)",
+  'model.flow_weight=0.0',
+  'model.warp_weight=0.0',
+  "eval.metrics=('psnr/float','ssim/matlab3d')",
+)
+SCALES = {
+  'small': {
+    'dmvfn': Scale(
+      'demo', (), ('PSNR t+1', 'PSNR t+3', 'SSIM t+1', 'blocks', 'GFLOPs')
+    ),
+    'simvp': Scale('demo', (), ('MSE', 'SSIM', 'parameters (M)', 'GFLOPs')),
+    'rvd': Scale('demo', (), ('CRPS', 'fair CRPS', 'spread/skill', 'PSNR')),
+    'apr_vfi': Scale(
+      'film1',
+      (*_APR_SMALL, 'steps=1500', 'batch_size=4'),
+      ('PSNR', 'SSIM', 'blocks', 'frames a second'),
+    ),
+  },
+  'tiny': {
+    'dmvfn': Scale('smoke', ('eval.show=0',), ('PSNR t+1', 'blocks', 'GFLOPs')),
+    'simvp': Scale(
+      'smoke', ('eval.show=0',), ('MSE', 'parameters (M)', 'GFLOPs')
+    ),
+    'rvd': Scale('smoke', ('eval.show=0',), ('CRPS', 'spread/skill')),
+    'apr_vfi': Scale(
+      'film1',
+      (
+        *_APR_SMALL,
+        'steps=2',
+        'schedule.warmup=1',
+        'batch_size=1',
+        'data.size=(64,64)',
+        'eval.limit=2',
+        'eval.batch_size=1',
+        'eval.show=0',
+      ),
+      ('PSNR', 'blocks'),
+    ),
+  },
+}
+
+_DMVFN = {
+  'MS-SSIM': ('ms_ssim/pmss', 'cumulative', 100),
+  'LPIPS': ('lpips/alex_bgr', 'cumulative', 100),
+  'PSNR': ('psnr/float', 'cumulative', 1),
+  'SSIM': ('ssim/pmss', 'cumulative', 1),
+}
+_STRPM = {
+  'PSNR': ('psnr/float', 'per_frame', 1),
+  'spatial LPIPS': ('lpips/alex_bgr_spatial', 'per_frame', 100),
+}
+_SIMVP = {
+  'MSE': ('mse/sum_chw', 'mean', 1),
+  'MAE': ('mae/sum_chw', 'mean', 1),
+  'SSIM': ('ssim/skimage7_dr2', 'mean', 1),
+  'PSNR': ('psnr/e3d_wrap', 'mean', 1),
+  'LPIPS': ('lpips/alex', 'mean', 100),
+}
+_SIMVP_SMALL = _SIMVP | {
+  'SSIM': ('ssim/pmss', 'mean', 1),
+  'PSNR': ('psnr/float', 'mean', 1),
+}
+_PREDBENCH = _SIMVP | {'PSNR': ('psnr/float', 'mean', 1)}
+_WEATHER = {'MAE': ('mae/mean', 'mean', 1), 'RMSE': ('rmse/mean', 'mean', 1)}
+_RVD = {
+  'FVD': ('fvd/i3d400', 'mean', 1),
+  'LPIPS': ('lpips/alex', 'mean', 1),
+  'CRPS': ('crps/ens', 'mean', 1),
+  'CRPS of frame': ('crps/ens', 'per_frame', 1),
+  'fair CRPS': ('crps/fair', 'mean', 1),
+  'spread/skill': ('spread_skill/ratio', 'mean', 1),
+  'PSNR': ('psnr/float', 'mean', 1),
+}
+_APR = {
+  'PSNR': ('psnr/round8', 'mean', 1),
+  'SSIM': ('ssim/skimage7_dr255', 'mean', 1),
+}
+_APR_OWN = {
+  'PSNR': ('psnr/float', 'mean', 1),
+  'SSIM': ('ssim/matlab3d', 'mean', 1),
+}
+# At the small scales images are measured by these instead.
+SMALL_QUANTITIES = {
+  'dmvfn': _DMVFN,
+  'simvp': _SIMVP_SMALL,
+  'rvd': _RVD,
+  'apr_vfi': _APR_OWN,
+}
+
+_ROUTING = (
+  Row('copy', weights='STEBS', baseline='copy_last'),
+  Row('w/o routing', 'no_routing'),
+  Row('Random', 'random'),
+  Row('Gumbel Softmax', 'gumbel'),
+  Row('STEBS'),
+)
+_SCALES = tuple(
+  Row(label, variants)
+  for label, variants in {
+    'DMVFN [1]': 'scales_1',
+    'DMVFN [2]': 'scales_2',
+    'DMVFN [4]': 'scales_4',
+    'DMVFN [1, 2]': 'scales_1_2',
+    'DMVFN [1, 4]': 'scales_1_4',
+    'DMVFN [2, 1]': 'scales_2_1',
+    'DMVFN [4, 1]': 'scales_4_1',
+    'DMVFN [1, 2, 4]': 'scales_1_2_4',
+    'DMVFN [4, 2, 1]': '',
+  }.items()
+)
+_PATH = (
+  Row('w/o r, w/o path', 'no_routing,no_path'),
+  Row('w/o r', 'no_routing'),
+  Row('w/o path', 'no_path'),
+  Row('DMVFN'),
+)
+_BETA = (
+  *(Row(f'beta 0.{b}', f'beta_{b}', weights='DMVFN') for b in range(3, 9)),
+  Row('DMVFN'),
+)
+_SUPERVISION = (
+  Row('w/o routing, single supervision', 'no_routing,single'),
+  Row('w/o routing', 'no_routing'),
+  Row('single supervision', 'single'),
+  Row('DMVFN'),
+)
+_ROUTED = (Row('DMVFN (w/o r)', 'no_routing'), Row('DMVFN'))
+_V1_V2 = (Row('SimVP', 'incepu'), Row('SimVPv2'))
+_FOUR = ('cityscapes', 'kitti', 'davis', 'vimeo')
+_MNIST = (
+  Row('SimVP', 'incepu'),
+  Row('SimVPv2-S'),
+  Row('SimVPv2-S x3', 'x3', ('steps=1800',)),
+  Row('SimVPv2-S x5', 'x5', ('steps=3000',)),
+  Row('SimVPv2-S x10', 'x10', ('steps=6000',)),
+  Row('SimVPv2-L', 'large', ('model.hid_t=256', 'model.n_t=8')),
+)
+_USAGE = tuple(f'block {i}' for i in range(1, 10))
+_WITHOUT_GPU = 'Seconds are of the machine that runs it.'
+_TRIALS = 'The paper has three trials: add --seeds=3. ' + _WITHOUT_GPU
+_NO_DATA = 'Its question needs data that cannot be made: see --scale=paper.'
+
+
+def _dmvfn(rows, sets, quantities=_DMVFN, **more):
+  return Table('dmvfn', rows, sets, quantities, **more)
+
+
+def _apr(rows, **more):
+  return Table('apr_vfi', rows, ('xiph2k', 'xiph4k'), _APR, **more)
+
+
+def _keep(label, variant, *ratios):
+  settings = ('model.synthesis=routed', f'model.keep_ratios={ratios}')
+  return Row(label, ','.join(filter(None, ('stage3', variant))), settings)
+
+
+def _made(label, variants, **settings):
+  return Row(
+    label, variants, tuple(f'model.{k}={v}' for k, v in settings.items())
+  )
+
+
+TABLES = {
+  'dmvfn:1': _dmvfn(_ROUTED, _FOUR[:2], note='Published routes are drawn.'),
+  'dmvfn:2': _dmvfn(_ROUTED, _FOUR[2:]),
+  'dmvfn:3': _dmvfn(
+    (Row('DMVFN'),),
+    ('ucfsports', 'human36m'),
+    _STRPM,
+    note="The list of UCF Sports' windows is a dead link (MMVP, issue 2).",
+  ),
+  'dmvfn:4': _dmvfn(
+    (Row('KITTI-A', why='The 103 sequences of KITTI-A were not published.'),),
+    ('kitti',),
+    not_small='see dmvfn:figure5',
+  ),
+  'dmvfn:5': _dmvfn(_ROUTING, _FOUR[:2]),
+  'dmvfn:6': _dmvfn(
+    tuple(r for r in _SCALES if r.variants in ('scales_1', 'scales_2_1', '')),
+    _FOUR[:2],
+  ),
+  'dmvfn:7': _dmvfn(_PATH, _FOUR[:2]),
+  'dmvfn:8': _dmvfn(_BETA, ('kitti',), columns=('frames a second',)),
+  'dmvfn:9': _dmvfn(_SUPERVISION, _FOUR),
+  'dmvfn:10': _dmvfn(_ROUTING[1:], _FOUR),
+  'dmvfn:11': _dmvfn(_SCALES, _FOUR),
+  'dmvfn:12': _dmvfn(_PATH, _FOUR),
+  'dmvfn:13': _dmvfn(
+    _BETA, ('cityscapes', 'vimeo'), columns=('frames a second',)
+  ),
+  'dmvfn:figure5': _dmvfn(
+    (
+      Row('DMVFN'),
+      Row('Slow', '', ('eval.data.max_speed=0.6',), 'DMVFN',
+          why="Neither Vimeo-Slow's list nor the others' was published."),
+      Row('Medium', '', ('eval.data.max_speed=2.5',), 'DMVFN',
+          why='as Slow'),
+      Row('Fast', '', ('eval.data.max_speed=8.0',), 'DMVFN',
+          why='as Slow'),
+      *(
+        Row(f'interval {k}', f'interval_{k}' if k < 5 else '',
+            (f'eval.frames.context=(0,{k})', f'eval.frames.target=({2 * k},)'),
+            'DMVFN',
+            why='' if k < 5 else 'Septuplets have no frame 10 to ask for.')
+        for k in (1, 3, 5)
+      ),
+    ),
+    ('vimeo90k',),
+    columns=_USAGE,
+    note='How often each block is used, by the speed of the motion.',
+  ),  # fmt: skip
+  'simvp:2': Table('simvp', _MNIST, ('mnist',), _SIMVP,
+                   ('seconds an epoch', 'frames a second'),
+                   note=_TRIALS),
+  'simvp:3': Table('simvp', _V1_V2, ('taxibj',), _SIMVP, not_small=_NO_DATA),
+  'simvp:4': Table(
+    'simvp',
+    (Row('Copying', weights='SimVPv2', baseline='copy_last'), *_V1_V2),
+    ('weather',),
+    _WEATHER,
+    not_small=_NO_DATA,
+  ),
+  'simvp:5': Table('simvp', _V1_V2, ('caltech',), _SIMVP, not_small=_NO_DATA),
+  'simvp:6': Table(
+    'simvp', _V1_V2, ('kth', 'kth40'), _SIMVP, not_small=_NO_DATA
+  ),
+  'simvp:7': Table(
+    'simvp', _V1_V2, ('robonet', 'bridge'), _PREDBENCH, not_small=_NO_DATA
+  ),
+  'simvp:8': Table(
+    'simvp',
+    tuple(
+      Row(label, variant)
+      for label, variant in {
+        'ViT': 'vit',
+        'Swin Transformer': 'swin',
+        'Poolformer': 'poolformer',
+        'MLPMixer': 'mlp',
+        'ConvMixer': 'convmixer',
+        'IncepU': 'incepu',
+        'gSTA': '',
+        'Uniformer': 'uniformer',
+        'ConvNeXt': 'convnext',
+        'VAN': 'van',
+        'HorNet': 'hornet',
+        'MogaNet': 'moga',
+      }.items()
+    ),
+    ('mnist',),
+    _SIMVP,
+  ),
+  'simvp:figure7': Table(
+    'simvp', _MNIST, ('mnist',), _SIMVP,
+    ('seconds an epoch', 'frames a second'), 'simvp:2', note=_WITHOUT_GPU,
+  ),  # fmt: skip
+  'rvd:1': Table(
+    'rvd',
+    (Row('RVD (ours)'),),
+    ('kth', 'bair', 'simulation', 'cityscapes'),
+    _RVD,
+    note='12.8 million calls of the denoiser a set: `dpm` takes a 64th.',
+  ),
+  'rvd:2': Table(
+    'rvd',
+    (
+      Row('VD(2+6)', 'vd', ('vd', 'frames.target=(2,3,4,5,6,7)')),
+      Row('RVD(2+6)', '', ('frames.target=(2,3,4,5,6,7)',)),
+      Row('RVD(2+3)', 'rvd23', ('frames.target=(2,3,4)',)),
+    ),
+    ('kth', 'bair', 'simulation', 'cityscapes'),
+    _RVD,
+  ),  # fmt: skip
+  'rvd:figure3': Table(
+    'rvd',
+    (Row('RVD (ours)'),),
+    ('kth', 'bair', 'simulation', 'cityscapes'),
+    _RVD,
+    tuple(f'CRPS of frame t+{k}' for k in range(1, 5)),
+    'rvd:1',
+    note='The figure has 1 / CRPS of each frame.',
+  ),
+  'apr:1': _apr((
+    _made('Ours(w/o APR)', 'stage1', synthesis='whole'),
+    _made('Ours(with APR)', 'stage3', synthesis='routed'),
+  ), note=_WITHOUT_GPU),
+  'apr:2': _apr(tuple(
+    _made(
+      str(side),
+      'stage2' if side == 64 else f'stage2,patch{side}',
+      synthesis='patches', patch=side,
+    )
+    for side in (8, 16, 32, 64, 128)
+  ), note='Small: photographs of 128x128.'),
+  'apr:3': _apr((
+    _keep('0.2 0.5 0.7 1.0', 'keep_2_5_7_10', 0.35, 0.85),
+    _keep('0.1 0.4 0.6 0.9', '', 0.25, 0.75),
+    _keep('0.2 0.4 0.6 0.8', 'keep_2_4_6_8', 0.3, 0.7),
+    _keep('0.5 0.5 0.5 0.5', 'keep_5_5_5_5', 0.5, 0.5),
+    _keep('0.9 0.6 0.4 0.1', 'keep_9_6_4_1', 0.75, 0.25),
+  ), note='Small: two ratios, the means of the first and the last two.'),
+  'apr:4': _apr((
+    _made('warped difference', 'stage3', synthesis='routed'),
+    _made('image difference', 'stage3,by_image',
+          synthesis='routed', supervision='image'),
+    _made('reconstruction loss', 'stage3,by_reconstruction',
+          synthesis='routed', supervision='reconstruction'),
+  )),
+  'apr:5': _apr((
+    _made('add&norm', 'stage1', synthesis='whole'),
+    _made('concat&conv', 'stage1,concat', synthesis='whole', fusion='concat'),
+    _made('no fusion', 'stage1,unfused', synthesis='whole', fusion='none'),
+  )),
+}  # fmt: skip

@@ -1,0 +1,255 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidpred_jax import atomic, data
+from vidpred_jax.data import __main__ as program
+from vidpred_jax.data import prepare, prepared
+
+
+def films(count=6, length=9, size=(8, 10), channels=3):
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (count, length, *size, channels), np.uint8)
+
+
+def pictures(folder, count=5, size=(20, 24)):
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(len(folder.name) + ord(folder.name[-1]))
+  for k in range(count):
+    frame = rng.integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(frame).save(folder / f'{k:03d}.png')
+
+
+def write(source, output, **settings):
+  return prepare.prepare(source, output, workers=0, **settings)
+
+
+def same(one, other):
+  assert len(one) == len(other)
+  for i in range(len(one)):
+    np.testing.assert_array_equal(one[i]['video'], other[i]['video'])
+    assert one[i]['video'].dtype == other[i]['video'].dtype
+
+
+@pytest.mark.parametrize('compress', [False, True])
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_arrays_come_back_whatever_the_windows(tmp_path, compress, dtype):
+  path = tmp_path / 'mine.npy'
+  np.save(path, films(channels=2).astype(dtype))
+  place = tmp_path / 'out'
+  counts = write('arrays', place, root=str(path), compress=compress)
+  assert counts == {'train': 45, 'test': 9}
+  for split in counts:
+    for windows in ({}, {'step': (1, 2)}, {'hop': 3}):
+      expected = data.make_source(
+        'arrays', split=split, num_frames=4, root=path, **windows
+      )
+      clips = data.make_source(
+        'prepared', split=split, num_frames=4, root=place, **windows
+      )
+      same(clips, expected)
+      assert clips.kind == expected.kind
+      if clips.kind == 'field':
+        np.testing.assert_array_equal(clips.mean, expected.mean)
+        np.testing.assert_array_equal(clips.std, expected.std)
+        assert tuple(clips.variables) == ('c0', 'c1')
+  again = pickle.loads(pickle.dumps(clips))
+  same(again, clips)
+
+
+def test_a_split_for_validation_is_prepared_or_taken_of_the_training(tmp_path):
+  path = tmp_path / 'mine.npy'
+  np.save(path, films())
+  settings = {'root': str(path), 'val_fraction': 0.4}
+  expected = {
+    split: data.make_source('arrays', split=split, num_frames=4, **settings)
+    for split in ('train', 'val', 'test')
+  }
+  write('arrays', tmp_path / 'three', splits=tuple(expected), **settings)
+  write('arrays', tmp_path / 'two', root=str(path))
+  for split, clips in expected.items():
+    same(prepared.Prepared(split, 4, root=tmp_path / 'three'), clips)
+    same(
+      prepared.Prepared(split, 4, root=tmp_path / 'two', val_fraction=0.4),
+      clips,
+    )
+  with pytest.raises(ValueError, match='has a prepared split for validation'):
+    prepared.Prepared('train', 4, root=tmp_path / 'three', val_fraction=0.4)
+
+
+def test_two_processes_do_not_prepare_in_one_folder(tmp_path):
+  path, place = tmp_path / 'mine.npy', tmp_path / 'out'
+  np.save(path, films())
+  place.mkdir()
+  with atomic.holding(place):
+    with pytest.raises(ValueError, match='is in use by process'):
+      write('arrays', place, root=str(path))
+  write('arrays', place, root=str(path))
+  assert not (place / atomic.LOCK).exists()
+
+
+def test_films_are_resized_once_and_keep_their_borders(tmp_path):
+  for n in range(4):
+    pictures(tmp_path / 'films' / f'film{n}', 5 + n)
+  settings = {'root': str(tmp_path / 'films'), 'size': (8, 12)}
+  write('videos', tmp_path / 'out', **settings)
+  for split in ('train', 'test'):
+    same(
+      prepared.Prepared(split, 3, root=tmp_path / 'out'),
+      data.make_source('videos', split=split, num_frames=3, **settings),
+    )
+  record = json.loads((tmp_path / 'out' / 'train.json').read_text())
+  assert record['lengths'] == [5, 6, 7] and record['shape'] == [8, 12, 3]
+
+
+def test_a_published_data_set_keeps_its_protocol(tmp_path):
+  root = tmp_path / 'bair'
+  for split in ('train', 'test'):
+    for n in range(2):
+      pictures(root / split / f'clip{n}', 30, size=(80, 80))
+  settings = {'dataset': 'bair', 'root': str(root)}
+  write('frames', tmp_path / 'out', **settings)
+  for split in ('train', 'test'):
+    expected, clips = (
+      data.make_source(
+        'frames', split=split, num_frames=20, dataset='bair', root=place
+      )
+      for place in (root, tmp_path / 'out')
+    )
+    assert expected[0]['video'].shape == (20, 64, 64, 3)
+    same(clips, expected)
+    assert clips[0]['name'] == expected[0]['name']
+  with pytest.raises(ValueError, match='prepared of bair, not of kitti'):
+    data.make_source(
+      'frames', split='train', num_frames=3, dataset='kitti',
+      root=tmp_path / 'out',
+    )  # fmt: skip
+
+
+def test_clips_that_are_made_up_are_written_as_they_are(tmp_path):
+  settings = {'size': (24, 32), 'num_clips': 5}
+  write('photos', tmp_path / 'out', num_frames=3, splits=['train'], **settings)
+  expected = data.make_source('photos', split='train', num_frames=3, **settings)
+  same(prepared.Prepared('train', 3, root=tmp_path / 'out'), expected)
+  assert len(prepared.Prepared('train', 2, root=tmp_path / 'out')) == 10
+
+
+def test_after_a_kill_only_what_is_missing_is_written(tmp_path, monkeypatch):
+  path, place = tmp_path / 'mine.npy', tmp_path / 'out'
+  np.save(path, films(count=12, length=40, size=(128, 128)))  # 1.9 MB each
+  settings = {'root': str(path), 'shard_mb': 4, 'test_fraction': 0.25}
+  write_shard, written = prepare._write_shard, []
+
+  def killed(frames, file, first, last, compress):
+    if len(written) == 2:
+      made = place / f'.{file.stem}.part999999-0a1b2c3d.array_record'
+      made.write_bytes(b'half of it')
+      raise KeyboardInterrupt
+    written.append(file)
+    return write_shard(frames, file, first, last, compress)
+
+  monkeypatch.setattr(prepare, '_write_shard', killed)
+  with pytest.raises(KeyboardInterrupt):
+    write('arrays', place, **settings)
+  with pytest.raises(FileNotFoundError, match='when a split is complete'):
+    prepared.Prepared('train', 3, root=place)
+  before = {p: p.stat().st_mtime_ns for p in written}
+  monkeypatch.setattr(prepare, '_write_shard', write_shard)
+  write('arrays', place, **settings)
+  assert {p: p.stat().st_mtime_ns for p in written} == before
+  assert not [p.name for p in place.iterdir() if p.name.startswith('.')]
+  assert len(list(place.glob('train-*.array_record'))) == 5
+  expected = data.make_source(
+    'arrays', split='train', num_frames=5, hop=31, root=path,
+    test_fraction=0.25,
+  )  # fmt: skip
+  same(prepared.Prepared('train', 5, hop=31, root=place), expected)
+  # Complete: nothing is written again.
+  monkeypatch.setattr(prepare, '_write_shard', killed)
+  write('arrays', place, **settings)
+
+
+def test_processes_write_the_same(tmp_path):
+  path = tmp_path / 'mine.npy'
+  np.save(path, films(count=6, length=30, size=(128, 128)))
+  settings = {'root': str(path), 'shard_mb': 2, 'splits': ['train']}
+  write('arrays', tmp_path / 'one', **settings)
+  prepare.prepare('arrays', tmp_path / 'two', workers=2, **settings)
+  names = sorted(p.name for p in (tmp_path / 'one').iterdir())
+  assert len(names) == 6 and names == sorted(
+    p.name for p in (tmp_path / 'two').iterdir()
+  )
+  for name in names:
+    one, two = (tmp_path / x / name for x in ('one', 'two'))
+    assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+  path, place = tmp_path / 'mine.npy', tmp_path / 'out'
+  np.save(path, films())
+  write('arrays', place, root=str(path))
+  with pytest.raises(ValueError, match='begun with another settings.*step'):
+    write('arrays', place, root=str(path), step=2)
+  with pytest.raises(ValueError, match='not empty'):
+    write('arrays', tmp_path, root=str(path))
+  with pytest.raises(ValueError, match='at least 1'):
+    write('arrays', tmp_path / 'b', root=str(path), shard_mb=0)
+  with pytest.raises(ValueError, match='val_fraction'):
+    prepared.Prepared('val', 3, root=place)
+  with pytest.raises(FileNotFoundError, match='needs root'):
+    prepared.Prepared('train', 3)
+  with pytest.raises(ValueError, match='has the 10 frames.*longest has 9'):
+    prepared.Prepared('train', 10, root=place)
+  for k in range(3):
+    pictures(tmp_path / 'films' / f'film{k}', size=(20 + k, 24))
+  with pytest.raises(ValueError, match='give the source a size'):
+    write('videos', tmp_path / 'c', root=str(tmp_path / 'films'))
+  listing = place / 'train.json'
+  text = listing.read_text()
+  listing.write_text(text.replace('"format": 1', '"format": 9'))
+  with pytest.raises(ValueError, match='format 9; expected 1'):
+    prepared.Prepared('train', 3, root=place)
+  listing.write_text(text[:-40])
+  with pytest.raises(ValueError, match='damaged'):
+    prepared.Prepared('train', 3, root=place)
+  for old, new in (
+    ('"train-00000', '"../train-00000'), ('"dtype": "uint8"', '"dtype": "O"'),
+    ('"shape": [8', '"shape": [-8'), ('"lengths": [9', '"lengths": ["9"'),
+    ('"lengths": [9, ', '"lengths": ['), ('"kind"', '"kinds"'),
+  ):  # fmt: skip
+    assert old in text
+    listing.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match='is damaged: .*expected|and 4 length'):
+      prepared.Prepared('train', 3, root=place)
+  listing.write_text(text)
+  next(place.glob('train-*')).unlink()
+  with pytest.raises(ValueError, match='which is not there'):
+    prepared.Prepared('train', 3, root=place)[0]
+
+
+def test_the_command_finds_what_is_meant(tmp_path):
+  pictures(tmp_path / 'films' / 'film0')
+  root = str(tmp_path / 'films')
+  assert program.chosen(root, None, '8x12', {}) == {
+    'source': 'videos',
+    'root': root,
+    'cache_mb': 0,
+    'size': (8, 12),
+  }
+  assert program.chosen('bair', 'data/bair', None, {}) == {
+    'source': 'frames',
+    'dataset': 'bair',
+    'root': 'data/bair',
+  }
+  assert program.chosen('arrays', 'a.npy', None, {'step': 2}) == {
+    'source': 'arrays',
+    'root': 'a.npy',
+    'step': 2,
+  }
+  with pytest.raises(ValueError, match='no folder.*arrays.*bair'):
+    program.chosen('nothing', None, None, {})
+  with pytest.raises(ValueError, match='expected HxW'):
+    program.chosen(root, None, '8', {})

@@ -1,0 +1,66 @@
+"""Processes that load data end with the one that started them."""
+
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vidpred_jax import data
+
+_LOAD = """
+import multiprocessing, os
+from vidpred_jax import data
+if __name__ == '__main__':
+  batches = data.train_iterator(
+    'photos', num_frames=2, batch_size=2, seed=0, workers=2, size=(32, 32)
+  )
+  next(batches)
+  print(*[p.pid for p in multiprocessing.active_children()], flush=True)
+  os.{end}
+"""
+
+
+def is_running(pid):
+  try:
+    state = pathlib.Path(f'/proc/{pid}/stat').read_text().split(')')[1].split()
+  except OSError:
+    return False
+  return state[0] != 'Z'
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+@pytest.mark.parametrize('end', ['kill(os.getpid(), 9)', '_exit(0)'])
+def test_no_process_outlives_its_parent(tmp_path, end):
+  script = tmp_path / 'load.py'
+  script.write_text(_LOAD.replace('{end}', end))
+  root = pathlib.Path(__file__).parents[2]
+  ended = subprocess.run(
+    [sys.executable, script],
+    stdout=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(root)},
+    timeout=200,
+  )
+  pids = [int(x) for x in ended.stdout.split()]
+  assert len(pids) == 2, ended
+  until = time.time() + 20
+  while any(map(is_running, pids)) and time.time() < until:
+    time.sleep(0.1)
+  assert not any(map(is_running, pids))
+
+
+def test_a_killed_worker_is_told_in_a_sentence():
+  with data.train_iterator(
+    'photos', num_frames=2, batch_size=2, seed=0, workers=1, size=(32, 32)
+  ) as batches:
+    next(batches)
+    for process in multiprocessing.active_children():
+      os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(OSError, match='loads data has ended.*workers'):
+      for _ in range(100):
+        next(batches)

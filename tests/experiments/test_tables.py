@@ -1,0 +1,152 @@
+import ast
+import contextlib
+import json
+import os
+import pathlib
+import sys
+
+import pytest
+
+from experiments.tables import __main__ as tables
+from experiments.tables import rows
+from vidpred_jax import build
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAPERS = json.loads((ROOT / 'experiments' / 'papers.json').read_text())
+
+
+def test_every_table_of_the_papers_is_there():
+  expected = {
+    *(f'dmvfn:{k}' for k in range(1, 14)),
+    *(f'simvp:{k}' for k in range(2, 9)),
+    *(f'rvd:{k}' for k in (1, 2)),
+    *(f'apr:{k}' for k in range(1, 6)),
+  }
+  assert set(PAPERS) == expected
+  assert len(expected) == 27
+  figures = {'dmvfn:figure5', 'simvp:figure7', 'rvd:figure3'}
+  assert set(rows.TABLES) == expected | figures
+  for name, table in PAPERS.items():
+    assert table['source'] and table['columns'], name
+    for label, numbers in table['rows'].items():
+      assert len(numbers) == len(table['columns']), (name, label)
+
+
+def test_rows_are_those_of_the_papers_and_their_own():
+  ours = {
+    'simvp:8': {'Uniformer', 'ConvNeXt', 'VAN', 'HorNet', 'MogaNet'},
+    'dmvfn:8': {'DMVFN'},  # whose weights the others have
+    'dmvfn:13': {'DMVFN'},
+  }
+  for name, table in rows.TABLES.items():
+    known = PAPERS.get(table.paper or name, {'rows': {}})['rows']
+    labels = [row.label for row in table.rows]
+    assert len(set(labels)) == len(labels)
+    if known:
+      assert set(labels) - set(known) <= ours.get(name, set()), name
+    for row in table.rows:
+      assert not row.weights or row.weights in labels
+
+
+@pytest.mark.parametrize('name', rows.TABLES)
+def test_every_command_of_a_paper_makes_its_system(name):
+  table = rows.TABLES[name]
+  commands = {}
+  for row in table.rows:
+    if not row.why:
+      for run in tables.paper_runs(table, row, 'runs', perceptual=True):
+        commands[run.workdir] = run
+  trained = {place for place, run in commands.items() if not run.weights}
+  assert trained or all(row.why for row in table.rows)
+  for run in commands.values():
+    config = tables.configuration(run.config)
+    for frames in (config.frames, config.eval.frames):
+      build.system(config, frames)
+    begins = [x for x in run.settings if x.startswith('init_from=')]
+    for place in (*(x.partition('=')[2] for x in begins), run.weights):
+      assert not place or place in trained
+    if not run.weights and not begins:
+      assert not config.init_from
+
+
+@pytest.mark.parametrize('scale', ['small', 'tiny'])
+@pytest.mark.parametrize('name', rows.TABLES)
+def test_every_small_command_makes_its_system(name, scale):
+  table = rows.TABLES[name]
+  if table.not_small:
+    return
+  for row in table.rows:
+    if row.why and row.small is None:
+      continue
+    run = tables.small_run(table, row, scale, 'runs', 1, ('steps=3',))
+    config = tables.configuration(run.config)
+    for setting in run.settings:
+      field, _, value = setting.partition('=')
+      section = config
+      *path, last = field.split('.')
+      for part in path:
+        section = section[part]
+      assert last in section, setting
+      with contextlib.suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(value)
+      section[last] = value
+    assert config.steps == 3
+    for frames in (config.frames, config.eval.frames):
+      build.system(config, frames)
+
+
+def test_paper_scale_says_what_is_missing(capsys, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['tables', 'dmvfn:5', '--runs=there'])
+  tables.main()
+  said = capsys.readouterr().out
+  assert 'Table 5' in said and 'copy_last in the results of STEBS' in said
+  assert '--config=configs/dmvfn.py:kitti,gumbel' in said
+  assert 'kitti MS-SSIM t+5 65.83' in said
+  assert (
+    "KITTI raw, synced and rectified (train) is not at 'data/kitti'" in said
+  )
+  # What two rows need is trained once.
+  command = 'python -m vidpred_jax.main --config=configs/dmvfn.py:kitti '
+  assert said.count(command) == 1
+
+
+def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):
+  known = os.environ['VIDPRED_JAX_TEST_FLAGS'].split()
+  one_device = [flag for flag in known if 'device_count' not in flag]
+  monkeypatch.setenv('XLA_FLAGS', ' '.join(one_device))
+  arguments = [
+    'tables', 'dmvfn:5', '--scale=tiny', f'--runs={tmp_path}', '--seeds=2',
+    '--rows=copy;STEBS', '--set=eval.limit=2',
+  ]  # fmt: skip
+  monkeypatch.setattr(sys, 'argv', arguments)
+  tables.main()
+  said = capsys.readouterr().out
+  made = json.loads((tmp_path / 'dmvfn_5.json').read_text())
+  assert made['scale'] == 'tiny' and made['seeds'] == 2
+  assert made['paper'] == PAPERS['dmvfn:5']
+  assert list(made['rows']) == ['copy', 'STEBS']
+  psnr = made['rows']['STEBS']['PSNR t+1']
+  assert len(psnr['each']) == 2 and psnr['deviation'] > 0
+  copy = made['rows']['copy']
+  assert copy['blocks'] is None and copy['PSNR t+1']['deviation'] == 0
+  assert 0 < made['rows']['STEBS']['GFLOPs']['mean'] < 1
+  assert 0 <= made['rows']['STEBS']['blocks']['mean'] <= 3
+  assert made['protocol']['clips'] == 2 and len(made['commands']) == 2
+  assert 'scale tiny, 2 seeds' in said and 'w/o routing' in said
+  # Done already: nothing is trained anew, the same numbers come out.
+  monkeypatch.setattr(tables.subprocess, 'run', None)
+  tables.main()
+  again = json.loads((tmp_path / 'dmvfn_5.json').read_text())
+  assert again['rows'] == made['rows']
+
+
+def test_a_wrong_row_is_told(monkeypatch, capsys):
+  for arguments, words in (
+    (['dmvfn:5', '--rows=stebs'], 'w/o routing; Random'),
+    (['simvp:5', '--scale=tiny'], 'no small scale'),
+    (['dmvfn:14'], 'dmvfn:figure5'),
+  ):
+    monkeypatch.setattr(sys, 'argv', ['tables', *arguments])
+    with pytest.raises(SystemExit):
+      tables.main()
+    assert words in capsys.readouterr().err

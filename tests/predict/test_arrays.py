@@ -1,0 +1,135 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidpred_jax.predict.arrays import is_array, predict_array
+from vidpred_jax.systems import base
+
+VARIABLES = {'params': {'x': jnp.float32(0.5)}}
+
+
+def forward(channels=3):
+  """Loads a system that goes on in a straight line."""
+
+  def line(variables, context, key):
+    del variables, key
+    return 2 * context[:, 1:] - context[:, :1]
+
+  frames = base.Frames((0, 1), (2,))
+  return lambda: (
+    base.System(None, None, line, frames, 8, False, channels),
+    VARIABLES,
+  )
+
+
+def between(frames=base.Frames((0, 2), (1,))):  # noqa: B008
+  """Loads a system that blends."""
+
+  def blend(variables, context, key):
+    del variables, key
+    t = jnp.array(frames.target) / frames.context[-1]
+    t = t.reshape(1, -1, 1, 1, 1).astype(jnp.float32)
+    return (1 - t) * context[:, :1] + t * context[:, 1:]
+
+  return base.System(None, None, blend, frames, 8, False), VARIABLES
+
+
+def drawn():
+  """Loads a system that draws at random."""
+
+  def noisy(variables, context, key):
+    del variables
+    return context[:, -1:] + 0.1 * jax.random.normal(key, context[:, -1:].shape)
+
+  frames = base.Frames((0, 1), (2,))
+  return base.System(None, None, noisy, frames, 8, True), VARIABLES
+
+
+def films(count=2, length=4, channels=3):
+  """Films that get lighter at a speed of their own, 10x12."""
+  n, t = np.ogrid[:count, :length]
+  values = (30 + 10 * (n + 1) * t)[..., None, None, None]
+  return (values + np.zeros((10, 12, channels))).astype(np.uint8)
+
+
+@pytest.mark.parametrize('suffix', ['.npy', '.npz', '.zarr'])
+def test_films_go_from_file_to_file(tmp_path, suffix):
+  source, output = tmp_path / f'in{suffix}', tmp_path / f'out{suffix}'
+
+  def read():
+    if suffix == '.zarr':
+      return zarr.open_array(output, mode='r')[:]
+    found = np.load(output)
+    return found['frames'] if suffix == '.npz' else found
+
+  for video in (films(), films()[1]):
+    if suffix == '.zarr':
+      zarr = pytest.importorskip('zarr')
+      zarr.save_array(source, video, mode='w')
+    elif suffix == '.npz':
+      np.savez(source, video=video)
+    else:
+      np.save(source, video)
+    count = predict_array(
+      forward(), source, output, num_frames=2, overwrite=True
+    )
+    assert count == 2
+    expected = films(length=6)[:, 4:]
+    got = read()
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(
+      got, expected if video.ndim == 5 else expected[1]
+    )
+  with pytest.raises(FileExistsError):
+    predict_array(forward(), source, output)
+  assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+    (source.name, output.name)
+  )
+
+
+def test_frames_between_and_futures(tmp_path):
+  source, output = tmp_path / 'in.npy', tmp_path / 'out.npy'
+  np.save(source, films())
+  load = lambda **frames: between(**frames)  # noqa: E731
+  assert predict_array(load, source, output, factor=2) == 7
+  made = np.load(output)
+  assert made.shape == (2, 7, 10, 12, 3)
+  np.testing.assert_array_equal(made[:, ::2], films())
+  assert made[1, 1, 0, 0, 0] == 40
+  output.unlink()
+  assert predict_array(drawn, source, output, samples=3, num_frames=2) == 2
+  made = np.load(output)
+  assert made.shape == (2, 3, 2, 10, 12, 3)
+  # Every film draws for itself.
+  assert (made[0, 0] - films()[0, -1:] != made[1, 0] - films()[1, -1:]).any()
+
+
+def test_grey_is_given_as_colour(tmp_path):
+  source, output = tmp_path / 'in.npy', tmp_path / 'out.npy'
+  np.save(source, films(channels=1))
+  predict_array(forward(), source, output)
+  np.testing.assert_array_equal(
+    np.load(output), films(length=5, channels=1)[:, 4:]
+  )
+
+
+def test_what_does_not_suit_is_refused(tmp_path):
+  source, output = tmp_path / 'in.npy', tmp_path / 'out.npy'
+  np.save(source, films(channels=5))
+  load = lambda **frames: between(**frames)  # noqa: E731
+  for function, settings, words in (
+    (forward(), {}, '5 channels; this system sees 3'),
+    (forward(), {'factor': 2}, 'cannot serve --factor'),
+    (load, {'num_frames': 2}, 'cannot serve --num_frames'),
+    (load, {'factor': 1}, '2 or more'),
+  ):
+    with pytest.raises(ValueError, match=words):
+      predict_array(function, source, output, **settings)
+  np.save(source, films().astype(np.float32))
+  with pytest.raises(ValueError, match='float32.*expected uint8'):
+    predict_array(forward(), source, output)
+  with pytest.raises(ValueError, match='no file of arrays'):
+    predict_array(forward(), source, tmp_path / 'out.mp4')
+  assert not output.exists()
+  assert is_array('a/b.zarr') and not is_array('a.npy/b.mp4')

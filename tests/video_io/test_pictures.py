@@ -1,0 +1,99 @@
+"""Damaged pictures are refused; what their headers claim takes no memory."""
+
+import io
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidpred_jax import video_io
+
+
+@pytest.fixture(scope='module')
+def image():
+  noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3))
+  return (noise // 8 * 8).astype(np.uint8)
+
+
+def packed(image, kind, **settings):
+  stream = io.BytesIO()
+  Image.fromarray(image).save(stream, kind, **settings)
+  return stream.getvalue()
+
+
+@pytest.mark.parametrize('damage', ['bit', 'cut', 'filled', 'emptied'])
+@pytest.mark.parametrize('pages', [0, 1])
+def test_a_damaged_png_is_no_other_picture(tmp_path, image, damage, pages):
+  more = {'save_all': True, 'append_images': [Image.fromarray(image[::-1])]}
+  good = packed(image, 'PNG', **(more if pages else {}))
+  rng = np.random.default_rng(1)
+  path = tmp_path / 'a.png'
+  refused = 0
+  for _ in range(100):
+    made, at = bytearray(good), int(rng.integers(40, len(good)))
+    if damage == 'bit':
+      made[at] ^= 1 << int(rng.integers(8))
+    elif damage == 'cut':
+      del made[at:]
+    elif damage == 'filled':
+      made[at : at + 16] = rng.bytes(16)
+    else:
+      made[at : at + 200] = bytes(200)
+    path.write_bytes(made)
+    try:
+      for n, (_, frame) in enumerate(video_io.frames(path)):
+        np.testing.assert_array_equal(frame, image if n == 0 else image[::-1])
+    except ValueError as error:
+      assert 'a.png' in str(error)
+      refused += 1
+  assert refused > 80
+
+
+def part(kind, content):
+  total = struct.pack('>I', zlib.crc32(kind + content))
+  return struct.pack('>I', len(content)) + kind + content + total
+
+
+def of_one_colour(width, height):
+  """A PNG picture, packed a thousand times."""
+  packing = zlib.compressobj()
+  row = bytes(3 * width + 1)
+  content = b''.join(packing.compress(row) for _ in range(height))
+  header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+  return (
+    b'\x89PNG\r\n\x1a\n'
+    + part(b'IHDR', header)
+    + part(b'IDAT', content + packing.flush())
+    + part(b'IEND', b'')
+  )
+
+
+@pytest.mark.parametrize('size', [(9000, 6000), (100, 500_000)])
+def test_a_small_file_is_no_picture_of_gigabytes(tmp_path, size):
+  (tmp_path / 'a.png').write_bytes(of_one_colour(*size))
+  begin = time.time()
+  with pytest.raises(ValueError, match='a.png.*header says'):
+    video_io.read(tmp_path / 'a.png')
+  assert time.time() - begin < 2
+
+
+def test_a_black_frame_of_a_film_stays_one(tmp_path):
+  (tmp_path / 'a.png').write_bytes(of_one_colour(1920, 1080))
+  assert video_io.read(tmp_path / 'a.png').shape == (1, 1080, 1920, 3)
+
+
+@pytest.mark.parametrize('kind', ['gif', 'y4m', 'mkv', 'webm'])
+def test_a_film_that_is_cut_off_is_refused(tmp_path, image, kind):
+  path = tmp_path / f'a.{kind}'
+  with video_io.Writer(path, fps=10) as writer:
+    for n in range(6):
+      writer.write(np.roll(image, 5 * n, 1))
+  whole = path.read_bytes()
+  assert len(list(video_io.frames(path))) == 6
+  for share in (0.4, 0.7, 0.9, 0.97):
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=path.name):
+      list(video_io.frames(path))

@@ -1,0 +1,264 @@
+"""Writes a source's frames once, resized, as the source `prepared` reads them.
+
+What takes the time of training, decoding and resizing, is done once. Frames of
+sources that know their runs (films, arrays, the published data sets) are
+written each once, whatever clips they later become; of other sources clips are.
+
+A split is cut into shards of equally many frames, which processes write at the
+same time. A shard appears when it is complete; after a kill the same command
+goes on with those that are missing.
+"""
+
+import concurrent.futures
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+from array_record.python import array_record_module
+
+from vidpred_jax import atomic, stored
+from vidpred_jax.data import pipeline, prepared
+
+_PLAN = 'plan.json'
+_CHUNK = 2**25  # bytes of frames that are read at once
+
+
+class _Run(NamedTuple):
+  """Some frames of a run: which run, the first, and the one after the last."""
+
+  run: int
+  start: int
+  stop: int
+
+
+def prepare(
+  source: str,
+  output: str | os.PathLike,
+  *,
+  splits: Sequence[str] = ('train', 'test'),
+  num_frames: int = 1,
+  workers: int | None = None,
+  compress: bool = False,
+  shard_mb: int = 256,
+  progress: bool = False,
+  **settings,
+) -> dict[str, int]:
+  """Writes the splits of a source into a folder, or goes on with it.
+
+  Args:
+    source: one of `data.SOURCES`.
+    output: the folder; new, or of the same command that was killed.
+    splits: which.
+    num_frames: of a clip, for sources that have no runs; the frames that
+      clips can later be cut from.
+    workers: processes; None: as many as there are processors; 0: this one.
+    compress: whether frames are compressed without loss (Zstandard).
+    shard_mb: size of a shard before compression.
+    progress: whether to show a bar.
+    **settings: of the source.
+
+  Returns:
+    The number of frames of each split.
+
+  Raises:
+    ValueError: if a setting is wrong, frames differ in size, or the folder
+      holds something else or is in use.
+    FileNotFoundError: if the data of the source are missing.
+  """
+  output = pathlib.Path(output).expanduser()
+  if shard_mb < 1 or num_frames < 1:
+    raise ValueError(
+      f'shard_mb and num_frames must be at least 1, got {shard_mb} and '
+      f'{num_frames}.'
+    )
+  plan = {
+    'format': prepared.FORMAT,
+    'source': source,
+    'settings': settings,
+    'num_frames': num_frames,
+    'compress': compress,
+    'shard_mb': shard_mb,
+  }
+  plan = json.loads(json.dumps(plan, default=str))
+  opened = {
+    split: _Frames(
+      pipeline.make_source(
+        source, split=split, num_frames=num_frames, **settings
+      )
+    )
+    for split in splits
+  }
+  output.mkdir(parents=True, exist_ok=True)
+  with atomic.holding(output):
+    _check_or_create(output, plan)
+    for split, frames in opened.items():
+      _write_split(output, split, frames, plan, workers, progress)
+  return {split: frames.total for split, frames in opened.items()}
+
+
+class _Frames:
+  """All frames of a source, run after run."""
+
+  def __init__(self, source):
+    self.source = source
+    self.has_runs = hasattr(source, 'runs')
+    if self.has_runs:
+      names, lengths = zip(*source.runs)
+      first = source.frames(0, 0, 1)
+    else:
+      first = source[0]['video']
+      lengths = [len(first)] * len(source)
+      names = [str(i) for i in range(len(source))]
+    self.names, self.lengths = list(names), [int(n) for n in lengths]
+    self.shape, self.dtype = first.shape[1:], first.dtype
+    self.hops = getattr(source, 'hops', None)
+    self.total = sum(self.lengths)
+    self.ends = np.cumsum(self.lengths)
+
+  def parts(self, first: int, last: int, most: int) -> Iterator[_Run]:
+    """Frames `first` to before `last` of all, by runs, at most `most` each."""
+    while first < last:
+      run = int(np.searchsorted(self.ends, first, side='right'))
+      begin = int(self.ends[run]) - self.lengths[run]
+      stop = min(last, int(self.ends[run]), first + most)
+      yield _Run(run, first - begin, stop - begin)
+      first = stop
+
+  def read(self, part: _Run) -> np.ndarray:
+    if self.has_runs:
+      frames = self.source.frames(*part)
+    else:
+      frames = self.source[part.run]['video'][part.start : part.stop]
+    found = frames.shape[1:], frames.dtype, len(frames)
+    if found != (self.shape, self.dtype, part.stop - part.start):
+      raise ValueError(
+        f'{self.names[part.run]} has frames {list(found[0])} of {found[1]}, '
+        f'others have {list(self.shape)} of {self.dtype}; give the source a '
+        'size.'
+      )
+    return np.ascontiguousarray(frames)
+
+
+def _check_or_create(output: pathlib.Path, plan: Mapping[str, Any]) -> None:
+  """Writes the plan, or checks that the folder is of the same command."""
+  path = output / _PLAN
+  if path.exists():
+    found = stored.read_record(path)
+    differing = [k for k in plan if plan[k] != found.get(k)]
+    if differing:
+      raise ValueError(
+        f'{output} was begun with another '
+        + '; '.join(f'{k}: {found.get(k)}, now {plan[k]}' for k in differing)
+        + '. Choose another output.'
+      )
+    return
+  if not all(map(atomic.is_own, output.iterdir())):
+    raise ValueError(f'{output} is not empty; choose another output.')
+  atomic.write_text(path, json.dumps(plan, indent=2) + '\n')
+
+
+def _write_split(output, split, frames, plan, workers, progress) -> None:
+  listing = output / f'{split}.json'
+  size = math.prod(frames.shape) * frames.dtype.itemsize
+  each = max(1, plan['shard_mb'] * 2**20 // size)
+  if not frames.has_runs:  # no clip is loaded for two shards
+    length = frames.lengths[0]
+    each = max(1, each // length) * length
+  borders = [*range(0, frames.total, each), frames.total]
+  names = [f'{split}-{k:05d}.array_record' for k in range(len(borders) - 1)]
+  jobs = [
+    (output / name, *border, plan['compress'])
+    for name, border in zip(names, itertools.pairwise(borders))
+  ]
+  left = [job for job in jobs if not job[0].exists()]
+  done = frames.total - sum(job[2] - job[1] for job in left)
+  with tqdm.tqdm(
+    total=frames.total,
+    initial=done,
+    desc=split,
+    unit=' frames',
+    disable=None if progress else True,
+  ) as bar:
+    for count in _all(frames, left, workers):
+      bar.update(count)
+  record = {
+    'format': prepared.FORMAT,
+    'source': plan['source'],
+    'settings': plan['settings'],
+    'kind': frames.source.kind,
+    'shape': list(frames.shape),
+    'dtype': str(frames.dtype),
+    'shards': names,
+    'names': frames.names,
+    'lengths': frames.lengths,
+    'hops': frames.hops,
+  }
+  if frames.source.kind == 'field':
+    for name in prepared.DESCRIPTION:
+      value = getattr(frames.source, name, None)
+      record[name] = getattr(value, 'tolist', lambda x=value: x)()
+  atomic.write_text(listing, json.dumps(record) + '\n')
+
+
+def _all(frames: _Frames, jobs, workers: int | None) -> Iterator[int]:
+  """Writes shards; yields the number of frames of each."""
+  workers = os.cpu_count() or 1 if workers is None else workers
+  if not workers or len(jobs) < 2:
+    for job in jobs:
+      yield _write_shard(frames, *job)
+    return
+  with concurrent.futures.ProcessPoolExecutor(
+    min(workers, len(jobs)),
+    # Forks would take over the locks of this process's threads.
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=_remember,
+    initargs=(frames,),
+  ) as pool:
+    futures = [pool.submit(_write_remembered, *job) for job in jobs]
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        yield future.result()
+    except BaseException:
+      pool.shutdown(cancel_futures=True)
+      raise
+
+
+_REMEMBERED = []  # of a worker process: what all its shards are of
+
+
+def _remember(frames: _Frames) -> None:
+  _REMEMBERED[:] = [frames]
+  parent = multiprocessing.parent_process()
+  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent) -> None:
+  """Ends this process when the other, however it is killed, has ended."""
+  parent.join()
+  os._exit(1)
+
+
+def _write_remembered(*job) -> int:
+  return _write_shard(_REMEMBERED[0], *job)
+
+
+def _write_shard(frames, path, first, last, compress) -> int:
+  size = math.prod(frames.shape) * frames.dtype.itemsize
+  options = 'zstd:1' if compress else 'uncompressed'
+  with atomic.replacing(path) as partial:
+    writer = array_record_module.ArrayRecordWriter(
+      str(partial), f'group_size:1,{options}'
+    )
+    for part in frames.parts(first, last, max(1, _CHUNK // size)):
+      for frame in frames.read(part):
+        writer.write(frame.tobytes())
+    writer.close()
+  return last - first

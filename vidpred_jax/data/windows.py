@@ -1,0 +1,71 @@
+"""Where clips lie in runs of frames: films, scenes, episodes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Windows:
+  """All clips of T frames of some runs: item i is (run, first frame, step).
+
+  Runs that are too short have none. Clips of the first step come first, then
+  those of the next; within a step they are in the order of the runs.
+
+  Attributes:
+    used: bool [R], the runs that have a clip.
+  """
+
+  def __init__(
+    self,
+    lengths: npt.ArrayLike,
+    num_frames: int,
+    *,
+    step: int | Sequence[int] = 1,
+    hop: int | None = None,
+    overlap: bool = True,
+  ):
+    """Counts the clips.
+
+    Args:
+      lengths: frames of each of R runs.
+      num_frames: frames per clip, T.
+      step: distance of a clip's frames; of several, there are clips of each.
+      hop: distance of successive clips; None: 1 if they may overlap, else the
+        length of a clip.
+      overlap: see `hop`.
+
+    Raises:
+      ValueError: if a number is less than 1.
+    """
+    steps = (step,) if isinstance(step, int) else tuple(step)
+    least = min(num_frames, *steps, 1 if hop is None else hop)
+    if not steps or least < 1:
+      raise ValueError(
+        'num_frames, step and hop must be at least 1, got '
+        f'{num_frames}, {step}, {hop}.'
+      )
+    lengths = np.asarray(lengths, np.int64).reshape(-1)
+    self.used = np.zeros(len(lengths), bool)
+    rows, counts = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
+    for step in steps:
+      span = (num_frames - 1) * step + 1
+      apart = hop or (1 if overlap else span)
+      (runs,) = np.nonzero(lengths >= span)
+      self.used[runs] = True
+      rows.append(
+        np.stack([runs, np.full_like(runs, step), np.full_like(runs, apart)], 1)
+      )
+      counts.append((lengths[runs] - span) // apart + 1)
+    self._rows = np.concatenate(rows)
+    self._ends = np.cumsum(np.concatenate(counts))
+
+  def __len__(self) -> int:
+    return int(self._ends[-1]) if len(self._ends) else 0
+
+  def __getitem__(self, i) -> tuple[int, int, int]:
+    i = range(len(self))[i]
+    row = int(np.searchsorted(self._ends, i, side='right'))
+    before = int(self._ends[row - 1]) if row else 0
+    run, step, apart = (int(x) for x in self._rows[row])
+    return run, (i - before) * apart, step
