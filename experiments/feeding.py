@@ -25,29 +25,32 @@ from vidpred_jax import data
 from vidpred_jax.data import prepare
 
 _BATCH = 8
+_PICTURES = 6
 
 
 def write_pictures(folder: pathlib.Path) -> pathlib.Path:
-  """Two sequences of 30 pictures, the same, in the layout of Cityscapes."""
+  """Two sequences of 30 files, few of them different, as Cityscapes lies."""
   city = folder / 'leftImg8bit_sequence' / 'train' / 'aachen'
   if city.is_dir():
     return folder
   city.mkdir(parents=True)
   y, x = np.mgrid[:1024, :2048].astype(np.float32)
   rng = np.random.default_rng(0)
-  for t in range(30):
+  for t in range(_PICTURES):
     waves = [
       np.sin((x + 3 * t) / 40) + np.cos((y - t) / 31),
       np.sin((x + y + 2 * t) / 90) + np.cos(x / 7),
       np.cos((x - 2 * y) / 60) + np.sin((y + t) / 11),
     ]
     frame = 127.5 + 50 * np.stack(waves, -1)
-    frame += rng.normal(0, 2, frame.shape)  # of a camera
-    name = city / f'aachen_000000_{t:06d}_leftImg8bit.png'
-    Image.fromarray(frame.clip(0, 255).astype(np.uint8)).save(
-      name, compress_level=6
-    )
-    os.link(name, city / f'aachen_000001_{t:06d}_leftImg8bit.png')
+    # As of a camera: 3 MB in a file.
+    frame += rng.normal(0, 2, frame.shape).astype(np.float32)
+    name = folder / f'{t}.png'
+    Image.fromarray(frame.clip(0, 255).astype(np.uint8)).save(name)
+  for sequence in range(2):
+    for t in range(30):
+      name = city / f'aachen_{sequence:06d}_{t:06d}_leftImg8bit.png'
+      os.link(folder / f'{t % _PICTURES}.png', name)
   return folder
 
 
@@ -73,9 +76,7 @@ def measure(name: str, place: pathlib.Path, options, source, settings) -> None:
   frames = {'num_frames': options.frames}
   told(name, speed(options.batches, source, **frames, **settings))
   for compress in (False, True):
-    output = (
-      place / f'{name.split()[0].strip(",")}{"-zstd" if compress else ""}'
-    )
+    output = place / f'prepared-{name.split()[0].strip(",")}-{int(compress)}'
     clock = time.perf_counter()
     count = prepare.prepare(
       source,
@@ -108,7 +109,7 @@ def main() -> None:
   options = parser.parse_args()
   place = pathlib.Path(options.scratch)
   pictures = write_pictures(place / 'pictures')
-  print(f'{"":36s} {"clips/s":>8s} {"clips/s of processor"}')
+  print(f'{"":36s} {"clips/s":>8s} {"clips/s of processor"}', flush=True)
   measure(
     'pictures 2048x1024',
     place,

@@ -57,7 +57,7 @@ class Part:
   def __init__(self, name, seed, count, minutes, folder, kept):
     self.name, self.count, self.kept = name, count, kept
     self.random = random.Random(f'{name} {seed}')
-    self.end = time.time() + 60 * minutes
+    self.minutes = minutes
     self.folder = folder / name
     self.folder.mkdir(parents=True)
     self.tried = self.refused = 0
@@ -65,8 +65,9 @@ class Part:
 
   def numbers(self, count=None):
     """Counts what is tried, until there is enough or the time is over."""
+    end = time.time() + 60 * self.minutes  # what is prepared does not count
     for n in range(self.count if count is None else count):
-      if time.time() > self.end:
+      if n and time.time() > end:
         return
       self.tried += 1
       yield n
@@ -161,7 +162,7 @@ def small_export(folder):
 
 def weights(part: Part) -> None:
   """Harmful and damaged weight files."""
-  made = [make() for make in harm.HARMFUL.values()]
+  made = list(harm.HARMFUL.values())
   good = [
     harm.good_zip(),
     harm.npz(),
@@ -171,7 +172,7 @@ def weights(part: Part) -> None:
   for n in part.numbers():
     whole = n < len(made)
     path.write_bytes(
-      made[n] if whole else damaged(part.random, _any(part, good))
+      made[n]() if whole else damaged(part.random, _any(part, good))
     )
     arrays = part.attempt('read', path, lambda: convert.read_torch(path))
     if whole and arrays:

@@ -82,6 +82,7 @@ def test_a_value_outside_is_refused_by_name(name):
     ('eval.limit', -1),
     ('eval.show_fps', 0),
     ('eval.show_as', 'webp'),
+    ('eval.metrics', (3,)),
     ('eval.show', -1),
     ('eval.every', -1),
     ('data.size', (100_000, 100_000)),

@@ -12,7 +12,9 @@ NVIDIA GPUs and TPUs:
 Input is `context` [B, Tc, H, W, C] float32 as the system sees it (images in
 [0, 1], fields normalised), of a stochastic system also `seed`, a uint32; output
 the frames [B, N, H, W, C]. What was written is read again and called: it must
-give the numbers of the system, bit for bit.
+give the same bits as before. `difference` in export.json is the largest from
+the system itself, 0 but for what XLA compiles otherwise (RVD: 5e-5 of a range
+of 1).
 
 `--batch=any` leaves B open, where the system allows it. `--plain` takes one
 form of every operation in place of one for each platform
@@ -45,6 +47,8 @@ from jax.interpreters import partial_eval
 from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+# Of values in [0, 1]: what another order of sums makes, no more.
+_TOLERANCE = 1e-3
 _WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
 
 
@@ -189,10 +193,10 @@ def stablehlo(
     ) from None
 
 
-def compare(
+def outputs(
   exported: jax_export.Exported, system: systems.System, variables, *, plain
-) -> float:
-  """The largest difference of what was exported from the system itself.
+) -> tuple[jax.Array, jax.Array]:
+  """Frames that were predicted from random ones.
 
   Args:
     exported: from `stablehlo`, or read again.
@@ -201,7 +205,7 @@ def compare(
     plain: as for `stablehlo`.
 
   Returns:
-    Over all values of a prediction from random frames; 0 where all bits agree.
+    Those of what was exported, and those of the system.
   """
   context, *seed = exported.in_avals
   count = context.shape[0] if isinstance(context.shape[0], int) else 2
@@ -210,7 +214,7 @@ def compare(
   arguments = [jnp.asarray(frames), *(jnp.uint32(7) for _ in seed)]
   with one_form() if plain else contextlib.nullcontext():
     expected = jax.jit(prediction(system, variables))(*arguments)
-  return float(jnp.abs(exported.call(*arguments) - expected).max())
+  return exported.call(*arguments), expected
 
 
 def save(
@@ -252,9 +256,11 @@ def save(
   plain = options.get('plain', False)
   difference = None
   if jax.default_backend() in exported.platforms:
+    before, expected = outputs(exported, system, variables, plain=plain)
     again = jax_export.deserialize(bytearray(data))
-    difference = compare(again, system, variables, plain=plain)
-    if difference:
+    after, _ = outputs(again, system, variables, plain=plain)
+    difference = float(jnp.abs(after - expected).max())
+    if not (after == before).all() or not difference <= _TOLERANCE:
       raise ValueError(
         f'What was exported differs from {system.name} by up to {difference}.'
       )

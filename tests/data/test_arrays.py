@@ -130,6 +130,8 @@ def test_names_say_the_split(tmp_path):
   write(tmp_path / 'b' / 'train' / '1.npy', films())
   assert len(source(tmp_path / 'b', val_fraction=0.5)) == 60
   assert len(source(tmp_path / 'b', 'val', val_fraction=0.5)) == 20
+  # A file that is named is split, whatever its name says.
+  assert len(source(tmp_path / 'test.npy')) == 6 * 6
   write(tmp_path / 'b' / 'train' / 'test0.npy', films())
   with pytest.raises(ValueError, match='says test and train'):
     source(tmp_path / 'b')

@@ -193,6 +193,10 @@ def test_what_cannot_be_is_refused(tmp_path):
   write('arrays', place, root=str(path))
   with pytest.raises(ValueError, match='begun with another settings.*step'):
     write('arrays', place, root=str(path), step=2)
+  np.save(path, films(count=8))
+  with pytest.raises(ValueError, match='for train, test have changed since'):
+    write('arrays', place, root=str(path))
+  np.save(path, films())
   with pytest.raises(ValueError, match='not empty'):
     write('arrays', tmp_path, root=str(path))
   with pytest.raises(ValueError, match='at least 1'):

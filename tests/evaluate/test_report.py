@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vidpred_jax import picture, systems, video_io
 from vidpred_jax.evaluate import report
@@ -117,3 +118,55 @@ def test_without_samples_flow_and_blocks_are_shown(tmp_path):
   plain = report.Shown(video, prediction, blocks=np.ones((3, 4)))
   written = report.write_pictures(tmp_path, [plain], FRAMES, fps=2, film='gif')
   assert written == ['picture.png', 'video.gif']
+
+
+def test_what_was_logged_is_drawn(tmp_path):
+  assert report.curves(tmp_path) == []
+  lines = [
+    {'step': n, 'loss': 1 / n, 'psnr/float': float('inf')} for n in range(1, 9)
+  ]
+  text = ''.join(json.dumps(line) + '\n' for line in lines)
+  (tmp_path / 'metrics.jsonl').write_text(text + '{"step": 9, "lo')
+  assert report.curves(tmp_path) == ['curves.png']
+  image = np.asarray(Image.open(tmp_path / 'curves.png'))
+  assert image.ndim == 3 and (image == (255, 176, 59)).all(-1).any()
+
+
+def test_predictions_are_kept_as_arrays(tmp_path):
+  shown = [clip(0), clip(1)]
+  names = report.predictions(tmp_path, shown, FRAMES, systems.DataSpec())
+  assert names == ['predictions.npz']
+  with np.load(tmp_path / 'predictions.npz') as arrays:
+    kept = dict(arrays)
+  assert kept['context'].dtype == np.uint8
+  for i, one in enumerate(shown):
+    np.testing.assert_array_equal(kept['context'][i], one.video[:2])
+    np.testing.assert_array_equal(kept['target'][i], one.video[2:])
+    np.testing.assert_array_equal(kept['prediction'][i], one.prediction)
+  assert report.predictions(tmp_path, [], FRAMES, systems.DataSpec()) == []
+
+
+def test_kept_fields_are_in_their_units(tmp_path):
+  spec = systems.DataSpec('field', ('t',), 'K', (280.0,), (10.0,))
+  one = clip(0)
+  field = report.Shown(
+    video=one.video[..., :1] / np.float32(255),
+    prediction=np.zeros((3, 20, 24, 1), np.float32),
+  )
+  report.predictions(tmp_path, [field], FRAMES, spec)
+  with np.load(tmp_path / 'predictions.npz') as arrays:
+    np.testing.assert_array_equal(arrays['prediction'], 280)
+    np.testing.assert_allclose(
+      arrays['target'][0], 10 * field.video[2:] + 280, rtol=1e-5
+    )
+
+
+def test_a_prediction_of_many_frames_is_shown_over_time(tmp_path):
+  one = clip(0)
+  frames = systems.Frames((0,), (1, 2, 3, 4))
+  shown = report.Shown(video=one.video, prediction=one.video[1:] / 255)
+  written = report.write_pictures(tmp_path, [shown], frames, fps=2)
+  assert set(written) == {'strip.png', 'picture.png', 'video.mp4'}
+  image = np.asarray(Image.open(tmp_path / 'strip.png'))
+  # Four columns of frames of 96 or more, four rows.
+  assert image.shape[0] > 4 * 80 and image.shape[1] > 4 * 96

@@ -511,3 +511,28 @@ def test_videos_too_short_for_a_set_are_refused():
     scoring.evaluate(
       drawing(), DRAWN, [], {'colours': long}, key=jax.random.key(0)
     )
+
+
+def test_the_interval_is_that_of_the_mean_over_clips():
+  psnr = metrics.make('psnr/float')
+  rng = np.random.default_rng(0)
+  # Of each clip the mean over frames counts once.
+  values = rng.normal(25, 3, (40, 5))
+  each = values.mean(1)
+  found = scoring._aggregate(
+    values.mean(0), np.square(each).mean(), len(each), psnr
+  )
+  half = 1.96 * each.std(ddof=1) / np.sqrt(len(each))
+  np.testing.assert_allclose(
+    found['interval'], [each.mean() - half, each.mean() + half]
+  )
+  rmse = scoring._aggregate(
+    values.mean(0),
+    np.square(each).mean(),
+    len(each),
+    metrics.make('rmse/mean'),
+  )
+  np.testing.assert_allclose(rmse['interval'], np.sqrt(found['interval']))
+  assert 'interval' not in scoring._aggregate(values[0], 625.0, 1, psnr)
+  endless = np.full(5, np.inf)
+  assert 'interval' not in scoring._aggregate(endless, np.inf, 9, psnr)

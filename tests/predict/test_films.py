@@ -262,3 +262,77 @@ def test_commands_show_our_warnings(capfd):
     ours.handlers[:], ours.propagate = before[0], before[2]
     ours.setLevel(before[1])
   assert 'Warning: Left out: a\n' in capfd.readouterr().err
+
+
+def test_the_future_is_marked_and_a_long_one_is_told(tmp_path, caplog):
+  source = write(tmp_path / 'in', moving(0, 4))
+  predict.predict_video(
+    again,
+    source,
+    tmp_path / 'out',
+    num_frames=2,
+    with_input=True,
+    mark=True,
+  )
+  seen, made = video_io.read(source), video_io.read(tmp_path / 'out')
+  np.testing.assert_array_equal(made[:4], seen)
+  for frame in made[4:]:
+    # A bar of one colour at the top; below it is what was predicted.
+    assert (frame[:2] == frame[0, 0]).all() and frame[0, 0, 0] == 255
+    np.testing.assert_array_equal(frame[2:], seen[-1][2:])
+  assert '2 frames are asked for; these weights were measured on 1' in (
+    caplog.text
+  )
+  caplog.clear()
+  predict.predict_video(again, source, tmp_path / 'one', num_frames=1)
+  np.testing.assert_array_equal(video_io.read(tmp_path / 'one')[0], seen[-1])
+  assert not caplog.text
+
+
+def test_the_codec_of_the_output_can_lose_nothing(tmp_path):
+  source = write(tmp_path / 'in', moving(0, 4))
+  predict.predict_video(
+    again, source, tmp_path / 'out.mkv', num_frames=1, codec='ffv1'
+  )
+  made = video_io.read(tmp_path / 'out.mkv')
+  np.testing.assert_array_equal(made[0], video_io.read(source)[-1])
+
+
+def test_less_crf_is_more_bytes(tmp_path):
+  source = write(tmp_path / 'in', moving(0, 4))
+  sizes = []
+  for quality in (4, 40):
+    output = tmp_path / f'{quality}.mp4'
+    predict.predict_video(
+      again, source, output, with_input=True, quality=quality
+    )
+    sizes.append(output.stat().st_size)
+  assert sizes[0] > 2 * sizes[1]
+
+
+@pytest.mark.parametrize(
+  'name, settings, words',
+  [
+    ('a.mp4', {'codec': 'ffv1'}, 'matroska'),
+    ('a.mkv', {'codec': 'mpeg'}, 'h264, h265, vp9, ffv1'),
+    ('a', {'codec': 'h264'}, 'folder'),
+    ('a.gif', {'quality': 3}, 'no quality'),
+    ('a.mkv', {'codec': 'ffv1', 'quality': 3}, 'no quality'),
+  ],
+)
+def test_a_codec_or_quality_that_cannot_be_is_refused(
+  tmp_path, name, settings, words
+):
+  with pytest.raises(ValueError, match=words):
+    video_io.Writer(tmp_path / name, fps=5, **settings)
+
+
+@pytest.mark.parametrize(
+  'name, codec', [('a.mp4', 'h265'), ('a.mkv', 'vp9'), ('a.mov', 'h264')]
+)
+def test_other_codecs_give_the_same_film(tmp_path, name, codec):
+  clip = moving(1, 3)
+  path = write(tmp_path / name, clip, codec=codec, quality=10)
+  made = video_io.read(path).astype(np.float32)
+  assert made.shape == clip.shape
+  assert np.abs(made - clip).mean() < 6

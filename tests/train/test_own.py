@@ -58,6 +58,19 @@ def test_objects_train_and_are_measured(tmp_path):
     loop.run(config, tmp_path / 'other')
 
 
+def test_objects_for_validation_are_measured_while_training(tmp_path):
+  config = tiny_config()
+  config.eval.every = 2
+  sources = {'train': Clips(), 'test': Clips(3)}
+  with pytest.raises(ValueError, match="quick_split='val'.*has train, test"):
+    loop.run(config, tmp_path / 'run', sources=sources)
+  sources['val'] = Clips(2)
+  assert loop.run(config, tmp_path / 'run', sources=sources)
+  text = (tmp_path / 'run' / 'metrics.jsonl').read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  assert [x['step'] for x in lines if 'psnr/float' in x] == [2]
+
+
 def test_objects_of_other_channels_are_refused(tmp_path):
   config = tiny_config()
   with pytest.raises(ValueError, match='frames of 2 channels; this.* sees 3'):

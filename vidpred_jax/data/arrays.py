@@ -22,10 +22,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vidpred_jax.data import files, validation, windows
+from vidpred_jax.data import array_files, files, validation, windows
 from vidpred_jax.data.moments import moments
 
-_SUFFIXES = ('.npy', '.npz', '.zarr')
 # Words in the name of a file, or of its folder, that say what it is for.
 _SPLITS = {
   'train': 'train',
@@ -82,8 +81,9 @@ class Arrays:
       split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       root: a folder (searched with its subfolders), a file, a glob pattern, or
-        several of these. Where the names of all files or of their folders say
-        train, val or test (`train.npy`, `test/0001.npy`), those are the splits.
+        several of these. Where the names of all files of a folder, or of its
+        subfolders, say train, val or test (`train.npy`, `test/0001.npy`), those
+        are the splits.
       array: which array of npz files and of groups of Zarr; may be empty if
         each has but one.
       kind: 'image' (uint8, or floats in [0, 1]), 'field' (any numbers), or
@@ -155,7 +155,8 @@ class Arrays:
       least = (num_frames - 1) * np.min(step) + 1
       raise ValueError(
         f'No {split} film of {root} has the {least} frames that a clip needs; '
-        f'the longest has {self._films.lengths.max()}.'
+        f'the longest has {self._films.lengths.max()}. What a clip needs say '
+        'frames.context, frames.target and step.'
       )
     if kind == 'field':
       self._describe(films, variables, units, mean, std)
@@ -258,23 +259,6 @@ class Arrays:
       )
 
 
-def opened(path: str | os.PathLike, array: str = ''):
-  """The array of a file: [T, H, W, C] or [N, T, H, W, C], read when it is used.
-
-  Args:
-    path: npy, npz or Zarr.
-    array: which, of npz files and of groups of Zarr; empty: the only one.
-
-  Returns:
-    The array: NumPy's, mapped unless compressed, or Zarr's.
-
-  Raises:
-    ValueError: if it is none of that kind.
-    FileNotFoundError: if there is no file.
-  """
-  return files.open_array(*_stamp(pathlib.Path(path).expanduser(), array))
-
-
 class Films:
   """Films in files: where each is, and its frames.
 
@@ -304,8 +288,8 @@ class Films:
     self.paths = tuple(paths)
     rows, headers, stamps = [], [], []
     for f, path in enumerate(paths):
-      stamps.append(_stamp(path, array))
-      values = files.open_array(*stamps[f])
+      stamps.append(array_files.stamp(path, array))
+      values = array_files.opened(*stamps[f])
       headers.append((tuple(values.shape[-3:]), values.dtype))
       length = values.shape[-4]
       count = values.shape[0] if len(values.shape) == 5 else 1
@@ -342,30 +326,23 @@ class Films:
       return np.asarray(values[n, part] if values.ndim == 5 else values[part])
 
   def _of(self, f: int):
-    return files.open_array(*self.key[0][f])
-
-
-def _stamp(path: pathlib.Path, array: str) -> tuple[str, int, int, str]:
-  """A file and array, and what differs when the file is another by now."""
-  place = path / 'zarr.json' if path.is_dir() else path
-  status = (place if place.exists() else path).stat()
-  return str(path), status.st_mtime_ns, status.st_size, array
+    return array_files.opened(*self.key[0][f])
 
 
 def _find(root) -> list[pathlib.Path]:
   def within(folder):
     if folder.suffix == '.zarr':
       return [folder]
-    found = [p for s in _SUFFIXES for p in folder.rglob(f'*{s}')]
+    found = [p for s in array_files.SUFFIXES for p in folder.rglob(f'*{s}')]
     # What lies within a Zarr folder is part of it.
     return [p for p in found if not any(q.suffix == '.zarr' for q in p.parents)]
 
   paths = files.find(root, within, 'arrays', 'clips/*.npy')
   for path in paths:
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in array_files.SUFFIXES:
       raise ValueError(
-        f'{path} is none of {", ".join(_SUFFIXES)}; a folder of films needs '
-        "the source 'videos'."
+        f'{path} is none of {", ".join(array_files.SUFFIXES)}; a folder of '
+        "films needs the source 'videos'."
       )
   return paths
 
@@ -374,7 +351,11 @@ def _split_files(root, split, fractions, listed) -> list[pathlib.Path] | None:
   """The files of a split; None if there is one file for all of them."""
   if all(x is None for x in listed.values()):
     paths = _find(root)
-    labels = [_label(path, root) for path in paths]
+    # A file that is named is split, whatever its name says.
+    is_named = isinstance(root, (str, os.PathLike)) and paths == [
+      pathlib.Path(root).expanduser()
+    ]
+    labels = [] if is_named else [_label(path, root) for path in paths]
     if any(labels):
       unnamed = [path for path, label in zip(paths, labels) if label is None]
       if unnamed:

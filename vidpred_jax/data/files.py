@@ -5,13 +5,11 @@ bytes: zlib, zipfile, tokenize, h5py, netCDF4.
 """
 
 import contextlib
-import functools
 import glob
-import importlib.util
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -225,67 +223,3 @@ def spread(count: int, fraction: float) -> list[bool]:
     chosen[-1] |= not any(chosen)
     chosen[0] &= not all(chosen)
   return chosen
-
-
-@functools.lru_cache(maxsize=256)
-def open_array(path: str, mtime: int, size: int, array: str):
-  """An array of a file, mapped or lazy: [T, H, W, C] or [N, T, H, W, C].
-
-  Args:
-    path: npy, npz or Zarr.
-    mtime: when it was changed: another file by the same name is opened anew.
-    size: in bytes, for the same.
-    array: which, of npz files and of groups of Zarr; empty: the only one.
-
-  Raises:
-    ValueError: if it is none of that kind.
-    FileNotFoundError: if Zarr is not installed.
-  """
-  del mtime, size
-  place = pathlib.Path(path)
-  if place.suffix == '.npy':
-    values = npy_map(place)
-  elif place.suffix == '.npz':
-    values = npz_map(place, _chosen(place, array, npz_names(place)))
-  else:
-    values = _zarr(place, array)
-  if len(values.shape) not in (4, 5) or 0 in values.shape:
-    raise ValueError(
-      f'{path} has the shape {list(values.shape)}; expected [T, H, W, C] or '
-      '[N, T, H, W, C], the channels last.'
-    )
-  if values.dtype.kind not in 'fiu':
-    raise ValueError(
-      f'{path} holds {values.dtype}; expected bytes (uint8) or floats.'
-    )
-  return values
-
-
-def _chosen(path, array: str, names: Sequence[str]) -> str:
-  if not array and len(names) != 1:
-    raise ValueError(
-      f'{path} has the arrays {", ".join(sorted(names))}; say which by array.'
-    )
-  name = array or names[0]
-  if name not in names:
-    raise ValueError(
-      f'{path} has the arrays {", ".join(sorted(names))}; expected {name}.'
-    )
-  return name
-
-
-def _zarr(path: pathlib.Path, array: str):
-  if importlib.util.find_spec('zarr') is None:
-    raise FileNotFoundError(
-      f"{path} needs the package zarr: pip install 'vidpred_jax[zarr]'"
-    )
-  import zarr
-
-  with reading(path, 'Zarr folder'):
-    values = zarr.open(path, mode='r')
-    names = (
-      [] if isinstance(values, zarr.Array) else sorted(values.array_keys())
-    )
-  if isinstance(values, zarr.Array):
-    return values
-  return values[_chosen(path, array, names)]

@@ -20,6 +20,16 @@ Example:
   batches = data.train_iterator(
     Clips(films), num_frames=20, batch_size=16, seed=0
   )
+
+  # A run, from a checkout; `arrays` leaves channels and metrics to the clips.
+  from configs import simvp
+  from vidpred_jax.evaluate import run as evaluation
+  from vidpred_jax.train import loop
+
+  config = simvp.get_config('arrays,small')
+  sources = {'train': Clips(films), 'test': Clips(others)}
+  loop.run(config, 'runs/mine', sources=sources)
+  evaluation.run(config, 'runs/mine', sources=sources)
 """
 
 import numpy as np

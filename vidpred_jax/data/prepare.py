@@ -10,6 +10,7 @@ goes on with those that are missing.
 """
 
 import concurrent.futures
+import hashlib
 import itertools
 import json
 import math
@@ -98,7 +99,8 @@ def prepare(
   }
   output.mkdir(parents=True, exist_ok=True)
   with atomic.holding(output):
-    _check_or_create(output, plan)
+    digests = {split: frames.digest() for split, frames in opened.items()}
+    _check_or_create(output, plan, digests)
     for split, frames in opened.items():
       _write_split(output, split, frames, plan, workers, progress)
   return {split: frames.total for split, frames in opened.items()}
@@ -122,6 +124,11 @@ class _Frames:
     self.hops = getattr(source, 'hops', None)
     self.total = sum(self.lengths)
     self.ends = np.cumsum(self.lengths)
+
+  def digest(self) -> str:
+    """Changes when a run, its length, or the kind of frames does."""
+    facts = self.names, self.lengths, list(self.shape), str(self.dtype)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
   def parts(self, first: int, last: int, most: int) -> Iterator[_Run]:
     """Frames `first` to before `last` of all, by runs, at most `most` each."""
@@ -147,11 +154,14 @@ class _Frames:
     return np.ascontiguousarray(frames)
 
 
-def _check_or_create(output: pathlib.Path, plan: Mapping[str, Any]) -> None:
-  """Writes the plan, or checks that the folder is of the same command."""
-  path = output / _PLAN
+def _check_or_create(
+  output: pathlib.Path, plan: Mapping[str, Any], digests: Mapping[str, str]
+) -> None:
+  """Writes the plan, or checks that the folder is of this command and data."""
+  path, known = output / _PLAN, {}
   if path.exists():
     found = stored.read_record(path)
+    known = found.pop('digests', {})
     differing = [k for k in plan if plan[k] != found.get(k)]
     if differing:
       raise ValueError(
@@ -159,10 +169,16 @@ def _check_or_create(output: pathlib.Path, plan: Mapping[str, Any]) -> None:
         + '; '.join(f'{k}: {found.get(k)}, now {plan[k]}' for k in differing)
         + '. Choose another output.'
       )
-    return
-  if not all(map(atomic.is_own, output.iterdir())):
+    changed = [k for k in digests if known.get(k, digests[k]) != digests[k]]
+    if changed:
+      raise ValueError(
+        f'The data for {", ".join(changed)} have changed since {output} was '
+        'begun. Choose another output.'
+      )
+  elif not all(map(atomic.is_own, output.iterdir())):
     raise ValueError(f'{output} is not empty; choose another output.')
-  atomic.write_text(path, json.dumps(plan, indent=2) + '\n')
+  record = {**plan, 'digests': {**known, **digests}}
+  atomic.write_text(path, json.dumps(record, indent=2) + '\n')
 
 
 def _write_split(output, split, frames, plan, workers, progress) -> None:

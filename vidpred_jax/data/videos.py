@@ -310,6 +310,16 @@ def _readable(files, scans, on_error: str):
   return kept, known, unreadable
 
 
+def _scenes(scans: Sequence[Scan]) -> np.ndarray:
+  """Of each scene: file, first frame, the one after the last; int64 [R, 3]."""
+  found = [
+    (f, *borders)
+    for f, scan in enumerate(scans)
+    for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
+  ]
+  return np.array(found, np.int64).reshape(-1, 3)
+
+
 def find(root) -> list[pathlib.Path]:
   """Video files and folders of pictures: see `root` of `VideoClips`.
 
@@ -334,18 +344,6 @@ def scan_file(path: pathlib.Path, stream: int | None = None) -> Scan:
   )
   finder.end()
   return Scan(*shape, index, tuple(finder.cuts))
-
-
-def _scenes(scans: Sequence[Scan]) -> np.ndarray:
-  """Of each scene its file, first frame, and the one after the last, [N, 3]."""
-  return np.array(
-    [
-      (f, *borders)
-      for f, scan in enumerate(scans)
-      for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
-    ],
-    np.int64,
-  ).reshape(-1, 3)
 
 
 def _scan_all(paths, stream, cache) -> list[Scan | ValueError]:

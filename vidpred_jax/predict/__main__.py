@@ -180,31 +180,35 @@ def _serve(load, options, fps, input_fps, fields: bool) -> None:
       samples=options.samples,
       **settings,
     )
-    print(f'{count} frames written to {options.output}')
-    return
   else:
-    count = predict_video(
-      load,
-      options.input,
-      options.output,
-      factor=options.factor,
-      fps=fps,
-      samples=options.samples,
-      with_input=options.with_input,
-      overlay=options.overlay,
-      audio=options.audio,
-      progress=True,
-      mark=options.mark,
-      quality=options.crf,
-      codec=options.codec,
-      reading={
-        'fps': input_fps,
-        'deinterlace': options.deinterlace,
-        'hdr': options.hdr,
-        'cuts': options.cuts,
-      },
-      **settings,
-    )
+    return _predict_videos(load, options, fps, input_fps, settings)
+  print(f'{count} frames written to {options.output}')
+
+
+def _predict_videos(load, options, fps, input_fps, settings) -> None:
+  """Serves video files; prints what was written."""
+  count = predict_video(
+    load,
+    options.input,
+    options.output,
+    factor=options.factor,
+    fps=fps,
+    samples=options.samples,
+    with_input=options.with_input,
+    overlay=options.overlay,
+    audio=options.audio,
+    progress=True,
+    mark=options.mark,
+    quality=options.crf,
+    codec=options.codec,
+    reading={
+      'fps': input_fps,
+      'deinterlace': options.deinterlace,
+      'hdr': options.hdr,
+      'cuts': options.cuts,
+    },
+    **settings,
+  )
   if options.samples is None:
     print(f'{count} frames written to {options.output}')
   else:

@@ -55,7 +55,7 @@ def predict_array(
     ValueError: if the request does not suit the system or the arrays.
     OSError: if a file is not there or cannot be written.
   """
-  from vidpred_jax.data import arrays  # not where only videos are read
+  from vidpred_jax.data import array_files  # not where only videos are read
 
   for path in map(pathlib.Path, (source, output)):
     if not is_array(path):
@@ -83,7 +83,7 @@ def predict_array(
     parts = factor or 2
     frames = type(system.frames)((0, parts), tuple(range(1, parts)))
     system, variables = load(frames=frames)
-  films = arrays.opened(source)
+  films = array_files.opened(*array_files.stamp(source))
   if films.dtype != np.uint8:
     raise ValueError(
       f'{source} holds {films.dtype}; this system sees images, expected uint8.'

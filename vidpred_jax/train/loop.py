@@ -104,7 +104,7 @@ def _run(
       state, rule = update.initial_state(
         config, system, schedule, of_rule, mesh, shape, begin
       )
-      _list_parameters(workdir, state.params)
+      _write_overview(workdir, state)
       del begin  # its memory
       if start:
         state = checkpoint.restore(saved, start, state)
@@ -128,6 +128,14 @@ def _run(
     if ended:
       _export(config, workdir, saved, state, best, spec)
   return ended
+
+
+def _write_overview(workdir: pathlib.Path, state: update.TrainState) -> None:
+  """Lists the parameters in a file, where the package clu is installed."""
+  if jax.process_index() == 0 and params.has_overview():
+    text = params.overview(state.params) + '\n'
+    atomic.write_text(workdir / 'parameters.txt', text)
+    print(text.splitlines()[-1].replace('Total', 'Parameters'))
 
 
 def _steps(
@@ -209,14 +217,6 @@ def _held_out(config, sources):
       f'eval.every={config.eval.every} measures the split '
       f'eval.quick_split={split!r} while training: {error}'
     ) from None
-
-
-def _list_parameters(workdir: pathlib.Path, parameters) -> None:
-  """Writes the table of the parameters, if clu is there to make it."""
-  if jax.process_index() == 0 and params.has_overview():
-    text = params.overview(parameters) + '\n'
-    atomic.write_text(workdir / 'parameters.txt', text)
-    print(text.splitlines()[-1].replace('Total', 'Parameters'))
 
 
 def _evaluation(config, measure, sources, best) -> Callable | None:
