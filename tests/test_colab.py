@@ -37,7 +37,7 @@ QUICK = {
 }
 # What is said where all went well.
 SAID = {
-  'apr_vfi': ('15 frames', 'PSNR: made'),
+  'apr_vfi': ('8 frames of 256x448', 'PSNR: made'),
   'dmvfn': ('last frame copied', 'psnr/float', 'copy_last', 'M parameters'),
   'rvd': ('3 futures', 'last frame copied', '20 steps: CRPS'),
   'simvp': ('last frame copied', 'RMSE in K', 'System simvp'),
