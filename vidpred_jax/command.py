@@ -18,6 +18,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from vidpred_jax import starting
+
 _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 _MISSING = 'This command also needs'
@@ -132,7 +134,10 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       logging.set_verbosity(logging.FATAL)
       _quieten_failed_writes()
     _show_warnings()
+    # Pillow's; `video_io` has bounds of its own.
+    warnings.filterwarnings('ignore', 'Image size .* exceeds limit')
     try:
+      starting.end()
       if len(argv) > 1 and not takes_names:
         raise ValueError(
           f'Got the argument {argv[1]!r}; options are written --name=value.'
