@@ -148,6 +148,8 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
     except KeyboardInterrupt:
       if os.environ.get(_TRACEBACK):
         raise
+      # It is said once; libraries end in their own time.
+      signal.signal(signal.SIGINT, signal.SIG_IGN)
       print('\nInterrupted.', file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
 

@@ -118,8 +118,8 @@ def test_a_folder_of_films_is_no_film(tmp_path, pages):
   for read in (video_io.probe, video_io.read, video_io.index, video_io.Film):
     with pytest.raises(ValueError, match=r'films \(a.mp4, b.mkv\) and no pict'):
       read(folder)
-  films = [folder / 'a.mp4', folder / 'b.mkv']
-  assert video_io.find_videos(folder) == films
+  found = [folder / name for name in ('a.mp4', 'b.mkv', *pages)]
+  assert video_io.find_videos(folder) == found
 
 
 def test_pictures_beside_films_are_used_and_it_says_so(tmp_path, caplog):

@@ -60,7 +60,10 @@ class Pictures(NamedTuple):
 
 
 def find_videos(folder) -> list[pathlib.Path]:
-  """Video files and folders of pictures anywhere below `folder`, sorted."""
+  """Video files and folders of pictures anywhere below `folder`, sorted.
+
+  A single picture beside films is given by itself.
+  """
   videos, visited = [], set()
   for root, folders, names in os.walk(folder, followlinks=True):
     real = os.path.realpath(root)
@@ -72,8 +75,10 @@ def find_videos(folder) -> list[pathlib.Path]:
     paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
     films = [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
     videos += films
-    # One picture beside films is a cover.
-    if sum(map(_is_picture, paths)) > bool(films):
+    pages = [p for p in paths if _is_picture(p)]
+    if films and len(pages) == 1:  # a cover, or a film of several pictures
+      videos += pages
+    elif pages:
       videos.append(pathlib.Path(root))
   return sorted(videos)
 
