@@ -288,7 +288,7 @@ def _logged(path: pathlib.Path, last: int) -> list[str]:
   for line in text.splitlines():
     try:
       step = json.loads(line)['step']
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
       break  # cut off when an earlier try was killed, or damaged
     if isinstance(step, int) and step <= last:
       kept.append(line + '\n')
