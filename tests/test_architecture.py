@@ -19,19 +19,20 @@ FLOORS = (
     'names': (),
     'params': (),
     'ops': (),
-    'command': (),
     'config': (),
     'runtime': (),
+    'starting': (),
     'stored': (),
     'zoo': (),
   },
   {
     'models': ('ops',),
-    'compare': ('command',),
+    'command': ('starting',),
     'video_io': ('atomic',),
     'picture': ('atomic',),
   },
   {
+    'compare': ('command', 'stored'),
     'data': ('atomic', 'names', 'stored', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
@@ -104,6 +105,7 @@ FLOORS = (
       'params',
       'ranges',
       'runtime',
+      'stored',
       'systems',
     ),
     'predict.__main__': (
@@ -113,10 +115,17 @@ FLOORS = (
       'runtime',
       'video_io',
     ),
-    '__init__': ('checkpoint', 'predict', 'runtime', 'systems', 'zoo'),
+    '__init__': (
+      'checkpoint',
+      'predict',
+      'runtime',
+      'starting',
+      'systems',
+      'zoo',
+    ),
   },
   {'main': ('atomic', 'build', 'command', 'evaluate', 'runtime', 'train')},
-  {'__main__': ()},
+  {'__main__': ('starting',)},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}
 

@@ -22,6 +22,8 @@ from vidpred_jax import starting
 
 _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
+# A word, or a path as a shell gives it.
+_WORD = r'(?:[A-Za-z~]|\.{0,2}/)[\w+./~*-]*'
 _MISSING = 'This command also needs'
 _PACKAGE = pathlib.Path(__file__).parent
 # Installed, the recipes lie in the package; in a checkout beside it.
@@ -36,7 +38,7 @@ _CONFIGS = next(
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-  """`['name=value', ...]` -> dict; values are literals or bare words."""
+  """`['name=value', ...]` -> dict; values are literals, words or paths."""
   settings = {}
   for text in texts:
     name, equals, value = text.partition('=')
@@ -47,10 +49,10 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     try:
       settings[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-      if not re.fullmatch(r'[A-Za-z][\w+]*', value):
+      if not re.fullmatch(_WORD, value):
         raise ValueError(
           f'--set {name}: {value[:80]!r} is neither a Python literal nor a '
-          'word.'
+          'word or path.'
         ) from None
       settings[name] = value
   return settings
@@ -88,12 +90,14 @@ def config_file(chosen: str) -> str:
 def require(*names: str) -> None:
   """Marks flags that must be given; those that are not are told all at once.
 
+  One that is empty counts as not given.
+
   Args:
     *names: of flags that are defined.
   """
 
   def check(values):
-    missing = [f'--{name}' for name in names if values[name] is None]
+    missing = [f'--{name}' for name in names if values[name] in (None, '')]
     if missing:
       raise flags.ValidationError(f'{_MISSING} {", ".join(missing)}.')
     return True
