@@ -78,6 +78,19 @@ def test_a_run_from_before_a_field_goes_on_with_its_default(
   assert now == json.loads(wanted.to_json())
 
 
+def test_a_one_cycle_run_from_before_b1_cycle_had_none(tmp_path):
+  wanted = base('simvp')
+  wanted.schedule.name = 'onecycle'
+  old = json.loads(wanted.to_json())
+  del old['schedule']['b1_cycle']
+  (tmp_path / 'checkpoints/2').mkdir(parents=True)
+  checkpoint.write_json(tmp_path / 'config.json', old)
+  with pytest.raises(ValueError, match=r'schedule.b1_cycle: \[\] there, \[0.9'):
+    workdir.check_or_create(tmp_path, wanted)
+  wanted.schedule.b1_cycle = ()
+  workdir.check_or_create(tmp_path, wanted)
+
+
 def test_a_run_of_a_version_with_more_fields_says_which(tmp_path):
   wanted = begun_without(tmp_path, 'dmvfn', 'seed')
   old = checkpoint.read_config(tmp_path)

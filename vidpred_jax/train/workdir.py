@@ -120,6 +120,9 @@ def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config)
   defaults = configuration.base(system).to_dict()
   defaults['model'] = systems.SYSTEMS[system].Settings._field_defaults
+  schedule = config.get('schedule')
+  if isinstance(schedule, dict) and schedule.get('name') == 'onecycle':
+    defaults['schedule']['b1_cycle'] = ()  # before there was this field
   return _over(json.loads(json.dumps(defaults)), config)
 
 
