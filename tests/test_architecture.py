@@ -27,8 +27,8 @@ FLOORS = (
   },
   {
     'models': ('ops',),
-    'compare': ('command',),
-    'video_io': ('atomic',),
+    'compare': ('command', 'names'),
+    'video_io': ('atomic', 'names'),
     'picture': ('atomic',),
   },
   {
@@ -66,6 +66,7 @@ FLOORS = (
       'checkpoint',
       'data',
       'metrics',
+      'names',
       'picture',
       'runtime',
       'systems',
