@@ -84,7 +84,7 @@ def config_file(chosen: str) -> str:
 
 
 def require(*names: str) -> None:
-  """Marks flags that must be given; those that are not are told all at once.
+  """Marks flags that must be given; one message names all that are missing.
 
   Args:
     *names: of flags that are defined.
@@ -105,7 +105,7 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
   Args:
     main: `main(argv)`.
     define_flags: called before the flags are parsed.
-    takes_names: whether there may be arguments that are no flags.
+    takes_names: whether arguments without dashes are accepted.
   """
 
   def parse(argv):

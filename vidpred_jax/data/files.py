@@ -121,7 +121,7 @@ def find(
   kind: str,
   example: str,
 ) -> list[pathlib.Path]:
-  """What a user means by `root`, sorted.
+  """Finds the files that a user means by `root`, sorted.
 
   Args:
     root: a folder, a file, a glob pattern, or several of these.
@@ -212,10 +212,10 @@ def none_left(split: str, count: int, what: str) -> ValueError:
 
 
 def spread(count: int, fraction: float) -> list[bool]:
-  """Which of so many, in order, are held out: evenly spread.
+  """Chooses a share of a number of items, evenly spread.
 
-  At least one is, and one is not, where there are two and the fraction lies
-  between 0 and 1.
+  Of two items or more, a fraction between 0 and 1 chooses at least one and
+  leaves at least one.
   """
   share = fraction * np.arange(count + 1) + 1e-9
   chosen = list(np.diff(np.floor(share)) > 0)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """Of each channel over all values.
+  """Mean and standard deviation of each channel over all values.
 
   Args:
     blocks: arrays [..., C] of numbers.

@@ -178,7 +178,7 @@ class TfdsClips:
 
 
 class _DataSet:
-  """What is read of a prepared data set: bytes, and what they mean."""
+  """A prepared data set: its records, and how to decode them."""
 
   def __init__(self, folder: pathlib.Path, split: str, key: tuple[str, ...]):
     import tensorflow_datasets as tfds
@@ -233,7 +233,7 @@ class _Film:
 
 
 def _folder(name: str, data_dir) -> pathlib.Path:
-  """Where the newest version of a prepared data set lies."""
+  """The folder of the newest version of a prepared data set."""
   if not name:
     raise ValueError(
       "The source 'tfds' needs name: a data set that tfds has prepared, such "
@@ -271,7 +271,7 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _inner(feature):
-  """What a sequence or data set holds, else the feature itself."""
+  """The feature inside a sequence or data set, else the feature itself."""
   import tensorflow_datasets as tfds
 
   while isinstance(feature, (tfds.features.Sequence, tfds.features.Dataset)):

@@ -1,4 +1,4 @@
-"""Where clips lie in runs of frames: films, scenes, episodes."""
+"""Windows of clips in runs of frames: films, scenes, episodes."""
 
 from collections.abc import Sequence
 

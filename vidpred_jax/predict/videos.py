@@ -167,7 +167,7 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
 
 
 def _number(asked: int | None, measured: int) -> int:
-  """How many frames to predict; warns of more than were measured."""
+  """The number of frames to predict; warns of more than were measured."""
   if asked is None:
     return measured
   if asked > measured:

@@ -87,11 +87,11 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
   # A try that ended before its first checkpoint owns nothing yet.
   trained = any(p.name.isdigit() for p in (workdir / 'checkpoints').glob('*'))
   if path.exists() and trained:
-    found = checkpoint.read_config(workdir)
+    stored = checkpoint.read_config(workdir)
     differing = [
-      f'{k}: {found.get(k)} there, {wanted.get(k)} asked for'
-      for k in sorted({*wanted, *found})
-      if k not in _MAY_CHANGE and _set(wanted.get(k)) != _set(found.get(k))
+      f'{k}: {stored.get(k)} there, {wanted.get(k)} asked for'
+      for k in sorted({*wanted, *stored})
+      if k not in _MAY_CHANGE and _set(wanted.get(k)) != _set(stored.get(k))
     ]
     if differing:
       raise ValueError(
@@ -108,7 +108,7 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
 
 
 def _set(value):
-  """A value without fields that are None: those are as good as not there."""
+  """A value without its fields that are None."""
   if not isinstance(value, dict):
     return value
   return {k: _set(x) for k, x in value.items() if x is not None}

@@ -142,7 +142,7 @@ class FrameClips:
 
   @property
   def hops(self) -> list[int | None]:
-    """Of each sequence the distance of its windows, where they go backwards."""
+    """The distance of each sequence's windows, for windows from its end."""
     return [s.hop for s in self._sequences]
 
   def frames(
@@ -184,7 +184,7 @@ class FrameClips:
 def _held_out(
   sequences: list[Sequence], split: str, fraction: float
 ) -> list[Sequence]:
-  """Those of 'val', or the others; what has the same folder stays together."""
+  """The sequences of 'val' or the others; a folder is never divided."""
   groups = list(dict.fromkeys(s.name.split('/')[0] for s in sequences))
   of_split = validation.part(split, len(groups), fraction, 'groups of clips')
   chosen = {groups[i] for i in of_split}
