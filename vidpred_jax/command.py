@@ -152,7 +152,7 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
 def _with_config_file(argv: Sequence[str]) -> list[str]:
   """The arguments, with the path of the configuration file that is meant."""
-  found, is_next = [], False
+  resolved, is_next = [], False
   for argument in argv:
     name, equals, value = argument.partition('=')
     if is_next:
@@ -160,8 +160,8 @@ def _with_config_file(argv: Sequence[str]) -> list[str]:
     elif name in ('--config', '-config') and equals and value:
       argument = f'{name}={config_file(value)}'
     is_next = argument in ('--config', '-config')
-    found.append(argument)
-  return found
+    resolved.append(argument)
+  return resolved
 
 
 def _unknown_field(argv: Sequence[str]) -> ValueError | None:

@@ -140,10 +140,10 @@ def chosen(name: str, root: str | None, size: str | None, settings) -> dict:
   if root is not None:
     settings['root'] = root
   if size is not None:
-    found = re.fullmatch(r'(\d+)x(\d+)', size)
-    if not found:
+    sides = re.fullmatch(r'(\d+)x(\d+)', size)
+    if not sides:
       raise ValueError(f'Got --size={size}; expected HxW such as 256x448.')
-    settings['size'] = tuple(map(int, found.groups()))
+    settings['size'] = tuple(map(int, sides.groups()))
   if name in pipeline.SOURCES:
     return {'source': name} | settings
   if name in PROTOCOLS:

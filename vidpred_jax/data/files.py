@@ -133,8 +133,8 @@ def find(
     FileNotFoundError: if nothing is found for one of them.
   """
   if not isinstance(root, (str, os.PathLike)):
-    found = {p for part in root for p in find(part, within, kind, example)}
-    return sorted(found)
+    paths = {p for part in root for p in find(part, within, kind, example)}
+    return sorted(paths)
   if not str(root):
     raise FileNotFoundError(
       f'The source {kind!r} needs root: a folder with {kind}, a file, a glob '
@@ -144,12 +144,12 @@ def find(
   if path.is_file():
     return [path]
   if path.is_dir():
-    found = within(path)
+    paths = within(path)
   else:
-    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
-  if not found:
+    paths = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
+  if not paths:
     raise FileNotFoundError(f'There are no {kind} at {root}.')
-  return sorted(found)
+  return sorted(paths)
 
 
 def of_split(

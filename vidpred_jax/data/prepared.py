@@ -200,8 +200,8 @@ def read(path: str | os.PathLike, numbers: range) -> np.ndarray:
   path = pathlib.Path(path)
   shape, dtype, records = _opened(str(path), path.stat().st_mtime_ns)
   with reading(path, 'list of prepared frames'):
-    found = records.__getitems__(list(numbers))
-    frames = np.frombuffer(b''.join(found), dtype)
+    chunks = records.__getitems__(list(numbers))
+    frames = np.frombuffer(b''.join(chunks), dtype)
     return frames.reshape(len(numbers), *shape).copy()
 
 

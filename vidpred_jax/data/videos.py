@@ -312,12 +312,12 @@ def _readable(files, scans, on_error: str):
 
 def _scenes(scans: Sequence[Scan]) -> np.ndarray:
   """Rows (file, first frame, one after the last) of scenes, int64 [R, 3]."""
-  found = [
+  rows = [
     (f, *borders)
     for f, scan in enumerate(scans)
     for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
   ]
-  return np.array(found, np.int64).reshape(-1, 3)
+  return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def find(root) -> list[pathlib.Path]:

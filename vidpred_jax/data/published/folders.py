@@ -244,13 +244,13 @@ def _listed(dataset: str, listing: pathlib.Path) -> list[Sequence]:
   known = record['settings'].get('dataset')
   if known != dataset:
     raise ValueError(f'{listing} was prepared of {known}, not of {dataset}.')
-  found, first = [], 0
+  sequences, first = [], 0
   for name, number, hop in zip(
     record['names'], record['lengths'], record['hops']
   ):
-    found.append(Sequence(name, str(listing), first, 1, number, hop))
+    sequences.append(Sequence(name, str(listing), first, 1, number, hop))
     first += number
-  return found
+  return sequences
 
 
 def missing(sequences: list[Sequence]) -> list[str]:
