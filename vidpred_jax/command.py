@@ -54,6 +54,15 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
   return settings
 
 
+def parse_size(text: str) -> tuple[int, int]:
+  """`'256x448'` -> (256, 448), the height and width that `--size` names."""
+  sides = re.fullmatch(r'([0-9]{1,9})x([0-9]{1,9})', text)
+  if not sides:
+    raise ValueError(f'Got --size={text}, expected HxW such as 256x448.')
+  height, width = map(int, sides.groups())
+  return height, width
+
+
 def config_file(chosen: str) -> str:
   """Finds the configuration file that `--config` names.
 

@@ -334,16 +334,14 @@ def main(argv) -> None:
     return
   if options.size is None:
     raise ValueError('--size=HxW is needed, such as --size=256x448.')
-  height, _, width = options.size.partition('x')
-  if not (height.isdecimal() and width.isdecimal()):
-    raise ValueError(f'Got --size={options.size}, expected HxW.')
+  size = command.parse_size(options.size)
   if not (options.batch == 'any' or options.batch.isdecimal()):
     raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
   record = save(
     output,
     system,
     variables,
-    (int(height), int(width)),
+    size,
     batch=None if options.batch == 'any' else int(options.batch),
     platforms=options.platforms,
     plain=options.plain,
