@@ -86,7 +86,12 @@ def log(workdir):
 def whole(tmp_path_factory):
   """A run of 40 steps that nobody disturbed."""
   workdir = tmp_path_factory.mktemp('main') / 'whole'
-  status, out, err = command(*TINY, '--config.steps=40', f'--workdir={workdir}')
+  status, out, err = command(
+    *TINY,
+    '--config.steps=40',
+    '--config.eval.batch_size=4',
+    f'--workdir={workdir}',
+  )
   assert status == 0, err
   return workdir, out
 
