@@ -1,12 +1,13 @@
-"""Damages what the programs read and how they run, and looks what they say.
+"""Soak test: damaged files, killed runs and wrong requests, by a seed.
 
   python -m tests.soak --seed=0 --count=200 --minutes=10 [--only=films,kills]
 
-Each part tries `count` things (kills: a fiftieth), or stops when its share of
-the minutes is over. A fault is an exception that is no ValueError or OSError, a
-message that does not name the file, one that takes more than 30 seconds or 600
-MB, damage taken without a word, or a killed run that ends otherwise than
-one that nobody disturbed. Ends with 1 if there is one; what did it is kept.
+Each part makes `count` tries (kills: a fiftieth), or stops when its share of
+the minutes is over. These are faults: an exception other than ValueError and
+OSError, a message that does not name the file, a try of more than 30 seconds or
+600 MB, damage that is accepted, and a killed run whose result differs from that
+of an undisturbed one. The program ends with 1 if it has met a fault, and keeps
+the file that caused it.
 """
 
 import argparse
@@ -35,8 +36,8 @@ from tests.convert import harm
 from vidpred_jax import checkpoint, convert, runtime, systems, video_io
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-LIMIT = 30  # seconds for one thing
-MOST = 600 << 10  # kB for one thing
+LIMIT = 30  # seconds for one try
+MOST = 600 << 10  # kB for one try
 TINY = (
   '--config=configs/dmvfn.py:smoke',
   '--config.model.scales=(2,1)',
@@ -48,11 +49,11 @@ TINY = (
 
 
 class Slow(Exception):
-  """It took too long."""
+  """A try took too long."""
 
 
 class Part:
-  """One part of the soak: what was tried and what went wrong."""
+  """One part of the soak: its tries and their faults."""
 
   def __init__(self, name, seed, count, minutes, folder, kept):
     self.name, self.count, self.kept = name, count, kept
@@ -64,8 +65,8 @@ class Part:
     self.faults = []
 
   def numbers(self, count=None):
-    """Counts what is tried, until there is enough or the time is over."""
-    end = time.time() + 60 * self.minutes  # what is prepared does not count
+    """Yields the numbers of tries until `count` or the end of the time."""
+    end = time.time() + 60 * self.minutes  # preparation does not count
     for n in range(self.count if count is None else count):
       if n and time.time() > end:
         return
@@ -83,7 +84,7 @@ class Part:
     self.faults.append(what)
 
   def attempt(self, label, path, function, named=True):
-    """What `function` gives; None if it is refused as it should be."""
+    """Calls `function`; returns its result, or None if it raised an error."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin, result = time.time(), None
 
@@ -118,7 +119,7 @@ class Part:
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
-  """A copy with a few bits turned, parts cut out, filled or exchanged."""
+  """A copy with flipped bits, or with parts removed, zeroed or replaced."""
   made = bytearray(data)
   for _ in range(rng.choice((1, 1, 1, 3, 20))):
     if not made:
@@ -189,7 +190,7 @@ def _any(part, values):
 
 
 def hostile(part: Part) -> None:
-  """Exports that say of themselves what they should not; flipped bits."""
+  """Exports with wrong records or flipped bits."""
   small_export(part.folder / 'good')
   record, arrays = exports.good(part.folder / 'good')
   data = (part.folder / 'good' / 'weights.safetensors').read_bytes()
@@ -237,7 +238,7 @@ def _equal(a, b) -> bool:
 
 
 def runs(part: Part) -> None:
-  """Damaged files of a run that has not ended."""
+  """Damaged files of an unfinished run."""
   settings, frames = small_export(part.folder / 'good')
   _, variables = checkpoint.load(part.folder / 'good')
   whole = part.folder / 'whole'
@@ -342,7 +343,7 @@ def requests(part: Part) -> None:
 
 
 def kills(part: Part) -> None:
-  """Runs that are killed, again and again, at random times."""
+  """Runs that are killed repeatedly at random times."""
 
   def start(workdir):
     return subprocess.Popen(
@@ -393,7 +394,7 @@ PARTS = {
 
 
 def soak(names, *, seed, count, minutes, kept) -> list[Part]:
-  """Runs some parts; `minutes` for each."""
+  """Runs some parts for `minutes` each."""
   done = []
   logging.set_verbosity(logging.FATAL)  # Orbax says the same again
   with tempfile.TemporaryDirectory() as folder:
@@ -407,7 +408,7 @@ def soak(names, *, seed, count, minutes, kept) -> list[Part]:
 
 
 def table(parts: list[Part]) -> str:
-  """What was tried and found, a line for each part."""
+  """A table with a line for each part, and the faults."""
   lines = ['part       tried  refused  faults  seconds']
   for x in parts:
     lines.append(
@@ -417,7 +418,7 @@ def table(parts: list[Part]) -> str:
 
 
 def main() -> int:
-  """Runs what the arguments say; 1 if there was a fault."""
+  """Runs the parts that the arguments name; returns 1 after a fault."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--count', type=int, default=200)

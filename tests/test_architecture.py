@@ -28,11 +28,11 @@ FLOORS = (
   {
     'models': ('ops',),
     'command': ('starting',),
-    'video_io': ('atomic',),
+    'video_io': ('atomic', 'names'),
     'picture': ('atomic',),
   },
   {
-    'compare': ('command', 'stored'),
+    'compare': ('command', 'names', 'stored'),
     'data': ('atomic', 'names', 'stored', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
@@ -67,6 +67,7 @@ FLOORS = (
       'checkpoint',
       'data',
       'metrics',
+      'names',
       'picture',
       'runtime',
       'systems',

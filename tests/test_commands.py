@@ -90,3 +90,13 @@ def test_all_missing_flags_are_told_at_once(tmp_path):
 def test_help_is_no_error():
   done = commands_of_tests.run('vidpred_jax.cost', '--help')
   assert done.returncode == 0 and '--config' in done.stdout
+
+
+def test_a_size_is_height_and_width():
+  assert command.parse_size('256x448') == (256, 448)
+
+
+@pytest.mark.parametrize('text', ['', '256', '256x', '-1x4', '4x4x4', '²x4'])
+def test_another_size_is_refused(text):
+  with pytest.raises(ValueError, match=f'--size={text}, expected HxW'):
+    command.parse_size(text)

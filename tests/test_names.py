@@ -29,3 +29,8 @@ def test_every_room_answers_in_these_words():
   }.items():
     with pytest.raises(ValueError, match=f"no {kind} 'nut'; there are .*, "):
       call()
+
+
+def test_frames_are_counted_from_the_last_one_known_before():
+  assert names.of_frames((0, 1), (2, 4)) == ['t+1', 't+3']
+  assert names.of_frames((0, 8), (1, 7)) == ['t+1', 't+7']

@@ -64,8 +64,8 @@ _MODULES = {
 def __getattr__(name: str):
   if name in _NAMES:
     module, name_there = _NAMES[name]
-    found = importlib.import_module(f'vidpred_jax.{module}')
-    return getattr(found, name_there)
+    loaded = importlib.import_module(f'vidpred_jax.{module}')
+    return getattr(loaded, name_there)
   if name in _MODULES:
     return importlib.import_module(f'vidpred_jax.{_MODULES[name]}')
   if name == '__version__':

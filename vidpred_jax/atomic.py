@@ -30,20 +30,19 @@ _MADE = re.compile(r'\.(.+)\.(part|old)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
 def beside(path: str | os.PathLike) -> pathlib.Path:
   """The temporary path at which this process writes what becomes `path`.
 
-  What ended processes of this machine left there is cleared.
+  Remains of ended processes of this machine are cleared.
 
   Args:
-    path: what is to appear.
+    path: the final path.
 
   Returns:
-    A hidden name in the same folder with the suffix of `path`; nothing is
-    there.
+    A hidden name, not in use, in the same folder with the suffix of `path`.
   """
   path = pathlib.Path(path)
   for made in path.parent.glob('.*'):
-    found = _MADE.fullmatch(made.name)
-    if found and _place(made) == path and found[4] == _machine():
-      pid = int(found[3])
+    parts = _MADE.fullmatch(made.name)
+    if parts and _place(made) == path and parts[4] == _machine():
+      pid = int(parts[3])
       if pid == os.getpid() or not _is_running(pid):
         _clear(made)
   return _named(path, 'part')
@@ -53,7 +52,7 @@ def put(made: pathlib.Path, path: str | os.PathLike) -> None:
   """Moves the temporary file or folder to its path, replacing an old one.
 
   Raises:
-    OSError: if that cannot be; what was there stays.
+    OSError: if the move fails; the old one stays.
   """
   path = pathlib.Path(path)
   if not path.is_dir():
@@ -79,19 +78,19 @@ def remove(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """A place beside `path` that takes its place when the block ends.
+  """Replaces a file or folder when the block ends, if the block succeeds.
 
-  The block makes a file or a folder there. What was at `path` is replaced; if
-  the block raises it stays as it was, and nothing is left of the new one.
+  The block makes the new file or folder at a temporary path. If the block
+  raises, the old one stays and the new one is removed.
 
   Args:
-    path: what is to appear, in a folder that exists.
+    path: the final path, in a folder that exists.
 
   Yields:
-    The place to write to. It has the suffix of `path`.
+    The temporary path. It has the suffix of `path`.
 
   Raises:
-    OSError: if it cannot be put in place.
+    OSError: if the new one cannot be moved to `path`.
   """
   made = beside(path)
   try:
@@ -109,21 +108,21 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 @contextlib.contextmanager
 def holding(folder: str | os.PathLike) -> Iterator[None]:
-  """Only one process at a time is in such a block for a folder.
+  """Locks a folder: one process at a time is in such a block.
 
-  The lock is the system's: it goes with the process, however that ends. What
-  processes before left in the making is cleared. Where the file system has no
-  locks there is a warning, and nobody is kept out.
+  The operating system holds the lock and releases it when the process ends, by
+  a kill too. Temporary files of earlier processes are cleared. A file system
+  without locks gives a warning and excludes nobody.
 
   Args:
-    folder: that exists.
+    folder: a folder that exists.
 
   Yields:
     Nothing.
 
   Raises:
-    ValueError: if another process holds it; names the host and the process.
-    OSError: if nothing can be written there.
+    ValueError: if another process holds the folder; names its host and number.
+    OSError: if the folder cannot be written to.
   """
   folder = pathlib.Path(folder)
   file = _locked(folder)
@@ -193,22 +192,22 @@ def _named(path: pathlib.Path, kind: str) -> pathlib.Path:
 
 def _place(made: pathlib.Path) -> pathlib.Path:
   """The final path of a temporary file or folder."""
-  found = _MADE.fullmatch(made.name)
-  assert found is not None
-  return made.with_name(found[1] + (found[5] or ''))
+  parts = _MADE.fullmatch(made.name)
+  assert parts is not None
+  return made.with_name(parts[1] + (parts[5] or ''))
 
 
 def _clear(made: pathlib.Path) -> None:
   """Removes a dead process's files and restores what it was replacing."""
-  found, place = _MADE.fullmatch(made.name), _place(made)
-  if found is not None and found[2] == 'old' and not place.exists():
+  parts, place = _MADE.fullmatch(made.name), _place(made)
+  if parts is not None and parts[2] == 'old' and not place.exists():
     made.rename(place)
   else:
     remove(made)
 
 
 def _is_running(pid: int) -> bool:
-  """Whether there is a process of this number; True where that is unknown."""
+  """Whether a process of this number runs; True if that is unknown."""
   if os.name != 'posix':
     return True
   try:

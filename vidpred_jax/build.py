@@ -70,15 +70,15 @@ def completed(config, sources: Mapping[str, Any] | None = None):
 
 
 def _channels(config, sources) -> int:
-  """Of the clips; there may be some of one split alone."""
-  found = []
+  """The number of channels of the clips of the first split that has any."""
+  errors = []
   for split in ('train', 'test'):
     try:
       clips = source(config, split, num_frames=1, sources=sources)
       return int(clips[0]['video'].shape[-1])
     except ValueError as error:
-      found.append(error)
-  raise found[0]
+      errors.append(error)
+  raise errors[0]
 
 
 def evaluated_data(config) -> dict:
@@ -131,7 +131,7 @@ def own(sources: Mapping[str, Any], split: str):
 
   Args:
     sources: objects by split.
-    split: which.
+    split: name of the split.
 
   Returns:
     The object.
@@ -217,7 +217,7 @@ def metrics(config, source) -> dict[str, Any]:
 
 
 def _look_for(metric: str, *paths: str) -> None:
-  """Raises FileNotFoundError, with where to get it, for weights not there."""
+  """Raises FileNotFoundError for missing weights; says where to get them."""
   missing = [path for path in paths if not pathlib.Path(path).exists()]
   if missing:
     try:

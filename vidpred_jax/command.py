@@ -58,6 +58,15 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
   return settings
 
 
+def parse_size(text: str) -> tuple[int, int]:
+  """`'256x448'` -> (256, 448), the height and width that `--size` names."""
+  sides = re.fullmatch(r'([0-9]{1,9})x([0-9]{1,9})', text)
+  if not sides:
+    raise ValueError(f'Got --size={text}, expected HxW such as 256x448.')
+  height, width = map(int, sides.groups())
+  return height, width
+
+
 def config_file(chosen: str) -> str:
   """Finds the configuration file that `--config` names.
 
@@ -88,7 +97,7 @@ def config_file(chosen: str) -> str:
 
 
 def require(*names: str) -> None:
-  """Marks flags that must be given; those that are not are told all at once.
+  """Marks flags that must be given; one message names all that are missing.
 
   One that is empty counts as not given.
 
@@ -111,7 +120,7 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
   Args:
     main: `main(argv)`.
     define_flags: called before the flags are parsed.
-    takes_names: whether there may be arguments that are no flags.
+    takes_names: whether arguments without dashes are accepted.
   """
 
   def parse(argv):
@@ -163,7 +172,7 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
 def _with_config_file(argv: Sequence[str]) -> list[str]:
   """The arguments, with the path of the configuration file that is meant."""
-  found, is_next = [], False
+  resolved, is_next = [], False
   for argument in argv:
     name, equals, value = argument.partition('=')
     if is_next:
@@ -171,8 +180,8 @@ def _with_config_file(argv: Sequence[str]) -> list[str]:
     elif name in ('--config', '-config') and equals and value:
       argument = f'{name}={config_file(value)}'
     is_next = argument in ('--config', '-config')
-    found.append(argument)
-  return found
+    resolved.append(argument)
+  return resolved
 
 
 def _unknown_field(argv: Sequence[str]) -> ValueError | None:

@@ -2,15 +2,15 @@
 
   vidpred compare runs/gsta runs/tau [--format=latex] [--metrics=psnr/float]
 
-reads `results.json` of each folder (or a file of that kind by its own name).
-All must have been measured alike: where the protocols differ (data, frames,
-samples, clips, seed) nothing is compared, unless `--mixed` is given. Every
-number is a mean over clips, with half of its 95 % interval behind +- where the
-results hold one; the best of a column is marked (`*`, bold). Baselines are
-rows, too. With `--per_frame` there is a column for each target frame of each
-metric.
+reads `results.json` of each folder; a file of results can be named, too. Runs
+are compared only if their protocols agree (data, frames, samples, clips, seed),
+or with `--mixed`. The baselines of the first run are rows of the table.
 
-The format csv has a line for each number: run, metric, frame, value, low, high.
+A cell is a mean over clips. Half the width of its 95 % interval stands after
++-. The best number of a column is marked (`*`, bold). `--per_frame` adds a
+column for each target frame.
+
+The format csv has a line for each cell: run, metric, frame, value, low, high.
 """
 
 import csv
@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from vidpred_jax import command, stored
+from vidpred_jax import command, names, stored
 
 FORMATS = ('text', 'md', 'csv', 'latex')
-# Of a run's protocol, what describes the model and not how it was measured.
-_OWN = ('model',)
+# Fields of a protocol that may differ: they describe the run's model.
+_OF_MODEL = ('model',)
 
 
 def _is_indices(value) -> bool:
@@ -75,14 +75,15 @@ _PROTOCOL = {'context': _INDICES, 'target': _INDICES}
 
 
 class Cell(NamedTuple):
-  """A number of a run.
+  """A cell of the table: a metric of a run.
 
   Attributes:
-    metric: its name.
-    frame: the target frame, counted from the last one seen, or 'mean'.
-    value: the number; NaN where the run has none.
-    low: the lower end of its 95 % interval, or None.
-    high: the upper end.
+    metric: name of the metric.
+    frame: the target frame as `t+1`, counted from the last context frame (for
+      interpolation from the first), or 'mean'.
+    value: the value; NaN if the run lacks the metric.
+    low: lower end of the 95 % interval, or None.
+    high: upper end of the 95 % interval, or None.
   """
 
   metric: str
@@ -93,17 +94,17 @@ class Cell(NamedTuple):
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
-  """The results of a run.
+  """Reads the results of a run.
 
   Args:
     path: the folder of a run, or its `results.json`.
 
   Returns:
-    What the file holds.
+    The content of the file.
 
   Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if it is damaged, or holds no results.
+    FileNotFoundError: if the file is missing.
+    ValueError: if the file is damaged, or holds no results.
   """
   path = pathlib.Path(path)
   file = path / 'results.json' if path.is_dir() else path
@@ -118,28 +119,30 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
 
 
 def differences(runs: Mapping[str, Mapping]) -> list[str]:
-  """How the protocols of runs differ from that of the first.
+  """Lists the differences between the first run's protocol and the others.
 
   Args:
     runs: `{name: results}`.
 
   Returns:
-    A line for each field that differs, none if they are the same.
+    A line for each field that differs.
   """
   first, *others = runs
-  wanted = _protocol(runs[first])
-  found = []
+  expected = _protocol(runs[first])
+  lines = []
   for name in others:
     protocol = _protocol(runs[name])
-    for field in sorted({*wanted, *protocol}):
-      ours, theirs = wanted.get(field), protocol.get(field)
+    for field in sorted({*expected, *protocol}):
+      ours, theirs = expected.get(field), protocol.get(field)
       if ours != theirs:
-        found.append(f'{field}: {ours} in {first}, {theirs} in {name}')
-  return found
+        lines.append(f'{field}: {ours} in {first}, {theirs} in {name}')
+  return lines
 
 
 def _protocol(results: Mapping) -> dict[str, Any]:
-  protocol = {k: v for k, v in results['protocol'].items() if k not in _OWN}
+  protocol = {
+    k: v for k, v in results['protocol'].items() if k not in _OF_MODEL
+  }
   return protocol | {name: results[name] for name in ('clips', 'seed')}
 
 
@@ -150,32 +153,27 @@ def cells(
   metrics: Sequence[str],
   per_frame: bool = False,
 ) -> list[Cell]:
-  """A row of the table.
+  """Makes a row of the table.
 
   Args:
-    values: `{metric: {'per_frame': [N], 'mean': x, ...}}`, as `results.json`
-      has them.
-    protocol: how they were measured.
-    metrics: which, in this order.
-    per_frame: whether there is a cell for each target frame, too.
+    values: `{metric: {'per_frame': [N], 'mean': x, ...}}`, as in
+      `results.json`.
+    protocol: the protocol of `results.json`.
+    metrics: the metrics of the row, in this order.
+    per_frame: whether to add a cell for each target frame.
 
   Returns:
-    The cells, those of frames before the mean of each metric.
+    The cells; for each metric those of frames before that of the mean.
   """
-  context, target = protocol['context'], protocol['target']
-  between = max(target) < max(context)
-  since = min(context) if between else max(context)
+  frames = names.of_frames(protocol['context'], protocol['target'])
   row = []
   for name in metrics:
-    found = values.get(name, {})
+    metric = values.get(name, {})
     if per_frame:
-      numbers = found.get('per_frame') or [math.nan] * len(target)
-      row += [
-        Cell(name, f't{t - since:+d}', float(x))
-        for t, x in zip(target, numbers)
-      ]
-    low, high = found.get('interval') or (None, None)
-    row.append(Cell(name, 'mean', float(found.get('mean', 'nan')), low, high))
+      numbers = metric.get('per_frame') or [math.nan] * len(frames)
+      row += [Cell(name, t, float(x)) for t, x in zip(frames, numbers)]
+    low, high = metric.get('interval') or (None, None)
+    row.append(Cell(name, 'mean', float(metric.get('mean', 'nan')), low, high))
   return row
 
 
@@ -185,11 +183,12 @@ def rows(
   metrics: Sequence[str] = (),
   per_frame: bool = False,
 ) -> dict[str, list[Cell]]:
-  """All rows of the table: the runs, and the baselines of the first.
+  """Makes the rows of the table: the runs, and the baselines of the first.
 
   Args:
     runs: `{name: results}`.
-    metrics: which, in this order; by default all that all runs have.
+    metrics: the metrics of each row, in this order; by default those that all
+      runs have.
     per_frame: as for `cells`.
 
   Returns:
@@ -202,10 +201,7 @@ def rows(
   known = [set(results['metrics']) for results in runs.values()]
   shared = [x for x in first['metrics'] if all(x in own for own in known)]
   for name in metrics:
-    if name not in set().union(*known):
-      raise ValueError(
-        f'No run was measured by {name}; there are {", ".join(shared)}.'
-      )
+    names.check('metric', name, set().union(*known))
   chosen = list(metrics) or shared
   if not chosen:
     raise ValueError('The runs have no metric in common.')
@@ -225,19 +221,19 @@ def rows(
 
 
 def render(table: Mapping[str, Sequence[Cell]], form: str) -> str:
-  """The table as text.
+  """Writes the table as text.
 
   Args:
-    table: what `rows` gives; all rows have the same columns.
+    table: the result of `rows`.
     form: one of `FORMATS`.
 
   Returns:
-    Lines, the last one ended.
+    The text, with a newline at its end.
+
+  Raises:
+    ValueError: for an unknown format.
   """
-  if form not in FORMATS:
-    raise ValueError(
-      f'There is no format {form!r}; there are {", ".join(FORMATS)}.'
-    )
+  names.check('format', form, FORMATS)
   if form == 'csv':
     return _csv(table)
   first, *_ = table.values()
@@ -260,9 +256,9 @@ def _title(cell: Cell) -> str:
 
 
 def _direction(name: str) -> int:
-  """1 where more is better, -1 where less is, 0 where neither is."""
+  """1 if higher is better, -1 if lower is better, 0 if neither."""
   if name.startswith('spread_skill'):
-    return 0  # 1 is right
+    return 0  # the best ratio is 1
   return 1 if name.startswith(('psnr', 'ssim', 'ms_ssim')) else -1
 
 
@@ -357,31 +353,31 @@ def _csv(table) -> str:
 def define_flags() -> None:
   """Defines the flags of this command."""
   flags.DEFINE_enum('format', 'text', FORMATS, 'How the table is written.')
-  flags.DEFINE_list('metrics', [], 'Which metrics; all that all runs have.')
-  flags.DEFINE_bool('per_frame', False, 'A column for each target frame, too.')
-  flags.DEFINE_bool('mixed', False, 'Compare what was not measured alike.')
+  flags.DEFINE_list('metrics', [], 'Metrics; default: those of all runs.')
+  flags.DEFINE_bool('per_frame', False, 'Add a column for each target frame.')
+  flags.DEFINE_bool('mixed', False, 'Compare runs with different protocols.')
 
 
 def main(argv) -> None:
-  """Prints the table of the runs that are named."""
+  """Prints the table of the named runs."""
   options = flags.FLAGS
-  names = argv[1:]
-  if not names:
+  folders = argv[1:]
+  if not folders:
     raise ValueError('Name the folders of runs: vidpred compare RUN RUN ...')
-  if len(set(names)) < len(names):
-    raise ValueError(f'A run is named twice: {", ".join(names)}.')
-  runs = {name: read(name) for name in names}
-  found = differences(runs)
-  if found and not options.mixed:
+  if len(set(folders)) < len(folders):
+    raise ValueError(f'A run is named twice: {", ".join(folders)}.')
+  runs = {folder: read(folder) for folder in folders}
+  differing = differences(runs)
+  if differing and not options.mixed:
     raise ValueError(
-      f'They were not measured alike: {"; ".join(found)}. With --mixed they '
-      'are compared nevertheless.'
+      f'They were not measured alike: {"; ".join(differing)}. With --mixed '
+      'they are compared nevertheless.'
     )
   table = rows(runs, metrics=options.metrics, per_frame=options.per_frame)
   print(render(table, options.format), end='')
-  if found and options.format != 'csv':
+  if differing and options.format != 'csv':
     mark = {'latex': '% ', 'md': '\n'}.get(options.format, '')
-    print(f'{mark}Not measured alike: {"; ".join(found)}.')
+    print(f'{mark}Not measured alike: {"; ".join(differing)}.')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A system as a file that needs neither this package nor its weights beside it.
+"""Exports a system as StableHLO, or its weights by the authors' names.
 
   vidpred export --checkpoint=dmvfn-film --size=256x448 --output=exported
 
@@ -9,17 +9,17 @@ NVIDIA GPUs and TPUs:
   predict.stablehlo    the same as portable bytecode, for other runtimes
   export.json          inputs, outputs, versions, checksums
 
-Input is `context` [B, Tc, H, W, C] float32 as the system sees it (images in
-[0, 1], fields normalised), of a stochastic system also `seed`, a uint32; output
-the frames [B, N, H, W, C]. What was written is read again and called: it must
-give the same bits as before. `difference` in export.json is the largest from
-the system itself, 0 but for what XLA compiles otherwise (RVD: 5e-5 of a range
-of 1).
+It needs neither this package nor other files. Its input is `context`
+[B, Tc, H, W, C], float32 (images in [0, 1], fields normalised), and for a
+stochastic system `seed`, a uint32. Its output is the frames [B, N, H, W, C].
+The written file is read again and called, and must give the same bits.
+`difference` in export.json is the largest difference from the system itself: 0,
+or 5e-5 for RVD, which XLA compiles differently.
 
-`--batch=any` leaves B open, where the system allows it. `--plain` takes one
-form of every operation in place of one for each platform
-(`lax.platform_dependent`); it is slower on a CPU, and gives the same numbers up
-to rounding. `plain_prediction` is for converters to other formats (ONNX).
+`--batch=any` leaves B open, if the system allows it. `--plain` exports one form
+of every operation instead of one for each platform (`lax.platform_dependent`).
+That form is slower on a CPU and gives the same numbers up to rounding.
+`plain_prediction` is for converters to other formats (ONNX).
 
   vidpred export --checkpoint=dmvfn-film --output=weights.pth
 
@@ -50,17 +50,17 @@ from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _KNOWN = (*PLATFORMS, 'rocm')
 _LONGEST = 1 << 15  # side of a frame
-# Of values in [0, 1]: what another order of sums makes, no more.
+# Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
 _WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
 
 
 @contextlib.contextmanager
 def one_form() -> Iterator[None]:
-  """Traces operations in the form that all platforms run, while it lasts.
+  """Traces operations in a form that all platforms run, inside the block.
 
-  `lax.platform_dependent` is its default; where an operation has none, its form
-  for CPUs. Only what is traced inside is meant: nothing compiled before.
+  `lax.platform_dependent` takes its default, or without one its form for CPUs.
+  Functions that were compiled before are not affected.
   """
 
   def chosen(*args, default: Callable | None = None, **forms: Callable):
@@ -103,8 +103,8 @@ def plain_prediction(
 ) -> tuple[Callable, jax.ShapeDtypeStruct]:
   """The prediction for converters to other formats, such as ONNX.
 
-  Operations have one form for all platforms, and what no frame depends on is
-  left out, such as the random keys of a deterministic system.
+  Operations have one form for all platforms. Operations that no frame depends
+  on are left out, such as the random keys of a deterministic system.
 
   Args:
     system: a deterministic system.
@@ -171,7 +171,7 @@ def stablehlo(
     plain: whether operations have one form for all platforms.
 
   Returns:
-    What `jax.export` makes: `.call`, `.serialize()`, `.mlir_module()`.
+    The export of `jax.export`: `.call`, `.serialize()`, `.mlir_module()`.
 
   Raises:
     ValueError: if the size does not suit the system, or it needs a batch, or a
@@ -210,16 +210,16 @@ def stablehlo(
 def outputs(
   exported: jax_export.Exported, system: systems.System, variables, *, plain
 ) -> tuple[jax.Array, jax.Array]:
-  """Frames that were predicted from random ones.
+  """Predicts from random frames, by an export and by its system.
 
   Args:
-    exported: from `stablehlo`, or read again.
-    system: what was exported.
+    exported: the export, from `stablehlo` or from a file.
+    system: the exported system.
     variables: its variables.
     plain: as for `stablehlo`.
 
   Returns:
-    Those of what was exported, and those of the system.
+    The frames of the export, and those of the system.
   """
   context, *seed = exported.in_avals
   count = context.shape[0] if isinstance(context.shape[0], int) else 2
@@ -243,19 +243,19 @@ def save(
   """Exports the prediction to a folder, reads it again and compares.
 
   Args:
-    folder: to make; see the module for what it holds.
+    folder: the folder to make; see the module for its files.
     system: any system.
     variables: its variables.
     size: (H, W) of the frames.
-    overwrite: whether an existing export there may be replaced.
-    **options: of `stablehlo`.
+    overwrite: whether an existing export may be replaced.
+    **options: options of `stablehlo`.
 
   Returns:
-    What `export.json` holds.
+    The content of `export.json`.
 
   Raises:
     FileExistsError: if the folder exists and may not be replaced.
-    ValueError: as `stablehlo`, or if what was read again differs.
+    ValueError: as `stablehlo`, or if the file predicts differently.
   """
   folder = pathlib.Path(folder)
   if folder.exists() and not (overwrite and (folder / 'export.json').exists()):
@@ -323,7 +323,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_string('size', None, 'HxW of the frames.')
   flags.DEFINE_string('batch', '1', 'Clips at once, or any.')
-  flags.DEFINE_list('platforms', list(PLATFORMS), 'What it is to run on.')
+  flags.DEFINE_list('platforms', list(PLATFORMS), 'Platforms to export for.')
   flags.DEFINE_bool('plain', False, 'One form of operations for all platforms.')
   flags.DEFINE_bool('overwrite', False, 'Replace an existing export.')
   flags.DEFINE_multi_string(
@@ -355,16 +355,14 @@ def main(argv) -> None:
     return
   if options.size is None:
     raise ValueError('--size=HxW is needed, such as --size=256x448.')
-  height, _, width = options.size.partition('x')
-  if not (height.isdecimal() and width.isdecimal()):
-    raise ValueError(f'Got --size={options.size}, expected HxW.')
+  size = command.parse_size(options.size)
   if not (options.batch == 'any' or options.batch.isdecimal()):
     raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
   record = save(
     output,
     system,
     variables,
-    (int(height), int(width)),
+    size,
     batch=None if options.batch == 'any' else int(options.batch),
     platforms=options.platforms,
     plain=options.plain,

@@ -90,7 +90,7 @@ def laplacian_pyramid(image: jax.Array, *, levels: int = 5) -> list[jax.Array]:
 
   Args:
     image: [B, H, W, C], any size and range.
-    levels: how many.
+    levels: number of levels.
 
   Returns:
     Float32 arrays [B, H_k, W_k, C] with H_0 = H, H_{k+1} = ceil(H_k / 2).

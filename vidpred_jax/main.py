@@ -3,8 +3,8 @@
 python -m vidpred_jax.main --config=configs/dmvfn.py:demo --workdir=runs/demo
 
 With `--seeds=3` it does so three times, from the seeds config.seed, + 1 and + 2
-in the folders seed0, seed1, ... of the workdir, and writes what they have in
-common to seeds.json.
+in the folders seed0, seed1, ... of the workdir, and writes means and deviations
+of their results to seeds.json.
 """
 
 import pathlib
@@ -22,11 +22,11 @@ def define_flags() -> None:
   )
   flags.DEFINE_string('workdir', None, 'Folder of the run.')
   flags.DEFINE_list('mode', ['train', 'eval'], 'Any of train, eval.')
-  flags.DEFINE_integer('seeds', None, 'Train so many times; with a summary.')
+  flags.DEFINE_integer('seeds', None, 'Train from this many seeds.')
   flags.DEFINE_bool('distributed', False, 'Join the processes of a cluster.')
   flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
-  flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
-  flags.DEFINE_integer('process_id', None, 'Which of them this is.')
+  flags.DEFINE_integer('num_processes', None, 'Number of processes.')
+  flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
   command.require('config', 'workdir')
 
 
@@ -61,7 +61,7 @@ def main(argv) -> None:
   config, workdir, measure = options.config, options.workdir, None
   config = build.completed(config)
   if 'eval' in options.mode:
-    # Now, and not only after hours of training.
+    # Before training, so that a mistake shows at once.
     measure = evaluation.make_measure(config, build.evaluation(config))
   runs = {config.seed: workdir}
   if options.seeds:
@@ -77,11 +77,11 @@ def main(argv) -> None:
     if 'eval' in options.mode:
       results.append(evaluation.run(config, folder, measure))
   if options.seeds and results:
-    found = {'seeds': list(runs), **seeds.summary(results)}
-    print(f'\n{seeds.table(found)}')
+    summary = {'seeds': list(runs), **seeds.summary(results)}
+    print(f'\n{seeds.table(summary)}')
     if jax.process_index() == 0:
       path = pathlib.Path(workdir) / 'seeds.json'
-      atomic.write_text(path, report.as_json(found))
+      atomic.write_text(path, report.as_json(summary))
 
 
 if __name__ == '__main__':

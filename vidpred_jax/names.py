@@ -1,6 +1,6 @@
-"""Look-ups by name whose errors list the known names, in one wording."""
+"""Look-ups by name whose errors list the known names; names of frames."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar('T')
@@ -51,3 +51,19 @@ def check_settings(
       f'{owner} has no setting {", ".join(named)}; it has '
       f'{", ".join(known) or "none"}.'
     )
+
+
+def of_frames(context: Sequence[int], target: Sequence[int]) -> list[str]:
+  """Names target frames for a table.
+
+  Args:
+    context: indices of the context frames.
+    target: indices of the target frames.
+
+  Returns:
+    Names such as `t+1`, counted from the last context frame, for interpolation
+    from the first.
+  """
+  between = max(target) < max(context)
+  start = min(context) if between else max(context)
+  return [f't{t - start:+d}' for t in target]

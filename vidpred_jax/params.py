@@ -65,18 +65,18 @@ def read_safetensors(data: bytes, file: str) -> dict[str, np.ndarray]:
   return arrays
 
 
-def check_names(found: Sequence[str], file: str) -> None:
+def check_names(names: Sequence[str], file: str) -> None:
   """Checks that names make a tree of parameters.
 
   Args:
-    found: paths such as `block_0/conv/kernel`.
+    names: paths such as `block_0/conv/kernel`.
     file: where they stand, for the message.
 
   Raises:
     ValueError: if a name is too deep or too long, or is a part of another.
   """
-  taken = set(found)
-  for name in found:
+  taken = set(names)
+  for name in names:
     parts = name.split('/')
     if len(parts) > _DEEPEST or len(name) > _LONGEST:
       raise ValueError(
@@ -133,7 +133,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def match(tree: Mapping[str, Any], patterns: Sequence[str]) -> dict[str, Any]:
-  """Which names match a regular expression.
+  """Tells for each name whether it matches a regular expression.
 
   Args:
     tree: nested dicts.

@@ -1,8 +1,9 @@
-"""What each field of the base configuration may be: one table.
+"""The valid values of each field of the base configuration: one table.
 
-It is checked before anything is built, so that a wrong value does not show
-after hours of training. Settings of a system have their rules with the system,
-those of a source of data with the source, but for sizes.
+They are checked before anything is built, so that a wrong value shows before
+hours of training. The rules for settings of a system are in the module of that
+system. The rules for settings of a data source are in the module of the source,
+except those for sizes, which are here.
 """
 
 import re
@@ -45,7 +46,7 @@ def _is_pattern(text: Any) -> bool:
 
 _PATTERN = rules.Rule(_is_pattern, 'a regular expression')
 
-# Field -> rule. `data`, `model` and `features` are not here, see above.
+# Field -> rule, without `data`, `model` and `features`.
 RANGES = {
   'system': rules.one_of(tuple(systems.SYSTEMS)),
   'frames.context': _INDICES,
@@ -128,19 +129,19 @@ def check(config: ConfigDict) -> None:
   """Checks the fields of a configuration.
 
   Args:
-    config: the configuration; what it lacks is not checked.
+    config: the configuration; fields that it lacks are not checked.
 
   Raises:
-    ValueError: for the first field that is not what it may be; names it, what
-      it is and what it may be.
+    ValueError: for the first invalid field; names the field, its value and the
+      valid values.
   """
   for field, rule in {**RANGES, **dict.fromkeys(_SIZES, _SIZE)}.items():
-    section: Any = config
-    found = True
+    value: Any = config
+    present = True
     for name in field.split('.'):
-      found = found and isinstance(section, ConfigDict) and name in section
-      section = section[name] if found else None
-    if found and not rule.accepts(section):
+      present = present and isinstance(value, ConfigDict) and name in value
+      value = value[name] if present else None
+    if present and not rule.accepts(value):
       raise ValueError(
-        f'config.{field} is {section!r}, expected {rule.expected}.'
+        f'config.{field} is {value!r}, expected {rule.expected}.'
       )

@@ -67,8 +67,8 @@ def _checked_cache(path: str):
   2026-11: JAX 0.10 warns of an entry that was cut by a full disk or a kill at
   every start, compiles again each time and never replaces it.
   """
-  found = _get_file_cache(path)
-  return found and (CheckedCache(found[0]), path)
+  cache = _get_file_cache(path)
+  return cache and (CheckedCache(cache[0]), path)
 
 
 class CheckedCache(compilation_cache.CacheInterface):

@@ -26,7 +26,7 @@ class Field(NamedTuple):
   Attributes:
     accepts: whether a value is valid.
     expected: the valid values in words, after 'expected'.
-    required: whether it may be left out.
+    required: whether the field must be present.
   """
 
   accepts: Callable[[Any], bool]
@@ -35,10 +35,10 @@ class Field(NamedTuple):
 
 
 def read_bytes(path: str | os.PathLike, most: int) -> bytes:
-  """The content of a file of at most `most` bytes.
+  """Reads a file of at most `most` bytes.
 
   Raises:
-    ValueError: if it is longer, or no file but a folder, device or pipe.
+    ValueError: if it is longer, or is a folder, a device or a pipe.
     OSError: if it cannot be read.
   """
   # Opening a pipe waits for somebody to write to it.
@@ -46,20 +46,20 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
     os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
   )
   number = os.open(path, flags)
-  found = os.fstat(number)
-  if not stat.S_ISREG(found.st_mode):  # `open` would name a folder by number
+  status = os.fstat(number)
+  if not stat.S_ISREG(status.st_mode):  # `open` would name a folder by number
     os.close(number)
     raise ValueError(f'{path} is no ordinary file.')
   with open(number, 'rb') as file:
-    if found.st_size > most:
+    if status.st_size > most:
       raise ValueError(
-        f'{path} has {found.st_size} bytes, expected at most {most}.'
+        f'{path} has {status.st_size} bytes, expected at most {most}.'
       )
-    return file.read(found.st_size)
+    return file.read(status.st_size)
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
-  """A JSON object from a file.
+  """Reads a JSON object from a file.
 
   Raises:
     ValueError: if the file holds something else or is damaged.
@@ -85,7 +85,9 @@ def with_sum(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_summed(path: str | os.PathLike) -> dict[str, Any]:
-  """A record that was written `with_sum`, without it; older ones have none.
+  """Reads a record and checks its checksum, if it has one.
+
+  The result is without the checksum. Older records were written without.
 
   Raises:
     ValueError: if the file is damaged.
@@ -103,9 +105,9 @@ def read_summed(path: str | os.PathLike) -> dict[str, Any]:
 def digest(record: Mapping[str, Any], data: bytes = b'') -> str:
   """SHA-256 of a record, without its checksum, and of further data."""
   rest = {name: value for name, value in record.items() if name != SUM}
-  found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-  found.update(data)
-  return found.hexdigest()
+  sha256 = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+  sha256.update(data)
+  return sha256.hexdigest()
 
 
 def check(
@@ -117,10 +119,10 @@ def check(
   """Checks the fields of a record.
 
   Args:
-    path: the file it is from.
-    record: what was read.
-    fields: what there must be; other fields are let be.
-    section: what stands before the names, such as 'frames.'.
+    path: the file of the record, for messages.
+    record: the record.
+    fields: the valid values by name; other fields of the record are ignored.
+    section: prefix of the names in messages, such as 'frames.'.
 
   Raises:
     ValueError: for the first field that is missing or wrong.

@@ -176,7 +176,10 @@ def small_run(
 def value(
   table: data.Table, column: str, results: dict, baseline: str, run: Run
 ) -> dict[str, float] | None:
-  """A number of a run: `{'mean'}` and its `'standard_error'`, or None.
+  """A number of a run, or None.
+
+  It is `{'mean': x}`, with the `'standard_error'` over clips where the results
+  hold a 95 % interval (of a root of a mean: half the interval's width / 1.96).
 
   Args:
     table: the table.
@@ -201,10 +204,11 @@ def value(
       if index >= len(number):
         return None
       return {'mean': factor * number[index]}
-    error = found.get('standard_error')
-    return {'mean': factor * number} | (
-      {} if error is None else {'standard_error': factor * error}
-    )
+    cell = {'mean': factor * number}
+    if 'interval' in found:
+      low, high = found['interval']
+      cell['standard_error'] = abs(factor) * (high - low) / (2 * 1.96)
+    return cell
   if baseline:
     return None
   number = _computed(column, results, run)

@@ -47,7 +47,7 @@ def test_the_command_measures_grey_clips():
   'arguments, message',
   [
     (['--size=30x48'], 'divisible'),
-    (['--size=large'], 'expected height x width'),
+    (['--size=large'], 'expected HxW'),
     (['--route=sometimes'], 'inference_routing'),
   ],
 )

@@ -25,7 +25,8 @@ def moving(seed, num_frames=30, size=(48, 64)):
 
 def write(path, clip):
   path.parent.mkdir(exist_ok=True, parents=True)
-  quality = 10 if path.suffix in ('.mp4', '.mkv', '.avi') else None
+  # GIF and folders of pictures have no quality to set.
+  quality = None if path.suffix in ('.gif', '') else 10
   with video_io.Writer(path, fps=25, quality=quality) as writer:
     for frame in clip:
       writer.write(frame)

@@ -1,4 +1,4 @@
-"""What an evaluation is told as."""
+"""The written results of an evaluation."""
 
 import json
 

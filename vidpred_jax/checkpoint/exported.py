@@ -1,4 +1,4 @@
-"""Exported systems: what others load."""
+"""Exported systems: folders with the weights and settings of a system."""
 
 import json
 import os
@@ -139,13 +139,13 @@ def load(
 ):
   """Loads an exported system, or the weights of a training run.
 
-  For a finished training run it loads the export, for an unfinished one the
+  Of a finished training run it loads the export, of an unfinished one the
   newest checkpoint (the averaged weights if the run averages).
 
   Args:
     path: an exported folder, the `--workdir` of a run, or the name of a model
       that comes with the package (see `zoo`).
-    allow_nonfinite: whether weights may be infinite or no numbers.
+    allow_nonfinite: whether weights may be infinite or NaN.
     **overrides: settings that replace the stored ones, `frames` among them.
 
   Returns:
@@ -199,7 +199,7 @@ def check_variables(path, record, system: systems.System, variables):
 def read(
   path: str | os.PathLike, *, allow_nonfinite: bool = False
 ) -> tuple[dict, dict]:
-  """The record and the variables in an export or a run; see `load`."""
+  """Reads the record and the variables of an export or a run; see `load`."""
   path = zoo.find(path)
   record, variables = _read(path)
   if not allow_nonfinite:

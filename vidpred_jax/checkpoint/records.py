@@ -1,4 +1,4 @@
-"""What exports and runs say of themselves: JSON, checked before it is used."""
+"""Records of exports and runs: JSON files, checked before they are used."""
 
 import json
 import os
@@ -14,7 +14,7 @@ DATA = 'data.json'
 
 
 def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-  """Writes what a run keeps of itself, with a sum by which damage is seen."""
+  """Writes a record with a checksum."""
   text = json.dumps(stored.with_sum(record), indent=2) + '\n'
   atomic.write_text(path, text)
 
@@ -104,10 +104,10 @@ def _is_name(value) -> bool:
 
 
 def _is_setting(value, depth: int = 2) -> bool:
-  """What JSON makes of a setting: a value, or lists of such."""
+  """Whether a JSON value is a setting: a plain value, or lists of them."""
   if isinstance(value, list):
-    fine = depth and len(value) <= 1000
-    return bool(fine) and all(_is_setting(x, depth - 1) for x in value)
+    short = depth > 0 and len(value) <= 1000
+    return short and all(_is_setting(x, depth - 1) for x in value)
   if type(value) is int:
     return abs(value) < 2**63
   return value is None or isinstance(value, bool | float | str)
@@ -162,7 +162,7 @@ RUN = {
 
 
 def check_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-  """Raises ValueError unless a system may be built of a record."""
+  """Raises ValueError unless the record describes a system."""
   stored.check(path, record, _RECORD)
   stored.check(path, record['frames'], _FRAMES, 'frames.')
   known = systems.SYSTEMS[record['system']].Settings._fields

@@ -113,7 +113,7 @@ def restore(saved, step: int, like=None):
 
   Args:
     saved: from `manager`.
-    step: which one.
+    step: number of the step.
     like: a state with the structure, shapes and shardings of the result. None:
       the result is a dict of host arrays with an additional 'fingerprint'.
 

@@ -23,9 +23,9 @@ def _features(path: str, key, module, indices, ignored: str, source: str):
     names[f'features.{i}.weight'] = (f'features_{i}/kernel', 'conv')
     names[f'features.{i}.bias'] = (f'features_{i}/bias', 'vector')
   try:
-    found = weights.rearrange(names, arrays, expected)
-    params.check_finite(params.flatten(found))
-    return found
+    tree = weights.rearrange(names, arrays, expected)
+    params.check_finite(params.flatten(tree))
+    return tree
   except ValueError as error:
     raise ValueError(f'{path} is not {source}. {error}') from None
 
@@ -172,9 +172,9 @@ def i3d(path: str, *, key: str | None = None) -> dict[str, Any]:
   names['logits.conv3d.bias'] = ('logits/bias', 'vector')
   names['logits.conv3d.weight'] = ('logits/kernel', 'linear3d')
   try:
-    found = weights.rearrange(names, arrays, expected)
-    params.check_finite(params.flatten(found))
-    return found
+    tree = weights.rearrange(names, arrays, expected)
+    params.check_finite(params.flatten(tree))
+    return tree
   except ValueError as error:
     raise ValueError(f'{path} is not I3D of Kinetics-400. {error}') from None
 

@@ -48,19 +48,19 @@ def to_torch(
     )
   flat = {k: np.asarray(x) for k, x in params.flatten(variables).items()}
   names = _names(system, variables, flat)
-  found = {}
+  converted = {}
   for name, (path, kind, images) in names.items():
     if path not in flat:
       raise ValueError(f'These are no variables of {system.name}: no {path}.')
     array = np.array(flat.pop(path), np.float32)
     for i in images if channel_order == 'bgr' else ():
       array[:, :, i : i + 3] = array[:, :, i : i + 3][:, :, ::-1].copy()
-    found[name] = _in_layout(array, kind)
+    converted[name] = _in_layout(array, kind)
   if flat:
     raise ValueError(
       f"The authors' code has no place for {', '.join(sorted(flat)[:8])}."
     )
-  return found
+  return converted
 
 
 def _names(system, variables, flat) -> dict[str, tuple[str, str, tuple]]:

@@ -94,7 +94,7 @@ class Tensor(NamedTuple):
 
 
 class Name(NamedTuple):
-  """A name the pickle mentions; only a tag, there is nothing behind it."""
+  """A name in the pickle; a tag that is never looked up."""
 
   name: str
 

@@ -7,7 +7,6 @@ python -m vidpred_jax.cost --config=FILE.py:variants
 
 import copy
 import json
-import re
 
 import jax
 import numpy as np
@@ -81,13 +80,12 @@ def main(argv) -> None:
 
 def _clip(options, config, system) -> np.ndarray:
   """The clip [1, T, H, W, C] to measure on."""
-  size = options.size or config.data.get('size')
-  if isinstance(size, str):
-    size = re.fullmatch(r'(\d+)x(\d+)', size) and size.split('x')
+  size = config.data.get('size')
+  if options.size is not None:
+    size = command.parse_size(options.size)
   if not size:
     raise ValueError(
-      f'Got --size={options.size}, and the configuration names none; expected '
-      'height x width such as 256x832.'
+      'The configuration names no size; --size=HxW is needed, such as 256x832.'
     )
   height, width = map(int, size)
   multiple = system.multiple

@@ -25,7 +25,6 @@ Without `--check` and `--prepare` the command lists the data sets.
 """
 
 import os
-import re
 import sys
 
 from absl import flags
@@ -140,10 +139,7 @@ def chosen(name: str, root: str | None, size: str | None, settings) -> dict:
   if root is not None:
     settings['root'] = root
   if size is not None:
-    found = re.fullmatch(r'(\d+)x(\d+)', size)
-    if not found:
-      raise ValueError(f'Got --size={size}; expected HxW such as 256x448.')
-    settings['size'] = tuple(map(int, found.groups()))
+    settings['size'] = command.parse_size(size)
   if name in pipeline.SOURCES:
     return {'source': name} | settings
   if name in PROTOCOLS:

@@ -1,17 +1,15 @@
-"""Clips from arrays of one's own: `.npy`, `.npz` and `.zarr` files.
+"""Clips from the user's arrays: `.npy`, `.npz` and `.zarr` files.
 
 A file holds one film, `[T, H, W, C]`, or several of one length,
-`[N, T, H, W, C]`. All have the same H, W and C. What is not compressed is
-mapped into memory: files may be larger than it. A compressed npz file is held
-in memory, by each worker process anew; of Zarr the chunks that are asked for
-are read.
+`[N, T, H, W, C]`. All have the same H, W and C. Uncompressed files are mapped
+into memory and may be larger than it. A compressed npz file is held in memory
+by each worker process. Zarr files are read chunk by chunk.
 
-The values are an 'image', uint8 or floats in [0, 1], or a 'field' of any
-numbers, each channel normalised by its mean and standard deviation over all
+The values are images, uint8 or floats in [0, 1], or fields of any numbers. Each
+channel of a field is normalised by its mean and standard deviation over all
 frames of the training split.
 
-No film has frames in two splits, but where there is one film alone: it is cut
-in time.
+No film has frames in two splits, except a single film: it is cut in time.
 """
 
 import functools
@@ -46,10 +44,10 @@ class Arrays:
 
   Attributes:
     kind: 'image' or 'field'.
-    mean: of a field, float32 [C], of the training split.
-    std: likewise.
-    variables: of a field, names of the channels.
-    units: of a field, of the channels, one text.
+    mean: float32 [C], the mean of a field's channels in the training split.
+    std: float32 [C], the standard deviation likewise.
+    variables: names of a field's channels.
+    units: units of a field's channels, one text.
     latitudes: None.
   """
 
@@ -75,40 +73,41 @@ class Arrays:
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
   ):
-    """Finds the films of a split; reads headers and, of fields, the training.
+    """Finds the films of a split and reads their headers.
+
+    Of a field it also reads the training split, for mean and deviation.
 
     Args:
       split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
       root: a folder (searched with its subfolders), a file, a glob pattern, or
-        several of these. Where the names of all files of a folder, or of its
-        subfolders, say train, val or test (`train.npy`, `test/0001.npy`), those
-        are the splits.
-      array: which array of npz files and of groups of Zarr; may be empty if
-        each has but one.
+        several of these. Where the names of all files or their folders say
+        train, val or test (`train.npy`, `test/0001.npy`), those are the splits.
+      array: name of the array in npz files and Zarr groups; may be empty if
+        each has one array.
       kind: 'image' (uint8, or floats in [0, 1]), 'field' (any numbers), or
-        'auto': bytes are images, floats are fields.
-      test_fraction: of several files, the share that is for testing, evenly
-        spread over their sorted names; of one file, of its films, the last
-        ones; of one film, of its frames, the last ones.
-      val_fraction: likewise for 'val', of what is not for testing: files evenly
-        spread, or the films or frames before those for testing.
+        'auto': uint8 are images, floats are fields.
+      test_fraction: the share for testing. Several files: of the files, evenly
+        spread over their sorted names. One file: of its films, the last ones.
+        One film: of its frames, the last ones.
+      val_fraction: the share of the rest for 'val': files evenly spread, or the
+        films or frames before those for testing.
       test_files: instead of `test_fraction`: the files for testing, as `root`.
       val_files: likewise for 'val'.
-      step: distance of a clip's frames; of several, there are clips of each.
+      step: distance of a clip's frames; several steps give clips of each.
       hop: distance of successive clips; None is 1 for train, else the length of
         a clip, so that clips do not overlap.
-      colour: whether grey images are given as three equal channels; other
-        numbers of channels than 1 and 3 are then refused.
-      variables: of a field, names of the channels; by default c0, c1, ...
-      units: of a field, of the channels.
-      mean: of a field, of each channel, instead of that of the training split.
-      std: likewise.
+      colour: whether clips have three channels; grey images are then repeated,
+        and frames of other than 1 or 3 channels are refused.
+      variables: names of a field's channels; by default c0, c1, ...
+      units: units of a field's channels.
+      mean: mean of each channel of a field, instead of the training split's.
+      std: standard deviation likewise.
 
     Raises:
-      ValueError: if a setting is wrong, a file is none of that kind, files
-        differ in H, W, C or type, no film is long enough or a value is missing.
-      FileNotFoundError: if there are no files.
+      ValueError: if a setting is wrong, a file has another format, files differ
+        in H, W, C or type, no film is long enough or a value is not finite.
+      FileNotFoundError: if `root` has no files.
     """
     validation.check(split)
     validation.check_fractions(test_fraction, val_fraction)
@@ -185,13 +184,13 @@ class Arrays:
     return [(self._films.name(run), n) for run, n in enumerate(lengths)]
 
   def frames(self, run: int, start: int, stop: int, step: int = 1):
-    """Frames of one of `runs`, as items have them.
+    """Reads frames of one of `runs`, with the values of items.
 
     Args:
-      run: which.
-      start: the first frame.
-      stop: the one after the last.
-      step: their distance.
+      run: index of the run.
+      start: index of the first frame.
+      stop: index after the last frame.
+      step: distance of the frames.
 
     Returns:
       uint8 or float32 [T, H, W, C].
@@ -202,10 +201,10 @@ class Arrays:
     clip = self._films.read(run, start, stop, step)
     if clip.dtype != np.uint8 or self.kind == 'field':
       clip = clip.astype(np.float32)
-      good = np.isfinite(clip).all()
+      valid = np.isfinite(clip).all()
       if self.kind == 'image':
-        good = good and clip.min() >= 0 and clip.max() <= 1
-      if not good:
+        valid = valid and clip.min() >= 0 and clip.max() <= 1
+      if not valid:
         low, high = clip.min(), clip.max()
         raise ValueError(
           f'{self._films.name(run)}, frames {start} to {stop - 1}, lies in '
@@ -235,13 +234,13 @@ class Arrays:
     )
 
   def _describe(self, films, variables, units, mean, std) -> None:
-    """Sets what a field has: names, units and statistics of the channels."""
+    """Sets names, units and statistics of a field's channels."""
     channels = self._shape[-1]
     self.variables = tuple(variables) or tuple(f'c{k}' for k in range(channels))
     self.units = units
     if not mean or not std:
-      found = _statistics(*films('train').key)
-      mean, std = mean or found[0], std or found[1]
+      means, deviations = _statistics(*films('train').key)
+      mean, std = mean or means, std or deviations
     self.mean, self.std = (np.array(x, np.float32) for x in (mean, std))
     for name, x in (
       ('variables', self.variables),
@@ -260,13 +259,13 @@ class Arrays:
 
 
 class Films:
-  """Films in files: where each is, and its frames.
+  """Films in files: their places and their frames.
 
   Attributes:
-    lengths: frames of each film, int64 [R].
-    frame: (H, W, C).
-    dtype: of the files.
-    key: arguments of `_statistics`; others when the files are.
+    lengths: number of frames of each film, int64 [R].
+    frame: (H, W, C), the shape of a frame.
+    dtype: type of the files' values.
+    key: arguments of `_statistics`; they change when a file does.
   """
 
   def __init__(
@@ -280,10 +279,10 @@ class Films:
 
     Args:
       paths: the files.
-      array: which array of each.
-      split: of which the films are; used with `fractions` alone.
-      fractions: of the films of one file that are for 'test', and of the rest
-        for 'val'; None: all films of all files are taken.
+      array: name of the array in each file.
+      split: the split to take by `fractions`.
+      fractions: shares of one file's films for 'test', and of the rest for
+        'val'; None: all films of all files are taken.
     """
     self.paths = tuple(paths)
     rows, headers, stamps = [], [], []
@@ -312,13 +311,13 @@ class Films:
     self.key = (tuple(stamps), array, split, fractions)
 
   def name(self, run: int) -> str:
-    """Of a film: its file and number."""
+    """The name of a film: its file, with its number if it has several."""
     f, n, _, _ = self._rows[run]
     path = self.paths[f]
     return f'{path}[{n}]' if self._of(f).ndim == 5 else str(path)
 
   def read(self, run: int, start: int, stop: int, step: int) -> np.ndarray:
-    """Frames of a film [T, H, W, C]."""
+    """Reads frames of a film, [T, H, W, C]."""
     f, n, first, _ = (int(x) for x in self._rows[run])
     part = slice(first + start, first + stop, step)
     values = self._of(f)
@@ -333,9 +332,9 @@ def _find(root) -> list[pathlib.Path]:
   def within(folder):
     if folder.suffix == '.zarr':
       return [folder]
-    found = [p for s in array_files.SUFFIXES for p in folder.rglob(f'*{s}')]
-    # What lies within a Zarr folder is part of it.
-    return [p for p in found if not any(q.suffix == '.zarr' for q in p.parents)]
+    paths = [p for s in array_files.SUFFIXES for p in folder.rglob(f'*{s}')]
+    # Files within a Zarr folder are parts of it.
+    return [p for p in paths if not any(q.suffix == '.zarr' for q in p.parents)]
 
   paths = files.find(root, within, 'arrays', 'clips/*.npy')
   for path in paths:
@@ -348,10 +347,10 @@ def _find(root) -> list[pathlib.Path]:
 
 
 def _split_files(root, split, fractions, listed) -> list[pathlib.Path] | None:
-  """The files of a split; None if there is one file for all of them."""
+  """The files of a split; None if one file holds all splits."""
   if all(x is None for x in listed.values()):
     paths = _find(root)
-    # A file that is named is split, whatever its name says.
+    # A single named file holds all splits, whatever its name.
     is_named = isinstance(root, (str, os.PathLike)) and paths == [
       pathlib.Path(root).expanduser()
     ]
@@ -374,19 +373,19 @@ def _split_files(root, split, fractions, listed) -> list[pathlib.Path] | None:
 
 
 def _label(path: pathlib.Path, root) -> str | None:
-  """The split that the name of a file, or of its folder, speaks of."""
+  """The split in the name of a file or of its folders, or None."""
   names = [path.stem]
   if isinstance(root, (str, os.PathLike)):
     base = pathlib.Path(root).expanduser()
     if base.is_dir() and base in path.parents:
       names += path.relative_to(base).parts[:-1]
   words = {w for name in names for w in re.split('[^a-z]+', name.lower())}
-  found = {_SPLITS[word] for word in words if word in _SPLITS}
-  if len(found) > 1:
+  splits = {_SPLITS[word] for word in words if word in _SPLITS}
+  if len(splits) > 1:
     raise ValueError(
-      f'The name {path} says {" and ".join(sorted(found))}; expected one.'
+      f'The name {path} says {" and ".join(sorted(splits))}; expected one.'
     )
-  return found.pop() if found else None
+  return splits.pop() if splits else None
 
 
 def _part(rows: np.ndarray, split: str, fractions) -> np.ndarray:
@@ -421,7 +420,7 @@ def _statistics(stamps, array, split, fractions):
 
 
 def _blocks(films: Films) -> Iterator[np.ndarray]:
-  """All frames in order, float32 [t, H, W, C], some at a time."""
+  """Yields all frames in order, float32 [t, H, W, C] with a few frames each."""
   size = max(1, _BLOCK // int(np.prod(films.frame)))
   for run, length in enumerate(films.lengths):
     for start in range(0, int(length), size):
@@ -430,6 +429,6 @@ def _blocks(films: Films) -> Iterator[np.ndarray]:
       if not np.isfinite(block).all():
         raise ValueError(
           f'{films.name(run)}, frames {start} to {stop - 1}, has values that '
-          'are not finite; a field needs all of them.'
+          'are not finite.'
         )
       yield block

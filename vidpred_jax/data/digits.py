@@ -112,8 +112,8 @@ class MovingDigits:
     published = num_digits == 2 and sides == (64, 64)
     drawn_from = 'test' if split == 'test' else 'train'
     if digits == 'sklearn':
-      found = _divided(_bundled(), digits, drawn_from)
-      self._digits = _held_out(found, split, val_fraction)
+      images = _divided(_bundled(), digits, drawn_from)
+      self._digits = _held_out(images, split, val_fraction)
       self._title = 'generated clips of digits of UCI'
       return
     place = _place(root, drawn_from)
@@ -123,8 +123,8 @@ class MovingDigits:
       self._length = min(test_clips, self._fixed.shape[1])
       self._title = f'clips of {_FIXED}'
       return
-    found, which = _mnist_digits(place, drawn_from)
-    self._digits = _held_out(found, split, val_fraction)
+    images, which = _mnist_digits(place, drawn_from)
+    self._digits = _held_out(images, split, val_fraction)
     self._title = f'generated clips of {which}'
 
   def __len__(self) -> int:

@@ -99,8 +99,8 @@ class Fields:
     self._root, self._split, self.variables = root, split, names
     self._num_frames = num_frames
     self.units = ', '.join(weather.VARIABLES[v.name][1] for v in variables)
-    found = [_statistics(v, spans['train'], region) for v in variables]
-    self.mean, self.std = np.array(found, np.float32).T.copy()
+    statistics = [_statistics(v, spans['train'], region) for v in variables]
+    self.mean, self.std = np.array(statistics, np.float32).T.copy()
     if not (self.std > 0).all():
       raise ValueError(
         f'{root}: one of {", ".join(names)} is the same everywhere.'

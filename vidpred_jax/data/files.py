@@ -121,7 +121,7 @@ def find(
   kind: str,
   example: str,
 ) -> list[pathlib.Path]:
-  """What a user means by `root`, sorted.
+  """Finds the files that a user means by `root`, sorted.
 
   Args:
     root: a folder, a file, a glob pattern, or several of these.
@@ -133,8 +133,8 @@ def find(
     FileNotFoundError: if nothing is found for one of them.
   """
   if not isinstance(root, (str, os.PathLike)):
-    found = {p for part in root for p in find(part, within, kind, example)}
-    return sorted(found)
+    paths = {p for part in root for p in find(part, within, kind, example)}
+    return sorted(paths)
   if not str(root):
     raise FileNotFoundError(
       f'The source {kind!r} needs root: a folder with {kind}, a file, a glob '
@@ -144,12 +144,12 @@ def find(
   if path.is_file():
     return [path]
   if path.is_dir():
-    found = within(path)
+    paths = within(path)
   else:
-    found = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
-  if not found:
+    paths = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
+  if not paths:
     raise FileNotFoundError(f'There are no {kind} at {root}.')
-  return sorted(found)
+  return sorted(paths)
 
 
 def of_split(
@@ -212,10 +212,10 @@ def none_left(split: str, count: int, what: str) -> ValueError:
 
 
 def spread(count: int, fraction: float) -> list[bool]:
-  """Which of so many, in order, are held out: evenly spread.
+  """Chooses a share of a number of items, evenly spread.
 
-  At least one is, and one is not, where there are two and the fraction lies
-  between 0 and 1.
+  Of two items or more, a fraction between 0 and 1 chooses at least one and
+  leaves at least one.
   """
   share = fraction * np.arange(count + 1) + 1e-9
   chosen = list(np.diff(np.floor(share)) > 0)

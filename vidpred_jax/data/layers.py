@@ -92,14 +92,14 @@ def flow(
       place = across * x + down * y + shift
       # All four pixels that bilinear sampling reads must show this layer.
       corner = np.floor(place - 0.5).astype(np.int32)
-      seen = ((corner >= 0) & (corner < (width - 1, height - 1))).all(-1)
-      seen &= pure[of] == k
+      valid = ((corner >= 0) & (corner < (width - 1, height - 1))).all(-1)
+      valid &= pure[of] == k
       i = np.clip(corner[..., 1], 0, height - 2)
       j = np.clip(corner[..., 0], 0, width - 2)
       for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        seen &= pure[into, i + di, j + dj] == k
+        valid &= pure[into, i + di, j + dj] == k
       away = (across - [1, 0]) * x + (down - [0, 1]) * y + shift
-      result[p][seen] = away[seen]
+      result[p][valid] = away[valid]
   return result
 
 

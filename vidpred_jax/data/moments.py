@@ -6,7 +6,7 @@ import numpy as np
 
 
 def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """Of each channel over all values.
+  """Mean and standard deviation of each channel over all values.
 
   Args:
     blocks: arrays [..., C] of numbers.
@@ -19,10 +19,10 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     # Chan's update: blocks of any size, nothing cancels.
     values = block.reshape(-1, block.shape[-1])
     own = values.mean(0, dtype=np.float64)
-    apart, total = own - mean, number + len(values)
+    shift, total = own - mean, number + len(values)
     squares = squares + np.square(values - own, dtype=np.float64).sum(0)
-    squares += apart**2 * number * len(values) / total
-    mean = mean + apart * len(values) / total
+    squares += shift**2 * number * len(values) / total
+    mean = mean + shift * len(values) / total
     number = total
   if not number:
     return np.full(1, np.nan), np.full(1, np.nan)

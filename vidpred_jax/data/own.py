@@ -1,10 +1,10 @@
-"""Clips from a Python object of one's own: any with `len(x)` and `x[i]`.
+"""Clips from a Python object: any with `len(x)` and `x[i]`.
 
-`x[i]` is an array `[T, H, W, C]`, or a dict with one as `video`, a function of
-`i` alone. There may be more frames than are needed; the first are taken. The
-values are images, uint8 or floats in [0, 1], unless the object has a `kind`
-'field': then it also has `mean`, `std`, `variables` and `units` as the module
-`data` describes, and its values are normalised already.
+`x[i]` is an array `[T, H, W, C]`, or a dict with such an array as `video`. It
+depends on `i` alone. If it has more frames than a clip, the first are taken.
+The values are images, uint8 or floats in [0, 1]. An object of physical fields
+has the attribute `kind` 'field', and `mean`, `std`, `variables` and `units` as
+in the module `data`; its values are normalised already.
 
 Example:
   class Clips:
@@ -41,19 +41,19 @@ class OwnClips:
   Items are dicts with `video` [T, H, W, C], uint8 or float32, and `name`.
 
   Attributes:
-    kind: of the object, else 'image'.
-    mean, std, variables, units, latitudes: those of the object, if it has them.
+    kind: 'image' or 'field', that of the object; 'image' if it has none.
+    mean, std, variables, units, latitudes: of fields, those of the object.
   """
 
   def __init__(self, clips, num_frames: int):
-    """Looks at the first clip.
+    """Reads the first clip, so that a mistake shows at once.
 
     Args:
       clips: the object.
       num_frames: frames per clip, T.
 
     Raises:
-      ValueError: if it is none that clips can come from.
+      ValueError: if the object is no source of clips.
     """
     if not (hasattr(clips, '__len__') and hasattr(clips, '__getitem__')):
       raise ValueError(
@@ -78,7 +78,7 @@ class OwnClips:
       self.latitudes = getattr(clips, 'latitudes', None)
     if not len(self):
       raise ValueError(f'{clips!r} has no clips.')
-    self[0]  # what is wrong with all of them shows at once
+    self[0]
 
   def __len__(self) -> int:
     return len(self._clips)

@@ -332,11 +332,11 @@ def _cut(rng, photo: Image.Image, extent: np.ndarray) -> Image.Image:
   box = left, top, right, bottom
   width, height = extent
   size = math.ceil(width), math.ceil(height)
-  fine = round(width * DENSITY), round(height * DENSITY)
+  dense = round(width * DENSITY), round(height * DENSITY)
   if interval <= 1:
-    return photo.resize(fine, Image.Resampling.BICUBIC, box=box)
+    return photo.resize(dense, Image.Resampling.BICUBIC, box=box)
   coarse = photo.resize(size, Image.Resampling.LANCZOS, box=box)
-  return coarse.resize(fine, Image.Resampling.BICUBIC)
+  return coarse.resize(dense, Image.Resampling.BICUBIC)
 
 
 def _to_texture(maps: np.ndarray, corner: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Writes a source's frames once, resized, as the source `prepared` reads them.
 
-What takes the time of training, decoding and resizing, is done once. Frames of
-sources that know their runs (films, arrays, the published data sets) are
-written each once, whatever clips they later become; of other sources clips are.
+Training then neither decodes nor resizes. A source with the attribute `runs`
+(films, arrays, the published data sets) is written frame by frame, each frame
+once, and clips of any length can be cut from it later. Other sources are
+written clip by clip.
 
-A split is cut into shards of equally many frames, which processes write at the
-same time. A shard appears when it is complete; after a kill the same command
-goes on with those that are missing.
+A split is cut into shards of equally many frames, which processes write in
+parallel. A shard appears when it is complete. After a kill the same command
+writes the missing shards.
 """
 
 import concurrent.futures
@@ -56,15 +57,15 @@ def prepare(
 
   Args:
     source: one of `data.SOURCES`.
-    output: the folder; new, or of the same command that was killed.
-    splits: which.
-    num_frames: of a clip, for sources that have no runs; the frames that
-      clips can later be cut from.
-    workers: processes; None: as many as there are processors; 0: this one.
+    output: the folder; new, or begun by the same command.
+    splits: the splits to write.
+    num_frames: for sources without runs, the frames of a clip; the longest
+      clip that can be cut later.
+    workers: number of processes; None: one per processor; 0: this process.
     compress: whether frames are compressed without loss (Zstandard).
     shard_mb: size of a shard before compression.
     progress: whether to show a bar.
-    **settings: of the source.
+    **settings: settings of the source.
 
   Returns:
     The number of frames of each split.
@@ -72,7 +73,7 @@ def prepare(
   Raises:
     ValueError: if a setting is wrong, frames differ in size, or the folder
       holds something else or is in use.
-    FileNotFoundError: if the data of the source are missing.
+    FileNotFoundError: if the source's data are missing.
   """
   output = pathlib.Path(output).expanduser()
   if shard_mb < 1 or num_frames < 1:
@@ -126,12 +127,12 @@ class _Frames:
     self.ends = np.cumsum(self.lengths)
 
   def digest(self) -> str:
-    """Changes when a run, its length, or the kind of frames does."""
+    """A hash of the runs' names and lengths and of the frames' type."""
     facts = self.names, self.lengths, list(self.shape), str(self.dtype)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
   def parts(self, first: int, last: int, most: int) -> Iterator[_Run]:
-    """Frames `first` to before `last` of all, by runs, at most `most` each."""
+    """Yields frames `first` to `last` - 1, at most `most` of a run at once."""
     while first < last:
       run = int(np.searchsorted(self.ends, first, side='right'))
       begin = int(self.ends[run]) - self.lengths[run]
@@ -144,10 +145,10 @@ class _Frames:
       frames = self.source.frames(*part)
     else:
       frames = self.source[part.run]['video'][part.start : part.stop]
-    found = frames.shape[1:], frames.dtype, len(frames)
-    if found != (self.shape, self.dtype, part.stop - part.start):
+    got = frames.shape[1:], frames.dtype, len(frames)
+    if got != (self.shape, self.dtype, part.stop - part.start):
       raise ValueError(
-        f'{self.names[part.run]} has frames {list(found[0])} of {found[1]}, '
+        f'{self.names[part.run]} has frames {list(got[0])} of {got[1]}, '
         f'others have {list(self.shape)} of {self.dtype}; give the source a '
         'size.'
       )
@@ -160,13 +161,13 @@ def _check_or_create(
   """Writes the plan, or checks that the folder is of this command and data."""
   path, known = output / _PLAN, {}
   if path.exists():
-    found = stored.read_record(path)
-    known = found.pop('digests', {})
-    differing = [k for k in plan if plan[k] != found.get(k)]
+    begun = stored.read_record(path)
+    known = begun.pop('digests', {})
+    differing = [k for k in plan if plan[k] != begun.get(k)]
     if differing:
       raise ValueError(
         f'{output} was begun with another '
-        + '; '.join(f'{k}: {found.get(k)}, now {plan[k]}' for k in differing)
+        + '; '.join(f'{k}: {begun.get(k)}, now {plan[k]}' for k in differing)
         + '. Choose another output.'
       )
     changed = [k for k in digests if known.get(k, digests[k]) != digests[k]]
@@ -247,7 +248,7 @@ def _all(frames: _Frames, jobs, workers: int | None) -> Iterator[int]:
       raise
 
 
-_REMEMBERED = []  # of a worker process: what all its shards are of
+_REMEMBERED = []  # in a worker process: the frames of all its shards
 
 
 def _remember(frames: _Frames) -> None:
@@ -257,7 +258,7 @@ def _remember(frames: _Frames) -> None:
 
 
 def _end_with(parent) -> None:
-  """Ends this process when the other, however it is killed, has ended."""
+  """Ends this process when its parent has ended, even if it was killed."""
   parent.join()
   os._exit(1)
 

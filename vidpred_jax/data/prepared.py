@@ -2,11 +2,10 @@
 
 `python -m vidpred_jax.data --prepare` writes such a folder (module `prepare`):
 for each split a list, `train.json`, and shards, `train-00000.array_record`. A
-record is a frame, its bytes in C order; shards but the last have equally many.
-The list says which frames follow one another: runs, such as films and scenes.
+record is a frame, its bytes in C order. All shards but the last have equally
+many frames. The list names runs of successive frames, such as films and scenes.
 
-Any frame is read by itself, so that clips of any length and step may begin
-anywhere.
+Frames are read one by one, so clips of any length and step begin anywhere.
 """
 
 import functools
@@ -169,7 +168,7 @@ def manifest(root: str | os.PathLike, split: str) -> pathlib.Path:
 
 
 def read_manifest(path: str | os.PathLike) -> dict:
-  """What a list says, as `prepare.prepare` wrote it.
+  """Reads the list of a split that `prepare.prepare` wrote.
 
   Raises:
     ValueError: if it is damaged or of another format.
@@ -201,8 +200,8 @@ def read(path: str | os.PathLike, numbers: range) -> np.ndarray:
   path = pathlib.Path(path)
   shape, dtype, records = _opened(str(path), path.stat().st_mtime_ns)
   with reading(path, 'list of prepared frames'):
-    found = records.__getitems__(list(numbers))
-    frames = np.frombuffer(b''.join(found), dtype)
+    chunks = records.__getitems__(list(numbers))
+    frames = np.frombuffer(b''.join(chunks), dtype)
     return frames.reshape(len(numbers), *shape).copy()
 
 

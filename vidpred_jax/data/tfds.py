@@ -178,7 +178,7 @@ class TfdsClips:
 
 
 class _DataSet:
-  """What is read of a prepared data set: bytes, and what they mean."""
+  """A prepared data set: its records, and how to decode them."""
 
   def __init__(self, folder: pathlib.Path, split: str, key: tuple[str, ...]):
     import tensorflow_datasets as tfds
@@ -233,26 +233,26 @@ class _Film:
 
 
 def _folder(name: str, data_dir) -> pathlib.Path:
-  """Where the newest version of a prepared data set lies."""
+  """The folder of the newest version of a prepared data set."""
   if not name:
     raise ValueError(
       "The source 'tfds' needs name: a data set that tfds has prepared, such "
       'as bair_robot_pushing_small.'
     )
   base = pathlib.Path(data_dir or '~/tensorflow_datasets').expanduser() / name
-  found = [
+  folders = [
     info.parent
     for pattern in ('', '*/', '*/*/')
     for info in base.glob(f'{pattern}dataset_info.json')
   ]
-  if not found:
+  if not folders:
     raise FileNotFoundError(
       f'There is no prepared data set at {base}; with TensorFlow, once: '
       f'tfds build {name} --file_format=array_record --data_dir='
       f'{base.parent if data_dir else "DIR"} (https://www.tensorflow.org/'
       'datasets/cli).'
     )
-  parents = {path.parent for path in found}
+  parents = {path.parent for path in folders}
   if len(parents) > 1:
     raise ValueError(
       f'{base} has several configurations, {", ".join(map(str, parents))}; say '
@@ -263,7 +263,7 @@ def _folder(name: str, data_dir) -> pathlib.Path:
       f'{base} needs the package tensorflow-datasets: pip install '
       "'vidpred_jax[tfds]'"
     )
-  return max(found, key=_version)
+  return max(folders, key=_version)
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:
@@ -271,7 +271,7 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _inner(feature):
-  """What a sequence or data set holds, else the feature itself."""
+  """The feature inside a sequence or data set, else the feature itself."""
   import tensorflow_datasets as tfds
 
   while isinstance(feature, (tfds.features.Sequence, tfds.features.Dataset)):
@@ -291,15 +291,15 @@ def _keys(feature, before: str = '') -> list[str]:
   """Paths of all leaves that have frames."""
   import tensorflow_datasets as tfds
 
-  found = []
+  keys = []
   for name, child in _children(feature).items():
     path = f'{before}{name}'
-    found += _keys(child, f'{path}/')
+    keys += _keys(child, f'{path}/')
     leaf = _inner(child)
     tensor = isinstance(leaf, tfds.features.Tensor) and len(leaf.shape) == 4
     if isinstance(leaf, tfds.features.Image) or tensor:
-      found.append(path)
-  return found
+      keys.append(path)
+  return keys
 
 
 def _check_key(features, key: tuple[str, ...], folder) -> None:

@@ -1,4 +1,4 @@
-"""The split 'val': the last part of what is for training, held out of it.
+"""The split 'val': the last part of the training data, held out.
 
 A run that is evaluated while it trains, and keeps its best checkpoint, chooses
 by this split and never by the one that is reported.
@@ -8,7 +8,7 @@ SPLITS = ('train', 'val', 'test')
 
 
 def check(split: str) -> None:
-  """Raises ValueError unless there is such a split."""
+  """Raises ValueError for an unknown split."""
   if split not in SPLITS:
     raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}.")
 
@@ -23,7 +23,7 @@ def check_fractions(test: float, val: float) -> None:
 
 
 def part(split: str, count: int, fraction: float, what: str) -> range:
-  """Which of the things for training belong to a split.
+  """Chooses the training items that belong to a split.
 
   Args:
     split: 'train' or 'val'.

@@ -194,7 +194,7 @@ class VideoClips:
       )
 
   def _fitting(self, room: int) -> tuple[bool, ...]:
-    """Which files fit whole into so many bytes, in their order."""
+    """For each file in order, whether it fits into the rest of `room` bytes."""
     kept = []
     for scan in self._scans:
       size = scan.frames.num_frames * 3 * self._pixels(scan)
@@ -240,7 +240,7 @@ class VideoClips:
     """Frames of one of `runs`, as items have them, uint8 [T, H, W, 3].
 
     Args:
-      run: which.
+      run: index of the run.
       start: the first frame.
       stop: the one after the last.
       step: their distance.
@@ -311,13 +311,13 @@ def _readable(files, scans, on_error: str):
 
 
 def _scenes(scans: Sequence[Scan]) -> np.ndarray:
-  """Of each scene: file, first frame, the one after the last; int64 [R, 3]."""
-  found = [
+  """Rows (file, first frame, one after the last) of scenes, int64 [R, 3]."""
+  rows = [
     (f, *borders)
     for f, scan in enumerate(scans)
     for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
   ]
-  return np.array(found, np.int64).reshape(-1, 3)
+  return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def find(root) -> list[pathlib.Path]:

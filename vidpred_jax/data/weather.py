@@ -69,11 +69,11 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
     ValueError: if there is no such variable.
     FileNotFoundError: if its files are not there.
   """
-  found = re.fullmatch(r'([a-z]+)(\d+)', name)
+  parts = re.fullmatch(r'([a-z]+)(\d+)', name)
   if name in VARIABLES:
     short, level = name, None
-  elif found and found[1] in _LEVELS:
-    short, level = found[1], int(found[2])
+  elif parts and parts[1] in _LEVELS:
+    short, level = parts[1], int(parts[2])
   else:
     raise ValueError(
       f'There is no variable {name!r}; there are {", ".join(VARIABLES)}, the '
@@ -95,8 +95,8 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
 
 
 def _stamps(*paths: pathlib.Path) -> tuple[tuple[int, int], ...]:
-  found = (path.stat() for path in paths)
-  return tuple((s.st_mtime_ns, s.st_size) for s in found)
+  stats = (path.stat() for path in paths)
+  return tuple((s.st_mtime_ns, s.st_size) for s in stats)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -131,10 +131,10 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
 
 def _named(file, names) -> str:
   """Finds the one of several names that a NetCDF file has."""
-  found = next((n for n in names if n in file.variables), None)
-  if found is None:
+  present = next((n for n in names if n in file.variables), None)
+  if present is None:
     raise ValueError(f'it has none of {", ".join(names)}')
-  return found
+  return present
 
 
 def latitudes(variable: Variable, region) -> np.ndarray | None:
@@ -142,19 +142,21 @@ def latitudes(variable: Variable, region) -> np.ndarray | None:
   path, names = variable.paths[0], ('lat', 'latitude')
   if path.suffix == '.npz':
     name = next((n for n in names if n in npz_names(path)), None)
-    found = None if name is None else npz_array(path, name)
+    values = None if name is None else npz_array(path, name)
   else:
     with _netcdf(path) as file, reading(path, 'file with latitudes'):
       known = file.variables
-      found = next((np.asarray(known[n][:]) for n in names if n in known), None)
-  if found is None:
+      values = next(
+        (np.asarray(known[n][:]) for n in names if n in known), None
+      )
+  if values is None:
     return None
-  if found.dtype.kind not in 'iuf' or found.ndim != 1:
+  if values.dtype.kind not in 'iuf' or values.ndim != 1:
     raise ValueError(
-      f'The latitudes of {path} are {found.dtype} {found.shape}; expected '
+      f'The latitudes of {path} are {values.dtype} {values.shape}; expected '
       'numbers of one axis.'
     )
-  return found.astype(np.float32)[: region[0] if region else None]
+  return values.astype(np.float32)[: region[0] if region else None]
 
 
 def blocks(variable: Variable, span, region) -> Iterator[np.ndarray]:

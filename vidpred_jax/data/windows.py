@@ -1,4 +1,4 @@
-"""Where clips lie in runs of frames: films, scenes, episodes."""
+"""Windows of clips in runs of frames: films, scenes, episodes."""
 
 from collections.abc import Sequence
 
@@ -50,13 +50,15 @@ class Windows:
     rows, counts = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
     for step in steps:
       span = (num_frames - 1) * step + 1
-      apart = hop or (1 if overlap else span)
+      distance = hop or (1 if overlap else span)
       (runs,) = np.nonzero(lengths >= span)
       self.used[runs] = True
       rows.append(
-        np.stack([runs, np.full_like(runs, step), np.full_like(runs, apart)], 1)
+        np.stack(
+          [runs, np.full_like(runs, step), np.full_like(runs, distance)], 1
+        )
       )
-      counts.append((lengths[runs] - span) // apart + 1)
+      counts.append((lengths[runs] - span) // distance + 1)
     self._rows = np.concatenate(rows)
     self._ends = np.cumsum(np.concatenate(counts))
 
@@ -67,5 +69,5 @@ class Windows:
     i = range(len(self))[i]
     row = int(np.searchsorted(self._ends, i, side='right'))
     before = int(self._ends[row - 1]) if row else 0
-    run, step, apart = (int(x) for x in self._rows[row])
-    return run, (i - before) * apart, step
+    run, step, distance = (int(x) for x in self._rows[row])
+    return run, (i - before) * distance, step

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidpred_jax import atomic, picture, video_io
+from vidpred_jax import atomic, names, picture, video_io
+from vidpred_jax.evaluate import baselines
 
 
 def as_json(value) -> str:
@@ -36,11 +37,9 @@ def table(
   Args:
     values: see the module.
     context: indices of the context frames.
-    target: indices of the target frames. Columns count from the last context
-      frame, for interpolation from the first.
+    target: indices of the target frames.
   """
-  since = min(context) if max(target) < max(context) else max(context)
-  columns = [f't{t - since:+d}' for t in target] + ['mean']
+  columns = [*names.of_frames(context, target), 'mean']
   width = max(map(len, values['prediction']), default=0) + 2
   lines = [' ' * (width + 12) + ''.join(f'{c:>10}' for c in columns)]
   for name in values['prediction']:
@@ -54,13 +53,13 @@ def table(
 
 
 def curves(folder: str | pathlib.Path) -> list[str]:
-  """Draws what a run has logged, `metrics.jsonl`, to `curves.png`.
+  """Draws the log of a run, `metrics.jsonl`, to `curves.png`.
 
   Args:
-    folder: the run's.
+    folder: the folder of the run.
 
   Returns:
-    The names of what was written; nothing where nothing is logged.
+    The names of the written files; none if the log is empty.
   """
   folder, lines = pathlib.Path(folder), {}
   log = folder / 'metrics.jsonl'
@@ -86,16 +85,16 @@ def curves(folder: str | pathlib.Path) -> list[str]:
 def predictions(
   folder: str | pathlib.Path, clips: Sequence['Shown'], frames, data
 ) -> list[str]:
-  """Writes clips and what was predicted to `predictions.npz`.
+  """Writes clips and their predictions to `predictions.npz`.
 
   Args:
-    folder: where to.
-    clips: which.
+    folder: the folder of the file.
+    clips: the clips to write.
     frames: the `systems.Frames` of the evaluation.
     data: the `systems.DataSpec` of the clips.
 
   Returns:
-    The names of what was written; nothing without clips. The arrays are
+    The names of the written files; none without clips. The arrays are
     `context` [M, Tc, H, W, C] and `target` [M, N, H, W, C], images as uint8,
     `prediction` [M, N, H, W, C], images as float32 in [0, 1], and of a
     stochastic system `samples` [M, S, N, H, W, C] and `mean`, of all samples.
@@ -104,23 +103,18 @@ def predictions(
   if not clips:
     return []
   folder = pathlib.Path(folder)
-  in_units = data.denormalise if data.is_field else _same
-  video = in_units(np.stack([clip.video for clip in clips]))
+  video = data.in_units(np.stack([clip.video for clip in clips]))
   arrays = {
     'context': video[:, list(frames.context)],
     'target': video[:, list(frames.target)],
   }
   for name in ('prediction', 'samples', 'mean'):
     if getattr(clips[0], name) is not None:
-      found = np.stack([getattr(clip, name) for clip in clips])
-      arrays[name] = np.float32(in_units(found))
+      stacked = np.stack([getattr(clip, name) for clip in clips])
+      arrays[name] = np.float32(data.in_units(stacked))
   with atomic.replacing(folder / 'predictions.npz') as partial:
     np.savez_compressed(partial, **arrays)
   return ['predictions.npz']
-
-
-def _same(frames):
-  return frames
 
 
 # ------------------------------------------------------------------- pictures
@@ -167,15 +161,15 @@ def write_pictures(
   """Writes clips as one picture and one film.
 
   Args:
-    folder: where to.
-    clips: what to show; all are of one system.
+    folder: the folder of the files.
+    clips: the clips to show, all of one system.
     frames: the `systems.Frames` of the evaluation.
     fps: of the film.
     film: 'mp4' or 'gif'.
     histograms: `{metric: shares of ranks}`, drawn to a picture of their own.
 
   Returns:
-    The names of what was written.
+    The names of the written files.
   """
   folder, written = pathlib.Path(folder), []
   if histograms:
@@ -234,8 +228,8 @@ def _demo(clips: Sequence[Shown], frames, fields: bool):
 
 
 def _compared(clip: Mapping, frames, fields: bool) -> dict:
-  """A prediction without a model, and numbers of both, for each frame."""
-  name, simple = _simple(clip['context'], frames)
+  """A baseline, and for each frame the numbers of both predictions."""
+  name, simple = _baseline(clip['context'], frames)
   texts = (
     f'{_number(ours, true, fields)}\n({_number(theirs, true, fields)})'
     for ours, theirs, true in zip(clip['prediction'], simple, clip['target'])
@@ -243,15 +237,11 @@ def _compared(clip: Mapping, frames, fields: bool) -> dict:
   return {'simple': (name, simple), 'numbers': list(texts)}
 
 
-def _simple(context, frames) -> tuple[str, np.ndarray]:
-  """The name and the frames of a prediction without a model."""
-  if not frames.interpolates:
-    return 'copy last', np.repeat(context[-1:], len(frames.target), axis=0)
-  first, last = min(frames.context), max(frames.context)
-  time = (np.array(frames.target) - first) / (last - first)
-  time = time.reshape(-1, 1, 1, 1)
-  mean = context[:1] * (1 - time) + context[-1:] * time
-  return 'average', mean.astype(context.dtype)
+def _baseline(context: np.ndarray, frames) -> tuple[str, np.ndarray]:
+  """The name and the frames of the simplest prediction, as floats."""
+  name = 'average' if frames.interpolates else 'copy_last'
+  (video,) = baselines.predict(frames, _unit(context)[None])[name]
+  return name.replace('_', ' '), np.asarray(video)
 
 
 def _number(prediction, truth, fields: bool) -> str:
@@ -268,7 +258,7 @@ def _unit(image: np.ndarray) -> np.ndarray:
 
 
 def _strip(clips: Sequence[Shown], frames) -> np.ndarray:
-  """Clips over time: what was seen, what came, what was predicted."""
+  """Clips over time: rows of context, truth, prediction and error."""
   rows, labels = [], []
   for i, clip in enumerate(clips):
     truth = clip.video[list(frames.target)]

@@ -34,7 +34,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from vidpred_jax import metrics, runtime, systems
-from vidpred_jax.evaluate import report
+from vidpred_jax.evaluate import baselines, report
 from vidpred_jax.metrics import distribution
 from vidpred_jax.systems import base, sampling
 
@@ -50,9 +50,8 @@ class Result(NamedTuple):
     values: `{source: {metric: {'per_frame': [N], 'cumulative': [N], 'mean': x,
       ...}}}` for the sources `'prediction'` and the baselines. A metric of sets
       has empty lists, and further entries that say what it was computed from.
-      Of one number per clip there is `'interval'`: the mean plus and minus 1.96
-      of its standard errors over clips. Where the mean over clips is what is
-      reported there is `'standard_error'`, too.
+      A metric with one number per clip also has `'interval'`, [low, high]: its
+      mean over clips plus and minus 1.96 standard errors.
     blocks: mean use of each block [K] if the system routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
@@ -71,30 +70,6 @@ class Result(NamedTuple):
   data: str = ''
   clips_per_second: float | None = None
   spec: systems.DataSpec = systems.DataSpec()
-
-
-def baselines(
-  frames: systems.Frames, context: jax.Array, mean_frame=None
-) -> dict:
-  """Predictions without a model, each [B, N, H, W, C].
-
-  `'copy_last'` repeats the last context frame. Interpolation also has
-  `'average'`, the blend of the first and last context frame by time. With
-  `mean_frame` [H, W, C], `'mean_frame'` predicts that frame always.
-  """
-  count = len(frames.target)
-  result = {'copy_last': jnp.repeat(context[:, -1:], count, axis=1)}
-  if frames.interpolates:
-    first, last = min(frames.context), max(frames.context)
-    time = (jnp.array(frames.target) - first) / (last - first)
-    time = time.reshape(1, -1, 1, 1, 1).astype(context.dtype)
-    result['average'] = context[:, :1] * (1 - time) + context[:, -1:] * time
-  if mean_frame is not None:
-    frame = jnp.asarray(mean_frame, context.dtype)[None, None]
-    result['mean_frame'] = jnp.broadcast_to(
-      frame, (len(context), count, *frame.shape[2:])
-    )
-  return result
 
 
 def make_eval_step(
@@ -128,7 +103,7 @@ def make_eval_step(
   pairs = {k: m for k, m in measures.items() if isinstance(m, metrics.Metric)}
   sets = {k: m for k, m in measures.items() if k not in pairs}
   predict = _over_devices(_forecast(system, samples, at_once), mesh)
-  in_units = system.data.denormalise if system.data.is_field else _same
+  in_units = system.data.in_units
 
   def eval_step(variables, video, numbers, key):
     video = base.as_float(video)
@@ -137,10 +112,10 @@ def make_eval_step(
     target = in_units(true)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
     drawn, diagnostics = predict(variables, context, keys)
-    others = baselines(system.frames, context, mean_frame)
+    simple = baselines.predict(system.frames, context, mean_frame=mean_frame)
     forecasts = {
       'prediction': drawn,
-      **{source: frames[None] for source, frames in others.items()},
+      **{source: frames[None] for source, frames in simple.items()},
     }
     out = {
       'values': {
@@ -168,10 +143,6 @@ def make_eval_step(
     return out
 
   return eval_step
-
-
-def _same(frames):
-  return frames
 
 
 def _forecast(system, samples, at_once):
@@ -222,7 +193,7 @@ def _shown_samples(data: systems.DataSpec, drawn, target) -> dict:
   """The arrays for pictures of samples [S, B, N, H, W, C]."""
   unit = 1 if data.is_field else 255
   drawn = drawn if data.is_field else jnp.clip(drawn, 0, 1)
-  in_units = data.denormalise(drawn) if data.is_field else drawn
+  in_units = data.in_units(drawn)
   return {
     'samples': jnp.moveaxis(drawn[:_SHOWN_SAMPLES], 0, 1),
     'mean': drawn.mean(0),
@@ -370,7 +341,12 @@ def _values(total: _Sums, measures, frames, shape) -> dict:
   features = jax.tree.map(lambda *rows: np.concatenate(rows), *total.features)
   return {
     source: {
-      k: _aggregate(total, source, k, m)
+      k: _aggregate(
+        total.values[source][k] / total.clips,
+        total.squares[source][k] / total.clips,
+        total.clips,
+        m,
+      )
       if isinstance(m, metrics.Metric)
       else _of_sets(m, frames, shape, features[k]['truth'], features[k][source])
       for k, m in measures.items()
@@ -428,12 +404,15 @@ def _sum_valid(tree, valid: np.ndarray, of=lambda x: x):
   return jax.tree.map(lambda x: of(_gather(x)[valid]).sum(0), tree)
 
 
-def _aggregate(
-  total: _Sums, source: str, name: str, metric: metrics.Metric
-) -> dict:
-  """What is reported of a metric of a source."""
-  means = total.values[source][name] / total.clips  # [N] or [N, K]
-  squares = total.squares[source][name]
+def _aggregate(means, square, clips: int, metric: metrics.Metric) -> dict:
+  """The values of a metric of a source.
+
+  Args:
+    means: means over clips for each frame, [N] or [N, K].
+    square: mean over clips of the squared mean over frames, [] or [K].
+    clips: number of clips.
+    metric: the metric.
+  """
   counts = np.arange(1, len(means) + 1)
   cumulative = (np.cumsum(means, axis=0).T / counts).T
   mean = means.mean(0)
@@ -441,8 +420,7 @@ def _aggregate(
     'per_frame': [float(metric.finish(x)) for x in means],
     'cumulative': [float(metric.finish(x)) for x in cumulative],
     'mean': float(metric.finish(mean)),
-    **_interval(mean, squares / total.clips, total.clips, metric),
-    **_error(squares, mean, total.clips, metric),
+    **_interval(mean, square, clips, metric),
     **(metric.details(mean) if metric.details else {}),
   }
 
@@ -455,15 +433,6 @@ def _interval(mean, square, clips: int, metric: metrics.Metric) -> dict:
   with np.errstate(invalid='ignore'):  # the root of less than nothing
     ends = [float(metric.finish(x)) for x in (mean - half, mean + half)]
   return {'interval': ends} if np.isfinite(ends).all() else {}
-
-
-def _error(squares, mean, clips: int, metric: metrics.Metric) -> dict:
-  """The standard error of a mean over two clips or more."""
-  plain = not np.ndim(mean) and np.isfinite(mean)
-  if clips < 2 or not plain or not metrics.is_mean(metric):
-    return {}
-  variance = max(squares / clips - mean**2, 0.0)
-  return {'standard_error': float(np.sqrt(variance / (clips - 1)))}
 
 
 def _of_sets(metric: metrics.SetMetric, frames, shape, real, generated) -> dict:

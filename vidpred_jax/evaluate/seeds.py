@@ -1,4 +1,4 @@
-"""The same training from several seeds: means and deviations of its results.
+"""Means and deviations of the results of one training from several seeds.
 
 A difference between two rows of a table means little where it is smaller than
 what another seed changes.
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """What several results of `evaluate.run` have in common.
+  """Means and deviations over several results of `evaluate.run`.
 
   Args:
     results: of runs that differ in their seed alone, in this order.
@@ -32,7 +32,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     'runs': len(results),
     'metrics': {
       name: {
-        part: _told([r['metrics'][name][part] for r in results])
+        part: _over_seeds([r['metrics'][name][part] for r in results])
         for part in parts
       }
       for name in named[0]
@@ -40,8 +40,8 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   }
 
 
-def _told(each: list) -> dict[str, Any]:
-  """Of numbers, or of lists of as many numbers."""
+def _over_seeds(each: list) -> dict[str, Any]:
+  """Mean and deviation of numbers, or of lists of equal length."""
   values = np.array(each, np.float64)
   spread = values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
   return {
@@ -51,11 +51,11 @@ def _told(each: list) -> dict[str, Any]:
   }
 
 
-def table(found: Mapping[str, Any]) -> str:
-  """A summary as text: a row for each metric."""
-  width = max(map(len, found['metrics']), default=0)
-  lines = [f'{found["runs"]} seeds, mean and standard deviation:']
-  for name, values in found['metrics'].items():
+def table(summarised: Mapping[str, Any]) -> str:
+  """Writes the result of `summary` as text, a row for each metric."""
+  width = max(map(len, summarised['metrics']), default=0)
+  lines = [f'{summarised["runs"]} seeds, mean and standard deviation:']
+  for name, values in summarised['metrics'].items():
     mean, deviation = values['mean']['mean'], values['mean']['deviation']
     lines.append(f'{name:{width}}  {mean:.4f} +- {deviation:.4f}')
   return '\n'.join(lines)

@@ -238,11 +238,6 @@ def make(name: str, **settings) -> Metric | SetMetric:
   return metric._replace(values=function)
 
 
-def is_mean(metric: Metric) -> bool:
-  """Whether the number that is reported is the mean over clips itself."""
-  return metric.finish is _identity
-
-
 def check_kind(kind: str, measures) -> None:
   """Raises ValueError for metrics that do not fit clips 'image' or 'field'."""
   wrong = 'field' if kind == 'image' else 'image'

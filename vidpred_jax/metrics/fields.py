@@ -38,7 +38,7 @@ def mse_latitude(pred, target, *, latitudes) -> jax.Array:
 
   Args:
     pred: `[B, N, H, W, C]` in the variables' units.
-    target: likewise.
+    target: the truth, of the same shape.
     latitudes: [H], degrees.
 
   Raises:

@@ -1,4 +1,4 @@
-"""The blocks of `translators.MetaFormer`: what mixes positions and channels.
+"""The blocks of `translators.MetaFormer`, which mix positions and channels.
 
 A block maps [B, H, W, C] to the same shape and computes in the dtype of its
 input; norms and softmax use float32 inside. Its `ratio` is the width of its
@@ -116,19 +116,19 @@ class LargeKernel(nn.Module):
     # values of the block.
     init_scheme = 'torch' if self.gate == 'tau' else 'fan_out'
     pointwise = functools.partial(layers.Conv, init_scheme=init_scheme)
-    seen = _gelu(pointwise(channels, name='proj_in')(x))
-    y = layers.Depthwise(5, init_scheme=init_scheme, name='local')(seen)
+    values = _gelu(pointwise(channels, name='proj_in')(x))
+    y = layers.Depthwise(5, init_scheme=init_scheme, name='local')(values)
     y = layers.Depthwise(7, dilation=3, init_scheme=init_scheme, name='wide')(y)
     if self.gate == 'gsta':
       y, gate = jnp.split(pointwise(2 * channels, name='mix')(y), 2, -1)
       y = y * jax.nn.sigmoid(gate)
     else:
-      y = pointwise(channels, name='mix')(y) * seen
+      y = pointwise(channels, name='mix')(y) * values
     if self.gate == 'tau':
       linear = functools.partial(
         _dense, use_bias=False, init_scheme=init_scheme
       )
-      gate = jnp.mean(seen, (1, 2), dtype=jnp.float32).astype(x.dtype)
+      gate = jnp.mean(values, (1, 2), dtype=jnp.float32).astype(x.dtype)
       fewer = channels // max(channels // 16, 4)
       gate = jax.nn.relu(linear(fewer, name='squeeze')(gate))
       gate = jax.nn.sigmoid(linear(channels, name='excite')(gate))
@@ -202,9 +202,9 @@ class HorNet(nn.Module):
     channels = x.shape[-1]
     widths = [channels // 8, channels // 4, channels // 2, channels]
     y = _conv(2 * channels, name='proj_in')(x)
-    y, seen = y[..., : widths[0]], y[..., widths[0] :]
-    seen = layers.Depthwise(7, name='wide')(seen)
-    gates = jnp.split(seen, np.cumsum(widths)[:-1], -1)
+    y, gates = y[..., : widths[0]], y[..., widths[0] :]
+    gates = layers.Depthwise(7, name='wide')(gates)
+    gates = jnp.split(gates, np.cumsum(widths)[:-1], -1)
     y = y * gates[0]
     for i, width in enumerate(widths[1:]):
       y = _conv(width, name=f'order_{i}')(y) * gates[i + 1]

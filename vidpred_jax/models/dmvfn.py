@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vidpred_jax.models import layers
 from vidpred_jax.ops import conv, layout, resize, warp
 
 _SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
@@ -63,22 +64,6 @@ class Output(NamedTuple):
   flows: tuple[jax.Array, ...]
 
 
-def _bound(shape: Sequence[int], transposed: bool = False) -> float:
-  """The bound of PyTorch's default initial values, 1 / sqrt(fan-in).
-
-  For a transposed convolution PyTorch takes the outputs as the fan-in.
-  """
-  *window, inputs, outputs = shape
-  return 1 / math.sqrt(math.prod(window) * (outputs if transposed else inputs))
-
-
-def _uniform(bound: float):
-  def init(key, shape, dtype=jnp.float32):
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-  return init
-
-
 class Conv(nn.Module):
   """A convolution with bias, optionally followed by a PReLU.
 
@@ -99,7 +84,8 @@ class Conv(nn.Module):
   def setup(self):
     """Declares the parameters."""
     shape = (self.size, self.size, self.inputs, self.features)
-    init = _uniform(_bound(shape, self.transposed))
+    bound = layers.torch_bound(shape, transposed=self.transposed)
+    init = layers.uniform(bound)
     self.kernel = self.param('kernel', init, shape)
     self.bias = self.param('bias', init, (self.features,))
     if self.activated:
@@ -137,7 +123,7 @@ class Router(nn.Module):
     self.conv_0 = Conv(6, 32, activated=False)
     self.conv_1 = Conv(32, 32, activated=False)
     shape = (32, self.outputs)
-    init = _uniform(_bound(shape))
+    init, _ = layers.initializers('torch', shape)
     self.linear_kernel = self.param('linear_kernel', init, shape)
     self.linear_bias = self.param('linear_bias', init, shape[1:])
 
@@ -445,7 +431,7 @@ def initial_params(key: jax.Array, model: DMVFN) -> dict[str, Any]:
     for name in names[:-1]:
       layer = layer[name]
     kernel = layer[names[-1].replace('bias', 'kernel')]
-    bound = _bound(kernel.shape, transposed=names[-2] == 'head')
+    bound = layers.torch_bound(kernel.shape, transposed=names[-2] == 'head')
     values.append(bound * value)
   return jax.tree.unflatten(tree, values)
 

@@ -11,6 +11,7 @@ names the initial values (the field `init` would hide Flax's `Module.init`):
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -31,16 +32,33 @@ def initializers(init_scheme: str, shape: tuple[int, ...], *, groups: int = 1):
     Two functions `(key, shape) -> array`.
   """
   if init_scheme == 'torch':
-    bound = 1 / math.sqrt(math.prod(shape[:-1]))
-
-    def uniform(key, shape, dtype=jnp.float32):
-      return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return uniform, uniform
+    init = uniform(torch_bound(shape))
+    return init, init
   *window, _, outputs = shape
   fan_out = math.prod(window) * outputs // groups
   deviation = {'fan_out': math.sqrt(2 / fan_out), 'small': 0.02}[init_scheme]
   return nn.initializers.normal(deviation), nn.initializers.zeros
+
+
+def torch_bound(shape: Sequence[int], *, transposed: bool = False) -> float:
+  """The bound of PyTorch's default initial values, 1 / sqrt(fan-in).
+
+  Args:
+    shape: of the kernel, [..., inputs, outputs].
+    transposed: whether it is of a transposed convolution, for which PyTorch
+      takes the outputs as the fan-in.
+  """
+  *window, inputs, outputs = shape
+  return 1 / math.sqrt(math.prod(window) * (outputs if transposed else inputs))
+
+
+def uniform(bound: float):
+  """Makes an initialiser that is uniform in [-bound, bound)."""
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
 
 
 def scale_channels(x: jax.Array, factor: jax.Array) -> jax.Array:

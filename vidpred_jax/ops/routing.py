@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 
 def budgeted_probabilities(logits: jax.Array, beta: float) -> jax.Array:
-  """Turns logits into probabilities whose sum is at most `beta * n` (eq. 10).
+  """Probabilities with a sum of at most `beta * n` (DMVFN's equation 10).
 
   `w_i = beta * n * sigmoid(v_i) / sum_j sigmoid(v_j)`, clipped to 1. Clipped
   probabilities have no gradient.

@@ -271,15 +271,15 @@ def demo_grid(
 
 def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
   """{title: image}: the error of frame n, and another prediction of it."""
-  found = {}
+  panels = {}
   if clip.get('target') is not None:
     shown, truth = (to_rgb(clip[name][n]) for name in ('prediction', 'target'))
     error = np.abs(np.subtract(shown, truth, dtype=np.float64)).mean(-1) / 255
-    found[f'error (white {_WHITE_ERROR:g})'] = heatmap(error, _WHITE_ERROR)
+    panels[f'error (white {_WHITE_ERROR:g})'] = heatmap(error, _WHITE_ERROR)
   if 'simple' in clip:
     name, frames = clip['simple']
-    found[name] = frames[n]
-  return found
+    panels[name] = frames[n]
+  return panels
 
 
 def _panels(

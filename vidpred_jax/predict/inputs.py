@@ -1,4 +1,4 @@
-"""What a `Predictor` takes, and what it answers to anything else."""
+"""Checks of the input of a `Predictor`."""
 
 from typing import Any
 

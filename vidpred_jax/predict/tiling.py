@@ -1,5 +1,9 @@
 """Tiling: cuts large frames into overlapping tiles and blends the results.
 
+The memory of a prediction grows with the pixels of its frames. A tile has at
+most `max_pixels`, and `predict.engine` runs one tile after the other, so memory
+is bounded whatever the size of the frame.
+
 Neighbouring tiles are blended linearly in the middle half of their overlap. The
 outer quarter of a tile's overlap is not used, since the system saw nothing
 beyond the tile's edge. Arrays are NumPy, one frame `[H, W, C]` each.
@@ -20,7 +24,7 @@ class Tiles(NamedTuple):
 
   Attributes:
     height: of every tile, a multiple of `system.multiple`.
-    width: likewise.
+    width: of every tile, a multiple of `system.multiple`.
     rows: top row of each row of tiles.
     columns: left column of each column of tiles.
   """

@@ -166,16 +166,16 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
   return writer, _untimed(shots), total
 
 
-def _number(asked: int | None, measured: int) -> int:
-  """How many frames to predict; warns of more than were measured."""
-  if asked is None:
+def _number(requested: int | None, measured: int) -> int:
+  """The number of frames to predict; warns of more than were measured."""
+  if requested is None:
     return measured
-  if asked > measured:
+  if requested > measured:
     _LOG.warning(
       '%d frames are asked for; these weights were measured on %d. The others '
-      'are predicted from predictions, and get worse.', asked, measured,
+      'are predicted from predictions, and get worse.', requested, measured,
     )  # fmt: skip
-  return asked
+  return requested
 
 
 def _check_light(system, samples, overlay) -> None:
@@ -200,17 +200,17 @@ def _of_light(load, **overrides):
   return system._replace(data=light), variables
 
 
-def _check_request(between: bool, **asked) -> None:
+def _check_request(between: bool, **request) -> None:
   """Raises ValueError unless a system of this kind serves the request."""
   wrong, does = ('factor', 'fps'), 'predicts what follows'
   if between:
     wrong = ('num_frames', 'samples', 'with_input')
     does = 'interpolates between frames'
   for name in wrong:
-    if asked[name] is not None:
+    if request[name] is not None:
       raise ValueError(f'This system {does}; it cannot serve --{name}.')
-  samples, factor, fps = asked['samples'], asked['factor'], asked['fps']
-  if samples is not None and (asked['with_input'] or asked['overlay']):
+  samples, factor, fps = request['samples'], request['factor'], request['fps']
+  if samples is not None and (request['with_input'] or request['overlay']):
     raise ValueError('Got --samples together with --with_input or --overlay.')
   if factor is not None and fps is not None:
     raise ValueError('Got both --factor and --fps, expected one of them.')
@@ -288,13 +288,15 @@ def _continued(serve, film, num_frames, key, with_diagnostics, mark):
   """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
   length = max(frames.context) - min(frames.context) + 1
-  seen = collections.deque(maxlen=length)
+  newest = collections.deque(maxlen=length)
   step = _step(frames)
   timed = film.info.variable or step != 1
   for time, frame in _frames(film, serve.system.channels):
-    seen.append(frame)
+    newest.append(frame)
     yield (time if timed else None), (frame, {}) if with_diagnostics else frame
-  shots = serve.stream(seen, num_frames, key, with_diagnostics=with_diagnostics)
+  shots = serve.stream(
+    newest, num_frames, key, with_diagnostics=with_diagnostics
+  )
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
     if mark and with_diagnostics:

@@ -76,6 +76,10 @@ class DataSpec(NamedTuple):
     mean, std = self._scale(frames.ndim)
     return frames * std + mean
 
+  def in_units(self, frames):
+    """Converts a system's fields [..., C] to their units, not its images."""
+    return self.denormalise(frames) if self.is_field else frames
+
   def _scale(self, ndim: int):
     shape = (1,) * (ndim - 1) + (-1,)
     return (

@@ -1,18 +1,18 @@
-"""How fast a run is."""
+"""The speed of a training run."""
 
 import contextlib
 import time
 
 
 class Clock:
-  """What steps take, since the last time it was asked."""
+  """Measures the speed of steps between two calls of `rates`."""
 
   def __init__(self, batch_size: int, epoch: int):
     self._batch_size, self._epoch = batch_size, epoch
     self._since: tuple[int, float] | None = None  # step, time
 
-  def told(self, step: int) -> dict[str, float]:
-    """Clips a second and seconds an epoch; nothing the first time."""
+  def rates(self, step: int) -> dict[str, float]:
+    """Clips a second and seconds an epoch; an empty dict at the first call."""
     before, now = self._since, time.perf_counter()
     self._since = step, now
     if before is None or step == before[0]:
@@ -23,7 +23,7 @@ class Clock:
 
   @contextlib.contextmanager
   def stopped(self):
-    """What happens within does not count."""
+    """Stops the clock in a block."""
     begin = time.perf_counter()
     yield
     if self._since is not None:

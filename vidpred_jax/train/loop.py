@@ -187,7 +187,7 @@ def _steps(
       if step % config.log_every == 0 or step == 1 or last:
         values = _check_finite(values, step)
         values['learning_rate'] = float(schedule(step - 1))
-        values |= clock.told(step)
+        values |= clock.rates(step)
         log(step, values)
         shown = {'loss': f'{values["loss"]:.4g}'}
         if 'epoch_seconds' in values:

@@ -14,6 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from vidpred_jax import names
 from vidpred_jax.video_io import hdr, showing
 from vidpred_jax.video_io.companions import Companions
 from vidpred_jax.video_io.opening import address, naming
@@ -112,11 +113,7 @@ def with_codec(coding: Coding, name: str) -> Coding:
   Raises:
     ValueError: if there is no such codec, or this kind of file cannot hold it.
   """
-  if name not in CODECS:
-    raise ValueError(
-      f'There is no codec {name!r}; there are {", ".join(CODECS)}.'
-    )
-  containers, changes = CODECS[name]
+  containers, changes = names.choose('codec', name, CODECS)
   if coding.container not in containers:
     raise ValueError(
       f'The codec {name} goes into {", ".join(containers)}; got a file of the '

@@ -21,7 +21,7 @@ class Film:
   """A video file or folder of pictures, to be streamed once.
 
   Attributes:
-    path: of it.
+    path: path of the file or folder.
     info: what `probe` says, with its times.
     keeps: whether frames have high dynamic range: float32, 0 to 65535.
     begins: of the number and the time of a frame that was streamed, whether it

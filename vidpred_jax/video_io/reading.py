@@ -117,12 +117,12 @@ def probe(
   Raises:
     ValueError: if it is not a video, is damaged or an empty folder, or has
       times of its own and `fps` is given.
-    FileNotFoundError: if there is nothing.
+    FileNotFoundError: if `path` does not exist.
   """
   path = pathlib.Path(path).expanduser()
-  found = pictures.find(path)
-  if found is not None:
-    return _probe_pictures(path, found, fps)
+  folder = pictures.find(path)
+  if folder is not None:
+    return _probe_pictures(path, folder, fps)
   with open_video(path, stream) as (container, video):
     video.thread_type = 'NONE'
     shots = decoding.shots(container, video)
@@ -169,9 +169,9 @@ def probe(
   )
 
 
-def _probe_pictures(path, found, fps) -> Info:
-  height, width = next(pictures.read(found.pictures)).shape[:2]
-  moments, last = _picture_times(path, found, fps)
+def _probe_pictures(path, folder, fps) -> Info:
+  height, width = next(pictures.read(folder.pictures)).shape[:2]
+  moments, last = _picture_times(path, folder, fps)
   rate = timing.rate(moments, Fraction(1, 1000), fps or FOLDER_FPS)
   return Info(
     path, width, height, rate.fps, len(moments), float(moments[-1] + last),
@@ -179,17 +179,17 @@ def _probe_pictures(path, found, fps) -> Info:
   )  # fmt: skip
 
 
-def _picture_times(path, found, fps) -> tuple[list[Fraction], Fraction]:
+def _picture_times(path, folder, fps) -> tuple[list[Fraction], Fraction]:
   """The time of each picture, and the duration of the last one."""
-  if found.times is None:
+  if folder.times is None:
     rate = Fraction(fps or FOLDER_FPS)
-    return [n / rate for n in range(len(found.pictures))], 1 / rate
+    return [n / rate for n in range(len(folder.pictures))], 1 / rate
   if fps is not None:
     raise ValueError(
       f'{path} says itself when its pictures are shown; got {fps} frames per '
       'second for it.'
     )
-  return found.times, found.last
+  return folder.times, folder.last
 
 
 def index(
@@ -232,11 +232,11 @@ def indexed(
     The index, and (H, W) of the frames.
   """
   path = pathlib.Path(path).expanduser()
-  found = pictures.find(path)
-  if found is not None:
-    moments, last = _picture_times(path, found, fps)
+  folder = pictures.find(path)
+  if folder is not None:
+    moments, last = _picture_times(path, folder, fps)
     first, shape = None, (0, 0)
-    for picture, image in zip(found.pictures, pictures.read(found.pictures)):
+    for picture, image in zip(folder.pictures, pictures.read(folder.pictures)):
       first, shape = first or (picture.path.name, image.shape), image.shape[:2]
       _check_size(path, first, picture.path.name, image.shape)
       if see is None:
@@ -308,16 +308,16 @@ def frames(
 
   Raises:
     ValueError: if it is not a video or is truncated, or frames differ in size.
-    FileNotFoundError: if there is nothing.
+    FileNotFoundError: if `path` does not exist.
   """
   if start < 0 or step < 1:
     raise ValueError(f'start={start} must be >= 0 and step={step} >= 1.')
   path = pathlib.Path(path).expanduser()
-  found = pictures.find(path)
-  if found is not None:
-    moments, _ = _picture_times(path, found, fps)
+  folder = pictures.find(path)
+  if folder is not None:
+    moments, _ = _picture_times(path, folder, fps)
     chosen = slice(start, stop, step)
-    first, wanted = None, found.pictures[chosen]
+    first, wanted = None, folder.pictures[chosen]
     for time, picture, image in zip(
       moments[chosen], wanted, pictures.read(wanted)
     ):
@@ -368,10 +368,10 @@ def read(
   path = pathlib.Path(path).expanduser()
   stop = None if count is None else start + (count - 1) * step + 1
   if index is None or index.pts is None or not start:
-    found = frames(
+    timed = frames(
       path, start=start, stop=stop, step=step, size=size, stream=stream
     )
-    clip = [image for _, image in found]
+    clip = [image for _, image in timed]
   else:
     clip = _sought(path, index, range(start, stop or index.num_frames, step),
                    size, stream)  # fmt: skip
@@ -410,9 +410,9 @@ def read_last(
     ValueError: as `frames`.
   """
   path = pathlib.Path(path).expanduser()
-  found = pictures.find(path)
-  if found is not None:
-    start = max(len(found.pictures) - count, 0)
+  folder = pictures.find(path)
+  if folder is not None:
+    start = max(len(folder.pictures) - count, 0)
     return np.stack([image for _, image in frames(path, start=start)])
   shots = decoding.last(path, count + deinterlace, stream)
   if deinterlace:
@@ -423,7 +423,7 @@ def read_last(
   return np.stack([showing.image(shot.frame, shown) for shot in shots])
 
 
-def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
+def _sought(path, index, wanted, size, stream) -> list[np.ndarray]:
   """Yields frames by index, decoding from the previous key frame.
 
   Some files' key frames do not stand where their index says, and what follows
@@ -431,22 +431,22 @@ def _sought(path, found, wanted, size, stream) -> list[np.ndarray]:
   lands behind it, finds nothing or another picture, it is repeated from further
   in front.
   """
-  wanted = [i for i in wanted if i < found.num_frames]
+  wanted = [i for i in wanted if i < index.num_frames]
   if not wanted:
     return []
   shown, missing, images = None, collections.deque(wanted), []
   for back in (0, 1, 5, None):
-    target = int(found.pts[missing[0]])
+    target = int(index.pts[missing[0]])
     for shot in decoding.decoded_from(path, stream, target, back):
       i = missing[0]
-      if shot.stamp is None or shot.stamp < found.pts[i]:
+      if shot.stamp is None or shot.stamp < index.pts[i]:
         continue
-      if shot.stamp > found.pts[i]:
+      if shot.stamp > index.pts[i]:
         break
-      checked = back is None or found.marks is None
-      if not checked and decoding.mark(shot.frame) != found.marks[i]:
+      checked = back is None or index.marks is None
+      if not checked and decoding.mark(shot.frame) != index.marks[i]:
         break
-      shown = shown or showing.view(shot.frame, found.crop)
+      shown = shown or showing.view(shot.frame, index.crop)
       images.append(showing.image(shot.frame, shown, size))
       missing.popleft()
       if not missing:

@@ -142,7 +142,7 @@ class FrameClips:
 
   @property
   def hops(self) -> list[int | None]:
-    """Of each sequence the distance of its windows, where they go backwards."""
+    """The distance of each sequence's windows, for windows from its end."""
     return [s.hop for s in self._sequences]
 
   def frames(
@@ -184,7 +184,7 @@ class FrameClips:
 def _held_out(
   sequences: list[Sequence], split: str, fraction: float
 ) -> list[Sequence]:
-  """Those of 'val', or the others; what has the same folder stays together."""
+  """The sequences of 'val' or the others; a folder is never divided."""
   groups = list(dict.fromkeys(s.name.split('/')[0] for s in sequences))
   of_split = validation.part(split, len(groups), fraction, 'groups of clips')
   chosen = {groups[i] for i in of_split}
@@ -244,13 +244,13 @@ def _listed(dataset: str, listing: pathlib.Path) -> list[Sequence]:
   known = record['settings'].get('dataset')
   if known != dataset:
     raise ValueError(f'{listing} was prepared of {known}, not of {dataset}.')
-  found, first = [], 0
+  sequences, first = [], 0
   for name, number, hop in zip(
     record['names'], record['lengths'], record['hops']
   ):
-    found.append(Sequence(name, str(listing), first, 1, number, hop))
+    sequences.append(Sequence(name, str(listing), first, 1, number, hop))
     first += number
-  return found
+  return sequences
 
 
 def missing(sequences: list[Sequence]) -> list[str]:
