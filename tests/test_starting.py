@@ -47,16 +47,19 @@ command.run(main, lambda: None)
 
 def run(*arguments, path=ROOT):
   """Runs Python: status, output, lines of errors."""
-  found = subprocess.run(
-    [sys.executable, *arguments],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': str(path)},
-    # A shell's background jobs ignore it.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    timeout=100,
-  )
+  # Where it is ignored, as in a shell's background jobs, children ignore it.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    found = subprocess.run(
+      [sys.executable, *arguments],
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+      env=os.environ | {'PYTHONPATH': str(path)},
+      timeout=100,
+    )
+  finally:
+    signal.signal(signal.SIGINT, before)
   return found.returncode, found.stdout, found.stderr.split('\n')
 
 
