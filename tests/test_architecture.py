@@ -19,19 +19,20 @@ FLOORS = (
     'names': (),
     'params': (),
     'ops': (),
-    'command': (),
     'config': (),
     'runtime': (),
+    'starting': (),
     'stored': (),
     'zoo': (),
   },
   {
     'models': ('ops',),
-    'compare': ('command', 'names'),
+    'command': ('starting',),
     'video_io': ('atomic', 'names'),
     'picture': ('atomic',),
   },
   {
+    'compare': ('command', 'names', 'stored'),
     'data': ('atomic', 'names', 'stored', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
@@ -105,6 +106,7 @@ FLOORS = (
       'params',
       'ranges',
       'runtime',
+      'stored',
       'systems',
     ),
     'predict.__main__': (
@@ -114,10 +116,17 @@ FLOORS = (
       'runtime',
       'video_io',
     ),
-    '__init__': ('checkpoint', 'predict', 'runtime', 'systems', 'zoo'),
+    '__init__': (
+      'checkpoint',
+      'predict',
+      'runtime',
+      'starting',
+      'systems',
+      'zoo',
+    ),
   },
   {'main': ('atomic', 'build', 'command', 'evaluate', 'runtime', 'train')},
-  {'__main__': ()},
+  {'__main__': ('starting',)},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}
 

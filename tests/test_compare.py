@@ -120,9 +120,16 @@ def test_the_direction_is_that_of_the_metrics():
 def test_files_that_hold_no_results_are_refused(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'results\.json'):
     compare.read(tmp_path)
-  for text in ('{', '{}', '[]'):
-    (tmp_path / 'results.json').write_text(text)
-    with pytest.raises(ValueError, match='holds no results'):
+  whole = results(25.0, 0.004)
+  scores = {'psnr/float': {'mean': '25'}}, {'psnr/float': [25.0]}, []
+  wrong = [whole | {'metrics': x} for x in scores]
+  wrong += [whole | {'baselines': {'last': x}} for x in scores]
+  wrong += [whole | {'protocol': {'target': [], 'context': [0]}}]
+  wrong += [whole | {'clips': '8'}]
+  texts = ['{', '{}', '[]', '[' * 5000, '\xff', *map(json.dumps, wrong)]
+  for text in texts:
+    (tmp_path / 'results.json').write_text(text, 'latin-1')
+    with pytest.raises(ValueError, match=r'results\.json is damaged'):
       compare.read(tmp_path)
 
 

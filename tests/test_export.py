@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import commands
 from vidpred_jax import checkpoint, export, runtime, systems
 
 SYSTEMS = {
@@ -119,6 +120,20 @@ def test_a_size_or_batch_that_cannot_be_is_refused():
     export.stablehlo(system, variables, (30, 32))
   with pytest.raises(ValueError, match='batch of 0'):
     export.stablehlo(system, variables, (32, 32), batch=0)
+  with pytest.raises(ValueError, match='sides up to'):
+    export.stablehlo(system, variables, (10**6, 10**6))
+  for platforms in (['abacus'], []):
+    with pytest.raises(ValueError, match='expected some of cpu, cuda'):
+      export.stablehlo(system, variables, (32, 32), platforms=platforms)
+
+
+@pytest.mark.parametrize('output', ['a.onnx', 'a.tflite', ''])
+def test_what_cannot_be_written_is_refused(output):
+  with commands.Forks('vidpred_jax.export') as forks:
+    answer = forks.run(
+      '--checkpoint=dmvfn-film', '--size=32x32', f'--output={output}'
+    )
+  commands.is_one_line(*answer, 'output')
 
 
 def test_the_command(tmp_path):

@@ -14,6 +14,11 @@ Example:
 import importlib
 from typing import TYPE_CHECKING
 
+from vidpred_jax import starting
+
+if starting.is_command():  # before anything that takes time is imported
+  starting.begin()
+
 # First the room of that name, or its import would hide the function below.
 importlib.import_module('vidpred_jax.models')
 from vidpred_jax.zoo import models  # noqa: E402

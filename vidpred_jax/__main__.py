@@ -6,6 +6,8 @@
 import runpy
 import sys
 
+from vidpred_jax import starting
+
 _COMMANDS = {
   'train': ('vidpred_jax.main', ['--mode=train,eval']),
   'evaluate': ('vidpred_jax.main', ['--mode=eval']),
@@ -30,6 +32,7 @@ def main() -> None:
       file=sys.stderr,
     )
     sys.exit(2)
+  starting.begin()
   module, flags = _COMMANDS[name]
   sys.argv[1:2] = flags
   runpy.run_module(module, run_name='__main__', alter_sys=True)

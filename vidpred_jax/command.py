@@ -18,8 +18,12 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from vidpred_jax import starting
+
 _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
+# A word, or a path as a shell gives it.
+_WORD = r'(?:[A-Za-z~]|\.{0,2}/)[\w+./~*-]*'
 _MISSING = 'This command also needs'
 _PACKAGE = pathlib.Path(__file__).parent
 # Installed, the recipes lie in the package; in a checkout beside it.
@@ -34,7 +38,7 @@ _CONFIGS = next(
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-  """`['name=value', ...]` -> dict; values are literals or bare words."""
+  """`['name=value', ...]` -> dict; values are literals, words or paths."""
   settings = {}
   for text in texts:
     name, equals, value = text.partition('=')
@@ -45,10 +49,10 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     try:
       settings[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-      if not re.fullmatch(r'[A-Za-z][\w+]*', value):
+      if not re.fullmatch(_WORD, value):
         raise ValueError(
           f'--set {name}: {value[:80]!r} is neither a Python literal nor a '
-          'word.'
+          'word or path.'
         ) from None
       settings[name] = value
   return settings
@@ -95,12 +99,14 @@ def config_file(chosen: str) -> str:
 def require(*names: str) -> None:
   """Marks flags that must be given; one message names all that are missing.
 
+  One that is empty counts as not given.
+
   Args:
     *names: of flags that are defined.
   """
 
   def check(values):
-    missing = [f'--{name}' for name in names if values[name] is None]
+    missing = [f'--{name}' for name in names if values[name] in (None, '')]
     if missing:
       raise flags.ValidationError(f'{_MISSING} {", ".join(missing)}.')
     return True
@@ -141,7 +147,10 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       logging.set_verbosity(logging.FATAL)
       _quieten_failed_writes()
     _show_warnings()
+    # Pillow's; `video_io` has bounds of its own.
+    warnings.filterwarnings('ignore', 'Image size .* exceeds limit')
     try:
+      starting.end()
       if len(argv) > 1 and not takes_names:
         raise ValueError(
           f'Got the argument {argv[1]!r}; options are written --name=value.'
@@ -152,6 +161,8 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
     except KeyboardInterrupt:
       if os.environ.get(_TRACEBACK):
         raise
+      # It is said once; libraries end in their own time.
+      signal.signal(signal.SIGINT, signal.SIG_IGN)
       print('\nInterrupted.', file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
 

@@ -15,7 +15,6 @@ The format csv has a line for each cell: run, metric, frame, value, low, high.
 
 import csv
 import io
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,11 +22,56 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from vidpred_jax import command, names
+from vidpred_jax import command, names, stored
 
 FORMATS = ('text', 'md', 'csv', 'latex')
 # Fields of a protocol that may differ: they describe the run's model.
 _OF_MODEL = ('model',)
+
+
+def _is_indices(value) -> bool:
+  return (
+    isinstance(value, list)
+    and bool(value)
+    and all(type(x) is int for x in value)
+  )
+
+
+def _is_number(value) -> bool:
+  return type(value) in (int, float)
+
+
+def _is_scores(value) -> bool:
+  """`{metric: {'mean': x, 'per_frame': [x], 'interval': [x, x]}}`."""
+  return isinstance(value, dict) and all(
+    isinstance(x, dict)
+    and _is_number(x.get('mean', math.nan))
+    and all(
+      isinstance(x.get(name) or [], list)
+      and all(map(_is_number, x.get(name) or ()))
+      for name in ('per_frame', 'interval')
+    )
+    and len(x.get('interval') or (0, 0)) == 2
+    for x in value.values()
+  )
+
+
+_INDICES = stored.Field(_is_indices, 'indices of frames')
+_SCORES = 'numbers by the names of metrics'
+_RESULTS = {
+  'protocol': stored.Field(
+    lambda x: isinstance(x, dict), 'how it was measured'
+  ),
+  'metrics': stored.Field(_is_scores, _SCORES),
+  'clips': stored.Field(_is_number, 'their number'),
+  'seed': stored.Field(_is_number, 'a number'),
+  'baselines': stored.Field(
+    lambda x: isinstance(x, dict) and all(map(_is_scores, x.values())),
+    f'{_SCORES} of each',
+    required=False,
+  ),
+}
+_PROTOCOL = {'context': _INDICES, 'target': _INDICES}
 
 
 class Cell(NamedTuple):
@@ -68,11 +112,9 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(
       f'{file} is not there; `vidpred evaluate` writes it.'
     )
-  try:
-    results = json.loads(file.read_text('utf-8'))
-    results['protocol']['target'], results['metrics'], results['clips']
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f'{file} holds no results: {error!r}') from None
+  results = stored.read_record(file)
+  stored.check(file, results, _RESULTS)
+  stored.check(file, results['protocol'], _PROTOCOL, 'protocol.')
   return results
 
 

@@ -120,6 +120,10 @@ SOURCES = {
 def base(system: str) -> ConfigDict:
   """Makes a configuration with the fields that all systems share.
 
+  A run that was begun before there was a field goes on with its default. So the
+  default of a new field, here or in a system's `Settings`, does what was done
+  before.
+
   Args:
     system: one of `systems.SYSTEMS`.
 

@@ -33,6 +33,7 @@ import importlib.metadata
 import importlib.util
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -47,6 +48,8 @@ from jax.interpreters import partial_eval
 from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+_KNOWN = (*PLATFORMS, 'rocm')
+_LONGEST = 1 << 15  # side of a frame
 # Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
 _WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
@@ -142,6 +145,10 @@ def _check_size(system: systems.System, size: tuple[int, int]) -> None:
       f'Got the size {height}x{width}; expected both sides divisible by '
       f'{system.multiple}.'
     )
+  if max(size) > _LONGEST:
+    raise ValueError(
+      f'Got the size {height}x{width}; expected sides up to {_LONGEST}.'
+    )
 
 
 def stablehlo(
@@ -160,16 +167,23 @@ def stablehlo(
     variables: its variables; they become part of what is exported.
     size: (H, W) of the frames.
     batch: B; None leaves it open, where the system allows it.
-    platforms: of 'cpu', 'cuda' and 'tpu', and others that JAX knows.
+    platforms: of 'cpu', 'cuda', 'tpu' and 'rocm'.
     plain: whether operations have one form for all platforms.
 
   Returns:
     The export of `jax.export`: `.call`, `.serialize()`, `.mlir_module()`.
 
   Raises:
-    ValueError: if the size does not suit the system, or it needs a batch.
+    ValueError: if the size does not suit the system, or it needs a batch, or a
+      platform is unknown.
   """
   _check_size(system, size)
+  unknown = [name for name in platforms if name not in _KNOWN]
+  if unknown or not platforms:
+    raise ValueError(
+      f'Got the platforms {", ".join(platforms)}; expected some of '
+      f'{", ".join(_KNOWN)}.'
+    )
   count: Any = batch
   if batch is None:
     (count,) = jax_export.symbolic_shape('b')
@@ -322,10 +336,17 @@ def main(argv) -> None:
   """Exports one system as the flags say."""
   del argv
   options = flags.FLAGS
+  output = pathlib.Path(options.output)
+  if re.fullmatch(r'\.[A-Za-z]\w*', output.suffix) and (
+    output.suffix not in _WEIGHTS
+  ):
+    raise ValueError(
+      f'Got --output={output}; expected a folder, without a suffix, or a file '
+      f'of weights ({", ".join(_WEIGHTS)}).'
+    )
   runtime.setup()
   settings = command.parse_settings(options.set)
   system, variables = checkpoint.load(options.checkpoint, **settings)
-  output = pathlib.Path(options.output)
   if output.suffix in _WEIGHTS:
     arrays = convert.to_torch(system, variables)
     convert.save_torch(output, arrays, overwrite=options.overwrite)

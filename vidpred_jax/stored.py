@@ -38,17 +38,19 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
   """Reads a file of at most `most` bytes.
 
   Raises:
-    ValueError: if it is longer, or is a device or a pipe.
+    ValueError: if it is longer, or no file but a folder, device or pipe.
     OSError: if it cannot be read.
   """
   # Opening a pipe waits for somebody to write to it.
   flags = (
     os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
   )
-  with open(os.open(path, flags), 'rb') as file:
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-      raise ValueError(f'{path} is no ordinary file.')
+  number = os.open(path, flags)
+  status = os.fstat(number)
+  if not stat.S_ISREG(status.st_mode):  # `open` would name a folder by number
+    os.close(number)
+    raise ValueError(f'{path} is no ordinary file.')
+  with open(number, 'rb') as file:
     if status.st_size > most:
       raise ValueError(
         f'{path} has {status.st_size} bytes, expected at most {most}.'

@@ -31,7 +31,7 @@ def test_what_is_no_file_is_refused(kind, tmp_path):
   path = {'pipe': tmp_path / 'p', 'device': '/dev/zero', 'folder': tmp_path}
   if kind == 'pipe':
     os.mkfifo(path[kind])
-  with pytest.raises((ValueError, OSError), match='no ordinary|directory'):
+  with pytest.raises(ValueError, match='no ordinary'):
     convert.read_torch(path[kind])
 
 

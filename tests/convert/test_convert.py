@@ -718,6 +718,8 @@ def test_settings_on_the_command_line(text):
     command.parse_settings(['beta=1', 'beta=2'])
   with pytest.raises(ValueError, match='neither'):
     command.parse_settings(['scales=(4,2'])
+  for path in ('my.npy', '../a/b-1.npz', '/data/*.npy', '~/x_2.zarr', './y'):
+    assert command.parse_settings([f'root={path}']) == {'root': path}
 
 
 def test_frames_belong_to_the_weights(published):

@@ -25,8 +25,7 @@ def moving(seed, num_frames=30, size=(48, 64)):
 
 def write(path, clip):
   path.parent.mkdir(exist_ok=True, parents=True)
-  # GIF and folders of pictures have no quality to set.
-  quality = None if path.suffix in ('.gif', '') else 10
+  quality = 10 if path.suffix in ('.mp4', '.mkv', '.avi') else None
   with video_io.Writer(path, fps=25, quality=quality) as writer:
     for frame in clip:
       writer.write(frame)
@@ -240,6 +239,13 @@ class TestUnreadable:
     assert [p.name for p in clips.files] == ['good.mp4']
     assert {p.name for p, _ in clips.unreadable} == {'text.mp4', 'half.mp4'}
     assert all(str(p) in why for p, why in clips.unreadable)
+
+  @pytest.mark.parametrize('name', ['loop.mp4', 'nowhere.mp4'])
+  def test_a_link_to_nothing_given_by_name(self, tmp_path, name):
+    (tmp_path / 'loop.mp4').symlink_to('loop.mp4')
+    (tmp_path / 'nowhere.mp4').symlink_to('gone.mp4')
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+      videos.VideoClips('train', 3, root=tmp_path / name, test_fraction=0)
 
   def test_pictures_of_several_sizes(self, tmp_path):
     for n, height in enumerate((48, 48, 40)):

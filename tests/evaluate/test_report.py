@@ -126,7 +126,9 @@ def test_what_was_logged_is_drawn(tmp_path):
     {'step': n, 'loss': 1 / n, 'psnr/float': float('inf')} for n in range(1, 9)
   ]
   text = ''.join(json.dumps(line) + '\n' for line in lines)
-  (tmp_path / 'metrics.jsonl').write_text(text + '{"step": 9, "lo')
+  text += '[1]\n3\n{"step": "x", "loss": 1}\n' + '[' * 5000 + '\n\xff\n'
+  text += '{"step": 9, "lo'
+  (tmp_path / 'metrics.jsonl').write_text(text, 'latin-1')
   assert report.curves(tmp_path) == ['curves.png']
   image = np.asarray(Image.open(tmp_path / 'curves.png'))
   assert image.ndim == 3 and (image == (255, 176, 59)).all(-1).any()

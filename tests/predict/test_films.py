@@ -318,6 +318,9 @@ def test_less_crf_is_more_bytes(tmp_path):
     ('a', {'codec': 'h264'}, 'folder'),
     ('a.gif', {'quality': 3}, 'no quality'),
     ('a.mkv', {'codec': 'ffv1', 'quality': 3}, 'no quality'),
+    ('a.mp4', {'quality': 52}, r'quality 52 \(--crf\), expected 0 .* to 51'),
+    ('a.webm', {'quality': -1}, 'expected 0 .* to 63'),
+    ('a.avi', {'quality': 0}, 'expected 1 .* to 31'),
   ],
 )
 def test_a_codec_or_quality_that_cannot_be_is_refused(

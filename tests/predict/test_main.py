@@ -505,6 +505,21 @@ def test_the_command_refuses_in_one_line(
   assert [p.name for p in tmp_path.iterdir()] == ['in']
 
 
+@pytest.mark.parametrize('name', ['same', 'link'])
+def test_the_command_never_replaces_its_input(exported, tmp_path, name):
+  source = write(tmp_path / 'same', moving(4))
+  (tmp_path / 'link').symlink_to(source)
+  before = video_io.read(source)
+  got = command(
+    f'--checkpoint={exported}',
+    f'--input={source}',
+    f'--output={tmp_path / name}',
+    '--overwrite',
+  )
+  assert got.returncode == 2 and 'is the input' in got.stderr
+  np.testing.assert_array_equal(video_io.read(source), before)
+
+
 def test_a_grey_system_sees_the_luma_of_a_colour_video(tmp_path):
   clip = np.zeros((4, 16, 16, 3), np.uint8)
   clip[..., 1] = 200

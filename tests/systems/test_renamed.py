@@ -78,7 +78,7 @@ def test_a_run_with_old_names_is_read_and_goes_on(tmp_path):
   stored = json.loads((tmp_path / checkpoint.CONFIG).read_text())
   assert stored['model'] == NEW
   (tmp_path / checkpoint.CONFIG).write_text(text)
-  with pytest.raises(ValueError, match='another run.*num_timesteps.: 6'):
+  with pytest.raises(ValueError, match='another run.*model.num_timesteps: 6'):
     workdir.check_or_create(
       tmp_path, ConfigDict(run | {'model': NEW | {'num_timesteps': 7}})
     )

@@ -1,3 +1,4 @@
+import json
 import pathlib
 import subprocess
 import sys
@@ -5,7 +6,8 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from vidpred_jax import atomic
+from vidpred_jax import atomic, checkpoint, systems
+from vidpred_jax.config import base
 from vidpred_jax.train import workdir
 
 
@@ -33,6 +35,73 @@ def test_what_does_not_change_the_weights_may_change(tmp_path):
   begun(tmp_path)
   workdir.check_or_create(tmp_path, config(workers=4))
   assert '"workers": 4' in (tmp_path / 'config.json').read_text()
+
+
+def begun_without(folder, system, name):
+  """A run of a version that had no such field; the configuration of today."""
+  wanted = base(system)
+  wanted.model = ConfigDict(systems.SYSTEMS[system].Settings()._asdict())
+  old = json.loads(wanted.to_json())
+  *sections, last = name.split('.')
+  section = old
+  for part in sections:
+    section = section[part]
+  del section[last]
+  (folder / 'checkpoints/2').mkdir(parents=True)
+  checkpoint.write_json(folder / 'config.json', old)
+  return wanted
+
+
+@pytest.mark.parametrize(
+  ('system', 'name', 'other'),
+  [
+    ('dmvfn', 'accumulate', 2),
+    ('simvp', 'ema.start', 3),
+    ('rvd', 'schedule', None),
+    ('dmvfn', 'model.gamma', 0.5),
+    ('apr_vfi', 'model', None),
+  ],
+)
+def test_a_run_from_before_a_field_goes_on_with_its_default(
+  tmp_path, system, name, other
+):
+  wanted = begun_without(tmp_path, system, name)
+  if other is not None:
+    changed = ConfigDict(wanted.to_dict())
+    changed.update_from_flattened_dict({name: other})
+    message = rf'differs in {name}: \S+ there, {other} asked for\. Choose'
+    with pytest.raises(ValueError, match=message):
+      workdir.check_or_create(tmp_path, changed)
+  workdir.check_or_create(tmp_path, wanted)
+  now = json.loads((tmp_path / 'config.json').read_text())
+  del now['sha256']
+  assert now == json.loads(wanted.to_json())
+
+
+def test_a_one_cycle_run_from_before_b1_cycle_had_none(tmp_path):
+  wanted = base('simvp')
+  wanted.schedule.name = 'onecycle'
+  old = json.loads(wanted.to_json())
+  del old['schedule']['b1_cycle']
+  (tmp_path / 'checkpoints/2').mkdir(parents=True)
+  checkpoint.write_json(tmp_path / 'config.json', old)
+  with pytest.raises(ValueError, match=r'schedule.b1_cycle: \[\] there, \[0.9'):
+    workdir.check_or_create(tmp_path, wanted)
+  wanted.schedule.b1_cycle = ()
+  workdir.check_or_create(tmp_path, wanted)
+
+
+def test_a_run_of_a_version_with_more_fields_says_which(tmp_path):
+  wanted = begun_without(tmp_path, 'dmvfn', 'seed')
+  old = checkpoint.read_config(tmp_path)
+  old['optim']['momentum'], old['model']['turns'] = 0.5, [1, 2]
+  checkpoint.write_json(tmp_path / 'config.json', old)
+  message = (
+    r'differs in model.turns: \[1, 2\] there, nothing asked for; '
+    'optim.momentum: 0.5 there, nothing asked for. Choose'
+  )
+  with pytest.raises(ValueError, match=message):
+    workdir.check_or_create(tmp_path, wanted)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):

@@ -97,3 +97,39 @@ def test_a_film_that_is_cut_off_is_refused(tmp_path, image, kind):
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=path.name):
       list(video_io.frames(path))
+
+
+def folder_with(folder, pages, films):
+  """A folder of small pictures and films."""
+  folder.mkdir()
+  image = np.zeros((16, 16, 3), np.uint8)
+  for name in pages:
+    Image.fromarray(image).save(folder / name)
+  for name in films:
+    with video_io.Writer(folder / name, fps=10) as writer:
+      writer.write(image)
+      writer.write(image)
+  return folder
+
+
+@pytest.mark.parametrize('pages', [(), ('cover.jpg',), ('poster.png',)])
+def test_a_folder_of_films_is_no_film(tmp_path, pages):
+  folder = folder_with(tmp_path / 'a', pages, ('b.mkv', 'a.mp4'))
+  for read in (video_io.probe, video_io.read, video_io.index, video_io.Film):
+    with pytest.raises(ValueError, match=r'films \(a.mp4, b.mkv\) and no pict'):
+      read(folder)
+  found = [folder / name for name in ('a.mp4', 'b.mkv', *pages)]
+  assert video_io.find_videos(folder) == found
+
+
+def test_pictures_beside_films_are_used_and_it_says_so(tmp_path, caplog):
+  folder = folder_with(tmp_path / 'a', ('1.png', '2.png'), ('a.mp4',))
+  assert video_io.Film(folder).info.num_frames == 2
+  assert 'films, which are not: a.mp4' in caplog.text
+  assert video_io.find_videos(folder) == [folder, folder / 'a.mp4']
+
+
+def test_a_single_picture_is_still_one(tmp_path):
+  folder = folder_with(tmp_path / 'a', ('1.png',), ())
+  assert video_io.probe(folder).num_frames == 1
+  assert video_io.find_videos(folder) == [folder]

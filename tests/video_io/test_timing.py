@@ -239,6 +239,44 @@ class TestClocks:
     assert number == 60 and video_io.index(path).pts is None
 
 
+def spoilt(path, clip):
+  """A film with zeros in place of a part of it."""
+  with av.open(str(path), 'w') as output:
+    stream = output.add_stream('mpeg2video', rate=25)
+    stream.width, stream.height = 96, 64
+    for frame in clip:
+      image = av.VideoFrame.from_ndarray(frame, 'rgb24')
+      output.mux(stream.encode(image))
+    output.mux(stream.encode())
+  data = bytearray(path.read_bytes())
+  middle = len(data) // 2
+  data[middle : middle + 300] = bytes(300)
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize('name', ['a.m2v', 'a.mpg'])
+def test_damaged_frames_are_told(tmp_path, caplog, name):
+  spoilt(tmp_path / name, clip_of(20))
+  assert times_of(tmp_path / name)
+  assert f'{name}: damaged frames: ' in caplog.text
+
+
+@pytest.mark.parametrize('name', ['a.wmv', 'a.asf'])
+def test_an_asf_file_that_is_cut_off_is_refused(tmp_path, name):
+  path = tmp_path / name
+  with av.open(str(path), 'w', format='asf') as output:
+    stream = output.add_stream('wmv2', rate=25)
+    stream.width, stream.height = 96, 64
+    for frame in clip_of(20):
+      image = av.VideoFrame.from_ndarray(frame, 'rgb24')
+      output.mux(stream.encode(image))
+    output.mux(stream.encode())
+  assert len(times_of(path)) == 20
+  path.write_bytes(path.read_bytes()[:-3000])
+  with pytest.raises(ValueError, match=rf'{name} is truncated'):
+    times_of(path)
+
+
 @pytest.mark.parametrize('name', ['a.avi', 'a.mkv'])
 def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
   path = tmp_path / name

@@ -60,7 +60,7 @@ def manager(
     )
     options = {'best_fn': metric, 'best_mode': 'max' if higher else 'min'}
   return ocp.CheckpointManager(
-    pathlib.Path(workdir).resolve() / 'checkpoints',
+    pathlib.Path(os.path.realpath(workdir)) / 'checkpoints',
     item_handlers={
       'state': ocp.StandardCheckpointHandler(),
       'sums': ocp.JsonCheckpointHandler(),

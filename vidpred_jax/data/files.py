@@ -186,13 +186,13 @@ def of_split(
       held = [path for path, chosen in zip(rest, out) if chosen]
     else:
       held = find_files(listed[name])
-    places = {path.resolve() for path in held}
+    places = set(map(os.path.realpath, held))
     for path in sorted(places & tested):
       raise ValueError(f'{path} is for testing; val_files has it, too.')
     if split == name:
       rest = held
       break
-    rest = [path for path in rest if path.resolve() not in places]
+    rest = [path for path in rest if os.path.realpath(path) not in places]
     tested = places
   if not rest:
     raise none_left(split, count, 'files')

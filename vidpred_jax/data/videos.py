@@ -378,7 +378,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
       crop=tuple(kept['crop']),
     )
     return Scan(kept['height'], kept['width'], index, tuple(kept['cuts']))
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     pass  # not kept yet, or not whole
   scan = scan_file(path, stream)
   index = scan.frames
@@ -416,7 +416,7 @@ def _cache_folder() -> pathlib.Path | None:
 def _fingerprint(path: pathlib.Path, stream) -> str:
   """Changes when the file, or a picture of the folder, does."""
   parts = sorted(path.iterdir()) if path.is_dir() else [path]
-  facts = [_CACHE_FORMAT, str(path.resolve()), stream]
+  facts = [_CACHE_FORMAT, os.path.realpath(path), stream]
   for part in parts:
     if not part.exists():  # a link to nowhere
       continue

@@ -276,7 +276,7 @@ def check(place: pathlib.Path, settings: Settings) -> pathlib.Path:
   path = place / 'settings.json'
   try:
     stored = json.loads(path.read_text())
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     stored = None
   if not isinstance(stored, dict):
     raise ValueError(

@@ -63,14 +63,16 @@ def curves(folder: str | pathlib.Path) -> list[str]:
   """
   folder, lines = pathlib.Path(folder), {}
   log = folder / 'metrics.jsonl'
-  for line in log.read_text('utf-8').splitlines() if log.exists() else ():
+  text = log.read_text('utf-8', 'replace') if log.exists() else ''
+  for line in text.splitlines():
     try:
       values = json.loads(line)
-    except ValueError:  # cut off when a try was killed
+      step = values.pop('step')
+    # Cut off when a try was killed, or damaged.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
       continue
-    step = values.pop('step', None)
     for name, value in values.items():
-      if isinstance(value, int | float) and step is not None:
+      if isinstance(value, int | float) and isinstance(step, int):
         steps, numbers = lines.setdefault(name, ([], []))
         steps.append(step)
         numbers.append(value)

@@ -51,6 +51,7 @@ Input and output are arrays in the variables' units: an npz file with an array
 
 import contextlib
 import functools
+import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -135,8 +136,7 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
-  if not options.output:
-    raise ValueError('--output is empty, expected a file or folder to make.')
+  _check_output(options.input, options.output)
   runtime.setup()
   from vidpred_jax import checkpoint
 
@@ -155,6 +155,13 @@ def main(argv) -> None:
     return _try_out(load, options, fps)
   data = checkpoint.read_data_spec(chosen)
   _serve(load, options, fps, input_fps, data is not None and data.is_field)
+
+
+def _check_output(source: str | None, output: str) -> None:
+  """Raises ValueError if the output would replace the input."""
+  with contextlib.suppress(OSError):  # what is not there is told later
+    if source is not None and os.path.samefile(source, output):
+      raise ValueError(f'--output={output} is the input, which is kept.')
 
 
 def _serve(load, options, fps, input_fps, fields: bool) -> None:

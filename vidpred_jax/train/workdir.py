@@ -12,7 +12,8 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from vidpred_jax import atomic, checkpoint
+from vidpred_jax import atomic, checkpoint, stored, systems
+from vidpred_jax import config as configuration
 
 # What may change between two tries at the same run.
 _MAY_CHANGE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
@@ -75,6 +77,9 @@ def _wait(name: str) -> None:
 def check_or_create(workdir: pathlib.Path, config) -> None:
   """Writes the configuration into a new folder, or compares it with the old.
 
+  Fields that one of them lacks, because the run was begun by another version of
+  the library, have their defaults.
+
   Args:
     workdir: the run's folder.
     config: the configuration, a ConfigDict.
@@ -87,11 +92,12 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
   # A try that ended before its first checkpoint owns nothing yet.
   trained = any(p.name.isdigit() for p in (workdir / 'checkpoints').glob('*'))
   if path.exists() and trained:
-    stored = checkpoint.read_config(workdir)
+    there = _fields(_complete(checkpoint.read_config(workdir)))
+    asked = _fields(_complete(wanted))
     differing = [
-      f'{k}: {stored.get(k)} there, {wanted.get(k)} asked for'
-      for k in sorted({*wanted, *stored})
-      if k not in _MAY_CHANGE and _set(wanted.get(k)) != _set(stored.get(k))
+      f'{name}: {_said(there, name)} there, {_said(asked, name)} asked for'
+      for name in sorted({*there, *asked})
+      if there.get(name) != asked.get(name)
     ]
     if differing:
       raise ValueError(
@@ -107,11 +113,40 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
   _wait('claimed')
 
 
-def _set(value):
-  """A value without its fields that are None."""
-  if not isinstance(value, dict):
-    return value
-  return {k: _set(x) for k, x in value.items() if x is not None}
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A stored configuration with the defaults of fields that it lacks."""
+  system = config.get('system')
+  if not isinstance(system, str) or system not in systems.SYSTEMS:
+    return dict(config)
+  defaults = configuration.base(system).to_dict()
+  defaults['model'] = systems.SYSTEMS[system].Settings._field_defaults
+  schedule = config.get('schedule')
+  if isinstance(schedule, dict) and schedule.get('name') == 'onecycle':
+    defaults['schedule']['b1_cycle'] = ()  # before there was this field
+  return _over(json.loads(json.dumps(defaults)), config)
+
+
+def _over(defaults, given):
+  """`given`, with what it lacks from `defaults`, section by section."""
+  if not isinstance(defaults, dict) or not isinstance(given, dict):
+    return given
+  added = {k: x for k, x in defaults.items() if k not in given}
+  return added | {k: _over(defaults.get(k), x) for k, x in given.items()}
+
+
+def _fields(config: Mapping[str, Any], section: str = '') -> dict[str, Any]:
+  """What defines a run: the fields by full names, without those of None."""
+  found = {}
+  for name, value in config.items():
+    if isinstance(value, dict):
+      found |= _fields(value, f'{section}{name}.')
+    elif value is not None:
+      found[section + name] = value
+  return {k: x for k, x in found.items() if k.split('.')[0] not in _MAY_CHANGE}
+
+
+def _said(fields: Mapping[str, Any], name: str) -> str:
+  return stored.shown(fields[name]) if name in fields else 'nothing'
 
 
 class Stop:
@@ -256,7 +291,7 @@ def _logged(path: pathlib.Path, last: int) -> list[str]:
   for line in text.splitlines():
     try:
       step = json.loads(line)['step']
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
       break  # cut off when an earlier try was killed, or damaged
     if isinstance(step, int) and step <= last:
       kept.append(line + '\n')

@@ -69,12 +69,16 @@ def decoded(
 def _unstamped(path, stamped, fps):
   """Raises ValueError for a rate if the file has times."""
   for stamp, shot in stamped:
-    if stamp is not None:
-      raise ValueError(
-        f'{path} says itself when its frames are shown; got {fps} frames per '
-        'second for it.'
-      )
+    _check_unstamped(path, stamp, fps)
     yield stamp, shot
+
+
+def _check_unstamped(path, stamp: int | None, fps: Fraction | None) -> None:
+  if fps is not None and stamp is not None:
+    raise ValueError(
+      f'{path} says itself when its frames are shown; got {fps} frames per '
+      'second for it.'
+    )
 
 
 def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
@@ -85,15 +89,22 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
   """
   count = 0
   for threads in ('AUTO', 'NONE'):
-    problems = []
+    problems, spoilt = [], []
     frames = _pass(path, stream, threads, problems)
     for n, item in enumerate(frames):
+      if item[0].frame.is_corrupt:
+        spoilt.append(n)
       if n >= count:
         yield item
         count += 1
       if problems and threads == 'AUTO':
         break
     frames.close()
+    if spoilt and not (problems and threads == 'AUTO'):
+      _LOG.warning(
+        '%s: damaged frames: %d, the first is number %d.',
+        path, len(spoilt), spoilt[0],
+      )  # fmt: skip
     if not problems:
       return
   _LOG.warning(
@@ -255,6 +266,7 @@ def packet_times(
       if not packet.size or packet.is_discard:
         continue
       stamp = packet.pts if own else packet.dts
+      _check_unstamped(path, stamp, fps)
       if packet.dts is not None and decoded_at is not None:
         ahead = (packet.dts - decoded_at) * unit
         if ahead < -1 or (resets and ahead > timing.JUMP):

@@ -71,6 +71,13 @@ CODINGS = {
 }
 
 
+# The best and the worst quality of each encoder that has one.
+QUALITIES = {
+  'libx264': (0, 51),
+  'libx265': (0, 51),
+  'libvpx-vp9': (0, 63),
+  'mpeg4': (1, 31),
+}
 # With 10 bits: of frames of high dynamic range.
 DEEP = {'libx264': 'libx265', 'libx265': 'libx265'}
 

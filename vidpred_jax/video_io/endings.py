@@ -7,6 +7,10 @@ and long last frames reduce the number of decoded frames.
 
 import pathlib
 
+# Of ASF, the objects of the header and of the facts about the file.
+_ASF = bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c')
+_FILE_PROPERTIES = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+
 
 def missing(path: pathlib.Path, format_name: str, video, end) -> str | None:
   """Describes the missing end of a file; None if none is known to be missing.
@@ -29,6 +33,8 @@ def missing(path: pathlib.Path, format_name: str, video, end) -> str | None:
     announced = _segment(path)
   elif 'avi' in names:
     announced = _riff(path, size)
+  elif 'asf' in names:
+    announced = _advanced_systems(path)
   elif 'gif' in names:
     return None if _gif_is_whole(path) else 'it ends within a picture'
   elif 'yuv4mpegpipe' in names:
@@ -108,6 +114,19 @@ def _riff(path, size: int) -> int:
         return 0 if at == 0 else at
       at += 8 + length + length % 2
   return at - (at == size + 1)
+
+
+def _advanced_systems(path) -> int:
+  """The size of an ASF (WMV) file by its header; 0 while it was broadcast."""
+  with open(path, 'rb') as file:
+    head = file.read(64 << 10)
+  at = head.find(_FILE_PROPERTIES)
+  if not head.startswith(_ASF) or at < 0 or len(head) < at + 92:
+    return 0
+  is_broadcast = head[at + 88] & 1
+  return (
+    0 if is_broadcast else int.from_bytes(head[at + 40 : at + 48], 'little')
+  )
 
 
 def _gif_is_whole(path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vidpred_jax.video_io import reading, scenes
+from vidpred_jax.video_io import pictures, reading, scenes
 
 _LOG = logging.getLogger(__name__)
 WHITE = 65535.0  # of kept high dynamic range
@@ -66,6 +66,12 @@ class Film:
     self._fps, self._times, self._found = fps, [], set()
     for line in notices(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
+    films = self.path.is_dir() and pictures.films_beside(self.path)
+    if films:
+      _LOG.warning(
+        '%s holds pictures, which are used, and films, which are not: %s',
+        path, films,
+      )  # fmt: skip
 
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, features
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
 
 # Pixels of a picture, of any and for each of its bytes.
 _MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
+_PIECE = 1 << 20  # bytes of a file to hold at once
 
 
 class Picture(NamedTuple):
@@ -59,7 +60,10 @@ class Pictures(NamedTuple):
 
 
 def find_videos(folder) -> list[pathlib.Path]:
-  """Video files and folders of pictures anywhere below `folder`, sorted."""
+  """Video files and folders of pictures anywhere below `folder`, sorted.
+
+  A single picture beside films is given by itself.
+  """
   videos, visited = [], set()
   for root, folders, names in os.walk(folder, followlinks=True):
     real = os.path.realpath(root)
@@ -69,8 +73,12 @@ def find_videos(folder) -> list[pathlib.Path]:
     visited.add(real)
     folders[:] = sorted(n for n in folders if not n.startswith('.'))
     paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
-    videos += [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
-    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in paths):
+    films = [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
+    videos += films
+    pages = [p for p in paths if _is_picture(p)]
+    if films and len(pages) == 1:  # a cover, or a film of several pictures
+      videos += pages
+    elif pages:
       videos.append(pathlib.Path(root))
   return sorted(videos)
 
@@ -78,6 +86,20 @@ def find_videos(folder) -> list[pathlib.Path]:
 def _is_file(path: pathlib.Path) -> bool:
   """Whether a path is a file: no folder, broken link or hidden file."""
   return path.name[0] != '.' and path.is_file()
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC)
+
+
+def films_beside(folder: pathlib.Path) -> str:
+  """The names of some films in a folder, in words; '' if there are none."""
+  names = sorted(
+    p.name
+    for p in folder.iterdir()
+    if p.suffix.lower() in VIDEO_SUFFIXES and _is_file(p)
+  )
+  return ', '.join(names[:3]) + ', ...' * (len(names) > 3)
 
 
 def natural_key(name: str) -> list:
@@ -130,17 +152,21 @@ def find(path: pathlib.Path) -> Pictures | None:
   """The pictures of a folder, or of a picture file; None for another file."""
   if path.is_dir():
     pages = {
-      p.name: p
-      for p in path.iterdir()
-      if p.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and _is_file(p)
+      p.name: p for p in path.iterdir() if _is_picture(p) and _is_file(p)
     }
+    films = films_beside(path) if len(pages) < 2 else ''
+    if films:
+      raise ValueError(
+        f'The folder {path} holds films ({films}) and no pictures of one; '
+        'expected one of its films, or a folder of pictures.'
+      )
     if not pages:
       raise ValueError(
         f'The folder {path} holds no pictures '
         f'({", ".join(sorted(IMAGE_SUFFIXES))}).'
       )
     return Pictures([Picture(pages[n]) for n in in_order(pages)])
-  if path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC) and path.is_file():
+  if _is_picture(path) and path.is_file():
     return _pages(path)
   return None
 
@@ -232,8 +258,10 @@ def _check_png(path: pathlib.Path) -> None:
     while len(head := file.read(8)) == 8:
       length, kind = int.from_bytes(head[:4], 'big'), head[4:]
       if kind in (b'IDAT', b'fdAT', b'PLTE'):
-        content = file.read(length)
-        if file.read(4) != zlib.crc32(kind + content).to_bytes(4, 'big'):
+        found = zlib.crc32(kind)
+        for begin in range(0, length, _PIECE):
+          found = zlib.crc32(file.read(min(_PIECE, length - begin)), found)
+        if file.read(4) != found.to_bytes(4, 'big'):
           raise ValueError('the sum of a part differs')
       elif kind == b'IEND':
         return
@@ -264,13 +292,14 @@ def _heif() -> None:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-  shown = ImageOps.exif_transpose(image)
+  turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+  shown = ImageOps.exif_transpose(image) if turned else image
   if shown.mode == 'F' or shown.mode.startswith('I'):
     grey = _grey(np.asarray(shown), image)
     return np.repeat(grey[:, :, None], 3, axis=2)
   if shown.has_transparency_data:
     return over_black(np.asarray(shown.convert('RGBA')))
-  return np.array(shown.convert('RGB'))
+  return np.array(shown if shown.mode == 'RGB' else shown.convert('RGB'))
 
 
 def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:

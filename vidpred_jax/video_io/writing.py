@@ -91,6 +91,13 @@ class Writer:
       raise ValueError(
         f'{self._path}: this kind of file has no quality to set.'
       )
+    if quality is not None and coding is not None:
+      best, worst = encoding.QUALITIES[coding.codec]
+      if not best <= quality <= worst:
+        raise ValueError(
+          f'{self._path}: got the quality {quality} (--crf), expected {best} '
+          f'(best) to {worst}.'
+        )
     rate = Fraction(fps).limit_denominator(1001)
     if rate <= 0:
       raise ValueError(f'fps must be positive, got {fps}.')

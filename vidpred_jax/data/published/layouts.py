@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vidpred_jax import video_io
+from vidpred_jax.data.files import reading
 from vidpred_jax.data.published.interpolation import (
   SNUFILM_LEVELS,
   XIPH_CLIPS,
@@ -328,7 +329,7 @@ def _caltech(root, split):
 def _robonet(root, split):
   files = _first(root / 'hdf5') or root
   lists = {
-    k: _list(root, f'robonet_{k}.json') for k in ('train', 'val', 'test')
+    k: _list(root, f'robonet_{k}.json', list) for k in ('train', 'val', 'test')
   }
   chosen = lists[split]
   if chosen is None and split == 'train':
@@ -345,7 +346,7 @@ def _robonet(root, split):
 
 
 def _bridgedata(root, split):
-  listed = _list(root, f'bridgedata_{split}.json') or {}
+  listed = _list(root, f'bridgedata_{split}.json', dict) or {}
   base = _first(root / 'bridge_data_v1') or root
   return [
     Sequence(
@@ -356,10 +357,18 @@ def _bridgedata(root, split):
   ]
 
 
-def _list(root: pathlib.Path, name: str):
+def _list(root: pathlib.Path, name: str, kind: type):
   """Reads a list of PredBench; None if it is missing."""
   path = _first(root / name, root / 'annotations' / name)
-  return None if path is None else json.loads(path.read_text())
+  if path is None:
+    return None
+  with reading(path, 'list of PredBench'):
+    found = json.loads(path.read_text())
+  if not isinstance(found, kind):
+    raise ValueError(
+      f'{path} holds a {type(found).__name__}, expected a {kind.__name__}.'
+    )
+  return found
 
 
 def _ucf101_triplets(root, split):
