@@ -21,6 +21,8 @@ BY_POSITION = {
   'vidpred_jax.ops.diffusion.ddim': {'sampling_steps'},
   'vidpred_jax.ops.diffusion.dpm_solver': {'sampling_steps'},
   'vidpred_jax.ops.diffusion.spaced_timesteps': {'sampling_steps'},
+  # Where in the file the weights are: `read_torch(path, 'ema')`.
+  'vidpred_jax.convert.weights.read_torch': {'key'},
   # As `jax.jit(function, ...)` and `Mesh(devices)`.
   'vidpred_jax.runtime.jit': {'cpu_options'},
   'vidpred_jax.runtime.mesh': {'devices'},

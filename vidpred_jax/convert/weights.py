@@ -23,7 +23,7 @@ _LEAST_OF_NPZ, _MOST_PACKED = 256 << 20, 20
 # --- Reading files -----------------------------------------------------------
 
 
-def read_torch(path: str, *, key: str | None = None) -> dict[str, np.ndarray]:
+def read_torch(path: str, key: str | None = None) -> dict[str, np.ndarray]:
   """Reads named arrays from a file of weights.
 
   Args:
