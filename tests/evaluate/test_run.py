@@ -35,7 +35,7 @@ def config(monkeypatch):
   monkeypatch.setattr(build, 'system', lambda config, frames: drawing(FRAMES))
   return ConfigDict(
     {
-      'system': 'drawing',
+      'system': 'rvd',
       'model': {},
       'init_from': '',
       'data': {'source': 'photos', 'size': (16, 16)},
@@ -65,7 +65,7 @@ def config(monkeypatch):
 @pytest.fixture
 def workdir(monkeypatch, tmp_path):
   """The folder of a run of `drawing`."""
-  record = {'system': 'drawing', 'sha256': 'abc'}
+  record = {'system': 'rvd', 'sha256': 'abc'}
   monkeypatch.setattr(
     evaluation.checkpoint, 'read', lambda path: (record, VARIABLES)
   )

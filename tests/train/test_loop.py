@@ -222,6 +222,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     [json.loads(x) for x in (d / 'metrics.jsonl').read_text().splitlines()]
     for d in (workdir, tmp_path / 'b')
   ]
+  for line in logs[0] + logs[1]:  # the clock is another
+    for name in ('clips_per_second', 'epoch_seconds'):
+      line.pop(name, None)
   assert logs[0] == logs[1]
 
 
@@ -267,7 +270,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
       lambda p: (jnp.int32(0), rule.init(p)), poisoned
     )
 
-  monkeypatch.setattr(loop.optim, 'make', exploding)
+  monkeypatch.setattr(optim, 'make', exploding)
   with pytest.raises(ValueError, match='Step 5: update_norm is nan'):
     loop.run(config, tmp_path / 'a')
   with checkpoint.manager(tmp_path / 'a', read_only=True) as saved:
