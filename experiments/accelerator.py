@@ -1005,7 +1005,7 @@ def stopped_after(seconds: float):
     max(seconds, 0), os.kill, (os.getpid(), signal.SIGTERM)
   )
   alarm.daemon = True
-  alarm.initial_state()
+  alarm.start()
   try:
     yield
   finally:

@@ -243,7 +243,7 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
       [*TINY, '--config.eval.every=2'],
       ['eval.every=2', "eval.quick_split='val'", 'val_fraction=0'],
     ),
-    ([*TINY, '--config.eval.split=dev'], ["'train', 'val' or 'test'", 'dev']),
+    ([*TINY, '--config.eval.split=dev'], ["'train', 'val', 'test'", 'dev']),
     ([*TINY, '--seeds=0'], ['--seeds', '0']),
     ([*TINY, '--mode=evaluate'], ['evaluate', 'train', 'eval']),
     ([*TINY, '--mode=eval'], ['holds no weights']),

@@ -91,7 +91,9 @@ def test_every_model_that_ships_is_whole(name):
   system, variables = vp.load(name)
   side = 4 * system.multiple
   context = len(system.frames.context)
-  clip = np.random.default_rng(0).random((1, context, side, side, 3))
+  clip = np.random.default_rng(0).random(
+    (1, context, side, side, system.channels)
+  )
   frames = system.predict(variables, np.float32(clip), jax.random.key(0))
   assert np.isfinite(frames).all()
   record = json.loads((zoo.find(name) / 'system.json').read_text())

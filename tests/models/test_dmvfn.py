@@ -30,7 +30,7 @@ def small(**settings):
   """A model of three blocks, its parameters and three pairs of frames."""
   settings = {'scales': (4, 2, 1), 'widths': (12, 8, 8)} | settings
   model = dmvfn.DMVFN(**settings)
-  params = dmvfn.initial_params(model, jax.random.key(0, impl='rbg'))
+  params = dmvfn.initial_params(jax.random.key(0, impl='rbg'), model)
   # Flow of some pixels, else nothing is to be seen.
   for i in range(len(model.scales)):
     params[f'block_{i}']['head']['kernel'] *= 4

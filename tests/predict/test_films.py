@@ -314,7 +314,7 @@ def test_less_crf_is_more_bytes(tmp_path):
   'name, settings, words',
   [
     ('a.mp4', {'codec': 'ffv1'}, 'matroska'),
-    ('a.mkv', {'codec': 'mpeg'}, 'h264, h265, vp9, ffv1'),
+    ('a.mkv', {'codec': 'mpeg'}, 'ffv1, h264, h265, vp9'),
     ('a', {'codec': 'h264'}, 'folder'),
     ('a.gif', {'quality': 3}, 'no quality'),
     ('a.mkv', {'codec': 'ffv1', 'quality': 3}, 'no quality'),
