@@ -152,6 +152,7 @@ def test_a_long_clip_and_a_large_one():
     ({'min_speed': 9.0}, 'min_speed'),
     ({'noise': -1.0}, 'noise'),
     ({'still': 1.5}, 'still'),
+    ({'border': -0.5}, 'border'),
     ({'shutter': -0.1}, 'shutter'),
     ({'flow_pairs': ((4, 0),)}, 'numbers of the 4 frames'),
   ],
@@ -192,6 +193,30 @@ def test_slow_motion_is_as_frequent_as_fast_and_some_things_stand_still():
   assert 0.1 < moving.min() and moving.max() <= 8.0
   # The middle of a logarithmic range, not of the range.
   assert np.median(moving) < 2.5
+
+
+def test_bars_stand_still_in_front_and_the_rest_stays_as_it_is():
+  settings = {'size': 64, 'num_frames': 3, 'max_speed': 6.0}
+  settings |= {'flow_pairs': ((0, 2),), 'num_clips': 12}
+  plain, framed = source(**settings), source(border=1.0, **settings)
+  kinds = set()
+  for i in range(12):
+    a, b = plain[i]['video'].astype(int), framed[i]['video'].astype(int)
+    differ = (a != b).any((0, -1))
+    rows, columns = differ.all(1), differ.all(0)
+    kinds.add((bool(rows.any()), bool(columns.any())))
+    inside = b[:, ~rows][:, :, ~columns]
+    np.testing.assert_array_equal(inside, a[:, ~rows][:, :, ~columns])
+    assert np.ptp(b[:, rows], axis=0).max(initial=0) == 0
+    assert np.ptp(b[:, :, columns], axis=0).max(initial=0) == 0
+    # Bars do not move, and no flow leads from the picture into one.
+    flow = framed[i]['flow'][0]
+    assert np.nanmax(np.abs(flow[rows]), initial=0) < 1e-4
+    y, x = np.nonzero(np.isfinite(flow).all(-1) & ~rows[:, None] & ~columns)
+    u, v = np.rint(flow[y, x] + 0.0).astype(int).T
+    y, x = np.clip(y + v, 0, 63), np.clip(x + u, 0, 63)
+    assert not (rows[y] | columns[x]).mean() > 0.02
+  assert len(kinds) == 3
 
 
 def test_shutter_blurs_what_moves_and_only_that():

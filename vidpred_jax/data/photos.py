@@ -85,6 +85,7 @@ class PhotosInMotion:
     rotation: float = 0.03,
     zoom: float = 0.02,
     cutouts: int = 1,
+    border: float = 0.0,
     shutter: float = 0.0,
     light: float = 0.0,
     noise: float = 0.0,
@@ -110,6 +111,8 @@ class PhotosInMotion:
       rotation: greatest turning speed of a layer, radians per frame.
       zoom: greatest relative change of a layer's scale per frame.
       cutouts: number of cut-outs that move in front, 0 or more.
+      border: probability of a clip to have bars of one colour along its sides,
+        mostly black, that stand still in front of all else.
       shutter: longest exposure, as a share of the time between frames, in
         [0, 1]. Each clip draws its own, and moving things blur.
       light: greatest change of contrast and, as a share of white, of
@@ -146,7 +149,8 @@ class PhotosInMotion:
         f'got min_speed={min_speed}, max_speed={max_speed}, noise={noise}.'
       )
     shares = {
-      'still': still, 'shutter': shutter, 'light': light, 'coding': coding
+      'still': still, 'border': border, 'shutter': shutter, 'light': light,
+      'coding': coding,
     }  # fmt: skip
     for name, share in shares.items():
       if not 0 <= share <= 1:
@@ -163,7 +167,7 @@ class PhotosInMotion:
     self._split, self._num_frames, self._size = split, num_frames, size
     self._speeds, self._still = (min_speed, max_speed), still
     self._rotation, self._zoom, self._cutouts = rotation, zoom, cutouts
-    self._shutter, self._light = shutter, light
+    self._border, self._shutter, self._light = border, shutter, light
     self._noise, self._coding = noise, coding
     self._seed, self._flow_pairs = seed, flow_pairs
     stored = 'test' if split == 'test' else 'train'
@@ -196,6 +200,8 @@ class PhotosInMotion:
     layers = [self._background(rng, self._photos[back])]
     for k in range(self._cutouts):
       layers.append(self._cutout(rng, self._photos[front[k % len(front)]]))
+    if self._border and rng.uniform() < self._border:
+      layers.append(self._bars(rng))
     frames, alphas = camera.exposed(rng, layers, self._size, self._shutter)
     video = camera.lit(rng, frames, self._light)
     video = camera.noisy(rng, video, self._noise)
@@ -231,6 +237,26 @@ class PhotosInMotion:
     texture = _cut(rng, _photo(photo), extent)
     mask = _shape(rng, texture.size, edge=1.5 * DENSITY)
     return Layer(texture, _to_texture(maps, -extent / 2), mask)
+
+  def _bars(self, rng) -> Layer:
+    """Makes the layer of still bars along sides of the frame."""
+    height, width = self._size
+    # Some films have a line of one pixel, others bars of an eighth.
+    most = math.log(max(2, min(height, width) / 8))
+    left, top, right, bottom = np.exp(rng.uniform(0, most, 4)).round()
+    pair = rng.integers(3)  # at the sides, above and below, or all around
+    left, right = (left, right) if pair != 1 else (0, 0)
+    top, bottom = (top, bottom) if pair != 0 else (0, 0)
+    level = 0 if rng.uniform() < 0.8 else int(rng.integers(256))
+    margin = 2  # outside of the frame, so that its edge is covered
+    side = (width + 2 * margin) * DENSITY, (height + 2 * margin) * DENSITY
+    mask = Image.new('L', side, 255)
+    inside = (left, top, width - right, height - bottom)
+    x0, y0, x1, y1 = (round((x + margin) * DENSITY) for x in inside)
+    mask.paste(0, (x0, y0, x1, y1))
+    still = np.tile(np.eye(2, 3), (self._num_frames, 1, 1))
+    texture = Image.new('RGB', side, (level, level, level))
+    return Layer(texture, _to_texture(still, np.full(2, -margin)), mask)
 
   def _motion(self, rng, place) -> np.ndarray:
     """Maps [T, 2, 3] from clip coordinates to a layer's own, in clip pixels.
