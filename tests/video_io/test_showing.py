@@ -106,6 +106,15 @@ class TestHighDynamicRange:
     expected = hdr.to_standard(frame, curve).astype(int)
     assert np.abs(shown.astype(int) - expected).max() <= 3
 
+  @pytest.mark.parametrize('settings', [{'curve': 'pq'}, {'codec': 'h265'}])
+  def test_a_lone_frame_is_written_every_time(self, tmp_path, settings):
+    kind = np.uint16 if 'curve' in settings else np.uint8
+    for n in range(20):
+      path = tmp_path / f'{n}.mp4'
+      with video_io.Writer(path, fps=10, **settings) as writer:
+        writer.write(flat(100, kind=kind))
+      assert video_io.probe(path, count=True).num_frames == 1
+
   @pytest.mark.parametrize('curve', ['pq', 'hlg'])
   def test_can_be_kept(self, tmp_path, curve):
     path = self.film(tmp_path / 'a.mov', 0.5, curve)

@@ -280,6 +280,8 @@ class Film:
         self._companions.mux(until=end if style.trim_audio else None)
       packets = self._stream.encode(self._waiting) + self._stream.encode()
       for packet in packets:
+        if self.count == 1:  # x265 leaves it undefined for a lone frame
+          packet.dts = packet.pts
         if packet.pts == self._stamp:
           packet.duration = round(last / packet.time_base)
       self._container.mux(packets)
