@@ -98,11 +98,11 @@ def test_errors():
 
 def test_similarity():
   a = ramp()
-  assert frame_rate.similarity(a, a) == pytest.approx(1)
-  assert frame_rate.similarity(a, ramp(step=2)) > 0.9
-  assert frame_rate.similarity(a, 255 - a) < -0.5
+  assert frame_rate.likeness(a, a) == pytest.approx(1)
+  assert frame_rate.likeness(a, ramp(step=2)) > 0.9
+  assert frame_rate.likeness(a, 255 - a) < -0.5
   black = np.zeros_like(a)
-  assert frame_rate.similarity(a, black) < 0.1
-  assert frame_rate.similarity(black, black + 1) > 0.8
-  grey = frame_rate.similarity(a[..., :1], ramp(step=2)[..., :1])
-  assert grey == pytest.approx(frame_rate.similarity(a, ramp(step=2)), abs=1e-6)
+  assert frame_rate.likeness(a, black) < 0.1
+  assert frame_rate.likeness(black, black + 1) > 0.8
+  grey = frame_rate.likeness(a[..., :1], ramp(step=2)[..., :1])
+  assert grey == pytest.approx(frame_rate.likeness(a, ramp(step=2)), abs=1e-6)

@@ -40,13 +40,13 @@ class Scan(NamedTuple):
   Attributes:
     height: of a frame.
     width: of a frame.
-    frames: the index of its frames.
+    index: of its frames.
     cuts: numbers of the frames that begin a new scene, without 0.
   """
 
   height: int
   width: int
-  frames: video_io.Index
+  index: video_io.Index  # type: ignore[assignment]
   cuts: tuple[int, ...]
 
 
@@ -197,7 +197,7 @@ class VideoClips:
     """For each file in order, whether it fits into the rest of `room` bytes."""
     kept = []
     for scan in self._scans:
-      size = scan.frames.num_frames * 3 * self._pixels(scan)
+      size = scan.index.num_frames * 3 * self._pixels(scan)
       kept.append(size <= room)
       room -= size if kept[-1] else 0
     return tuple(kept)
@@ -260,12 +260,12 @@ class VideoClips:
         start=start,
         count=count,
         step=step,
-        index=scan.frames,
+        index=scan.index,
       )
       return self._cut(clip)
     with self._locks[f]:
       if f not in self._cache:
-        frames = read(self.files[f], count=scan.frames.num_frames)
+        frames = read(self.files[f], count=scan.index.num_frames)
         self._cache[f] = np.ascontiguousarray(self._cut(frames))
     stop = start + (count - 1) * step + 1
     return self._cache[f][start:stop:step].copy()
@@ -315,7 +315,7 @@ def _scenes(scans: Sequence[Scan]) -> np.ndarray:
   rows = [
     (f, *borders)
     for f, scan in enumerate(scans)
-    for borders in itertools.pairwise((0, *scan.cuts, scan.frames.num_frames))
+    for borders in itertools.pairwise((0, *scan.cuts, scan.index.num_frames))
   ]
   return np.array(rows, np.int64).reshape(-1, 3)
 
@@ -381,7 +381,7 @@ def _cached_scan(path: pathlib.Path, stream) -> Scan:
   except (OSError, ValueError, KeyError, TypeError, RecursionError):
     pass  # not kept yet, or not whole
   scan = scan_file(path, stream)
-  index = scan.frames
+  index = scan.index
   text = json.dumps(
     {
       'height': scan.height,

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from vidpred_jax.video_io.scenes import similarity
+from vidpred_jax.video_io.scenes import likeness
 
 __all__ = [
   'check_same_size',
   'interpolate',
-  'similarity',
+  'likeness',
   'upsampled_phases',
   'constant_rate_phases',
 ]

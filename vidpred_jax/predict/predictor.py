@@ -74,7 +74,7 @@ class Predictor:
       tile: (height, width) of tiles, instead of `max_pixels`.
       overlap: least overlap of tiles in pixels; it should exceed the longest
         motion.
-      cut: successive frames whose `scenes.similarity` is below this may belong
+      cut: successive frames whose `scenes.likeness` is below this may belong
         to two scenes, between which nothing is interpolated; -1: never.
       cuts: `(number, time) -> bool`, whether a frame (number from 0) begins a
         scene, instead of the rule.

@@ -3,7 +3,7 @@
 The detector compares thumbnails (36x64). It considers only the pixels that
 differ between frames t - 1 and t. Frame t begins a scene if for these pixels
 
-  - the `similarity` of both frames is below `MIN_SIMILARITY`, and
+  - the `likeness` of both frames is below `MIN_SIMILARITY`, and
   - their difference is at least 2.5 times the usual difference, the median of
     the two steps before and the two steps after.
 
@@ -41,7 +41,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
   return np.asarray(small).reshape(*THUMBNAIL, -1)
 
 
-def similarity(a: np.ndarray, b: np.ndarray) -> float:
+def likeness(a: np.ndarray, b: np.ndarray) -> float:
   """The similarity of two frames in the pixels that differ; 1 without any.
 
   It is the correlation of the colours times the closeness of the mean colours.
