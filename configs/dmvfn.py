@@ -196,13 +196,11 @@ def _videos(config):
 def _arrays(config):
   _videos(config)
   set_arrays(config, colour=True)
-  config.augment.crop = None  # they may be small
 
 
 def _prepared(config):
   _videos(config)
   set_prepared(config)
-  config.augment.crop = None
 
 
 def _small(config):

@@ -469,7 +469,11 @@ def set_prepared(config: ConfigDict) -> None:
 
 
 def leave_to_data(config: ConfigDict) -> None:
-  """Leaves channels, where the model has a number, and metrics to the data."""
+  """Leaves channels, where the model has a number, and metrics to the data.
+
+  Frames are not cropped: they may be small.
+  """
   if 'channels' in config.model:
     config.model.channels = None
+  config.augment.crop = None
   config.eval.metrics = ()

@@ -1,12 +1,10 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.predict.test_films import VARIABLES, between
 from vidpred_jax.predict.arrays import is_array, predict_array
 from vidpred_jax.systems import base
-
-VARIABLES = {'params': {'x': jnp.float32(0.5)}}
 
 
 def forward(channels=3):
@@ -21,18 +19,6 @@ def forward(channels=3):
     base.System(None, None, line, frames, 8, False, channels),
     VARIABLES,
   )
-
-
-def between(frames=base.Frames((0, 2), (1,))):  # noqa: B008
-  """Loads a system that blends."""
-
-  def blend(variables, context, key):
-    del variables, key
-    t = jnp.array(frames.target) / frames.context[-1]
-    t = t.reshape(1, -1, 1, 1, 1).astype(jnp.float32)
-    return (1 - t) * context[:, :1] + t * context[:, 1:]
-
-  return base.System(None, None, blend, frames, 8, False), VARIABLES
 
 
 def drawn():
