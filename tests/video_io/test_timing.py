@@ -183,7 +183,7 @@ class TestPacketsWithoutFrames:
     path.write_bytes(data[len(data) // 188 // 3 * 188 :])
     number = len(video_io.read(path))
     assert 20 < number < 60
-    assert videos.scan_file(path).frames.num_frames == number
+    assert videos.scan_file(path).index.num_frames == number
     assert video_io.probe(path, count=True).num_frames == number
 
   def test_a_comment_behind_the_last_picture(self, tmp_path):
@@ -193,7 +193,7 @@ class TestPacketsWithoutFrames:
     comment = b'\x21\xfe\x05hello\x00;'
     path.write_bytes(path.read_bytes()[:-1] + comment)
     assert video_io.index(path).num_frames == 5
-    assert videos.scan_file(path).frames.num_frames == 5
+    assert videos.scan_file(path).index.num_frames == 5
 
 
 class TestClocks:
@@ -300,7 +300,7 @@ def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
     times, [n / 25 for n in range(10) if n != 5], atol=2e-3
   )
   assert 'a' in caplog.text and '1 packets are damaged' in caplog.text
-  assert videos.scan_file(path).frames.num_frames == 9
+  assert videos.scan_file(path).index.num_frames == 9
 
 
 def test_names_that_look_like_protocols(tmp_path, monkeypatch):
