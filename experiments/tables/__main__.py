@@ -414,8 +414,8 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   columns = (*base.columns, *table.columns)
   found, commands, protocols, seconds = {}, [], {}, 0.0
   for row in chosen:
-    if row.why and row.small is None:
-      found[row.label] = {'why': row.why}
+    if (row.why and row.small is None) or row.not_small:
+      found[row.label] = {'why': row.not_small or row.why}
       continue
     each = []
     for seed in range(options.seeds):
@@ -534,6 +534,9 @@ def main() -> None:
     parser.error(f'{options.table} has no small scale: {table.not_small}')
   if options.list:
     for row in chosen:
+      if row.not_small:
+        print(f'{row.label}: left out, {row.not_small}')
+        continue
       run = small_run(table, row, options.scale, options.runs, 0, options.set)
       print(f'{row.label}: python {shlex.join(run.command())}')
     return
