@@ -48,7 +48,8 @@ first, then `code`, then small models and films, then the rest.
 
 The ablations, each with a data set:
 
-  no_routing, random, gumbel  other routing than stebs (Tables 5, 10)
+  stebs, no_routing, random, gumbel  the routing; stebs is the paper's and the
+             default, but of film1 and film2 (Tables 5, 10)
   scales_1, scales_2, scales_4, scales_1_2, scales_1_4, scales_2_1, scales_4_1,
   scales_1_2_4  of the blocks, the default being 4_2_1 (Tables 6, 11)
   no_path    without the spatial path (Tables 7, 12; `no_routing,no_path`)
@@ -359,6 +360,7 @@ VARIANTS = {
   'bf16': _model(dtype='bfloat16'),
   'interval_1': _interval(1),
   'interval_3': _interval(3),
+  'stebs': _model(routing='stebs'),
   'no_routing': _model(routing='none'),
   'random': _model(routing='random'),
   'gumbel': _model(routing='gumbel'),

@@ -56,6 +56,7 @@ class Table(NamedTuple):
     columns: at the scales 'small' and 'tiny', beside those of `SCALES`.
     paper: whose numbers of `papers.json`; None: those under its own name.
     not_small: why there is no small scale; empty: there is one.
+    small: which of `SCALES`, if there is another than that of `config`.
     note: what must be known to read it.
   """
 
@@ -66,6 +67,7 @@ class Table(NamedTuple):
   columns: tuple[str, ...] = ()
   paper: str | None = None
   not_small: str = ''
+  small: str = ''
   note: str = ''
 
 
@@ -131,11 +133,39 @@ _APR_SMALL = (
 )
 # Of 150 steps at 0.001 a parameter moves by 0.08: too little for a new router.
 _ROUTER = "optim.rates=(('router/.*',5.0),)"
+# The blocks of the zoo's model, which has no router; frames that move slowly as
+# often as fast.
+_DMVFN_SMALL = (
+  'init_from=dmvfn-film',
+  'init_match=block_.*',
+  'ema.decay=0.0',
+  'export_dtype=float32',
+  'steps=200',
+  'schedule.peak=0.0005',
+  'schedule.warmup=20',
+  'log_every=20',
+  'data.size=(64,64)',
+  'data.max_speed=8.0',
+  'model.beta=0.5',
+  'model.inference_beta=0.5',
+  'model.router_scale=2',
+  "eval.metrics=('psnr/float','ssim/pmss')",
+  'eval.batch_size=16',
+  'eval.show=2',
+  'eval.save=64',
+)
 _NEW = 'init_match=flow/.*'  # the synthesis has random weights
 SCALES = {
   'small': {
     'dmvfn': Scale(
-      'demo', (), ('PSNR t+1', 'PSNR t+3', 'SSIM t+1', 'blocks', 'GFLOPs')
+      'demo',
+      ('eval.save=64',),
+      ('PSNR t+1', 'PSNR t+3', 'PSNR gain', 'SSIM t+1', 'blocks', 'GFLOPs'),
+    ),
+    'dmvfn-film': Scale(
+      'film1',
+      _DMVFN_SMALL,
+      ('PSNR t+1', 'PSNR t+3', 'PSNR gain', 'SSIM t+1', 'blocks', 'GFLOPs'),
     ),
     'simvp': Scale('demo', (), ('MSE', 'SSIM', 'parameters (M)', 'GFLOPs')),
     'rvd': Scale('demo', (), ('CRPS', 'fair CRPS', 'spread/skill', 'PSNR')),
@@ -155,7 +185,7 @@ SCALES = {
         'eval.show=2',
         'eval.save=64',
       ),
-      ('PSNR', 'SSIM', 'blocks'),
+      ('PSNR', 'PSNR gain', 'SSIM', 'blocks', 'ms of a frame'),
     ),
   },
   'tiny': {
@@ -231,12 +261,14 @@ SMALL_QUANTITIES = {
   'apr_vfi': _APR_OWN,
 }
 
+_GUMBEL = ('gumbel', 'model.temperature_steps=200', _ROUTER)
+_STEBS = ('stebs', _ROUTER)
 _ROUTING = (
   Row('copy', weights='STEBS', baseline='copy_last'),
   Row('w/o routing', 'no_routing'),
   Row('Random', 'random'),
-  Row('Gumbel Softmax', 'gumbel'),
-  Row('STEBS'),
+  Row('Gumbel Softmax', 'gumbel', _GUMBEL),
+  Row('STEBS', '', _STEBS),
 )
 _SCALES = tuple(
   Row(label, variants)
@@ -260,15 +292,15 @@ _PATH = (
 )
 _BETA = (
   *(Row(f'beta 0.{b}', f'beta_{b}', weights='DMVFN') for b in range(3, 9)),
-  Row('DMVFN'),
+  Row('DMVFN', '', _STEBS),
 )
 _SUPERVISION = (
   Row('w/o routing, single supervision', 'no_routing,single'),
   Row('w/o routing', 'no_routing'),
-  Row('single supervision', 'single'),
-  Row('DMVFN'),
+  Row('single supervision', 'single', ('stebs', 'single', _ROUTER)),
+  Row('DMVFN', '', _STEBS),
 )
-_ROUTED = (Row('DMVFN (w/o r)', 'no_routing'), Row('DMVFN'))
+_ROUTED = (Row('DMVFN (w/o r)', 'no_routing'), Row('DMVFN', '', _STEBS))
 _V1_V2 = (Row('SimVP', 'incepu'), Row('SimVPv2'))
 _FOUR = ('cityscapes', 'kitti', 'davis', 'vimeo')
 _MNIST = (
@@ -285,8 +317,8 @@ _TRIALS = 'The paper has three trials: add --seeds=3. ' + _WITHOUT_GPU
 _NO_DATA = 'Its question needs data that cannot be made: see --scale=paper.'
 
 
-def _dmvfn(rows, sets, quantities=_DMVFN, **more):
-  return Table('dmvfn', rows, sets, quantities, **more)
+def _dmvfn(rows, sets, quantities=_DMVFN, small='dmvfn-film', **more):
+  return Table('dmvfn', rows, sets, quantities, small=small, **more)
 
 
 def _apr(rows, **more):
@@ -321,25 +353,31 @@ TABLES = {
   'dmvfn:6': _dmvfn(
     tuple(r for r in _SCALES if r.variants in ('scales_1', 'scales_2_1', '')),
     _FOUR[:2],
+    small='',
   ),
-  'dmvfn:7': _dmvfn(_PATH, _FOUR[:2]),
+  'dmvfn:7': _dmvfn(_PATH, _FOUR[:2], small=''),
   'dmvfn:8': _dmvfn(_BETA, ('kitti',), columns=('frames a second',)),
   'dmvfn:9': _dmvfn(_SUPERVISION, _FOUR),
   'dmvfn:10': _dmvfn(_ROUTING[1:], _FOUR),
-  'dmvfn:11': _dmvfn(_SCALES, _FOUR),
-  'dmvfn:12': _dmvfn(_PATH, _FOUR),
+  'dmvfn:11': _dmvfn(_SCALES, _FOUR, small=''),
+  'dmvfn:12': _dmvfn(_PATH, _FOUR, small=''),
   'dmvfn:13': _dmvfn(
     _BETA, ('cityscapes', 'vimeo'), columns=('frames a second',)
   ),
   'dmvfn:figure5': _dmvfn(
     (
-      Row('DMVFN'),
-      Row('Slow', '', ('eval.data.max_speed=0.6',), 'DMVFN',
-          why="Neither Vimeo-Slow's list nor the others' was published."),
-      Row('Medium', '', ('eval.data.max_speed=2.5',), 'DMVFN',
-          why='as Slow'),
-      Row('Fast', '', ('eval.data.max_speed=8.0',), 'DMVFN',
-          why='as Slow'),
+      Row('DMVFN', '', _STEBS),
+      *(
+        Row(
+          label, '',
+          (f'eval.data.min_speed={low}', f'eval.data.max_speed={high}',
+           'eval.data.still=0.0'),
+          'DMVFN',
+          why="The lists of Vimeo-Slow, -Medium and -Fast were not published.",
+        )
+        for label, low, high in
+        (('Slow', 0.25, 0.8), ('Medium', 0.8, 2.5), ('Fast', 2.5, 8.0))
+      ),
       *(
         Row(f'interval {k}', f'interval_{k}' if k < 5 else '',
             (f'eval.frames.context=(0,{k})', f'eval.frames.target=({2 * k},)'),
