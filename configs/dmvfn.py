@@ -310,6 +310,12 @@ def _model(**settings):
   return change
 
 
+def _gumbel(config):
+  config.model.routing = 'gumbel'
+  steps = min(config.model.temperature_steps, config.steps)
+  config.model.temperature_steps = steps
+
+
 def _scales(*factors):
   """As many blocks of each factor; of two the second has one more of nine.
 
@@ -363,7 +369,7 @@ VARIANTS = {
   'stebs': _model(routing='stebs'),
   'no_routing': _model(routing='none'),
   'random': _model(routing='random'),
-  'gumbel': _model(routing='gumbel'),
+  'gumbel': _gumbel,
   'scales_1': _scales(1),
   'scales_2': _scales(2),
   'scales_4': _scales(4),

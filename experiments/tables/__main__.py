@@ -503,6 +503,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   columns = (*base.columns, *table.columns)
   found, commands, protocols, seconds = {}, [], {}, {}
   firsts: dict[int, Outcome] = {}
+  of_clips = {}
   settings = tuple(options.set)
   for row in chosen:
     if (row.why and row.small is None) or row.not_small:
@@ -519,6 +520,9 @@ def make(name, table, chosen, options) -> dict[str, Any]:
       first = firsts.setdefault(seed, outcome)
       each.append({c: value(table, c, outcome, first) for c in columns})
     protocols[row.label] = _protocol(outcome.results)
+    clips = _psnr_of_clips(outcome)
+    if clips is not None:
+      of_clips[row.label] = [round(float(x), 3) for x in clips]
     found[row.label] = {
       c: gathered([numbers[c] for numbers in each]) for c in columns
     }
@@ -533,6 +537,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     'versions': outcome.results['versions'],
     'columns': columns,
     'rows': found,
+    'psnr_of_clips': of_clips,  # of the last seed
     'paper': _paper(name, table),
     'commands': list(dict.fromkeys(commands)),
     'processor_seconds': sum(known) if len(known) == len(seconds) else None,

@@ -253,6 +253,14 @@ _APR_OWN = {
   'PSNR': ('psnr/float', 'mean', 1),
   'SSIM': ('ssim/matlab3d', 'mean', 1),
 }
+# What the order of rows is judged by: ours, what the paper's column has in its
+# name, and 1 where more is better.
+ORDERS = {
+  'dmvfn': ('PSNR gain', 'MS-SSIM t+1', 1),
+  'simvp': ('MSE', 'MSE', -1),
+  'rvd': ('CRPS', 'simulation CRPS', -1),
+  'apr_vfi': ('PSNR gain', 'xiph2k PSNR', 1),
+}
 # At the small scales images are measured by these instead.
 SMALL_QUANTITIES = {
   'dmvfn': _DMVFN,
