@@ -58,6 +58,7 @@ The ablations, each with a data set:
              --config.init_from=RUN
   interval_1, interval_3  evaluate on Vimeo90K septuplets, frames 1 or 3 apart:
              for the use of blocks (Figure 5c; 5 apart none is left to ask for)
+  standardised  the router sees frames without brightness and contrast: ours
   sampled    draws routes at inference, as published: Table 1
   single     supervision of the last block alone (Table 9)
 
@@ -109,6 +110,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.temperature_steps = 100_000  # of gumbel: from one to the other
   config.model.gate_penalty = 1.0  # of gumbel: weight of the mean gate
   config.model.router_scale = 1  # the router sees frames shrunk by this
+  # It sees frames without their brightness and contrast; not in the paper.
+  config.model.router_standardised = False
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
   config.model.vgg_weight = 0.0  # 0.5 in the published code
@@ -380,6 +383,7 @@ VARIANTS = {
   'scales_1_2_4': _scales(1, 2, 4),
   'no_path': _model(spatial_path=False),
   'single': _model(supervision='single'),
+  'standardised': _model(router_standardised=True),
   'sampled': _model(inference_routing='sample'),
   'beta_3': _beta(0.3),
   'beta_4': _beta(0.4),

@@ -245,28 +245,28 @@ def value(
 
 def _gain(outcome: Outcome, first: Outcome) -> dict[str, float] | None:
   """The difference in PSNR on the same clips, whose error is far smaller."""
-  own, other = (_psnr_of_clips(x) for x in (outcome, first))
-  if own is None or other is None or own.shape != other.shape:
+  own, other = (_saved(x) for x in (outcome, first))
+  if own is None or other is None or not np.array_equal(own[1], other[1]):
     return None
-  difference = own - other
+  difference = own[0] - other[0]
   error = float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
   return {'mean': float(np.mean(difference)), 'standard_error': error}
 
 
-def _psnr_of_clips(outcome: Outcome) -> np.ndarray | None:
-  """The PSNR of the clips in predictions.npz, dB, [M]; None without it."""
+def _saved(outcome: Outcome) -> tuple[np.ndarray, np.ndarray] | None:
+  """The PSNR of the clips in predictions.npz, dB, [M], and the true frames."""
   path = pathlib.Path(outcome.run.workdir) / 'predictions.npz'
   if not path.exists():
     return None
   with np.load(path) as saved:
-    truth = np.float32(saved['target']) / 255
+    target = saved['target']
     shown = saved['prediction']
     if outcome.baseline == 'copy_last':
       shown = np.float32(saved['context'][:, -1:]) / 255
     elif outcome.baseline:
       return None
-  error = np.mean((shown - truth) ** 2, (2, 3, 4))
-  return np.mean(-10 * np.log10(np.maximum(error, 1e-10)), 1)
+  error = np.mean((shown - np.float32(target) / 255) ** 2, (2, 3, 4))
+  return np.mean(-10 * np.log10(np.maximum(error, 1e-10)), 1), target
 
 
 def _milliseconds(run: Run) -> float:
@@ -520,9 +520,9 @@ def make(name, table, chosen, options) -> dict[str, Any]:
       first = firsts.setdefault(seed, outcome)
       each.append({c: value(table, c, outcome, first) for c in columns})
     protocols[row.label] = _protocol(outcome.results)
-    clips = _psnr_of_clips(outcome)
-    if clips is not None:
-      of_clips[row.label] = [round(float(x), 3) for x in clips]
+    saved = _saved(outcome)
+    if saved is not None and _gain(outcome, firsts[0]):
+      of_clips[row.label] = [round(float(x), 3) for x in saved[0]]
     found[row.label] = {
       c: gathered([numbers[c] for numbers in each]) for c in columns
     }
