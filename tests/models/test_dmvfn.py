@@ -117,7 +117,7 @@ def test_a_standardised_router_does_not_see_brightness_and_contrast():
   apart = {}
   for standardised in (True, False):
     model, variables, _ = small(router_standardised=standardised, **settings)
-    logits = model.apply(variables, pairs, method='route')[..., 0]
+    logits = np.asarray(model.apply(variables, pairs, method='route')[..., 0])
     apart[standardised] = np.abs(logits[1:] - logits[0]).max(1)
   assert apart[True][0] < 0.1 * apart[False][0]
   assert apart[True][1] > apart[True][0]  # but which frame comes first
