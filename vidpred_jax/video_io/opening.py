@@ -7,11 +7,9 @@ import av
 from av.sidedata import sidedata
 
 # Old programs wrote tags that are no UTF-8. PyAV 19 keeps their bytes unasked.
-TAGS = (
-  {'metadata_errors': 'replace'}
-  if int(av.__version__.split('.')[0]) < 19
-  else {}
-)
+TAGS: dict = {}
+if int(av.__version__.split('.')[0]) < 19:
+  TAGS['metadata_errors'] = 'replace'
 _RAW_FORMATS = {
   '.264': 'h264',
   '.h264': 'h264',
