@@ -113,7 +113,7 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
 
 
 def _pass(path, stream, threads, problems):
-  first, bad, good, end = None, 0, 0, None
+  first, bad, good = None, 0, 0
   with open_video(path, stream) as (container, video):
     video.thread_type = threads
     decode = _decoder(video)
@@ -121,8 +121,6 @@ def _pass(path, stream, threads, problems):
     for packet in packets(container, video, problems):
       if packet.size and packet.dts is not None:
         heapq.heappush(places, packet.dts)
-      if packet.size and packet.pos is not None:
-        end = max(end or 0, packet.pos + packet.size)
       try:
         frames = decode(packet)
       except av.error.FFmpegError as error:
@@ -148,15 +146,23 @@ def _pass(path, stream, threads, problems):
           place = frame.dts if frame.dts is not None else place
         good += 1
         yield Shot(frame, stamp), place if stamp is None else stamp
-    lost = endings.missing(path, container.format.name, video, end)
-    if lost is not None:
-      raise ValueError(f'{path} is truncated: {lost}.')
+    _check_end(path, container, video)
     if not good:
       raise ValueError(f'{path} holds no frame that can be decoded.')
     if bad > good:
       raise ValueError(
         f'{path} is damaged: of {bad + good} packets {bad} cannot be decoded.'
       )
+
+
+def _check_end(path, container, video) -> None:
+  lost = endings.missing(path, container, video)
+  if lost is None:
+    return
+  if container.format.name in endings.BROADCAST:
+    _LOG.warning('%s ends within a packet: %s.', path, lost)
+    return
+  raise ValueError(f'{path} is truncated: {lost}.')
 
 
 def decoded_from(
@@ -241,6 +247,8 @@ def last(path, count: int, stream: int | None) -> list[Shot]:
     marks = [(s.stamp, mark(s.frame)) for s in kept]
     if first is not None and len(kept) == count and first != landed:
       if marks == before:
+        with open_video(path, stream) as (container, video):
+          _check_end(path, container, video)
         return list(kept)
       before, landed = marks, first
     back *= 2
