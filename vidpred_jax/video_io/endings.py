@@ -151,7 +151,7 @@ _CHUNK = re.compile(rb'[0-9a-fA-F]{2}(dc|db|wb|tx|pc|iv)|ix..|idx1|JUNK|LIST')
 def _avi(data, _) -> int:
   """The end of the last list; those that were never closed are entered."""
   at, entered, least = 0, False, 0
-  while at + 12 <= len(data):
+  while at + 8 <= len(data):
     kind, length = data[at : at + 4], _little(data, at + 4, 4)
     # A program that crashed leaves 0, one that writes to a pipe the most.
     if kind in (b'RIFF', b'LIST') and length in (0, _UNKNOWN):
@@ -255,8 +255,8 @@ def _mxf(data, _) -> int:
   """The end of the last item, or the begin of the declared footer."""
   begin = at = max(data.find(_MXF_PARTITION, 0, 1 << 16), 0)
   footer = 0
-  while at + 4 <= len(data):
-    if data[at : at + 4] != _MXF_PARTITION[:4]:
+  while at < len(data):
+    if not _MXF_PARTITION.startswith(data[at : at + 4]):
       return footer
     if at + 17 > len(data):
       return max(footer, at + 17)
