@@ -406,15 +406,16 @@ def _transport(data, _) -> int:
 def _program(data, _) -> int:
   """The end of the last packet."""
   at = data.find(b'\0\0\1\xba')
-  while 0 <= at and at + 6 <= len(data):
-    if data[at : at + 3] != b'\0\0\1' or data[at + 3] < 0xB9:
+  while 0 <= at <= len(data) - 4:
+    head = data[at : at + 14]
+    if head[:3] != b'\0\0\1' or head[3] < 0xB9:
       at = data.find(b'\0\0\1\xba', at)  # padding, or a sector's head
-    elif data[at + 3] == 0xB9:  # the end of one program
+    elif head[3] == 0xB9:  # the end of one program
       at += 4
-    elif data[at + 3] != 0xBA:
-      at += 6 + _big(data, at + 4, 2)
-    elif data[at + 4] >> 6 == 1:  # MPEG-2
-      at += 14 + (data[at + 13] & 7 if at + 14 <= len(data) else 0)
+    elif head[3] != 0xBA:
+      at += 6 + _big(head, 4, 2)
+    elif len(head) == 14 and head[4] >> 6 == 1:  # MPEG-2
+      at += 14 + (head[13] & 7)
     else:
       at += 12
   return max(at, 0)
