@@ -1,5 +1,6 @@
 """Times, ends and places of frames are those that a player finds."""
 
+import re
 from fractions import Fraction
 
 import av
@@ -354,6 +355,51 @@ def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
   )
   assert 'a' in caplog.text and '1 packets are damaged' in caplog.text
   assert videos.scan_file(path).index.num_frames == 9
+
+
+class TestDamagedMatroska:
+  @pytest.mark.parametrize(
+    'name, codec, options, piped',
+    [
+      ('a.mkv', 'libx264', {}, False),
+      ('a.webm', 'libvpx', {'cluster_time_limit': '300'}, True),
+      ('b.webm', 'libvpx', {'live': '1'}, True),
+    ],
+  )
+  def test_lost_frames_are_counted(
+    self, tmp_path, caplog, name, codec, options, piped
+  ):
+    path = muxed(tmp_path / name, codec, options, piped, number=75)
+    data = bytearray(path.read_bytes())
+    assert len(times_of(path)) == 75 and not caplog.records
+    middle = len(data) // 2
+    data[middle : middle + 900] = bytes(900)
+    path.write_bytes(data)
+    lost = 75 - len(times_of(path))
+    (told,) = re.findall(rf'{name} is damaged: about (\d+) fr', caplog.text)
+    assert lost > 0
+    assert abs(int(told) - lost) <= (2 if name[0] == 'a' else lost // 2)
+
+  @pytest.mark.parametrize('name', ['a.mkv', 'a.webm'])
+  def test_of_a_variable_rate(self, tmp_path, caplog, name):
+    steps = np.random.default_rng(2).choice((33, 40, 100, 400, 5000), 60)
+    path = encode(
+      tmp_path / name, clip_of(60), 'libx264' if 'k' in name else 'libvpx',
+      times=[int(t) for t in np.cumsum(steps)], last=4000,
+    )  # fmt: skip
+    assert len(times_of(path)) == 60 and not caplog.records
+    data = bytearray(path.read_bytes())
+    data[-2000:-1500] = bytes(500)
+    path.write_bytes(data)
+    assert len(times_of(path)) < 60
+    assert f'{name} is damaged: frames are lost, the first ' in caplog.text
+
+  @pytest.mark.parametrize('size', [1, 40, 5000])
+  def test_data_of_other_programs(self, tmp_path, caplog, size):
+    path = muxed(tmp_path / 'a.webm', 'libvpx', {'live': '1'}, True)
+    other = np.random.default_rng(0).bytes(size)
+    path.write_bytes(path.read_bytes() + other)
+    assert len(times_of(path)) == 40 and 'lost' not in caplog.text
 
 
 def test_names_that_look_like_protocols(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from vidpred_jax.video_io import endings, timing
+from vidpred_jax.video_io import endings, matroska, timing
 from vidpred_jax.video_io.opening import open_video
 
 _LOG = logging.getLogger(__name__)
@@ -147,6 +147,8 @@ def _pass(path, stream, threads, problems):
         good += 1
         yield Shot(frame, stamp), place if stamp is None else stamp
     _check_end(path, container, video)
+    if 'matroska' in container.format.name.split(','):
+      _tell_lost(path, stream)
     if not good:
       raise ValueError(f'{path} holds no frame that can be decoded.')
     if bad > good:
@@ -163,6 +165,37 @@ def _check_end(path, container, video) -> None:
     _LOG.warning('%s ends within a packet: %s.', path, lost)
     return
   raise ValueError(f'{path} is truncated: {lost}.')
+
+
+def _tell_lost(path, stream) -> None:
+  """Warns of frames of a Matroska file that FFmpeg passes over in silence."""
+  with endings.contents(path) as data:
+    places = matroska.breaks(data)
+    if not places:
+      return
+    size, goes_on = len(data), matroska.resumes(data, places[-1])
+  with open_video(path, stream) as (container, video):
+    unit, end = video.time_base, None
+    if container.duration is not None:
+      end = int(Fraction(container.duration, 10**6) / unit)
+    found = [
+      (packet.pos, packet.pts)
+      for packet in packets(container, video, [])
+      if packet.size and None not in (packet.pos, packet.pts)
+    ]
+  if not found:
+    return  # an error follows
+  number, stamp = matroska.lost(places, found, end)
+  if end is None and goes_on and max(found)[0] < places[-1]:
+    # Nothing else tells how many frames the rest of the file held.
+    stamp = max(stamp for _, stamp in found) if number == 0 else stamp
+    rest = round(len(found) * (size - places[-1]) / places[-1])
+    number = None if number is None else number + rest
+  if number != 0:
+    _LOG.warning(
+      '%s is damaged: %s are lost, the first after %.2f s.', path,
+      'frames' if number is None else f'about {number} frames', stamp * unit,
+    )  # fmt: skip
 
 
 def decoded_from(

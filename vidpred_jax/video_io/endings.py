@@ -11,11 +11,14 @@ file has by what it declares, 0 if it declares nothing. It stops at what is no
 part of its container: other programs append their own data, players stop there.
 """
 
+import contextlib
 import mmap
 import pathlib
 import re
 import struct
 from collections.abc import Callable
+
+from vidpred_jax.video_io import matroska
 
 # Recordings of broadcasts, which begin and end anywhere.
 BROADCAST = frozenset({'mpegts', 'mpeg'})
@@ -35,18 +38,25 @@ def missing(path: pathlib.Path, container, video) -> str | None:
   """
   names = container.format.name.split(',')
   declared = next((_DECLARED[n] for n in names if n in _DECLARED), None)
-  size = path.stat().st_size
-  if declared is None or not size:
+  if declared is None:
     return None
-  with (
-    open(path, 'rb') as file,
-    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-  ):
+  with contents(path) as data:
+    size = len(data)
     try:
       least = declared(data, video)
     except IndexError:
       return None  # damaged where it matters; FFmpeg says so
   return f'{size} of at least {least} bytes are there' if least > size else None
+
+
+@contextlib.contextmanager
+def contents(path: pathlib.Path):
+  """All bytes of a file, without reading them all."""
+  with (
+    open(path, 'rb') as file,
+    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+  ):
+    yield data
 
 
 def _big(data, at: int, number: int) -> int:
@@ -99,47 +109,6 @@ def _segments(data, at: int, end: int) -> int:
   for n in range(_big(data, at, 2)):
     end += _big(data, at + 2 + 12 * n, 4) & 0x7FFFFFFF
   return end
-
-
-# ----------------------------------------------------------- Matroska and WebM
-
-_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
-_ELEMENTS = frozenset({
-  0x1A45DFA3, _SEGMENT, _CLUSTER,
-  # In a segment.
-  0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
-  0x1043A770, 0xEC, 0xBF,
-  # In a cluster.
-  0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF,
-})  # fmt: skip
-
-
-def _matroska(data, _) -> int:
-  """The end of the last element; those of unknown size are entered."""
-  at = 0
-  while at + 2 <= len(data):
-    kind, size, used = element(data[at : at + 20])
-    if kind not in _ELEMENTS:
-      break
-    if size is None and kind not in (_SEGMENT, _CLUSTER):
-      break
-    at += used + (size or 0)
-    if kind == _SEGMENT and size is not None:
-      return at
-  return at
-
-
-def element(head: bytes) -> tuple[int | None, int | None, int]:
-  """An EBML element's (kind, size or None if it is unknown, bytes of these)."""
-  n = 9 - head[0].bit_length()
-  if n > 4:
-    return None, None, 0
-  kind, rest = int.from_bytes(head[:n], 'big'), head[n:]
-  if not rest or not rest[0]:
-    return None, None, 0
-  m = 9 - rest[0].bit_length()
-  size = int.from_bytes(rest[:m], 'big') & ((1 << 7 * m) - 1)
-  return kind, None if size == (1 << 7 * m) - 1 else size, n + m
 
 
 # ------------------------------------------------------------------ AVI, ASF
@@ -464,7 +433,7 @@ def _y4m(data, video) -> int:
 
 _DECLARED: dict[str, Callable] = {
   'mov': _mov,
-  'matroska': _matroska,
+  'matroska': lambda data, _: matroska.end(data),
   'avi': _avi,
   'asf': _asf,
   'flv': _flv,
