@@ -380,6 +380,16 @@ class TestDamagedMatroska:
     assert lost > 0
     assert abs(int(told) - lost) <= (2 if name[0] == 'a' else lost // 2)
 
+  def test_of_which_one_frame_is_left(self, tmp_path, caplog):
+    path = muxed(tmp_path / 'a.mkv', 'libx264', {}, False)
+    with av.open(str(path)) as film:
+      second = [packet.pos for packet in film.demux(video=0)][1]
+    data = bytearray(path.read_bytes())
+    data[second - 10 : second + 100] = bytes(110)
+    path.write_bytes(data)
+    assert len(times_of(path)) == 1
+    assert 'a.mkv is damaged: about 39 frames are lost' in caplog.text
+
   @pytest.mark.parametrize('name', ['a.mkv', 'a.webm'])
   def test_of_a_variable_rate(self, tmp_path, caplog, name):
     steps = np.random.default_rng(2).choice((33, 40, 100, 400, 5000), 60)

@@ -176,6 +176,7 @@ def _tell_lost(path, stream) -> None:
     size, goes_on = len(data), matroska.resumes(data, places[-1])
   with open_video(path, stream) as (container, video):
     unit, end = video.time_base, None
+    step = max(1, round(1 / timing.label(video) / unit))
     if container.duration is not None:
       end = int(Fraction(container.duration, 10**6) / unit)
     found = [
@@ -185,7 +186,7 @@ def _tell_lost(path, stream) -> None:
     ]
   if not found:
     return  # an error follows
-  number, stamp = matroska.lost(places, found, end)
+  number, stamp = matroska.lost(places, found, end, step)
   if end is None and goes_on and max(found)[0] < places[-1]:
     # Nothing else tells how many frames the rest of the file held.
     stamp = max(stamp for _, stamp in found) if number == 0 else stamp

@@ -118,6 +118,7 @@ def lost(
   places: Sequence[int],
   packets: Sequence[tuple[int, int]],
   end: int | None,
+  step: int,
 ) -> tuple[int | None, int]:
   """Counts the frames that are lost at breaks, by the times of the others.
 
@@ -125,13 +126,14 @@ def lost(
     places: of `breaks`.
     packets: (position, time stamp) of the packets that are left.
     end: the time stamp at which the film ends, if known.
+    step: between frames by the header, for want of two frames.
 
   Returns:
     The number of frames, as many as the usual step fits into the gaps, or None
     if the steps vary; and the last time stamp before the first gap.
   """
   stamps = sorted({stamp for _, stamp in packets})
-  steps = [b - a for a, b in zip(stamps, stamps[1:])] or [1]
+  steps = [b - a for a, b in zip(stamps, stamps[1:])] or [step]
   usual = statistics.median_low(steps)
   steady = sum(abs(step - usual) <= usual / 4 for step in steps)
   stamps = [min(0, stamps[0]) - usual, *stamps, max(end or 0, stamps[-1])]
