@@ -44,7 +44,7 @@ def missing(path: pathlib.Path, container, video) -> str | None:
     size = len(data)
     try:
       least = declared(data, video)
-    except IndexError:
+    except (IndexError, ValueError):
       return None  # damaged where it matters; FFmpeg says so
   return f'{size} of at least {least} bytes are there' if least > size else None
 
@@ -175,7 +175,8 @@ def _flv(data, _) -> int:
   # A copy from a server still has the size of the file there, of which it may
   # be all; then it lasts as long as it says.
   size, seconds = (_flv_number(first, n) for n in (b'filesize', b'duration'))
-  return int(size) if seconds > stamp / 1000 + 1 and size < 1 << 62 else 0
+  is_cut = seconds > stamp / 1000 + 1 and 0 < size < 1 << 62
+  return int(size) if is_cut else 0
 
 
 def _flv_number(data: bytes, name: bytes) -> float:
@@ -259,11 +260,11 @@ _NUT_STREAM, _NUT_PTS, _NUT_SIZE, _NUT_TIME, _NUT_HEADER = 16, 8, 32, 2048, 1024
 def _number(data, at: int) -> tuple[int, int]:
   """A number of seven bits in each byte, and the place behind it."""
   value = 0
-  while True:
-    value, more = value << 7 | data[at] & 0x7F, data[at] & 0x80
-    at += 1
-    if not more:
-      return value, at
+  for i in range(at, at + 10):
+    value = value << 7 | data[i] & 0x7F
+    if not data[i] & 0x80:
+      return value, i + 1
+  raise ValueError('a number is longer than any that is written')
 
 
 def _nut(data, _) -> int:
@@ -348,7 +349,7 @@ def _nut_codes(data, at: int):
       codes.append((flags, mul, size + j, reserved, header))
       j += 1
     if not count:
-      raise IndexError
+      raise ValueError('a rule for the heads of frames is for none')
   elided = [0]
   for _ in range(next(numbers(1))):
     (length,) = numbers(1)

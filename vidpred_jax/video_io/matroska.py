@@ -4,9 +4,11 @@ A file is a chain of EBML elements. Frames stand in clusters, which stand in a
 segment; these two may be of unknown size in a live recording.
 """
 
+import bisect
 import re
 import statistics
 from collections.abc import Sequence
+from itertools import accumulate
 
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
 _IN_CLUSTER = frozenset({0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF, 0xEC})
@@ -137,16 +139,24 @@ def lost(
   usual = statistics.median_low(steps)
   steady = sum(abs(step - usual) <= usual / 4 for step in steps)
   stamps = [min(0, stamps[0]) - usual, *stamps, max(end or 0, stamps[-1])]
+  wide = [
+    (a, b, round((b - a) / usual) - 1)
+    for a, b in zip(stamps, stamps[1:])
+    if round((b - a) / usual) > 1
+  ]
+  packets = sorted(packets)
+  positions = [position for position, _ in packets]
+  # The last stamp in front of each packet, and the first from it on.
+  last = [*accumulate((s for _, s in packets), max, initial=stamps[0])]
+  first = [*accumulate((s for _, s in packets[::-1]), min, initial=stamps[-1])]
   gaps = {}
   for place in places:
-    before = max((s for p, s in packets if p < place), default=stamps[0])
-    behind = min((s for p, s in packets if p >= place), default=stamps[-1])
+    n = bisect.bisect_left(positions, place)
+    before, behind = last[n], first[len(packets) - n]
     # Frames are not stored in the order in which they are shown.
     low = min(before, behind) - _REORDERED * usual
     high = max(before, behind) + _REORDERED * usual
-    for a, b in zip(stamps, stamps[1:]):
-      if low <= a and b <= high and round((b - a) / usual) > 1:
-        gaps[a] = round((b - a) / usual) - 1
+    gaps |= {a: number for a, b, number in wide if low <= a and b <= high}
   number = sum(gaps.values())
   if number and steady < _STEADY * len(steps):
     number = None
