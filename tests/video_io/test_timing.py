@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import muxing
 from vidpred_jax import video_io
 from vidpred_jax.data import videos
 from vidpred_jax.video_io import timing
@@ -44,36 +45,6 @@ def encode(path, clip, codec='libx264', times=None, last=None, **settings):
         until = times[n + 1] if n + 1 < len(times) else times[n] + last
         packet.duration = until - times[n]
       c.mux(packet)
-  return path
-
-
-class Pipe:
-  """A file that a muxer cannot go back in."""
-
-  def __init__(self, path):
-    self.file = open(path, 'wb')
-    self.write = self.file.write
-
-
-def muxed(path, codec, options, piped, number=40):
-  """Writes a film as FFmpeg does to a file, or to a pipe."""
-  pipe = Pipe(path) if piped else None
-  formats = {
-    'm2ts': 'mpegts', 'ts': 'mpegts', 'mpg': 'mpeg', 'mkv': 'matroska',
-    'wmv': 'asf', 'y4m': 'yuv4mpegpipe',
-  }  # fmt: skip
-  name = path.suffix[1:]
-  pixels = {'mjpeg': 'yuvj420p', 'gif': 'rgb8'}.get(codec, 'yuv420p')
-  with av.open(
-    pipe or str(path), 'w', format=formats.get(name, name), options=options
-  ) as output:
-    stream = output.add_stream(codec, rate=25)
-    stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
-    for frame in clip_of(number):
-      output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
-    output.mux(stream.encode())
-  if pipe is not None:
-    pipe.file.close()
   return path
 
 
@@ -217,7 +188,7 @@ class TestEnds:
   def test_a_missing_end(self, tmp_path, caplog, name, codec, options, piped):
     if piped and 'faststart' in options.values():
       pytest.skip('this is written by going back')
-    path = muxed(tmp_path / name, codec, options, piped)
+    path = muxing.muxed(tmp_path / name, codec, clip_of(40), options, piped)
     assert len(times_of(path)) == 40
     assert not caplog.records
     data = path.read_bytes()
@@ -235,7 +206,7 @@ class TestEnds:
           times_of(path)
 
   def test_the_last_frames_of_what_is_left(self, tmp_path):
-    path = muxed(tmp_path / 'a.flv', 'flv', {}, piped=False, number=160)
+    path = muxing.muxed(tmp_path / 'a.flv', 'flv', clip_of(160))
     assert len(video_io.read_last(path, 2)) == 2
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match='a.flv is truncated'):
@@ -369,7 +340,7 @@ class TestDamagedMatroska:
   def test_lost_frames_are_counted(
     self, tmp_path, caplog, name, codec, options, piped
   ):
-    path = muxed(tmp_path / name, codec, options, piped, number=75)
+    path = muxing.muxed(tmp_path / name, codec, clip_of(75), options, piped)
     data = bytearray(path.read_bytes())
     assert len(times_of(path)) == 75 and not caplog.records
     middle = len(data) // 2
@@ -381,7 +352,7 @@ class TestDamagedMatroska:
     assert abs(int(told) - lost) <= (2 if name[0] == 'a' else lost // 2)
 
   def test_of_which_one_frame_is_left(self, tmp_path, caplog):
-    path = muxed(tmp_path / 'a.mkv', 'libx264', {}, False)
+    path = muxing.muxed(tmp_path / 'a.mkv', 'libx264', clip_of(40))
     with av.open(str(path)) as film:
       second = [packet.pos for packet in film.demux(video=0)][1]
     data = bytearray(path.read_bytes())
@@ -406,7 +377,9 @@ class TestDamagedMatroska:
 
   @pytest.mark.parametrize('size', [1, 40, 5000])
   def test_data_of_other_programs(self, tmp_path, caplog, size):
-    path = muxed(tmp_path / 'a.webm', 'libvpx', {'live': '1'}, True)
+    path = muxing.muxed(
+      tmp_path / 'a.webm', 'libvpx', clip_of(40), {'live': '1'}, True
+    )
     other = np.random.default_rng(0).bytes(size)
     path.write_bytes(path.read_bytes() + other)
     assert len(times_of(path)) == 40 and 'lost' not in caplog.text
