@@ -281,7 +281,7 @@ def _nut(data, _) -> int:
         if head == 'main':
           codes, elided = _nut_codes(data, body)
         at = body + length
-      elif head != 'point':  # frames follow nothing else
+      elif head != 'point' or not codes:  # frames follow nothing else
         return 0
       else:
         at = _nut_frame(data, at, codes, elided)
@@ -298,8 +298,6 @@ def _nut_frame(data, at: int, codes, elided) -> int:
   if flags & _CODED:
     coded, at = _number(data, at)
     flags ^= coded
-  if flags & _INVALID:
-    return 0
   for flag in (_NUT_STREAM, _NUT_PTS, _NUT_SIZE, _NUT_TIME, _NUT_HEADER,
                _RESERVED):  # fmt: skip
     if flags & flag:
@@ -310,6 +308,8 @@ def _nut_frame(data, at: int, codes, elided) -> int:
         header = value
       elif flag == _RESERVED:
         reserved = value
+  if flags & _INVALID or header >= len(elided):
+    return 0
   for _ in range(reserved):
     _, at = _number(data, at)
   at += 4 * bool(flags & _CHECKSUM)
