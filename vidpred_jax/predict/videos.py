@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import picture, video_io
+from vidpred_jax.predict import overlap
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import DataSpec, Frames
 
@@ -133,7 +134,13 @@ def predict_video(
     futures = serve.stream_samples(clip, num_frames, samples, key)
     return _write_samples(writers, futures, num_frames, progress)
   shots = _untimed(
-    serve.stream(clip, num_frames, key, with_diagnostics=with_diagnostics)
+    serve.stream(
+      clip,
+      num_frames,
+      key,
+      with_diagnostics=with_diagnostics,
+      ahead=len(system.frames.target),
+    )
   )
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
@@ -161,7 +168,12 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
     return writer, _interpolated(serve, film, key, with_diagnostics), total
   timed = _frames(film, serve.system.channels)
   shots = serve.resample(
-    timed, fps, key, with_diagnostics=with_diagnostics, last=info.last
+    timed,
+    fps,
+    key,
+    with_diagnostics=with_diagnostics,
+    last=info.last,
+    ahead=int(fps / info.fps) + 1,
   )
   return writer, _untimed(shots), total
 
@@ -238,7 +250,7 @@ def _step(frames: Frames) -> Fraction:
 
 def _frames(film, channels: int) -> Iterator:
   """Yields (time, frame), grey for a system of one channel."""
-  for time, frame in film.frames():
+  for time, frame in overlap.ahead(film.frames()):
     yield time, _with_channels(frame, channels)
 
 
@@ -272,8 +284,9 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
       yield frame
 
   parts = serve.system.frames.context[-1]
+  # One interval: the next call is started while the last one's frames are used.
   shots = serve.interpolate(
-    frames(), parts, key, with_diagnostics=with_diagnostics
+    frames(), parts, key, with_diagnostics=with_diagnostics, ahead=parts - 1
   )
   for n, shot in enumerate(shots):
     time = None
@@ -295,7 +308,11 @@ def _continued(serve, film, num_frames, key, with_diagnostics, mark):
     newest.append(frame)
     yield (time if timed else None), (frame, {}) if with_diagnostics else frame
   shots = serve.stream(
-    newest, num_frames, key, with_diagnostics=with_diagnostics
+    newest,
+    num_frames,
+    key,
+    with_diagnostics=with_diagnostics,
+    ahead=len(frames.target),
   )
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
@@ -353,9 +370,9 @@ def _write(
 ) -> int:
   """Writes (time or None, picture)s; returns their number."""
   count = 0
-  with writer:
+  with writer, overlap.behind(writer.write) as write:
     for time, image in _bar(timed_pictures, total, progress, given=given):
-      writer.write(_colour(image), time)
+      write(_colour(image), time)
       count += 1
   return count
 
@@ -373,10 +390,15 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
   with contextlib.ExitStack() as stack:
     for writer in writers:
       stack.enter_context(writer)
+
+    def write_all(images):
+      for writer, image in zip(writers, images):
+        writer.write(_colour(image))
+
+    write = stack.enter_context(overlap.behind(write_all, 1))
     for future in _bar(futures, total, progress):
       spread = np.rint(1020 * np.minimum(future.spread, 0.25)).astype(np.uint8)
-      for writer, image in zip(writers, (*future.frames, future.mean, spread)):
-        writer.write(_colour(image))
+      write((*future.frames, future.mean, spread))
       count += 1
   return count
 
