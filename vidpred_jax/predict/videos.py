@@ -133,15 +133,7 @@ def predict_video(
     writers = [write(path, fps=fps) for path in outputs]
     futures = serve.stream_samples(clip, num_frames, samples, key)
     return _write_samples(writers, futures, num_frames, progress)
-  shots = _untimed(
-    serve.stream(
-      clip,
-      num_frames,
-      key,
-      with_diagnostics=with_diagnostics,
-      ahead=len(system.frames.target),
-    )
-  )
+  shots = _untimed(_predicted(serve, clip, num_frames, key, with_diagnostics))
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
 
@@ -297,6 +289,17 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
     yield time, shot
 
 
+def _predicted(serve, clip, num_frames, key, with_diagnostics) -> Iterator:
+  """Yields the frames that follow, and starts the next call meanwhile."""
+  return serve.stream(
+    clip,
+    num_frames,
+    key,
+    with_diagnostics=with_diagnostics,
+    ahead=len(serve.system.frames.target),
+  )
+
+
 def _continued(serve, film, num_frames, key, with_diagnostics, mark):
   """Yields the input and the predictions: (time or None, frame or shot)."""
   frames = serve.system.frames
@@ -307,13 +310,7 @@ def _continued(serve, film, num_frames, key, with_diagnostics, mark):
   for time, frame in _frames(film, serve.system.channels):
     newest.append(frame)
     yield (time if timed else None), (frame, {}) if with_diagnostics else frame
-  shots = serve.stream(
-    newest,
-    num_frames,
-    key,
-    with_diagnostics=with_diagnostics,
-    ahead=len(frames.target),
-  )
+  shots = _predicted(serve, newest, num_frames, key, with_diagnostics)
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
     if mark and with_diagnostics:
