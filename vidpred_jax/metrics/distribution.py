@@ -133,7 +133,7 @@ def _crps_of_frame(x, y, fair):
 
   def score(x, y):
     # Differences from the truth are in the samples' order, but smaller.
-    difference = _sorted(x - y)
+    difference = _sorted(x - y[None])
     return jnp.mean(jnp.abs(difference), 0) - jnp.sum(weights * difference, 0)
 
   def by_blocks():
