@@ -110,6 +110,8 @@ def operations(function, arguments, platform):
           kind = KINDS.get(name)
           if kind == 'calls' and any(x in str(inner) for x in _FREE):
             kind = None
+          if kind == 'branches' and len(inner.operation.regions) == 1:
+            kind = None  # of `platform_dependent`: the one that is left
           if kind:
             count = iterations(inner) if kind == 'loops' else None
             rows.append((kind, place(inner), count, depth))
@@ -126,19 +128,7 @@ def iterations(loop):
   found = re.findall(
     r'stablehlo.constant dense<(\d+)> : tensor<i32>', str(loop.regions[0])
   )
-  if len(found) == 1:
-    return int(found[0])
-  # The bound is an argument of the loop: a constant before it.
-  bounds = [
-    str(x.owner) for x in loop.operands if 'stablehlo.constant' in str(x.owner)
-  ]
-  numbers = [
-    int(n)
-    for text in bounds
-    for n in re.findall(r'dense<(\d+)> : tensor<i32>', text)
-    if int(n)
-  ]
-  return max(numbers) if numbers else None
+  return int(found[0]) if len(found) == 1 else None
 
 
 def place(operation):
