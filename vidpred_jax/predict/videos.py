@@ -113,8 +113,9 @@ def predict_video(
   with_diagnostics = bool(overlay)
   if between:
     write = functools.partial(write, output, audio=sound, trim_audio=False)
+    of_frames = functools.partial(_of_frames, load, (system, variables))
     writer, shots, total = _restored(
-      load, film, factor, fps, key, with_diagnostics, settings, write
+      of_frames, film, factor, fps, key, with_diagnostics, settings, write
     )
     shots = _overlaid(shots, overlay)
     return _write(writer, shots, total, progress, given=1)
@@ -138,6 +139,11 @@ def predict_video(
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
 
 
+def _of_frames(load, loaded, frames: Frames):
+  """What is loaded, if its frames are these; else loads it with these."""
+  return loaded if loaded[0].frames == frames else load(frames=frames)
+
+
 def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
   """A film at a higher rate.
 
@@ -155,7 +161,7 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
     if not info.variable and last < 2 / info.fps:
       last = None
   writer = write(fps=fps, last=last)
-  serve = Predictor(*load(frames=frames), cuts=film.begins, **settings)
+  serve = Predictor(*load(frames), cuts=film.begins, **settings)
   if not resampled:
     return writer, _interpolated(serve, film, key, with_diagnostics), total
   timed = _frames(film, serve.system.channels)
