@@ -337,10 +337,10 @@ def _nut_codes(data, at: int):
       given if given is not None else usual
       for given, usual in zip(
         [*numbers(fields), *[None] * 8],
-        (0, mul, 0, 0, 0, None, 0, header, *[0] * fields),
+        (0, mul, 0, 0, 0, -1, 0, header, *[0] * fields),
       )
     )
-    count = mul - size if count is None else count
+    count = mul - size if count < 0 else count
     j = 0
     while j < count and len(codes) < 256:
       if len(codes) == ord('N'):
