@@ -188,7 +188,7 @@ def metrics(config, source) -> dict[str, Any]:
     of_samples = _SAMPLE_METRICS if config.eval.samples > 1 else {}
     chosen = (*of_samples.get(source.kind, ()), *_METRICS[source.kind])
   for name in chosen:
-    extra = {}
+    extra: dict[str, Any] = {}
     if name.startswith('lpips') and files.backbone and files.heads:
       _look_for(name, files.backbone, files.heads)
       extra['variables'] = convert.lpips(files.backbone, files.heads)

@@ -176,6 +176,8 @@ def base(system: str) -> ConfigDict:
   config.optim.weight_decay = 0.0  # of every parameter
   config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
   config.optim.frozen = ()  # regular expressions of parameter names
+  # Pairs of such an expression and a factor of the learning rate.
+  config.optim.rates = ()
   config.ema = ConfigDict()  # the average of the parameters
   config.ema.decay = 0.0  # of the average, per update; 0: no average
   config.ema.every = 1  # steps between updates
@@ -184,6 +186,7 @@ def base(system: str) -> ConfigDict:
   config.init_match = '.*'  # which of its parameters to take
   config.shard_params = False  # split parameters over the devices too
   config.log_every = 100  # steps
+  config.profile = ()  # the first and the last step that are traced; (): none
   config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
   config.export_dtype = 'float32'  # of the weights in export/; or float16

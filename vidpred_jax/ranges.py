@@ -34,6 +34,7 @@ _SIZE = rules.either(
 )
 _PERIOD = rules.whole(1, _COUNT)
 _LIMIT = rules.whole(0, _COUNT)
+_STEPS = rules.tuple_of(_PERIOD, 'two steps', length=2)
 
 
 def _is_pattern(text: Any) -> bool:
@@ -45,6 +46,16 @@ def _is_pattern(text: Any) -> bool:
 
 
 _PATTERN = rules.Rule(_is_pattern, 'a regular expression')
+_FACTOR = rules.number(0, 10**6)
+_RATE = rules.Rule(
+  lambda x: (
+    isinstance(x, tuple | list)
+    and len(x) == 2
+    and _is_pattern(x[0])
+    and _FACTOR.accepts(x[1])
+  ),
+  'a pair',
+)
 
 # Field -> rule, without `data`, `model` and `features`.
 RANGES = {
@@ -86,6 +97,9 @@ RANGES = {
   'optim.weight_decay': rules.number(0, 100, 'a number from 0 to 100'),
   'optim.clip_norm': rules.number(0),
   'optim.frozen': rules.tuple_of(_PATTERN, 'regular expressions', least=0),
+  'optim.rates': rules.tuple_of(
+    _RATE, 'pairs of a regular expression and a number of at least 0', least=0
+  ),
   'ema.decay': _SHARE,
   'ema.every': _PERIOD,
   'ema.start': _LIMIT,
@@ -93,6 +107,13 @@ RANGES = {
   'init_match': _PATTERN,
   'shard_params': rules.truth(),
   'log_every': _PERIOD,
+  'profile': rules.either(
+    (),
+    rules.Rule(
+      lambda x: _STEPS.accepts(x) and x[0] <= x[1],
+      f'the first and the last step, 1 to {_COUNT}, or ()',
+    ),
+  ),
   'checkpoint_every': _PERIOD,
   'keep': rules.whole(
     1, 10**6, 'a whole number from 1: without checkpoints a run cannot go on'

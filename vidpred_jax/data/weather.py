@@ -12,7 +12,7 @@ import importlib.util
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -350,14 +350,12 @@ def _dataset(path: pathlib.Path):
   import xarray
 
   is_zarr = path.suffix == '.zarr'
+  settings: dict[str, Any] = {'engine': 'zarr' if is_zarr else 'netcdf4'}
+  if is_zarr:  # asked for where there is none, xarray warns
+    settings['consolidated'] = (path / '.zmetadata').exists()
   with reading(path, 'Zarr store' if is_zarr else 'NetCDF file'):
     file = xarray.open_dataset(
-      path,
-      engine='zarr' if is_zarr else 'netcdf4',
-      decode_times=False,
-      cache=False,
-      # Asked for where there is none, xarray warns.
-      **({'consolidated': (path / '.zmetadata').exists()} if is_zarr else {}),
+      path, decode_times=False, cache=False, **settings
     )
   with file:
     yield file

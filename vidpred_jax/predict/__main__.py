@@ -33,7 +33,7 @@ film. The default of `--input` is a generated film whose true frames are known.
 Input and output are video files or folders of pictures (an output without a
 suffix). The output appears when it is complete; an existing output is replaced
 only with `--overwrite`. `--overlay=flow,blocks` shows diagnostics of the system
-at the right of the frames. The progress bar counts written frames.
+at the right of the frames. The progress bar counts frames that are ready.
 
 Frames as arrays: `--input=clip.npy --output=future.npy`, or `.npz` or `.zarr`,
 uint8 [T, H, W, C], or [N, T, H, W, C] of N films, which gives N futures. With

@@ -27,7 +27,14 @@ from vidpred_jax import atomic, checkpoint, stored, systems
 from vidpred_jax import config as configuration
 
 # What may change between two tries at the same run.
-_MAY_CHANGE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
+_MAY_CHANGE = (
+  'eval',
+  'log_every',
+  'profile',
+  'checkpoint_every',
+  'keep',
+  'workers',
+)
 
 
 @contextlib.contextmanager
