@@ -1,6 +1,7 @@
 """How many clips a second does training get, before and after `--prepare`?
 
   python -m experiments.feeding --scratch=DIR [--films=FOLDER] [--batches=6]
+    [--workers=0,1,2,4] [--step]
 
 Two kinds of data. Pictures of 2048x1024 as Cityscapes has them, PNG files that
 are made in `--scratch`: the source 'frames' brings them to 512x1024. Films in
@@ -10,10 +11,14 @@ are made in `--scratch`: the source 'frames' brings them to 512x1024. Films in
 
 Given are clips per second of the clock, and clips per second of processor time,
 which other programs on the machine hardly change; then how long preparing took
-per frame, and the bytes.
+per frame, and the bytes. `--workers`: of each source by so many processes, 0
+being two threads of this one; processor time is that of all processes.
+`--step`: how many clips a training step of the small DMVFN (`dmvfn.py:demo`)
+eats on this machine, which a source must give to keep it busy.
 """
 
 import argparse
+import multiprocessing
 import os
 import pathlib
 import time
@@ -21,7 +26,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from vidpred_jax import data
+from vidpred_jax import data, runtime
 from vidpred_jax.data import prepare
 
 _BATCH = 8
@@ -54,17 +59,76 @@ def write_pictures(folder: pathlib.Path) -> pathlib.Path:
   return folder
 
 
+def processor_time() -> float:
+  """Seconds of this process and of those it has started."""
+  used = time.process_time()
+  for child in multiprocessing.active_children():
+    place = pathlib.Path(f'/proc/{child.pid}/stat')
+    if place.exists():
+      fields = place.read_text().rpartition(')')[2].split()
+      used += sum(map(int, fields[11:13])) / os.sysconf('SC_CLK_TCK')
+  return used
+
+
 def speed(batches: int, name: str, **settings) -> tuple[float, float]:
   """Clips per second of the clock and of processor time."""
   with data.train_iterator(
     name, batch_size=_BATCH, seed=0, crop=224, **settings
   ) as stream:
-    next(stream)  # what is opened once
-    clock, used = time.perf_counter(), time.process_time()
+    # What is opened once, and what workers have loaded ahead by then.
+    for _ in range(1 + 2 * settings.get('workers', 0)):
+      next(stream)
+    clock, used = time.perf_counter(), processor_time()
     for _ in range(batches):
       next(stream)
-    clock, used = time.perf_counter() - clock, time.process_time() - used
-  return batches * _BATCH / clock, batches * _BATCH / used
+    clock, used = time.perf_counter() - clock, processor_time() - used
+  return batches * _BATCH / clock, batches * _BATCH / max(used, 1e-3)
+
+
+def eaten(steps: int) -> tuple[float, float]:
+  """Clips per second that a small DMVFN learns from, as `speed` gives them."""
+  import jax
+
+  from configs import dmvfn
+  from vidpred_jax import build
+  from vidpred_jax.train import update
+
+  config, mesh = dmvfn.get_config('demo'), runtime.mesh()
+  system = build.system(config, config.frames)
+  size = config.augment.crop or config.data.size
+  shape = (config.batch_size, system.frames.length, *size, system.channels)
+  schedule, of_rule = update.optimiser_settings(config)
+  state, rule = update.initial_state(
+    config, system, schedule, of_rule, mesh, shape
+  )
+  step = update.placed(update.make_step(config, system, rule), mesh)
+  batch = {'video': np.zeros(shape, np.uint8)}
+
+  def run(count, state):
+    for _ in range(count):
+      state, values = step(state, batch, jax.random.key(0))
+    jax.block_until_ready(values)
+    return state
+
+  state = run(1, state)
+  clock, used = time.perf_counter(), time.process_time()
+  run(steps, state)
+  clock, used = time.perf_counter() - clock, time.process_time() - used
+  clips = steps * config.batch_size
+  return clips / clock, clips / used
+
+
+def by_workers(name, options, source, **settings) -> None:
+  """Prints the rates of a source for each number of workers."""
+  for workers in map(int, options.workers.split(',')):
+    rates = speed(
+      options.batches,
+      source,
+      num_frames=options.frames,
+      workers=workers,
+      **settings,
+    )
+    told(f'{name}, {workers} workers', rates)
 
 
 def told(name: str, rates, more: str = '') -> None:
@@ -74,7 +138,7 @@ def told(name: str, rates, more: str = '') -> None:
 def measure(name: str, place: pathlib.Path, options, source, settings) -> None:
   """Prints the rates of a source, and of what is prepared of it."""
   frames = {'num_frames': options.frames}
-  told(name, speed(options.batches, source, **frames, **settings))
+  by_workers(name, options, source, **settings)
   for compress in (False, True):
     output = place / f'prepared-{name.split()[0].strip(",")}-{int(compress)}'
     clock = time.perf_counter()
@@ -106,10 +170,18 @@ def main() -> None:
   parser.add_argument('--films', help='a folder of films')
   parser.add_argument('--frames', type=int, default=3, help='of a clip')
   parser.add_argument('--batches', type=int, default=6, help='timed')
+  parser.add_argument('--workers', default='0', help='0,1,2,4')
+  parser.add_argument('--step', action='store_true', help='time a step too')
   options = parser.parse_args()
   place = pathlib.Path(options.scratch)
   pictures = write_pictures(place / 'pictures')
   print(f'{"":36s} {"clips/s":>8s} {"clips/s of processor"}', flush=True)
+  if options.step:
+    runtime.setup()
+    told('eaten by a step of dmvfn.py:demo', eaten(10))
+  by_workers(
+    'photographs in motion', options, 'photos', size=(256, 448), num_clips=1000
+  )
   measure(
     'pictures 2048x1024',
     place,

@@ -77,7 +77,7 @@ def log(workdir):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   found = [json.loads(line) for line in lines]
   for values in found:  # what it took is another time another
-    for name in ('clips_per_second', 'epoch_seconds'):
+    for name in ('clips_per_second', 'epoch_seconds', 'data_wait'):
       values.pop(name, None)
   return found
 
@@ -118,6 +118,7 @@ def test_the_table_and_the_files(whole):
   for values in timed:
     clips = values['clips_per_second'] * values['epoch_seconds']
     assert np.isclose(clips, 100_000)  # an epoch of photographs in motion
+    assert 0 <= values['data_wait'] <= 1
   values = report['metrics']['psnr/float']
   assert len(values['per_frame']) == 2
   assert np.isclose(np.mean(values['per_frame']), values['mean'])
@@ -250,6 +251,11 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     ([*TINY, 'config.steps=3'], ['config.steps=3', '--name=value']),
     ([*TINY, '--config.eval.show_as=webp'], ['eval.show_as', 'webp', 'gif']),
     ([*TINY, '--config.keep=0'], ['config.keep is 0']),
+    ([*TINY, '--config.eval.best=psnr'], ["eval.best is 'psnr'", 'psnr/float']),
+    (
+      [*TINY, '--config.eval.best=psnr/float'],
+      ["eval.best is 'psnr/float'", 'eval.every=0'],
+    ),
     ([*TINY, '--config.model.scales=(1048576,2)'], ['scales', '256']),
     (['--config=LICENSE'], ['LICENSE']),
   ],

@@ -70,6 +70,7 @@ def test_a_value_outside_is_refused_by_name(name):
     ('accumulate', -1),
     ('checkpoint_every', 0),
     ('log_every', 0),
+    ('profile', (3, 2)),
     ('seed', 2**70),
     ('seed', -1),
     ('workers', -1),

@@ -186,6 +186,7 @@ def base(system: str) -> ConfigDict:
   config.init_match = '.*'  # which of its parameters to take
   config.shard_params = False  # split parameters over the devices too
   config.log_every = 100  # steps
+  config.profile = ()  # the first and the last step that are traced; (): none
   config.checkpoint_every = 2000  # steps
   config.keep = 2  # newest checkpoints kept
   config.export_dtype = 'float32'  # of the weights in export/; or float16

@@ -34,6 +34,7 @@ _SIZE = rules.either(
 )
 _PERIOD = rules.whole(1, _COUNT)
 _LIMIT = rules.whole(0, _COUNT)
+_STEPS = rules.tuple_of(_PERIOD, 'two steps', length=2)
 
 
 def _is_pattern(text: Any) -> bool:
@@ -106,6 +107,13 @@ RANGES = {
   'init_match': _PATTERN,
   'shard_params': rules.truth(),
   'log_every': _PERIOD,
+  'profile': rules.either(
+    (),
+    rules.Rule(
+      lambda x: _STEPS.accepts(x) and x[0] <= x[1],
+      f'the first and the last step, 1 to {_COUNT}, or ()',
+    ),
+  ),
   'checkpoint_every': _PERIOD,
   'keep': rules.whole(
     1, 10**6, 'a whole number from 1: without checkpoints a run cannot go on'

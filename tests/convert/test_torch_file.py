@@ -1,4 +1,4 @@
-"""Objects beside the weights of a file; for the rest see test_convert.py."""
+"""Objects beside the weights of a file; for the rest test_torch_pickle.py."""
 
 import argparse
 import collections

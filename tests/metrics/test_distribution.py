@@ -84,6 +84,27 @@ def test_crps_of_8_bits_is_the_sum_over_its_levels(forecast):
   assert 0 < np.abs(close - got).max() < 0.5
 
 
+@pytest.mark.parametrize('count', [1, 2, 3, 7, 8, 9, 33])
+def test_the_network_sorts(count):
+  x = np.random.default_rng(0).integers(-9, 9, (count, 40)).astype(np.float32)
+  np.testing.assert_array_equal(distribution._sorted(x), np.sort(x, 0))
+
+
+@pytest.mark.parametrize('block', [1, 30, 64, 1000])
+@pytest.mark.parametrize('fair', [False, True])
+def test_blocks_change_nothing(monkeypatch, platform, block, fair):
+  del platform
+  rng = np.random.default_rng(1)
+  samples = rng.normal(size=(5, 2, 2, 4, 8, 3)).astype(np.float32)
+  target = rng.normal(size=samples.shape[1:]).astype(np.float32)
+  monkeypatch.setattr(distribution, '_BLOCK', block)
+  got = distribution.crps_map(samples, target, fair=fair)
+  error = np.abs(samples - target).mean(0)
+  spread = np.abs(samples - samples[:, None]).sum((0, 1))
+  expected = error - spread / 2 / (20 if fair else 25)
+  np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize('name', ['crps/ens', 'crps/fair'])
 def test_crps_in_units_of_8_bits(forecast, name):
   samples, target = forecast

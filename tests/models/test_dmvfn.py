@@ -167,7 +167,8 @@ def test_both_formulations_are_the_same_function(spatial_path):
     assert error < 1e-3, jax.tree_util.keystr(path)
 
 
-def test_skipping_is_masking_for_every_route_of_a_batch():
+def test_skipping_is_masking_for_every_route_of_a_batch(platform):
+  del platform
   model, variables, pair = small()
   gates, masked = all_outputs()
   run_route = functools.partial(model.apply, method='run_route')

@@ -373,8 +373,9 @@ class DMVFN(nn.Module):
   def run_route(self, pair, gates):
     """Runs, for each sample, only the blocks whose gates are not 0.
 
-    The samples run one after the other, so that a skipped block costs nothing.
-    Under `vmap` a block would run if any sample of the batch used it.
+    On a CPU the samples run one after the other, so that a skipped block costs
+    nothing. Elsewhere they run together, so that the device is full: a block
+    runs if any sample uses it, and the others keep what they had.
 
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
@@ -385,26 +386,37 @@ class DMVFN(nn.Module):
     """
     params = self.variables['params']
 
-    def one(sample):
-      pair, gates = sample
-      frames = concat_pair(pair[None])
+    def together(pair, gates):
+      frames = concat_pair(pair)
       state = initial_state(frames)
       for i in range(len(self.scales)):
-        block = self._block(i, parent=None)
+        block, on = self._block(i, parent=None), gates[:, i] != 0
 
-        def use(state, i=i, block=block):
+        def use(state, i=i, block=block, on=on):
           with jax.named_scope(f'block_{i}'):
             weights = {'params': params[f'block_{i}']}
             step = block.apply(weights, frames, state, first=i == 0)
-            return warp_frames(frames, state.voxel + step)
+            new = warp_frames(frames, state.voxel + step)
+          if len(on) == 1:
+            return new
+          kept = on[:, None, None, None]
+          return jax.tree.map(lambda x, y: jnp.where(kept, x, y), new, state)
 
-        state = jax.lax.cond(gates[i] != 0, use, lambda state: state, state)
-      flow, mask = state.voxel[0, ..., :4], state.voxel[0, ..., 4:]
-      return Output((blend(state)[0],), flow, mask, (flow,))
+        state = jax.lax.cond(jnp.any(on), use, lambda state: state, state)
+      flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
+      return Output((blend(state),), flow, mask, (flow,))
+
+    def one_by_one(pair, gates):
+      outputs = jax.lax.map(
+        lambda sample: together(sample[0][None], sample[1][None]), (pair, gates)
+      )
+      return jax.tree.map(lambda x: x[:, 0], outputs)
 
     if pair.shape[0] == 1:
-      return jax.tree.map(lambda x: x[None], one((pair[0], gates[0])))
-    return jax.lax.map(one, (pair, gates))
+      return together(pair, gates)
+    return jax.lax.platform_dependent(
+      pair, gates, cpu=one_by_one, default=together
+    )
 
 
 def initial_params(key: jax.Array, model: DMVFN) -> dict[str, Any]:

@@ -75,7 +75,8 @@ class Engine:
       with_diagnostics: whether to give diagnostics.
 
     Returns:
-      The predictions at the targets `wanted`; frames are cropped to `size`.
+      The predictions at the targets `wanted`, for `shown`. The device may still
+      be computing them.
     """
     self._check_channels(states)
 
@@ -95,19 +96,10 @@ class Engine:
       return [(x.state, x.diagnostics) for x in predictions]
 
     results = self._blended(size, tiles, run)
-    if not tiles.single:
-      shown = self.system.data.denormalise
-      return [
-        Prediction(x, shown(x), diagnostics) for x, diagnostics in results
-      ]
-    return [
-      Prediction(
-        x.state,
-        np.asarray(x.frame)[..., : size[0], : size[1], :],
-        {k: _crop(v, tiles, size) for k, v in x.diagnostics.items()},
-      )
-      for x in results
-    ]
+    if tiles.single:
+      return results
+    denormalise = self.system.data.denormalise
+    return [Prediction(x, denormalise(x), detail) for x, detail in results]
 
   def init_carry(self, context, size, tiles: tiling.Tiles, key) -> list:
     """The carry of a recurrent system after the context, for each tile."""
@@ -125,7 +117,7 @@ class Engine:
   def recurrent_step(
     self, carries: list, size, tiles: tiling.Tiles, key, n: int
   ):
-    """The carries after frame n, and that frame [(S,) H, W, C] to show."""
+    """The carries after frame n, and that frame, for `shown`."""
     carries = list(carries)
 
     def run(number, placement, covered):
@@ -135,8 +127,8 @@ class Engine:
       )
       return part
 
-    frame = self._blended(size, tiles, run)[..., : size[0], : size[1], :]
-    return carries, np.asarray(self.system.data.denormalise(frame))
+    frame = self._blended(size, tiles, run)
+    return carries, Prediction(frame, self.system.data.denormalise(frame), {})
 
   def _pieces(self, size, tiles: tiling.Tiles):
     """Yields (placement, its height and width); None is the whole frame."""
@@ -170,8 +162,24 @@ class Engine:
     if channels != expected:
       raise ValueError(
         f'The frames have {channels} channels, this system takes {expected}. '
-        'Drop an alpha channel, or repeat a grey one.'
+        'Channels come last; drop an alpha channel, or repeat a grey one.'
       )
+
+
+def shown(prediction: Prediction, size, tiles: tiling.Tiles):
+  """Waits for a prediction.
+
+  Args:
+    prediction: of an `Engine`.
+    size: (H, W) of the frames.
+    tiles: those it was made with.
+
+  Returns:
+    `(frame, diagnostics)` as NumPy arrays, cropped to `size`.
+  """
+  frame = np.asarray(prediction.frame)[..., : size[0], : size[1], :]
+  diagnostics = prediction.diagnostics.items()
+  return frame, {k: _crop(v, tiles, size) for k, v in diagnostics}
 
 
 def fold_in(key, number: int):

@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from vidpred_jax import checkpoint
-from vidpred_jax.predict import engine, frame_rate, inputs, tiling
+from vidpred_jax.predict import engine, frame_rate, inputs, overlap, tiling
 from vidpred_jax.predict.futures import Futures, summarise
 from vidpred_jax.systems import base
 from vidpred_jax.video_io import scenes
@@ -176,6 +176,7 @@ class Predictor:
     key=None,
     *,
     with_diagnostics: bool = False,
+    ahead: int = 0,
   ) -> Iterator:
     """As `predict`, frame by frame in bounded memory.
 
@@ -187,6 +188,8 @@ class Predictor:
       with_diagnostics: yield `(frame, diagnostics)` instead of frames.
         Diagnostics are those of `system.diagnostics`, without the axes B and N,
         cropped to the frame.
+      ahead: how many more frames are started before one is yielded; then the
+        device computes them while the caller uses that one.
 
     Returns:
       An iterator over uint8 `[H, W, C]`.
@@ -194,10 +197,9 @@ class Predictor:
     Raises:
       ValueError: as `predict`; also if the system has no diagnostics.
     """
-    timeline = self._context_frames(clip, num_frames, with_diagnostics)
-    return self._predictions(
-      timeline, num_frames, inputs.key(key), with_diagnostics
-    )
+    given = self._context_frames(clip, num_frames, with_diagnostics)
+    key = inputs.key(key)
+    return self._predictions(given, num_frames, key, with_diagnostics, ahead)
 
   def _context_frames(self, clip, num_frames, with_diagnostics):
     """The last frames of a clip, as {time: frame}."""
@@ -232,22 +234,28 @@ class Predictor:
       )
     return dict(zip(range(last, last - length, -1), reversed(given)))
 
-  def _predictions(self, timeline, num_frames, key, with_diagnostics):
+  def _predictions(self, timeline, num_frames, key, with_diagnostics, ahead=0):
     """Yields frames [H, W, C]; with keys [S] [S, H, W, C] of S futures."""
-    frames = self.system.frames
-    span = max(frames.target) - max(frames.context)
-    first = next(iter(timeline.values()))
-    tiles = self._engine.plan(*first.shape[:2])
-    size = first.shape[:2]
+    size = next(iter(timeline.values())).shape[:2]
+    tiles = self._engine.plan(*size)
     timeline = {
       t: self._engine.to_device(f, tiles) for t, f in timeline.items()
     }
     if self.system.recurrence is not None:
-      context = [timeline[c] for c in frames.context]
-      yield from self._recurrent_predictions(
-        context, size, tiles, num_frames, key
+      context = [timeline[c] for c in self.system.frames.context]
+      started = self._recurrent(context, size, tiles, num_frames, key)
+    else:
+      started = self._fed_back(
+        timeline, size, tiles, num_frames, key, with_diagnostics
       )
-      return
+    finish = functools.partial(engine.shown, size=size, tiles=tiles)
+    shots = overlap.in_flight(started, finish, ahead)
+    return shots if with_diagnostics else (frame for frame, _ in shots)
+
+  def _fed_back(self, timeline, size, tiles, num_frames, key, with_diagnostics):
+    """Starts predictions, whose states are the next ones' context."""
+    frames = self.system.frames
+    span = max(frames.target) - max(frames.context)
     wanted = tuple(range(len(frames.target)))
     for chunk in range(-(-num_frames // len(wanted))):
       shift = chunk * span
@@ -263,16 +271,15 @@ class Predictor:
         timeline[t + shift] = shot.state
       oldest = min(frames.context) + shift + span
       timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
-      for shot in shots[: num_frames - chunk * len(wanted)]:
-        yield (shot.frame, shot.diagnostics) if with_diagnostics else shot.frame
+      yield from shots[: num_frames - chunk * len(wanted)]
 
-  def _recurrent_predictions(self, context, size, tiles, num_frames, key):
-    """As `_predictions`, for a recurrent system."""
+  def _recurrent(self, context, size, tiles, num_frames, key):
+    """As `_fed_back`, for a recurrent system."""
     key = engine.fold_in(key, 0)
     carries = self._engine.init_carry(context, size, tiles, key)
     for n in range(num_frames):
-      carries, frame = self._engine.recurrent_step(carries, size, tiles, key, n)
-      yield frame
+      carries, shot = self._engine.recurrent_step(carries, size, tiles, key, n)
+      yield shot
 
   def samples(
     self, clip: np.ndarray, num_frames: int, num_samples: int, key=None
@@ -336,6 +343,7 @@ class Predictor:
     key=None,
     *,
     with_diagnostics: bool = False,
+    ahead: int = 0,
   ) -> Iterator:
     """Interpolates `factor - 1` frames between successive frames of a video.
 
@@ -347,6 +355,7 @@ class Predictor:
       key: for stochastic systems; `jax.random.key(0)` by default.
       with_diagnostics: yield `(frame, diagnostics)`; frames of the input have
         no diagnostics.
+      ahead: as for `stream`; so many more frames are held.
 
     Returns:
       An iterator over `(T - 1) * factor + 1` frames, the input among them.
@@ -365,7 +374,7 @@ class Predictor:
     inputs.check_clip(self.system.data, frames)
     phases = frame_rate.upsampled_phases(factor, parts)
     timed = ((None, frame) for frame in frames)
-    return self._interpolate(timed, phases, parts, key, with_diagnostics)
+    return self._interpolate(timed, phases, parts, key, with_diagnostics, ahead)
 
   def resample(
     self,
@@ -375,6 +384,7 @@ class Predictor:
     *,
     with_diagnostics: bool = False,
     last: fractions.Fraction | None = None,
+    ahead: int = 0,
   ) -> Iterator:
     """Converts a video to a constant frame rate, by the times of its frames.
 
@@ -391,6 +401,7 @@ class Predictor:
         no diagnostics.
       last: seconds for which the last frame is shown; None: as long as the
         frame before it.
+      ahead: as for `interpolate`.
 
     Returns:
       An iterator over frames.
@@ -404,8 +415,9 @@ class Predictor:
       (fractions.Fraction(time).limit_denominator(1 << 30), frame)
       for time, frame in timed_frames
     )
+    hold: dict[str, Any] = {'hold_last': True, 'last': last}
     return self._interpolate(
-      timed, phases, parts, key, with_diagnostics, True, last
+      timed, phases, parts, key, with_diagnostics, ahead, **hold
     )
 
   def _parts(self, with_diagnostics: bool) -> int:
@@ -431,17 +443,18 @@ class Predictor:
     parts,
     key,
     with_diagnostics,
-    hold_last=False,
-    last=None,
+    ahead,
+    **hold,
   ):
     """Runs `frame_rate.interpolate` with the system."""
-    key, tiles = inputs.key(key), None
+    key, size, tiles = inputs.key(key), None, None
     entered = {}  # the later frame of the pair before, by its number
 
     def checked():
-      nonlocal tiles
+      nonlocal size, tiles
       for (time, frame), begins in self._scenes(timed_frames):
-        tiles = tiles or self._engine.plan(*frame.shape[:2])
+        size = frame.shape[:2]
+        tiles = tiles or self._engine.plan(*size)
         yield time, frame, begins
 
     def make(number, before, after, wanted):
@@ -452,18 +465,21 @@ class Predictor:
       entered[number] = self._engine.to_device(after, tiles)
       shots = self._engine.predict(
         [first, entered[number]],
-        after.shape[:2],
+        size,
         tiles,
         jax.random.fold_in(key, number),
         tuple(k - 1 for k in wanted),
         with_diagnostics,
       )
-      return [(shot.frame, shot.diagnostics) for shot in shots]
+      return [(shot, {}) for shot in shots]
 
-    filled = frame_rate.interpolate(
-      checked(), phases, parts, make, hold_last=hold_last, last=last
-    )
-    return filled if with_diagnostics else (frame for frame, _ in filled)
+    def finish(item):
+      made = isinstance(item[0], engine.Prediction)
+      return engine.shown(item[0], size, tiles) if made else item
+
+    filled = frame_rate.interpolate(checked(), phases, parts, make, **hold)
+    shots = overlap.in_flight(filled, finish, ahead)
+    return shots if with_diagnostics else (frame for frame, _ in shots)
 
   # ------------------------------------------------------------- one step
 

@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import picture, video_io
+from vidpred_jax.predict import overlap
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import DataSpec, Frames
 
@@ -112,8 +113,9 @@ def predict_video(
   with_diagnostics = bool(overlay)
   if between:
     write = functools.partial(write, output, audio=sound, trim_audio=False)
+    of_frames = functools.partial(_of_frames, load, (system, variables))
     writer, shots, total = _restored(
-      load, film, factor, fps, key, with_diagnostics, settings, write
+      of_frames, film, factor, fps, key, with_diagnostics, settings, write
     )
     shots = _overlaid(shots, overlay)
     return _write(writer, shots, total, progress, given=1)
@@ -132,11 +134,14 @@ def predict_video(
     writers = [write(path, fps=fps) for path in outputs]
     futures = serve.stream_samples(clip, num_frames, samples, key)
     return _write_samples(writers, futures, num_frames, progress)
-  shots = _untimed(
-    serve.stream(clip, num_frames, key, with_diagnostics=with_diagnostics)
-  )
+  shots = _untimed(_predicted(serve, clip, num_frames, key, with_diagnostics))
   writer = write(output, fps=fps)
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
+
+
+def _of_frames(load, loaded, frames: Frames):
+  """What is loaded, if its frames are these; else loads it with these."""
+  return loaded if loaded[0].frames == frames else load(frames=frames)
 
 
 def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
@@ -156,12 +161,17 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
     if not info.variable and last < 2 / info.fps:
       last = None
   writer = write(fps=fps, last=last)
-  serve = Predictor(*load(frames=frames), cuts=film.begins, **settings)
+  serve = Predictor(*load(frames), cuts=film.begins, **settings)
   if not resampled:
     return writer, _interpolated(serve, film, key, with_diagnostics), total
   timed = _frames(film, serve.system.channels)
   shots = serve.resample(
-    timed, fps, key, with_diagnostics=with_diagnostics, last=info.last
+    timed,
+    fps,
+    key,
+    with_diagnostics=with_diagnostics,
+    last=info.last,
+    ahead=int(fps / info.fps) + 1,
   )
   return writer, _untimed(shots), total
 
@@ -238,7 +248,7 @@ def _step(frames: Frames) -> Fraction:
 
 def _frames(film, channels: int) -> Iterator:
   """Yields (time, frame), grey for a system of one channel."""
-  for time, frame in film.frames():
+  for time, frame in overlap.ahead(film.frames()):
     yield time, _with_channels(frame, channels)
 
 
@@ -272,8 +282,9 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
       yield frame
 
   parts = serve.system.frames.context[-1]
+  # One interval: the next call is started while the last one's frames are used.
   shots = serve.interpolate(
-    frames(), parts, key, with_diagnostics=with_diagnostics
+    frames(), parts, key, with_diagnostics=with_diagnostics, ahead=parts - 1
   )
   for n, shot in enumerate(shots):
     time = None
@@ -282,6 +293,17 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
       following = times[min(i + 1, len(times) - 1)]
       time = times[i] + (following - times[i]) * Fraction(k, parts)
     yield time, shot
+
+
+def _predicted(serve, clip, num_frames, key, with_diagnostics) -> Iterator:
+  """Yields the frames that follow, and starts the next call meanwhile."""
+  return serve.stream(
+    clip,
+    num_frames,
+    key,
+    with_diagnostics=with_diagnostics,
+    ahead=len(serve.system.frames.target),
+  )
 
 
 def _continued(serve, film, num_frames, key, with_diagnostics, mark):
@@ -294,9 +316,7 @@ def _continued(serve, film, num_frames, key, with_diagnostics, mark):
   for time, frame in _frames(film, serve.system.channels):
     newest.append(frame)
     yield (time if timed else None), (frame, {}) if with_diagnostics else frame
-  shots = serve.stream(
-    newest, num_frames, key, with_diagnostics=with_diagnostics
-  )
+  shots = _predicted(serve, newest, num_frames, key, with_diagnostics)
   for n, shot in enumerate(shots, 1):
     then = time + n * step / film.info.fps if timed else None
     if mark and with_diagnostics:
@@ -353,9 +373,9 @@ def _write(
 ) -> int:
   """Writes (time or None, picture)s; returns their number."""
   count = 0
-  with writer:
+  with writer, overlap.behind(writer.write) as write:
     for time, image in _bar(timed_pictures, total, progress, given=given):
-      writer.write(_colour(image), time)
+      write(_colour(image), time)
       count += 1
   return count
 
@@ -373,10 +393,15 @@ def _write_samples(writers, futures: Iterable, total, progress: bool) -> int:
   with contextlib.ExitStack() as stack:
     for writer in writers:
       stack.enter_context(writer)
+
+    def write_all(images):
+      for writer, image in zip(writers, images):
+        writer.write(_colour(image))
+
+    write = stack.enter_context(overlap.behind(write_all, 1))
     for future in _bar(futures, total, progress):
       spread = np.rint(1020 * np.minimum(future.spread, 0.25)).astype(np.uint8)
-      for writer, image in zip(writers, (*future.frames, future.mean, spread)):
-        writer.write(_colour(image))
+      write((*future.frames, future.mean, spread))
       count += 1
   return count
 

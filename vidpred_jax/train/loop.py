@@ -32,7 +32,7 @@ from vidpred_jax.config import given
 from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.train import update
 from vidpred_jax.train import workdir as folder
-from vidpred_jax.train.clock import Clock
+from vidpred_jax.train.clock import Clock, Trace
 
 # If one of these is not finite, the run stops and saves nothing more.
 _MUST_BE_FINITE = ('loss', 'grad_norm', 'update_norm')
@@ -90,7 +90,8 @@ def _run(
   evaluate = _evaluation(config, measure, sources, best)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
-  with saved, folder.Stop() as stop, folder.log(workdir, start) as log:
+  trace = Trace(workdir / 'profile', config.get('profile', ()))
+  with saved, trace, folder.Stop() as stop, folder.log(workdir, start) as log:
     batches = _batches(config, system, start, sources)
     try:
       spec = build.data_spec(batches.source)
@@ -120,6 +121,7 @@ def _run(
         epoch=getattr(batches.source, 'epoch', len(batches.source)),
         saved=saved,
         log=log,
+        trace=trace,
         stop=stop,
         evaluate=evaluate,
       )
@@ -150,6 +152,7 @@ def _steps(
   epoch,
   saved,
   log,
+  trace,
   stop,
   evaluate,
 ):
@@ -173,10 +176,12 @@ def _steps(
   )
   with bar:
     for step in range(start + 1, config.steps + 1):
+      trace.before(step, previous)
       state, values = step_fn(state, batch, key)
       last = step == config.steps
       if not last:
-        batch = load()
+        with clock.waiting(values):
+          batch = load()
       # A step behind, so that the device never waits.
       if previous is not None:
         _check_finite(previous, step - 1)
@@ -246,13 +251,18 @@ def _evaluate(
 def _best(config) -> tuple[str, bool] | None:
   """The metric that selects the best checkpoint; whether higher is better."""
   name = config.eval.best
-  if not (config.eval.every and name):
+  if not name:
     return None
   known = config.eval.metrics or metrics.METRICS
   if name not in known:
     raise ValueError(
       f'eval.best is {name!r}, expected one of eval.metrics: '
       f'{", ".join(known)}.'
+    )
+  if not config.eval.every:
+    raise ValueError(
+      f'eval.best is {name!r}, but eval.every=0 measures nothing while '
+      'training; expected eval.every of at least 1.'
     )
   return name, metrics.METRICS[name].higher_is_better
 

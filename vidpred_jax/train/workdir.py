@@ -27,7 +27,14 @@ from vidpred_jax import atomic, checkpoint, stored, systems
 from vidpred_jax import config as configuration
 
 # What may change between two tries at the same run.
-_MAY_CHANGE = ('eval', 'log_every', 'checkpoint_every', 'keep', 'workers')
+_MAY_CHANGE = (
+  'eval',
+  'log_every',
+  'profile',
+  'checkpoint_every',
+  'keep',
+  'workers',
+)
 
 
 @contextlib.contextmanager
@@ -39,6 +46,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     ValueError: if another run holds it, or it is no folder of a run.
   """
+  atomic.check_local(workdir)
   _check_own(workdir)
   _wait('looked')  # all have looked before one writes
   with contextlib.ExitStack() as stack:

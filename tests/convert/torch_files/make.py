@@ -1,4 +1,4 @@
-"""Writes the small files that test_convert.py reads; needs PyTorch.
+"""Writes the small files that test_torch_pickle.py reads; needs PyTorch.
 
   python tests/convert/torch_files/make.py
 

@@ -1,5 +1,6 @@
+"""Films and pictures are read as they were written."""
+
 import itertools
-import resource
 import subprocess
 import sys
 from fractions import Fraction
@@ -9,79 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.video_io.clips import clip_of, encode, write
 from vidpred_jax import video_io
 
-
-def clip_of(num_frames, height=48, width=64):
-  """Coloured quarters with a bar that moves down: every frame differs."""
-  y, x = np.mgrid[:height, :width]
-  colours = np.array(
-    [[220, 30, 40], [30, 200, 60], [40, 50, 210], [240, 230, 20]], np.uint8
-  )
-  frame = colours[2 * (y >= height // 2) + (x >= width // 2)]
-  clip = np.repeat(frame[None], num_frames, axis=0)
-  for t in range(num_frames):
-    clip[t, t % (height - 4) : t % (height - 4) + 4] = 128
-  return clip
-
-
-def write(path, clip, fps=25, times=None, **settings):
-  with video_io.Writer(path, fps=fps, **settings) as writer:
-    for t, frame in enumerate(clip):
-      writer.write(frame, None if times is None else times[t])
-  return path
-
-
-def encode(path, clip, rotation=None, pixels='yuv444p', container=None):
-  """Writes H.264 through PyAV alone; `rotation` is a (degrees, flip) pair."""
-  with av.open(str(path), 'w', format=container) as output:
-    stream = output.add_stream('libx264', rate=25, options={'crf': '5'})
-    stream.codec_context.thread_count = 1  # or one run in 30 differs
-    stream.height, stream.width = clip.shape[1:3]
-    stream.pix_fmt = pixels
-    if rotation is not None:
-      stream.set_display_rotation(rotation[0], hflip=rotation[1])
-    for frame in clip:
-      output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
-    output.mux(stream.encode())
-  return path
-
-
-def add_sound(path, seconds, codec='aac', rate=48_000):
-  """A file with a black video and a tone."""
-  with av.open(str(path), 'w') as output:
-    video = output.add_stream('libx264', rate=25, options={'crf': '40'})
-    video.width, video.height = 32, 32
-    sound = output.add_stream(codec, rate=rate)
-    for _ in range(round(25 * seconds)):
-      black = np.zeros((32, 32, 3), np.uint8)
-      output.mux(video.encode(av.VideoFrame.from_ndarray(black, 'rgb24')))
-    output.mux(video.encode())
-    time = np.arange(round(rate * seconds)) / rate
-    tone = (np.sin(2 * np.pi * 440 * time) * 8000).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(
-      np.repeat(tone, 2)[None], format='s16', layout='stereo'
-    )
-    frame.sample_rate, frame.pts = rate, 0
-    output.mux(sound.encode(frame))
-    output.mux(sound.encode())
-  return path
-
-
-def sound_packets(path):
-  """Packets of sound, with their times after the first frame."""
-  with av.open(str(path)) as container:
-    stream = container.streams.best('audio')
-    video = container.streams.best('video')
-    begin = video.start_time * video.time_base
-    return [
-      (float(p.pts * stream.time_base - begin), bytes(p))
-      for p in container.demux(stream)
-      if p.size
-    ]
-
-
-# Greatest mean error of a colour value; the first six halve the colours.
 KINDS = {
   'a.mp4': 7,
   'a.mov': 7,
@@ -320,142 +251,6 @@ class TestBadFiles:
     path = write(tmp_path / 'a.mp4', clip_of(3))
     with pytest.raises(ValueError, match='1 video streams'):
       video_io.probe(path, stream=1)
-
-
-class TestWriter:
-  def test_refuses_to_overwrite_unless_told(self, tmp_path):
-    path = write(tmp_path / 'a.mp4', clip_of(3))
-    before = path.read_bytes()
-    with pytest.raises(FileExistsError, match='a.mp4'):
-      video_io.Writer(path, fps=25)
-    assert path.read_bytes() == before
-    write(path, clip_of(5), overwrite=True)
-    assert video_io.index(path).num_frames == 5
-
-  def test_never_replaces_a_folder_of_something_else(self, tmp_path):
-    (tmp_path / 'mine').mkdir()
-    (tmp_path / 'mine' / 'holiday.png').write_bytes(b'x')
-    with pytest.raises(FileExistsError, match='something else'):
-      write(tmp_path / 'mine', clip_of(2), overwrite=True)
-    assert (tmp_path / 'mine' / 'holiday.png').exists()
-    write(tmp_path / 'frames', clip_of(4))
-    write(tmp_path / 'frames', clip_of(2), overwrite=True)
-    assert len(list((tmp_path / 'frames').iterdir())) == 2
-
-  @pytest.mark.parametrize('name', ['a.mp4', 'folder'])
-  def test_an_error_leaves_things_as_they_were(self, tmp_path, name):
-    path = write(tmp_path / name, clip_of(3))
-    before = video_io.read(path)
-    with pytest.raises(RuntimeError, match='power'):
-      with video_io.Writer(path, fps=25, overwrite=True) as writer:
-        for frame in clip_of(10):
-          writer.write(frame)
-        raise RuntimeError('power cut')
-    np.testing.assert_array_equal(video_io.read(path), before)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-
-  @pytest.mark.parametrize('name', ['a.mp4', 'a.y4m'])
-  def test_full_disk(self, tmp_path, name):
-    path = write(tmp_path / name, clip_of(2))
-    before = path.read_bytes()
-    noise = np.random.default_rng(0).integers(0, 255, (40, 96, 96, 3), np.uint8)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-      with pytest.raises(OSError):
-        write(path, noise, overwrite=True)
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-
-  def test_wrong_input(self, tmp_path):
-    with pytest.raises(ValueError, match='no frame was written'):
-      write(tmp_path / 'a.mp4', [])
-    with pytest.raises(ValueError, match='cannot write .doc'):
-      video_io.Writer(tmp_path / 'a.doc', fps=25)
-    with pytest.raises(ValueError, match='fps must be positive'):
-      video_io.Writer(tmp_path / 'a.mp4', fps=0)
-    with pytest.raises(FileNotFoundError, match='no folder'):
-      video_io.Writer(tmp_path / 'none' / 'a.mp4', fps=25)
-    with pytest.raises(ValueError, match='uint8'):
-      write(tmp_path / 'a.mp4', clip_of(2).astype(np.float32))
-    with pytest.raises(ValueError, match='the first was'):
-      write(tmp_path / 'a.mp4', [clip_of(1)[0], clip_of(1, 24, 24)[0]])
-    with pytest.raises(ValueError, match='not after the one before'):
-      write(tmp_path / 'a.mp4', clip_of(2), times=[0, 0])
-    with pytest.raises(ValueError, match='one frame rate'):
-      write(tmp_path / 'a.avi', clip_of(2), times=[0, 1])
-    assert not list(tmp_path.iterdir())
-
-  def test_a_file_that_cannot_be_opened_leaves_nothing(self, tmp_path):
-    mute = write(tmp_path / 'mute.mp4', clip_of(3))
-    lost = tmp_path / 'lost.mp4'
-    frame = clip_of(1)[0]
-    writer = video_io.Writer(tmp_path / 'a.mp4', fps=25, audio=lost)
-    with pytest.raises(FileNotFoundError):  # after its container was opened
-      writer.write(frame)
-    assert list(tmp_path.iterdir()) == [mute]
-    # The same object writes once the reason is gone.
-    lost.write_bytes(mute.read_bytes())
-    with writer:
-      writer.write(frame)
-    assert video_io.index(tmp_path / 'a.mp4').num_frames == 1
-    single = video_io.Writer(tmp_path / 'a.avi', fps=25)
-    with single:
-      with pytest.raises(ValueError, match='one frame rate'):
-        single.write(frame, time=0)
-      single.write(frame)
-    assert video_io.index(tmp_path / 'a.avi').num_frames == 1
-
-  def test_takes_nothing_after_its_block(self, tmp_path):
-    with video_io.Writer(tmp_path / 'a.mp4', fps=25) as writer:
-      writer.write(clip_of(1)[0])
-    with pytest.raises(ValueError, match='a.mp4 has ended'):
-      writer.write(clip_of(1)[0])
-    assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
-
-
-class TestSound:
-  @pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv'])
-  def test_is_copied_bit_by_bit_and_trimmed(self, tmp_path, name):
-    source = add_sound(tmp_path / 'source.mp4', seconds=4)
-    path = write(tmp_path / name, clip_of(50), audio=source)
-    before, after = sound_packets(source), sound_packets(path)
-    assert video_io.probe(path).has_audio
-    assert [d for _, d in after] == [d for _, d in before[: len(after)]]
-    np.testing.assert_allclose(
-      [t for t, _ in after], [t for t, _ in before[: len(after)]], atol=2e-3
-    )
-    assert 1.9 < after[-1][0] < 2.0  # 50 frames of 1/25 s
-    assert [t for t, _ in video_io.frames(path)][-1] == Fraction(49, 25)
-
-  def test_is_kept_on_request(self, tmp_path):
-    source = add_sound(tmp_path / 'source.mp4', seconds=4)
-    path = write(
-      tmp_path / 'a.mp4', clip_of(50), audio=source, trim_audio=False
-    )
-    assert len(sound_packets(path)) == len(sound_packets(source))
-
-  def test_from_a_later_start(self, tmp_path):
-    source = add_sound(tmp_path / 'source.mp4', seconds=4)
-    path = write(tmp_path / 'a.mp4', clip_of(25), audio=source, audio_start=2)
-    wanted = [(t - 2, d) for t, d in sound_packets(source) if 2 <= t < 3]
-    got = sound_packets(path)
-    assert [d for _, d in got] == [d for _, d in wanted]
-    np.testing.assert_allclose(
-      [t for t, _ in got], [t for t, _ in wanted], atol=1e-3
-    )
-
-  def test_where_there_can_be_none(self, tmp_path):
-    source = add_sound(tmp_path / 'source.mp4', seconds=1)
-    for name in ('a.gif', 'a.y4m', 'frames'):
-      write(tmp_path / name, clip_of(3), audio=source)
-    with pytest.raises(ValueError, match='cannot hold the sound'):
-      write(tmp_path / 'a.webm', clip_of(3), audio=source)
-    silent = write(tmp_path / 'silent.mp4', clip_of(3))
-    path = write(tmp_path / 'b.mp4', clip_of(3), audio=silent)
-    assert not video_io.probe(path).has_audio
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')

@@ -1,0 +1,97 @@
+"""Overlaps the parts of a stream: reading, computing and writing.
+
+PyAV and XLA release Python's lock. So one thread decodes the next frames and
+another encodes the last ones while the device works. The computation stays in
+the caller's thread, with its JAX settings and its Ctrl-C. Order is kept, so the
+results are those of one part after another, and errors come at their place.
+"""
+
+import collections
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import Any
+
+DEPTH = 4  # items that wait between two parts
+_END = object()
+
+
+def ahead(items: Iterable, depth: int = DEPTH) -> Iterator:
+  """Iterates in a thread, ahead of the caller.
+
+  Args:
+    items: what is iterated; a generator is closed when the caller is done.
+    depth: how many items are held.
+
+  Yields:
+    The items. An error of `items` is raised after the items before it.
+  """
+  source = iter(items)
+  worker = futures.ThreadPoolExecutor(1, 'vidpred-read')
+  try:
+    pending = collections.deque(
+      worker.submit(next, source, _END) for _ in range(depth)
+    )
+    while (item := pending.popleft().result()) is not _END:
+      yield item
+      pending.append(worker.submit(next, source, _END))
+  finally:
+    worker.shutdown(cancel_futures=True)
+    close = getattr(source, 'close', None)
+    if close is not None:
+      close()
+
+
+@contextlib.contextmanager
+def behind(
+  function: Callable[..., Any], depth: int = DEPTH
+) -> Iterator[Callable[..., None]]:
+  """Calls a function in a thread, behind the caller.
+
+  Args:
+    function: is called once at a time, in order.
+    depth: how many calls may wait.
+
+  Yields:
+    A function of the same arguments, which must not change afterwards. It
+    raises the error of an earlier call, if there was one. The block's end waits
+    for all calls, and raises likewise; an error in the block drops the waiting
+    ones.
+  """
+  worker = futures.ThreadPoolExecutor(1, 'vidpred-write')
+  pending: collections.deque = collections.deque()
+
+  def call(*args):
+    if len(pending) == depth:
+      pending.popleft().result()
+    pending.append(worker.submit(function, *args))
+
+  try:
+    yield call
+    while pending:
+      pending.popleft().result()
+  finally:
+    worker.shutdown(cancel_futures=True)
+
+
+def in_flight(
+  started: Iterable, finish: Callable[[Any], Any], count: int
+) -> Iterator:
+  """Finishes each item when the next `count` have been started.
+
+  Args:
+    started: starts an item whenever it is asked for one, such as a call of a
+      device, which returns at once.
+    finish: waits for an item and returns its result.
+    count: how many more items are started by then.
+
+  Yields:
+    The results, in order.
+  """
+  waiting: collections.deque = collections.deque()
+  for item in started:
+    waiting.append(item)
+    if len(waiting) > count:
+      yield finish(waiting.popleft())
+  while waiting:
+    yield finish(waiting.popleft())
