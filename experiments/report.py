@@ -52,7 +52,8 @@ REASONS = {
     'Every row is as good as the two frames warped and mixed. The synthesis, '
     'whose patches are routed, adds nothing to them yet (see '
     '`experiments/README.md`, "What the synthesis of APR-VFI adds"), so no '
-    'route can be better than another. What is left is the time. `apr:2`, '
+    'route can be better than another; and most of the time goes to the flow '
+    'and the context, which no route changes. `apr:2`, '
     '`apr:4` and `apr:5` ask the same of the same network and were not run for '
     'this reason.'
   ),
@@ -277,12 +278,20 @@ def _time(results, axes) -> None:
       continue
     x = [v['ms of a frame']['mean'] for v in known.values()]
     y = [v['PSNR']['mean'] for v in known.values()]
-    axes.scatter(x, y, marker=marker, label=text)
+    error = [v['PSNR gain'].get('standard_error', 0) for v in known.values()]
+    axes.errorbar(x, y, error, fmt=marker, capsize=2, label=text)
     for label, *at in zip(known, x, y):
-      axes.annotate(label, at, (4, 4), textcoords='offset points', fontsize=7)
+      axes.annotate(
+        label, at, (2, 10), textcoords='offset points', fontsize=7, rotation=60
+      )
   axes.set_xlabel('processor time of a frame, ms')
   axes.set_ylabel('PSNR, dB')
-  axes.margins(0.15)
+  # 0.02 dB or more: what is next to nothing shall look so.
+  axes.margins(0.25)
+  low, high = axes.get_ylim()
+  lacking = max(0.0, 0.02 - (high - low)) / 2
+  axes.set_ylim(low - lacking, high + lacking)
+  axes.ticklabel_format(axis='y', useOffset=False)
   axes.legend(fontsize=8)
 
 
