@@ -44,6 +44,11 @@ REASONS = {
     'same ones. The Gumbel-softmax has the weight 0.05 of the mean gate: with '
     'the default, 1, every gate is closed after 140 steps.'
   ),
+  'dmvfn:8': (
+    'A budget of 5.6 blocks, beta 0.8, is spent on four: probabilities are '
+    'clipped at 1, and what is left over does not go to the others. The '
+    "paper's GFLOPs grow more and more slowly with beta, too."
+  ),
   'dmvfn:figure5': (
     'Whatever the motion, every clip has the same route. The reasons are in '
     '`experiments/README.md`, "What DMVFN\'s router goes by".'
