@@ -115,6 +115,8 @@ def operations(function, arguments, platform):
         kind = None
       if kind == 'loops':
         count = iterations(inner)
+        if not is_used(inner.operation):  # XLA drops it
+          continue
       if kind == 'branches':
         chosen = 0 if len(regions) == 1 else known(inner.operands[0])
         if chosen is not None:  # of `platform_dependent`: XLA takes it
@@ -134,6 +136,21 @@ def known(value):
     return None
   found = re.search(r'dense<(-?\d+)>', str(owner))
   return int(found.group(1)) if found else None
+
+
+def is_used(operation, seen=None):
+  """Whether what an operation computes is returned, through others or not."""
+  seen = set() if seen is None else seen
+  for result in operation.results:
+    for use in result.uses:
+      user = use.owner.operation
+      if user.name.endswith('.return'):
+        return True
+      if hash(user) not in seen:
+        seen.add(hash(user))
+        if is_used(user, seen):
+          return True
+  return False
 
 
 def iterations(loop):
