@@ -70,8 +70,8 @@ models and the rest.
              found in data/mnist; a small model, minutes on a CPU
   smoke      the same in seconds, to see that everything runs
   small      a small model and a run of minutes
-  era5       hourly temperatures in one npz file: --config.data.root=FILE;
-             `era5,small` for a CPU
+  era5       temperatures in one npz, NetCDF or Zarr file, or a folder of these:
+             --config.data.root=FILE; `era5,small` for a CPU
   bf16       computes in bfloat16; parameters and norms stay float32
   perceptual measures LPIPS, too; wants weights/alexnet-owt-7be5be79.pth and
              weights/alex.pth

@@ -31,7 +31,7 @@ import numpy as np
 import safetensors.numpy
 from absl import logging
 
-from tests import commands, exports
+from tests import commands, exports, muxing
 from tests.convert import harm
 from vidpred_jax import checkpoint, convert, runtime, systems, video_io
 
@@ -270,6 +270,14 @@ def runs(part: Part) -> None:
       part.fault(f'{name}: other weights', path)
 
 
+# Containers that are only read, and a coding for each.
+FOREIGN = {
+  'flv': 'flv', 'ivf': 'libvpx', 'ogv': 'libvpx', 'mxf': 'mpeg2video',
+  'nut': 'mpeg4', 'ts': 'mpeg2video', 'mpg': 'mpeg1video', 'wmv': 'wmv2',
+  'webm': 'libvpx',
+}  # fmt: skip
+
+
 def films(part: Part) -> None:
   """Damaged films and pictures, read in four ways."""
   rng = np.random.default_rng(0)
@@ -285,6 +293,13 @@ def films(part: Part) -> None:
     if kind == 'png':
       path = path / 'frame_000000.png'
     whole[kind] = path.read_bytes()
+  clip = [np.roll(noise, 5 * n, 1) for n in range(10)]
+  for kind, codec in FOREIGN.items():
+    for piped in (False, True):
+      path = part.folder / f'whole.{kind}'
+      muxing.muxed(path, codec, clip, piped=piped)
+      whole[kind, piped] = path.read_bytes()
+  kinds = tuple(whole)
   ways = (
     lambda path: list(video_io.frames(path)),
     video_io.probe,
@@ -293,10 +308,11 @@ def films(part: Part) -> None:
   )
   for _ in part.numbers():
     kind = _any(part, kinds)
-    path = part.folder / f'film.{kind}'
+    name = kind if isinstance(kind, str) else kind[0]
+    path = part.folder / f'film.{name}'
     path.write_bytes(damaged(part.random, whole[kind]))
     way = part.random.randrange(len(ways))
-    part.attempt(f'{kind} {way}', path, lambda p=path, w=way: ways[w](p))
+    part.attempt(f'{name} {way}', path, lambda p=path, w=way: ways[w](p))
 
 
 WRONG = (

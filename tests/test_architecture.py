@@ -27,7 +27,7 @@ FLOORS = (
   },
   {
     'models': ('ops',),
-    'command': ('starting',),
+    'command': ('atomic', 'starting'),
     'video_io': ('atomic', 'names'),
     'picture': ('atomic',),
   },

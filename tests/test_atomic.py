@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
-from vidpred_jax import atomic
+from vidpred_jax import atomic, checkpoint
+from vidpred_jax.data import files, prepare
+from vidpred_jax.train import workdir
 
 
 def test_a_file_and_a_folder_appear_when_they_are_complete(tmp_path):
@@ -138,6 +140,32 @@ def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, caplog, code):
     atomic.write_text(tmp_path / 'a', 'b')
   assert [p.name for p in tmp_path.iterdir()] == ['a']
   assert 'cannot be locked' in caplog.text
+
+
+@pytest.mark.parametrize(
+  'path', ['gs://bucket/run', 's3://b/x.npz', pathlib.Path('gs://bucket/run')]
+)
+def test_addresses_are_refused_and_nothing_is_made(tmp_path, monkeypatch, path):
+  monkeypatch.chdir(tmp_path)
+  for use in (
+    atomic.beside,
+    lambda path: atomic.write_text(path, 'x'),
+    lambda path: next(iter(workdir.held(path).gen)),
+    checkpoint.read,
+    checkpoint.read_data_spec,
+    lambda path: prepare.prepare('videos', path),
+    lambda path: files.find(path, list, 'videos', '*.mp4'),
+  ):
+    with pytest.raises(ValueError, match='an address, not a path'):
+      use(path)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  'path', ['run', '/tmp/run', './a:/b', 'C:/run', '12:30:05.mp4', 'a:b']
+)
+def test_paths_are_no_addresses(path):
+  atomic.check_local(path)
 
 
 def test_a_lock_is_given_back_after_an_error(tmp_path):

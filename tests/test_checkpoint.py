@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import checkpoint, runtime, systems
+from vidpred_jax.models import simvp as simvp_model
 
 FRAMES = systems.Frames((0, 1), (2,))
 SETTINGS = {'scales': (2, 1), 'widths': (8, 8), 'beta': 0.6}
@@ -310,22 +311,52 @@ def test_no_leaf_changes_shape_or_type_on_its_way(tmp_path, dtype):
     np.testing.assert_array_equal(got, leaf)
 
 
-def test_gumbel_routing_is_exported_and_loaded(tmp_path):
-  frames = systems.Frames((0, 1), (2,))
-  settings = {'scales': (2, 1), 'widths': (8, 8), 'routing': 'gumbel'}
-  system = systems.make('dmvfn', frames=frames, **settings)
-  variables = system.init(
-    jax.random.key(0, impl='rbg'), np.zeros((1, 3, 16, 16, 3), np.float32)
+def _kinds():
+  """Every routing, translator, synthesis and formulation of the systems."""
+  dmvfn = {'scales': (2, 1), 'widths': (8, 8)}
+  for routing in ('stebs', 'gumbel', 'random', 'none'):
+    yield 'dmvfn', dmvfn | {'routing': routing}
+  yield 'dmvfn', dmvfn | {'spatial_path': False}
+  simvp = {'hid_s': 4, 'hid_t': 32, 'n_s': 2, 'n_t': 2, 'mlp_ratio': 1.0}
+  for translator in simvp_model.TRANSLATORS:
+    yield 'simvp', simvp | {'translator': translator}
+  rvd = {'channels': 1, 'dim': 8, 'mults': (1, 2), 'mean_mults': (1, 2)}
+  for mode in ('residual', 'frame'):
+    yield 'rvd', rvd | {'mode': mode}
+  apr = {'widths': (8, 8), 'depths': (1, 1), 'keep_ratios': (0.5,), 'patch': 16}
+  for synthesis in ('routed', 'patches', 'whole', 'warp'):
+    yield 'apr_vfi', apr | {'synthesis': synthesis}
+  for fusion in ('concat', 'none'):
+    yield 'apr_vfi', apr | {'fusion': fusion}
+
+
+@pytest.mark.parametrize('name, settings', list(_kinds()))
+def test_every_kind_of_network_is_exported_and_loaded(tmp_path, name, settings):
+  between = name == 'apr_vfi'
+  frames = systems.Frames((0, 2), (1,)) if between else FRAMES
+  system = systems.make(name, frames=frames, **settings)
+  clip = jax.ShapeDtypeStruct((1, 3, 32, 32, system.channels), jnp.float32)
+  key = jax.eval_shape(lambda: runtime.key(0))
+  shapes = jax.eval_shape(system.init, key, clip)
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: np.asarray(rng.integers(0, 9, x.shape), x.dtype), shapes
   )
-  checkpoint.save_system(
-    tmp_path / 'x',
-    system='dmvfn',
+  export(
+    tmp_path / 'a',
+    variables,
+    system=name,
     settings=settings,
     frames=frames,
-    variables=variables,
   )
-  _, loaded = checkpoint.load(tmp_path / 'x')
-  assert loaded['routing']['step'].shape == ()
+  again, loaded = checkpoint.load(tmp_path / 'a')
+  assert_equal(dict(variables), dict(loaded))
+  # assert_array_equal takes () and (1,) for equal.
+  for x, y in zip(*map(jax.tree.leaves, (variables, loaded)), strict=True):
+    assert x.shape == y.shape and x.dtype == y.dtype
+  context = jax.ShapeDtypeStruct((1, 2, 32, 32, system.channels), jnp.float32)
+  shown = jax.eval_shape(again.predict, loaded, context, key)
+  assert shown.shape == (1, 1, 32, 32, system.channels)
 
 
 @pytest.mark.parametrize('keep', [0, -1])

@@ -100,3 +100,19 @@ def test_a_size_is_height_and_width():
 def test_another_size_is_refused(text):
   with pytest.raises(ValueError, match=f'--size={text}, expected HxW'):
     command.parse_size(text)
+
+
+@pytest.mark.parametrize(
+  'module, arguments',
+  [
+    ('main', ['--config=dmvfn.py:smoke', '--workdir=gs://bucket/run']),
+    ('predict', ['--input', 's3://bucket/a.mp4', '--output=b.mp4']),
+    ('convert', ['--system=dmvfn', '--input=https://a.b/c.pkl', '--output=d']),
+  ],
+)
+def test_addresses_are_refused_in_one_line(module, arguments):
+  done = commands_of_tests.run(f'vidpred_jax.{module}', *arguments)
+  said = done.returncode, done.stdout, done.stderr
+  commands_of_tests.is_one_line(*said, 'an address, not a path of a file')
+  for name in ('gs:', 's3:', 'b.mp4', 'd'):
+    assert not (commands_of_tests.ROOT / name).exists()

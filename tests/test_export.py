@@ -1,6 +1,10 @@
 """What is exported gives the system's numbers, without the package."""
 
+import importlib.machinery
 import json
+import pathlib
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +131,7 @@ def test_a_size_or_batch_that_cannot_be_is_refused():
       export.stablehlo(system, variables, (32, 32), platforms=platforms)
 
 
-@pytest.mark.parametrize('output', ['a.onnx', 'a.tflite', ''])
+@pytest.mark.parametrize('output', ['a.tf', 'a.tflite', ''])
 def test_what_cannot_be_written_is_refused(output):
   with commands.Forks('vidpred_jax.export') as forks:
     answer = forks.run(
@@ -150,3 +154,49 @@ def test_the_command(tmp_path):
   done = commands.run('vidpred_jax.export', *arguments, '--size=32')
   said = done.returncode, done.stdout, done.stderr
   commands.is_one_line(*said, '--size=32', 'HxW')
+
+
+# ---------------------------------------------------------------------- ONNX
+
+
+class _Broken(types.ModuleType):
+  """A converter that cannot convert."""
+
+  def to_onnx(self, *_, output_path, **__):
+    pathlib.Path(output_path).write_bytes(b'half')
+    raise NotImplementedError('no plugin\nfor gather')
+
+
+@pytest.mark.parametrize('name', ['dmvfn', 'simvp', 'apr_vfi'])
+def test_onnx_gives_the_same_up_to_rounding(name, tmp_path):
+  pytest.importorskip('onnxruntime')
+  system, variables = made(name)
+  path = tmp_path / 'a.onnx'
+  assert export.save_onnx(path, system, variables, (32, 32)) < 1e-4
+  with pytest.raises(FileExistsError):
+    export.save_onnx(path, system, variables, (32, 32))
+
+
+def test_what_the_converter_cannot_is_said_and_nothing_is_left(
+  tmp_path, monkeypatch
+):
+  for module in (_Broken('jax2onnx'), types.ModuleType('onnxruntime')):
+    name = module.__name__
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    monkeypatch.setitem(sys.modules, name, module)
+  system, variables = made('simvp')
+  with pytest.raises(ValueError, match='cannot convert simvp: NotImpl') as said:
+    export.save_onnx(tmp_path / 'a.onnx', system, variables, (32, 32))
+  assert 'no plugin for gather' in str(said.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_onnx_needs_its_extra_and_a_deterministic_system(tmp_path, monkeypatch):
+  system, variables = made('simvp')
+  monkeypatch.setattr(export.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(
+    ValueError, match=r'needs jax2onnx: pip install.*\[onnx\]'
+  ):
+    export.save_onnx(tmp_path / 'a.onnx', system, variables, (32, 32))
+  with pytest.raises(ValueError, match='draws random numbers'):
+    export.plain_prediction(*made('rvd'), (32, 32))

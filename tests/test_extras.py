@@ -16,6 +16,7 @@ EXTRAS = (
   'tensorflow',
   'tensorflow_datasets',
   'torch',
+  'xarray',
   'zarr',
 )
 

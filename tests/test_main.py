@@ -251,6 +251,11 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     ([*TINY, 'config.steps=3'], ['config.steps=3', '--name=value']),
     ([*TINY, '--config.eval.show_as=webp'], ['eval.show_as', 'webp', 'gif']),
     ([*TINY, '--config.keep=0'], ['config.keep is 0']),
+    ([*TINY, '--config.eval.best=psnr'], ["eval.best is 'psnr'", 'psnr/float']),
+    (
+      [*TINY, '--config.eval.best=psnr/float'],
+      ["eval.best is 'psnr/float'", 'eval.every=0'],
+    ),
     ([*TINY, '--config.model.scales=(1048576,2)'], ['scales', '256']),
     (['--config=LICENSE'], ['LICENSE']),
   ],

@@ -3,6 +3,9 @@
 What is being made lies beside its place under a hidden name that says which
 process makes it. One that was killed leaves it there; the next one clears it.
 A folder that many files are written to is held by one process at a time.
+
+This needs a file system: object storage renames no folder, locks no file and
+appends to none. Its addresses (`gs://bucket/run`) are refused.
 """
 
 import contextlib
@@ -26,6 +29,18 @@ LOCK = '.lock'
 # `.video.part123-0a1b2c3d.mp4`; `old` is what is about to be replaced.
 _MADE = re.compile(r'\.(.+)\.(part|old)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
 
+# `gs://bucket`, which pathlib writes as `gs:/bucket`; no drive of one letter.
+_ADDRESS = re.compile(r'[A-Za-z][\w+.-]+:/')
+
+
+def check_local(path: str | os.PathLike) -> None:
+  """Raises ValueError for an address such as gs://bucket/run."""
+  if _ADDRESS.match(os.fspath(path)):
+    raise ValueError(
+      f'{path} is an address, not a path of a file system. Mount that storage '
+      'and name the mounted folder, or copy it (docs/guide.md).'
+    )
+
 
 def beside(path: str | os.PathLike) -> pathlib.Path:
   """The temporary path at which this process writes what becomes `path`.
@@ -37,7 +52,11 @@ def beside(path: str | os.PathLike) -> pathlib.Path:
 
   Returns:
     A hidden name, not in use, in the same folder with the suffix of `path`.
+
+  Raises:
+    ValueError: if `path` is an address of object storage.
   """
+  check_local(path)
   path = pathlib.Path(path)
   for made in path.parent.glob('.*'):
     parts = _MADE.fullmatch(made.name)

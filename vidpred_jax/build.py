@@ -188,7 +188,7 @@ def metrics(config, source) -> dict[str, Any]:
     of_samples = _SAMPLE_METRICS if config.eval.samples > 1 else {}
     chosen = (*of_samples.get(source.kind, ()), *_METRICS[source.kind])
   for name in chosen:
-    extra = {}
+    extra: dict[str, Any] = {}
     if name.startswith('lpips') and files.backbone and files.heads:
       _look_for(name, files.backbone, files.heads)
       extra['variables'] = convert.lpips(files.backbone, files.heads)
@@ -201,6 +201,8 @@ def metrics(config, source) -> dict[str, Any]:
           f'{name} needs physical fields with latitudes; {source!r} has none.'
         )
       extra['latitudes'] = source.latitudes
+    if name.startswith('acc/'):
+      extra['climatology'] = getattr(source, 'climatology', None)
     result[name] = metrics_lib.make(name, **extra)
   metrics_lib.check_kind(source.kind, result)
   if source.kind == 'field' and len(source.variables) > 1:
@@ -230,7 +232,10 @@ def _look_for(metric: str, *paths: str) -> None:
 
 def _of_channel(values, channel: int, pred, target):
   part = slice(channel, channel + 1)
-  return values(pred[..., part], target[..., part])
+  own = {}
+  if 'climatology' in values.keywords:  # of a metric's settings it has channels
+    own['climatology'] = values.keywords['climatology'][..., part]
+  return values(pred[..., part], target[..., part], **own)
 
 
 def mean_frame(source, count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from vidpred_jax import starting
+from vidpred_jax import atomic, starting
 
 _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
@@ -125,6 +125,8 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
   def parse(argv):
     try:
+      for argument in argv:
+        atomic.check_local(argument.partition('=')[2] or argument)
       argv = _with_config_file(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:

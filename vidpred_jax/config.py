@@ -176,6 +176,8 @@ def base(system: str) -> ConfigDict:
   config.optim.weight_decay = 0.0  # of every parameter
   config.optim.clip_norm = 0.0  # largest gradient norm; 0: no clipping
   config.optim.frozen = ()  # regular expressions of parameter names
+  # Pairs of such an expression and a factor of the learning rate.
+  config.optim.rates = ()
   config.ema = ConfigDict()  # the average of the parameters
   config.ema.decay = 0.0  # of the average, per update; 0: no average
   config.ema.every = 1  # steps between updates

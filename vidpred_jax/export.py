@@ -19,7 +19,12 @@ or 5e-5 for RVD, which XLA compiles differently.
 `--batch=any` leaves B open, if the system allows it. `--plain` exports one form
 of every operation instead of one for each platform (`lax.platform_dependent`).
 That form is slower on a CPU and gives the same numbers up to rounding.
-`plain_prediction` is for converters to other formats (ONNX).
+`plain_prediction` is for converters to other formats.
+
+  vidpred export --checkpoint=dmvfn-film --size=256x448 --output=film.onnx
+
+writes ONNX by jax2onnx (`pip install 'vidpred_jax[onnx]'`), runs it in ONNX
+Runtime and compares. Deterministic systems alone can be written.
 
   vidpred export --checkpoint=dmvfn-film --output=weights.pth
 
@@ -53,6 +58,7 @@ _LONGEST = 1 << 15  # side of a frame
 # Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
 _WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
+_ONNX = '.onnx'
 
 
 @contextlib.contextmanager
@@ -306,6 +312,73 @@ def save(
   return record
 
 
+def save_onnx(
+  path: str | pathlib.Path,
+  system: systems.System,
+  variables,
+  size: tuple[int, int],
+  *,
+  batch: int = 1,
+  overwrite: bool = False,
+) -> float:
+  """Writes the prediction as ONNX, runs it and compares.
+
+  Args:
+    path: the file to make.
+    system: a deterministic system.
+    variables: its variables.
+    size: (H, W) of the frames.
+    batch: B.
+    overwrite: whether an existing file may be replaced.
+
+  Returns:
+    The largest difference from the system, for random frames.
+
+  Raises:
+    FileExistsError: if the file exists and may not be replaced.
+    ValueError: as `plain_prediction`; if the converter is missing or cannot
+      convert the system, or if the file predicts differently.
+  """
+  path = pathlib.Path(path)
+  if path.exists() and not overwrite:
+    raise FileExistsError(f'{path} exists already; nothing was written.')
+  for package in ('jax2onnx', 'onnxruntime'):
+    if importlib.util.find_spec(package) is None:
+      raise ValueError(
+        f"Writing ONNX needs {package}: pip install 'vidpred_jax[onnx]'."
+      )
+  predict, shape = plain_prediction(system, variables, size, batch=batch)
+  frames = np.random.default_rng(0).random(shape.shape, np.float32)
+  expected = jax.jit(prediction(system, variables))(frames)
+  with atomic.replacing(path) as partial:
+    try:
+      import jax2onnx
+      import onnxruntime
+
+      jax2onnx.to_onnx(
+        predict,
+        [shape],
+        model_name=system.name,
+        return_mode='file',
+        output_path=str(partial),
+      )
+      session = onnxruntime.InferenceSession(str(partial))
+      (name,) = (given.name for given in session.get_inputs())
+      (got,) = session.run(None, {name: frames})
+    except Exception as error:  # each library raises its own
+      reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+      raise ValueError(
+        f'jax2onnx {_version("jax2onnx")} with jax {jax.__version__} cannot '
+        f'convert {system.name}: {reason[:200]}'
+      ) from None
+    difference = float(np.abs(got - expected).max())
+    if not difference <= _TOLERANCE:
+      raise ValueError(
+        f'The ONNX file differs from {system.name} by up to {difference}.'
+      )
+  return difference
+
+
 def _version(name: str) -> str:
   try:
     return importlib.metadata.version(name)
@@ -338,11 +411,11 @@ def main(argv) -> None:
   options = flags.FLAGS
   output = pathlib.Path(options.output)
   if re.fullmatch(r'\.[A-Za-z]\w*', output.suffix) and (
-    output.suffix not in _WEIGHTS
+    output.suffix not in (*_WEIGHTS, _ONNX)
   ):
     raise ValueError(
-      f'Got --output={output}; expected a folder, without a suffix, or a file '
-      f'of weights ({", ".join(_WEIGHTS)}).'
+      f'Got --output={output}; expected a folder, without a suffix, a file '
+      f'of weights ({", ".join(_WEIGHTS)}), or {_ONNX}.'
     )
   runtime.setup()
   settings = command.parse_settings(options.set)
@@ -358,6 +431,19 @@ def main(argv) -> None:
   size = command.parse_size(options.size)
   if not (options.batch == 'any' or options.batch.isdecimal()):
     raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
+  if output.suffix == _ONNX:
+    if not options.batch.isdecimal() or not int(options.batch):
+      raise ValueError(f'Got --batch={options.batch}; ONNX needs a number.')
+    difference = save_onnx(
+      output,
+      system,
+      variables,
+      size,
+      batch=int(options.batch),
+      overwrite=options.overwrite,
+    )
+    print(f'{system.name} written to {output}; difference {difference:.2g}')
+    return
   record = save(
     output,
     system,

@@ -46,6 +46,16 @@ def _is_pattern(text: Any) -> bool:
 
 
 _PATTERN = rules.Rule(_is_pattern, 'a regular expression')
+_FACTOR = rules.number(0, 10**6)
+_RATE = rules.Rule(
+  lambda x: (
+    isinstance(x, tuple | list)
+    and len(x) == 2
+    and _is_pattern(x[0])
+    and _FACTOR.accepts(x[1])
+  ),
+  'a pair',
+)
 
 # Field -> rule, without `data`, `model` and `features`.
 RANGES = {
@@ -87,6 +97,9 @@ RANGES = {
   'optim.weight_decay': rules.number(0, 100, 'a number from 0 to 100'),
   'optim.clip_norm': rules.number(0),
   'optim.frozen': rules.tuple_of(_PATTERN, 'regular expressions', least=0),
+  'optim.rates': rules.tuple_of(
+    _RATE, 'pairs of a regular expression and a number of at least 0', least=0
+  ),
   'ema.decay': _SHARE,
   'ema.every': _PERIOD,
   'ema.start': _LIMIT,

@@ -20,6 +20,7 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import shlex
 import subprocess
@@ -126,6 +127,11 @@ def _of(table: data.Table, label: str) -> data.Row:
   return next(r for r in table.rows if r.label == label)
 
 
+def _scale(table: data.Table, name: str) -> data.Scale:
+  known = data.SCALES[name]
+  return known.get(table.small) or known[table.config]
+
+
 def small_run(
   table: data.Table, row: data.Row, scale: str, runs: str, seed: int, more
 ) -> Run:
@@ -139,7 +145,7 @@ def small_run(
     seed: of training.
     more: settings of the command line.
   """
-  base = data.SCALES[scale][table.config]
+  base = _scale(table, scale)
   source = _of(table, row.weights) if row.weights else row
   seeds = (f'seed={seed}',) if seed else ()
   place = pathlib.Path(runs) / scale / table.config
@@ -173,8 +179,28 @@ def small_run(
 # --------------------------------------------------------------- what it gives
 
 
+class Outcome(NamedTuple):
+  """A run that is done.
+
+  Attributes:
+    run: its command.
+    results: what its evaluation wrote.
+    baseline: one of its baselines instead of the prediction; empty: that.
+  """
+
+  run: Run
+  results: dict
+  baseline: str
+
+  @classmethod
+  def read(cls, run: Run, baseline: str) -> 'Outcome':
+    """Reads what a run wrote."""
+    path = pathlib.Path(run.workdir) / 'results.json'
+    return cls(run, json.loads(path.read_text()), baseline)
+
+
 def value(
-  table: data.Table, column: str, results: dict, baseline: str, run: Run
+  table: data.Table, column: str, outcome: Outcome, first: Outcome
 ) -> dict[str, float] | None:
   """A number of a run, or None.
 
@@ -184,10 +210,12 @@ def value(
   Args:
     table: the table.
     column: `QUANTITY [t+K]`, or one of those that are computed here.
-    results: what the run's evaluation wrote.
-    baseline: one of its baselines instead of the prediction.
-    run: the run.
+    outcome: the run's.
+    first: that of the first row, which 'PSNR gain' is over.
   """
+  run, results, baseline = outcome
+  if column == 'PSNR gain':
+    return _gain(outcome, first)
   quantities = data.SMALL_QUANTITIES[table.config]
   quantity, _, when = column.partition(' t+')
   if quantity in quantities:
@@ -215,8 +243,59 @@ def value(
   return None if number is None else {'mean': number}
 
 
+def _gain(outcome: Outcome, first: Outcome) -> dict[str, float] | None:
+  """The difference in PSNR on the same clips, whose error is far smaller."""
+  own, other = (_saved(x) for x in (outcome, first))
+  if own is None or other is None or not np.array_equal(own[1], other[1]):
+    return None
+  difference = own[0] - other[0]
+  error = float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
+  return {'mean': float(np.mean(difference)), 'standard_error': error}
+
+
+def _saved(outcome: Outcome) -> tuple[np.ndarray, np.ndarray] | None:
+  """The PSNR of the clips in predictions.npz, dB, [M], and the true frames."""
+  path = pathlib.Path(outcome.run.workdir) / 'predictions.npz'
+  if not path.exists():
+    return None
+  with np.load(path) as saved:
+    target = saved['target']
+    shown = saved['prediction']
+    if outcome.baseline == 'copy_last':
+      shown = np.float32(saved['context'][:, -1:]) / 255
+    elif outcome.baseline:
+      return None
+  error = np.mean((shown - np.float32(target) / 255) ** 2, (2, 3, 4))
+  return np.mean(-10 * np.log10(np.maximum(error, 1e-10)), 1), target
+
+
+def _milliseconds(run: Run) -> float:
+  """Processor time of a predicted frame, the least of 20 batches of 16 clips.
+
+  Processor time and not that of the clock: other programs run beside it.
+  """
+  import jax
+
+  from vidpred_jax import checkpoint, runtime
+
+  system, variables = checkpoint.load(run.weights or run.workdir)
+  with np.load(pathlib.Path(run.workdir) / 'predictions.npz') as saved:
+    context = np.float32(saved['context'][:16]) / 255
+  predict = jax.jit(system.predict)
+  arguments = jax.device_put((variables, context, runtime.key(0)))
+  times = []
+  for _ in range(21):
+    begin = time.process_time()
+    jax.block_until_ready(predict(*arguments))
+    times.append(time.process_time() - begin)
+  frames = len(context) * len(system.frames.target)
+  return 1000 * min(times[1:]) / frames
+
+
 def _computed(column: str, results: dict, run: Run) -> float | None:
   """What stands in no metric."""
+  if column == 'ms of a frame':
+    return _milliseconds(run)
   used = results.get('blocks_used')
   if column == 'blocks':
     return sum(used) if used else None
@@ -388,11 +467,17 @@ def _line(paper: dict, label: str) -> str:
   )
 
 
-def perform(run: Run) -> float:
-  """Runs a command unless its results are there; the seconds it took."""
+def perform(run: Run) -> float | None:
+  """Runs a command unless its results are there.
+
+  Returns:
+    The seconds of processor time that it took, now or when it was run; None if
+    it was run otherwise.
+  """
+  known = pathlib.Path(run.workdir) / 'processor_seconds'
   if (pathlib.Path(run.workdir) / 'results.json').exists():
-    return 0.0
-  start = time.perf_counter()
+    return float(known.read_text()) if known.exists() else None
+  start = os.times()
   done = subprocess.run(
     [sys.executable, *run.command()], cwd=ROOT, capture_output=True, text=True
   )
@@ -401,7 +486,11 @@ def perform(run: Run) -> float:
       f'python {shlex.join(run.command())}\nended with {done.returncode}: '
       f'{done.stderr.strip().splitlines()[-1:]}'
     )
-  return time.perf_counter() - start
+  end = os.times()
+  seconds = end.children_user - start.children_user
+  seconds += end.children_system - start.children_system
+  atomic.write_text(known, f'{seconds:.1f}')
+  return seconds
 
 
 def make(name, table, chosen, options) -> dict[str, Any]:
@@ -410,50 +499,60 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   Returns:
     What is written to TABLE.json.
   """
-  base = data.SCALES[options.scale][table.config]
+  base = _scale(table, options.scale)
   columns = (*base.columns, *table.columns)
-  found, commands, protocols, seconds = {}, [], {}, 0.0
+  found, commands, protocols, seconds = {}, [], {}, {}
+  firsts: dict[int, Outcome] = {}
+  of_clips = {}
+  settings = tuple(options.set)
   for row in chosen:
-    if row.why and row.small is None:
-      found[row.label] = {'why': row.why}
+    if (row.why and row.small is None) or row.not_small:
+      found[row.label] = {'why': row.not_small or row.why}
       continue
     each = []
     for seed in range(options.seeds):
-      run = small_run(
-        table, row, options.scale, options.runs, seed, tuple(options.set)
-      )
-      if run.weights:
-        source = _of(table, row.weights)
-        first = small_run(
-          table, source, options.scale, options.runs, seed, tuple(options.set)
-        )
-        seconds += perform(first)
-        commands.append(shlex.join(first.command()))
-      seconds += perform(run)
-      commands.append(shlex.join(run.command()))
-      results = json.loads(
-        (pathlib.Path(run.workdir) / 'results.json').read_text()
-      )
-      protocols[row.label] = _protocol(results)
-      each.append(
-        {c: value(table, c, results, row.baseline, run) for c in columns}
-      )
+      needed = [_of(table, row.weights)] if row.weights else []
+      for one in (*needed, row):
+        run = small_run(table, one, options.scale, options.runs, seed, settings)
+        seconds[run.workdir] = perform(run)
+        commands.append(_shown(run, options.runs))
+      outcome = Outcome.read(run, row.baseline)
+      first = firsts.setdefault(seed, outcome)
+      each.append({c: value(table, c, outcome, first) for c in columns})
+    protocols[row.label] = _protocol(outcome.results)
+    saved = _saved(outcome)
+    if saved is not None and _gain(outcome, firsts[0]):
+      of_clips[row.label] = [round(float(x), 3) for x in saved[0]]
     found[row.label] = {
       c: gathered([numbers[c] for numbers in each]) for c in columns
     }
     print(_ours(row.label, found[row.label], columns), flush=True)
+  known = [x for x in seconds.values() if x is not None]
   return {
     'table': name,
     'scale': options.scale,
     'seeds': options.seeds,
+    'steps': sorted({_steps(outcome.run) for outcome in firsts.values()}),
     'protocols': protocols,
-    'versions': results['versions'],
+    'versions': outcome.results['versions'],
     'columns': columns,
     'rows': found,
+    'psnr_of_clips': of_clips,  # of the last seed
     'paper': _paper(name, table),
     'commands': list(dict.fromkeys(commands)),
-    'seconds': round(seconds, 1),
+    'processor_seconds': sum(known) if len(known) == len(seconds) else None,
   }
+
+
+def _shown(run: Run, runs: str) -> str:
+  """The command as anyone would write it."""
+  return shlex.join(run.command()).replace(runs, 'runs/tables')
+
+
+def _steps(run: Run) -> int:
+  """How long a run trained."""
+  made = pathlib.Path(run.weights or run.workdir) / 'config.json'
+  return json.loads(made.read_text())['steps']
 
 
 def _protocol(results: dict) -> dict[str, Any]:
@@ -487,7 +586,8 @@ def print_table(made: dict[str, Any]) -> None:
   protocol = next(iter(protocols.values()))
   print(f'\n{made["table"]}: {paper["title"]} ({paper["source"]})')
   print(
-    f'ours: scale {made["scale"]}, {made["seeds"]} seeds, '
+    f'ours: scale {made["scale"]}, {made["steps"]} steps, '
+    f'{made["seeds"]} seeds, '
     f'{protocol["clips"]} clips of {protocol["source"]}, frames '
     f"{protocol['context']} -> {protocol['target']}; not the paper's data: "
     'compare the order of the rows, not the numbers'
@@ -534,6 +634,9 @@ def main() -> None:
     parser.error(f'{options.table} has no small scale: {table.not_small}')
   if options.list:
     for row in chosen:
+      if row.not_small:
+        print(f'{row.label}: left out, {row.not_small}')
+        continue
       run = small_run(table, row, options.scale, options.runs, 0, options.set)
       print(f'{row.label}: python {shlex.join(run.command())}')
     return

@@ -19,6 +19,7 @@ class Row(NamedTuple):
     weights: a label, the row whose weights are evaluated; nothing is trained.
     baseline: of the row `weights`: this one of its baselines.
     why: the reason why the row cannot be had.
+    not_small: the reason why it is left out at the small scales.
   """
 
   label: str
@@ -27,6 +28,7 @@ class Row(NamedTuple):
   weights: str = ''
   baseline: str = ''
   why: str = ''
+  not_small: str = ''
 
 
 class Scale(NamedTuple):
@@ -54,6 +56,7 @@ class Table(NamedTuple):
     columns: at the scales 'small' and 'tiny', beside those of `SCALES`.
     paper: whose numbers of `papers.json`; None: those under its own name.
     not_small: why there is no small scale; empty: there is one.
+    small: which of `SCALES`, if there is another than that of `config`.
     note: what must be known to read it.
   """
 
@@ -64,6 +67,7 @@ class Table(NamedTuple):
   columns: tuple[str, ...] = ()
   paper: str | None = None
   not_small: str = ''
+  small: str = ''
   note: str = ''
 
 
@@ -115,26 +119,73 @@ SETS = {
 # APR-VFI's later runs begin with the weights of earlier ones.
 BEFORE = {'stage2': 'stage1', 'stage3': 'stage2'}
 
+# The flow and the synthesis of the zoo's model, which is the paper's stage 1;
+# what a row changes is trained from there, as in stages 2 and 3.
 _APR_SMALL = (
   'init_from=apr-vfi-film',
-  'init_match=flow/.*',
+  'init_match=(flow|context|synthesis)/.*',
   'model.train_flow=False',
   "optim.frozen=('flow/.*',)",
   'model.flow_weight=0.0',
   'model.warp_weight=0.0',
+  'ema.decay=0.0',
   "eval.metrics=('psnr/float','ssim/matlab3d')",
 )
+# Of 150 steps at 0.001 a parameter moves by 0.08: too little for a new router.
+_ROUTER = "optim.rates=(('router/.*',5.0),)"
+# The blocks of the zoo's model, which has no router; frames that move slowly as
+# often as fast.
+_DMVFN_SMALL = (
+  'init_from=dmvfn-film',
+  'init_match=block_.*',
+  'ema.decay=0.0',
+  'export_dtype=float32',
+  'steps=200',
+  'schedule.peak=0.0005',
+  'schedule.warmup=20',
+  'log_every=20',
+  'data.size=(64,64)',
+  'data.max_speed=8.0',
+  'model.beta=0.5',
+  'model.inference_beta=0.5',
+  'model.router_scale=2',
+  "eval.metrics=('psnr/float','ssim/pmss')",
+  'eval.batch_size=16',
+  'eval.show=2',
+  'eval.save=64',
+)
+_NEW = 'init_match=flow/.*'  # the synthesis has random weights
 SCALES = {
   'small': {
     'dmvfn': Scale(
-      'demo', (), ('PSNR t+1', 'PSNR t+3', 'SSIM t+1', 'blocks', 'GFLOPs')
+      'demo',
+      ('eval.save=64',),
+      ('PSNR t+1', 'PSNR t+3', 'PSNR gain', 'SSIM t+1', 'blocks', 'GFLOPs'),
+    ),
+    'dmvfn-film': Scale(
+      'film1',
+      _DMVFN_SMALL,
+      ('PSNR t+1', 'PSNR t+3', 'PSNR gain', 'SSIM t+1', 'blocks', 'GFLOPs'),
     ),
     'simvp': Scale('demo', (), ('MSE', 'SSIM', 'parameters (M)', 'GFLOPs')),
     'rvd': Scale('demo', (), ('CRPS', 'fair CRPS', 'spread/skill', 'PSNR')),
     'apr_vfi': Scale(
       'film1',
-      (*_APR_SMALL, 'steps=1500', 'batch_size=4'),
-      ('PSNR', 'SSIM', 'blocks', 'frames a second'),
+      (
+        *_APR_SMALL,
+        'steps=150',
+        'schedule.peak=0.001',
+        'schedule.warmup=15',
+        'log_every=50',
+        'batch_size=4',
+        'model.patch=16',
+        'data.size=(64,64)',
+        'data.max_speed=6.4',
+        'eval.batch_size=16',
+        'eval.show=2',
+        'eval.save=64',
+      ),
+      ('PSNR', 'PSNR gain', 'SSIM', 'blocks', 'ms of a frame'),
     ),
   },
   'tiny': {
@@ -202,6 +253,14 @@ _APR_OWN = {
   'PSNR': ('psnr/float', 'mean', 1),
   'SSIM': ('ssim/matlab3d', 'mean', 1),
 }
+# What the order of rows is judged by: ours, what the paper's column has in its
+# name, and 1 where more is better.
+ORDERS = {
+  'dmvfn': ('PSNR gain', 'MS-SSIM t+1', 1),
+  'simvp': ('MSE', 'MSE', -1),
+  'rvd': ('CRPS', 'simulation CRPS', -1),
+  'apr_vfi': ('PSNR gain', 'xiph2k PSNR', 1),
+}
 # At the small scales images are measured by these instead.
 SMALL_QUANTITIES = {
   'dmvfn': _DMVFN,
@@ -210,12 +269,15 @@ SMALL_QUANTITIES = {
   'apr_vfi': _APR_OWN,
 }
 
+_GUMBEL = ('gumbel', 'model.temperature_steps=200', _ROUTER)
+_STEBS = ('stebs', _ROUTER)
 _ROUTING = (
   Row('copy', weights='STEBS', baseline='copy_last'),
   Row('w/o routing', 'no_routing'),
   Row('Random', 'random'),
-  Row('Gumbel Softmax', 'gumbel'),
-  Row('STEBS'),
+  Row('Gumbel Softmax', 'gumbel', _GUMBEL),
+  Row('STEBS', '', _STEBS),
+  Row('STEBS, standardised', 'standardised', (*_STEBS, 'standardised')),
 )
 _SCALES = tuple(
   Row(label, variants)
@@ -239,15 +301,15 @@ _PATH = (
 )
 _BETA = (
   *(Row(f'beta 0.{b}', f'beta_{b}', weights='DMVFN') for b in range(3, 9)),
-  Row('DMVFN'),
+  Row('DMVFN', '', _STEBS),
 )
 _SUPERVISION = (
   Row('w/o routing, single supervision', 'no_routing,single'),
   Row('w/o routing', 'no_routing'),
-  Row('single supervision', 'single'),
-  Row('DMVFN'),
+  Row('single supervision', 'single', ('stebs', 'single', _ROUTER)),
+  Row('DMVFN', '', _STEBS),
 )
-_ROUTED = (Row('DMVFN (w/o r)', 'no_routing'), Row('DMVFN'))
+_ROUTED = (Row('DMVFN (w/o r)', 'no_routing'), Row('DMVFN', '', _STEBS))
 _V1_V2 = (Row('SimVP', 'incepu'), Row('SimVPv2'))
 _FOUR = ('cityscapes', 'kitti', 'davis', 'vimeo')
 _MNIST = (
@@ -264,8 +326,8 @@ _TRIALS = 'The paper has three trials: add --seeds=3. ' + _WITHOUT_GPU
 _NO_DATA = 'Its question needs data that cannot be made: see --scale=paper.'
 
 
-def _dmvfn(rows, sets, quantities=_DMVFN, **more):
-  return Table('dmvfn', rows, sets, quantities, **more)
+def _dmvfn(rows, sets, quantities=_DMVFN, small='dmvfn-film', **more):
+  return Table('dmvfn', rows, sets, quantities, small=small, **more)
 
 
 def _apr(rows, **more):
@@ -273,14 +335,28 @@ def _apr(rows, **more):
 
 
 def _keep(label, variant, *ratios):
-  settings = ('model.synthesis=routed', f'model.keep_ratios={ratios}')
+  settings = ('model.synthesis=routed', f'model.keep_ratios={ratios}', _ROUTER)
   return Row(label, ','.join(filter(None, ('stage3', variant))), settings)
 
 
-def _made(label, variants, **settings):
-  return Row(
-    label, variants, tuple(f'model.{k}={v}' for k, v in settings.items())
-  )
+def _made(label, variants, *more, not_small='', **settings):
+  changed = tuple(f'model.{k}={v}' for k, v in settings.items())
+  return Row(label, variants, changed + more, not_small=not_small)
+
+
+def _by_motion(kind, weights):
+  why = 'The lists of Vimeo-Slow, -Medium and -Fast were not published.'
+  for label, low, high in (
+    ('Slow', 0.25, 0.8),
+    ('Medium', 0.8, 2.5),
+    ('Fast', 2.5, 8.0),
+  ):
+    settings = (
+      f'eval.data.min_speed={low}',
+      f'eval.data.max_speed={high}',
+      'eval.data.still=0.0',
+    )
+    yield Row(label + kind, '', settings, weights, why=why)
 
 
 TABLES = {
@@ -301,25 +377,23 @@ TABLES = {
   'dmvfn:6': _dmvfn(
     tuple(r for r in _SCALES if r.variants in ('scales_1', 'scales_2_1', '')),
     _FOUR[:2],
+    small='',
   ),
-  'dmvfn:7': _dmvfn(_PATH, _FOUR[:2]),
+  'dmvfn:7': _dmvfn(_PATH, _FOUR[:2], small=''),
   'dmvfn:8': _dmvfn(_BETA, ('kitti',), columns=('frames a second',)),
   'dmvfn:9': _dmvfn(_SUPERVISION, _FOUR),
   'dmvfn:10': _dmvfn(_ROUTING[1:], _FOUR),
-  'dmvfn:11': _dmvfn(_SCALES, _FOUR),
-  'dmvfn:12': _dmvfn(_PATH, _FOUR),
+  'dmvfn:11': _dmvfn(_SCALES, _FOUR, small=''),
+  'dmvfn:12': _dmvfn(_PATH, _FOUR, small=''),
   'dmvfn:13': _dmvfn(
     _BETA, ('cityscapes', 'vimeo'), columns=('frames a second',)
   ),
   'dmvfn:figure5': _dmvfn(
     (
-      Row('DMVFN'),
-      Row('Slow', '', ('eval.data.max_speed=0.6',), 'DMVFN',
-          why="Neither Vimeo-Slow's list nor the others' was published."),
-      Row('Medium', '', ('eval.data.max_speed=2.5',), 'DMVFN',
-          why='as Slow'),
-      Row('Fast', '', ('eval.data.max_speed=8.0',), 'DMVFN',
-          why='as Slow'),
+      Row('DMVFN', '', _STEBS),
+      *_by_motion('', 'DMVFN'),
+      Row('DMVFN, standardised', 'standardised', (*_STEBS, 'standardised')),
+      *_by_motion(', standardised', 'DMVFN, standardised'),
       *(
         Row(f'interval {k}', f'interval_{k}' if k < 5 else '',
             (f'eval.frames.context=(0,{k})', f'eval.frames.target=({2 * k},)'),
@@ -331,7 +405,7 @@ TABLES = {
     ('vimeo90k',),
     columns=_USAGE,
     note='How often each block is used, by the speed of the motion.',
-  ),  # fmt: skip
+  ),
   'simvp:2': Table('simvp', _MNIST, ('mnist',), _SIMVP,
                    ('seconds an epoch', 'frames a second'),
                    note=_TRIALS),
@@ -404,16 +478,17 @@ TABLES = {
   ),
   'apr:1': _apr((
     _made('Ours(w/o APR)', 'stage1', synthesis='whole'),
-    _made('Ours(with APR)', 'stage3', synthesis='routed'),
+    _made('Ours(with APR)', 'stage3', _ROUTER, synthesis='routed'),
   ), note=_WITHOUT_GPU),
   'apr:2': _apr(tuple(
     _made(
       str(side),
       'stage2' if side == 64 else f'stage2,patch{side}',
+      not_small='the small frames are 64x64' if side > 64 else '',
       synthesis='patches', patch=side,
     )
     for side in (8, 16, 32, 64, 128)
-  ), note='Small: photographs of 128x128.'),
+  ), note='Small: frames of 64x64, so 64 is the whole frame.'),
   'apr:3': _apr((
     _keep('0.2 0.5 0.7 1.0', 'keep_2_5_7_10', 0.35, 0.85),
     _keep('0.1 0.4 0.6 0.9', '', 0.25, 0.75),
@@ -422,15 +497,17 @@ TABLES = {
     _keep('0.9 0.6 0.4 0.1', 'keep_9_6_4_1', 0.75, 0.25),
   ), note='Small: two ratios, the means of the first and the last two.'),
   'apr:4': _apr((
-    _made('warped difference', 'stage3', synthesis='routed'),
-    _made('image difference', 'stage3,by_image',
+    _made('warped difference', 'stage3', _ROUTER, synthesis='routed'),
+    _made('image difference', 'stage3,by_image', _ROUTER,
           synthesis='routed', supervision='image'),
-    _made('reconstruction loss', 'stage3,by_reconstruction',
+    _made('reconstruction loss', 'stage3,by_reconstruction', _ROUTER,
           synthesis='routed', supervision='reconstruction'),
   )),
   'apr:5': _apr((
-    _made('add&norm', 'stage1', synthesis='whole'),
-    _made('concat&conv', 'stage1,concat', synthesis='whole', fusion='concat'),
-    _made('no fusion', 'stage1,unfused', synthesis='whole', fusion='none'),
-  )),
+    _made('add&norm', 'stage1', _NEW, synthesis='whole'),
+    _made('concat&conv', 'stage1,concat', _NEW,
+          synthesis='whole', fusion='concat'),
+    _made('no fusion', 'stage1,unfused', _NEW,
+          synthesis='whole', fusion='none'),
+  ), note='Small: the synthesis is trained from random weights.'),
 }  # fmt: skip

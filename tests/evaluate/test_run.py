@@ -179,3 +179,13 @@ def test_variables_of_a_field_are_measured_one_by_one():
   config.eval.metrics = ('rmse/latitude',)
   with pytest.raises(ValueError, match='needs physical fields with latitudes'):
     build.metrics(config, Source())
+  source = Source()
+  source.latitudes = np.linspace(60, -60, 4)
+  config.eval.metrics = ('acc/latitude',)
+  with pytest.raises(ValueError, match='acc/latitude needs climatology'):
+    build.metrics(config, source)
+  # Anomalies of one sign from one mean and of two from the other.
+  source.climatology = np.zeros((4, 4, 2)) + (-1, 25)
+  measures = build.metrics(config, source)
+  for measure, expected in zip(measures.values(), (1, -1)):
+    np.testing.assert_allclose(measure.values(pred, target), expected)

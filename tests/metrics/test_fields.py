@@ -79,3 +79,43 @@ def test_latitudes_must_fit_and_belong_to_the_metric():
     metrics.make('rmse/mean', latitudes=LATITUDES)
   with pytest.raises(ValueError, match='needs latitudes'):
     metrics.make('mae/latitude')
+
+
+def test_anomaly_correlation_against_the_definition():
+  pred, target = pair()
+  climatology = np.random.default_rng(1).normal(280, 5, (8, 5, 2))
+  settings = {'latitudes': LATITUDES, 'climatology': climatology}
+  metric = metrics.make('acc/latitude', **settings)
+  assert metric.kind == 'field' and metric.higher_is_better
+  weights = np.cos(np.deg2rad(LATITUDES))[:, None, None]
+  ours, true = pred - climatology, target - climatology
+  for b in range(2):
+    for n in range(3):
+      product, own, other = (
+        np.sum(weights * x * y)
+        for x, y in (
+          (ours[b, n], true[b, n]),
+          (ours[b, n], ours[b, n]),
+          (true[b, n], true[b, n]),
+        )
+      )
+      got = jax.jit(metric.values)(pred, target)[b, n]
+      assert got == pytest.approx(product / np.sqrt(own * other), rel=1e-4)
+  np.testing.assert_allclose(metric.values(target, target), 1, rtol=1e-6)
+  mirrored = (2 * climatology - target).astype(np.float32)
+  np.testing.assert_allclose(metric.values(mirrored, target), -1, rtol=1e-5)
+
+
+@pytest.mark.parametrize('climatology', [None, [1.0, 2.0], [[[np.nan]]]])
+def test_a_climatology_must_be_a_field(climatology):
+  with pytest.raises(ValueError, match='acc/latitude needs'):
+    metrics.make('acc/latitude', latitudes=LATITUDES, climatology=climatology)
+
+
+def test_a_climatology_must_fit():
+  pred, target = pair()
+  metric = metrics.make(
+    'acc/latitude', latitudes=LATITUDES, climatology=np.zeros((8, 5, 1))
+  )
+  with pytest.raises(ValueError, match=r'is \(8, 5, 1\); expected \(8, 5, 2\)'):
+    metric.values(pred, target)

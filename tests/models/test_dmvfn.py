@@ -110,6 +110,23 @@ def test_initial_values_are_those_of_pytorch():
     assert 0.8 < np.abs(linear).max() <= 1
 
 
+def test_a_standardised_router_does_not_see_brightness_and_contrast():
+  settings = {'scales': (2, 1), 'widths': (8, 8)}
+  pair = jax.random.uniform(jax.random.key(2), (1, 2, 16, 16, 3))
+  pairs = jnp.concatenate([pair, 0.5 * pair + 0.3, pair[:, ::-1]])
+  apart = {}
+  for standardised in (True, False):
+    model, variables, _ = small(router_standardised=standardised, **settings)
+    logits = np.asarray(model.apply(variables, pairs, method='route')[..., 0])
+    apart[standardised] = np.abs(logits[1:] - logits[0]).max(1)
+  assert apart[True][0] < 0.1 * apart[False][0]
+  assert apart[True][1] > apart[True][0]  # but which frame comes first
+  flat = model.clone(router_standardised=True).apply(
+    variables, jnp.full((1, 2, 16, 16, 3), 0.5), method='route'
+  )
+  assert np.isfinite(flat).all()
+
+
 @pytest.mark.parametrize('spatial_path', [True, False])
 def test_both_formulations_are_the_same_function(spatial_path):
   """Values and gradients, also of a scale factor that is odd."""

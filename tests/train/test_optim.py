@@ -130,6 +130,23 @@ def test_frozen_expression_that_matches_nothing_is_refused():
     optim.make(PARAMS, optax.constant_schedule(0.1), frozen=('encoder/.*',))
 
 
+def test_a_rate_of_its_own_is_a_factor_of_each_update():
+  settings = {'weight_decay': 0.5}
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+
+  def updates(**more):
+    rule = optim.make(PARAMS, optax.constant_schedule(0.1), **settings, **more)
+    return rule.update(grads, rule.init(PARAMS), PARAMS)[0]
+
+  plain = updates()
+  faster = updates(rates=(('a/.*', 5.0),), frozen=('b/.*',))
+  kernel = plain['a']['kernel']
+  np.testing.assert_allclose(faster['a']['kernel'], 5 * kernel, rtol=1e-6)
+  assert not np.any(faster['b']['kernel'])
+  with pytest.raises(ValueError, match='router'):
+    optim.make(PARAMS, optax.constant_schedule(0.1), rates=(('router', 2.0),))
+
+
 def test_clipping_bounds_the_global_norm():
   rule = optim.make(
     PARAMS, optax.constant_schedule(1.0), name='adam', b1=0.0, clip_norm=1e-12

@@ -3,6 +3,7 @@
 import io
 import struct
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -133,3 +134,25 @@ def test_a_single_picture_is_still_one(tmp_path):
   folder = folder_with(tmp_path / 'a', ('1.png',), ())
   assert video_io.probe(folder).num_frames == 1
   assert video_io.find_videos(folder) == [folder]
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_a_large_picture_is_not_held_twice(tmp_path, channels):
+  tile = np.random.default_rng(0).integers(0, 255, (300, 300, channels))
+  large = np.tile(tile.astype(np.uint8), (10, 10, 1))
+  path = tmp_path / 'a.png'
+  Image.fromarray(large[:, :, 0] if channels == 1 else large).save(
+    path, compress_level=1
+  )
+  (found,) = video_io.read(path)  # first, for what is imported on the way
+  tracemalloc.start()
+  (found,) = video_io.frames(path)
+  most = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  expected = large[:, :, :3].astype(np.uint16)
+  if channels == 4:
+    expected = (expected * large[:, :, 3:] + 127) // 255
+  np.testing.assert_array_equal(
+    found[1], np.broadcast_to(expected, found[1].shape)
+  )
+  assert most < 2 * found[1].nbytes

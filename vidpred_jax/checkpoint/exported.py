@@ -200,6 +200,7 @@ def read(
   path: str | os.PathLike, *, allow_nonfinite: bool = False
 ) -> tuple[dict, dict]:
   """Reads the record and the variables of an export or a run; see `load`."""
+  atomic.check_local(path)
   path = zoo.find(path)
   record, variables = _read(path)
   if not allow_nonfinite:

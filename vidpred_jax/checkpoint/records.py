@@ -43,6 +43,7 @@ def read_data_spec(path: str | os.PathLike) -> systems.DataSpec | None:
   Raises:
     ValueError: if its file is damaged.
   """
+  atomic.check_local(path)
   path = zoo.find(path)
   for folder in (path, path / 'export'):
     if (folder / RECORD).exists():

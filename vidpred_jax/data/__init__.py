@@ -8,7 +8,8 @@ values are:
   'field': float32 physical fields, each variable (channel) normalised: the
     value in its unit is `video * source.std + source.mean`. Such a source also
     has `mean` and `std` float32 [C], those of the training split, `units`, one
-    text of all channels, and `latitudes` float32 [H] in degrees, or None.
+    text of all channels, and `latitudes` float32 [H] in degrees, or None. It
+    may have `climatology`, a mean field [H, W, C] in the units.
 
 A source whose published epochs are not `len(source)` clips says how many they
 have, `source.epoch`.

@@ -1,8 +1,10 @@
 """Physical fields: hourly weather on a grid.
 
-`root` is a folder of WeatherBench (NetCDF, one folder per variable) or an npz
-file with an array `[T, H, W]` per variable and optionally `time` (hours) and
-`lat` (degrees).
+`root` is a folder of WeatherBench (NetCDF, one folder per variable); a NetCDF
+file or Zarr store with variables of (time, [level,] latitude, longitude), or a
+folder of these in the order of time, as WeatherBench 2 has them; or an npz file
+with an array `[T, H, W]` per variable and optionally `time` (hours) and `lat`
+(degrees).
 
 A clip is float32 `[T, H, W, C]`, one channel per variable. Each variable is
 normalised by its mean and standard deviation over all hours and points of the
@@ -24,6 +26,8 @@ import functools
 import itertools
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +47,8 @@ class Fields:
     variables: the names of the channels.
     units: the units of the channels, one text.
     latitudes: float32 [H], degrees; None if the file does not say.
+    climatology: float32 [H, W, C], the mean of the training split at each
+      point, in the units.
   """
 
   kind = 'field'
@@ -54,7 +60,7 @@ class Fields:
     *,
     root: str | os.PathLike = '',
     variables: tuple[str, ...] | str = ('t2m',),
-    train_years: tuple[int, int] = (1979, 2015),
+    train_years: tuple[int, int] | None = None,
     val_years: tuple[int, int] = (2016, 2016),
     test_years: tuple[int, int] = (2017, 2018),
     train_fraction: float = 0.8,
@@ -66,17 +72,22 @@ class Fields:
     Args:
       split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
-      root: a folder of WeatherBench, or an npz file.
+      root: NetCDF, Zarr, npz, or a folder; see above.
       variables: the channels, by the names in WeatherBench's files: 't2m',
         'u10', 'v10', 'tcc', ...; with the pressure level in hPa where there are
-        levels: 'z500', 't850', 'r1000' (what the published code calls 'r').
-      train_years: of a folder: first and last year for training.
-      val_years: of a folder: first and last year for validation.
-      test_years: of a folder: first and last year for testing.
-      train_fraction: of an npz file: the first part of its hours, for training.
-      val_fraction: of an npz file: share of these, the last ones, that 'val'
-        has instead of 'train'.
-      region: (H, W): only so many of the first rows and columns; None for all.
+        levels: 'z500', 't850', 'r1000' (what the published code calls 'r'). Of
+        NetCDF and Zarr also '2m_temperature', 'geopotential_500' or any other
+        that they have.
+      train_years: first and last year for training; by default (1979, 2015) of
+        a folder, and None of one file, which is split by fractions. An npz file
+        always is.
+      val_years: first and last year for validation.
+      test_years: first and last year for testing.
+      train_fraction: of one file: the first part of its hours, for training.
+      val_fraction: of one file: share of these, the last ones, that 'val' has
+        instead of 'train'.
+      region: (H, W): only so many of the first rows and columns; None or ()
+        for all.
 
     Raises:
       ValueError: if a setting is wrong, a file damaged or a value missing.
@@ -90,15 +101,21 @@ class Fields:
       raise ValueError(f'variables must be different names, got {names}.')
     root = pathlib.Path(root).expanduser()
     variables = tuple(weather.find(root, name, split) for name in names)
-    if root.suffix == '.npz':
+    is_npz = root.suffix == '.npz'
+    if is_npz or (train_years is None and root.suffix in weather.SUFFIXES):
       spans = _shares(variables[0], train_fraction, val_fraction, split)
     else:
-      years = {'train': train_years, 'test': test_years}
+      years = {'train': train_years or (1979, 2015), 'test': test_years}
       spans = _spans(years | ({'val': val_years} if split == 'val' else {}))
-    region = None if region is None else tuple(region)
+    region = tuple(region) if region else None
+    if region is not None and len(region) != 2:
+      raise ValueError(
+        f'region must be (H, W), or () for the whole grid, got {region}.'
+      )
     self._root, self._split, self.variables = root, split, names
     self._num_frames = num_frames
-    self.units = ', '.join(weather.VARIABLES[v.name][1] for v in variables)
+    self.units = ', '.join(v.unit for v in variables)
+    self._training = variables, spans['train'], region
     statistics = [_statistics(v, spans['train'], region) for v in variables]
     self.mean, self.std = np.array(statistics, np.float32).T.copy()
     if not (self.std > 0).all():
@@ -124,6 +141,12 @@ class Fields:
         f'{root} has {len(self.latitudes)} latitudes; expected one for each '
         f'of {rows} rows.'
       )
+
+  @property
+  def climatology(self) -> np.ndarray:
+    """The mean over the hours of the training split, float32 [H, W, C]."""
+    variables, span, region = self._training
+    return np.stack([_mean_frame(v, span, region) for v in variables], -1)
 
   def __len__(self) -> int:
     return len(self._starts)
@@ -179,6 +202,52 @@ def count(root, split: str) -> int:
   return int((hours[23:] - hours[:-23] == 23).sum())
 
 
+class Grid(NamedTuple):
+  """All hours of some variables, in their units.
+
+  Attributes:
+    variables: the variables' files, names and units.
+    hours: int64 [T], since 1970.
+    values: float32 [T, H, W, C].
+    latitudes: [H], degrees, as in the files; None if they do not say.
+    longitudes: [W], likewise.
+  """
+
+  variables: tuple[weather.Variable, ...]
+  hours: np.ndarray
+  values: np.ndarray
+  latitudes: np.ndarray | None
+  longitudes: np.ndarray | None
+
+
+def read(root: str | os.PathLike, names: Sequence[str]) -> Grid:
+  """Reads all hours of some variables of NetCDF or Zarr.
+
+  Raises:
+    ValueError: if a variable or value is missing, or a file damaged.
+    FileNotFoundError: if a file is not there.
+  """
+  root = pathlib.Path(root).expanduser()
+  variables = tuple(weather.find(root, name, 'test') for name in names)
+  ever = (-(2**53), 2**53)
+  hours = _common_hours(variables, ever)
+  blocks = [list(weather.blocks(v, ever, None)) for v in variables]
+  channels = [np.concatenate(parts) for parts in blocks if parts]
+  shapes = {channel.shape for channel in channels}
+  if len(shapes) != 1:
+    raise ValueError(
+      f'{root} has {len(hours)} hours of the grids '
+      f'{", ".join(map(str, sorted(shapes)))}; expected one grid.'
+    )
+  return Grid(
+    variables,
+    hours,
+    np.stack(channels, -1),
+    weather.axis(variables[0], weather.LATITUDES),
+    weather.axis(variables[0], weather.LONGITUDES),
+  )
+
+
 def _time(hour) -> str:
   return str(np.datetime64(int(hour), 'h'))
 
@@ -205,7 +274,7 @@ def _spans(years) -> dict[str, tuple[int, int]]:
 def _shares(
   variable: weather.Variable, fraction: float, val_fraction: float, split: str
 ) -> dict[str, tuple]:
-  """The splits of an npz file, by time."""
+  """The splits of one file, by time."""
   hours = weather.hours_of(variable, variable.paths[0])
   border = round(fraction * len(hours))
   if not 0 < border < len(hours):
@@ -233,6 +302,15 @@ def _statistics(
       f'training, from {_time(span[0])} to before {_time(span[1])}.'
     )
   return mean.item(), std.item()
+
+
+@functools.lru_cache(maxsize=64)
+def _mean_frame(variable: weather.Variable, span, region) -> np.ndarray:
+  """The mean [H, W] over a span of hours, float32."""
+  total, count = np.float64(0), 0
+  for block in weather.blocks(variable, span, region):
+    total, count = total + block.sum(0, np.float64), count + len(block)
+  return np.asarray(total / count, np.float32)
 
 
 def _common_hours(variables, span) -> np.ndarray:

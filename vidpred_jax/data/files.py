@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from vidpred_jax import atomic
+
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, kind: str):
@@ -140,6 +142,7 @@ def find(
       f'The source {kind!r} needs root: a folder with {kind}, a file, a glob '
       f'pattern like "{example}", or several of these.'
     )
+  atomic.check_local(root)
   path = pathlib.Path(root).expanduser()
   if path.is_file():
     return [path]

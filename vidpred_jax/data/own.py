@@ -80,6 +80,11 @@ class OwnClips:
       raise ValueError(f'{clips!r} has no clips.')
     self[0]
 
+  @property
+  def climatology(self) -> np.ndarray | None:
+    """The mean field [H, W, C] of the object, in the units, if it has one."""
+    return getattr(self._clips, 'climatology', None)
+
   def __len__(self) -> int:
     return len(self._clips)
 

@@ -75,6 +75,7 @@ def prepare(
       holds something else or is in use.
     FileNotFoundError: if the source's data are missing.
   """
+  atomic.check_local(output)
   output = pathlib.Path(output).expanduser()
   if shard_mb < 1 or num_frames < 1:
     raise ValueError(

@@ -1,4 +1,10 @@
-"""Files of weather: NetCDF of WeatherBench, and npz, hour by hour."""
+"""Files of weather: NetCDF, Zarr and npz, hour by hour.
+
+NetCDF and Zarr are read by xarray, from one file or store, from a folder of
+several, or from WeatherBench's folders, one per variable. Variables have the
+short names of `VARIABLES`, WeatherBench 2's long ones, or any other that is in
+the file. Axes may lie in any order.
+"""
 
 import contextlib
 import functools
@@ -6,11 +12,11 @@ import importlib.util
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidpred_jax.data import calendars
+from vidpred_jax.data import array_files, calendars
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -31,10 +37,20 @@ VARIABLES = {
   'vo': ('vorticity', '1/s'),
   'pv': ('potential_vorticity', 'K m^2/(kg s)'),
 }
+SUFFIXES = ('.nc', '.nc4', '.zarr')  # of NetCDF and Zarr
+_GRIB = ('.grib', '.grib2', '.grb', '.grb2')
 # Names of the axes in files of different years.
 _TIMES = ('time', 'valid_time')
+LATITUDES = ('lat', 'latitude')
+LONGITUDES = ('lon', 'longitude')
 _MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
+_UNITS = {
+  name: unit
+  for short, (long, unit) in VARIABLES.items()
+  for name in (short, long)
+}
+_LEVELLED = {*_LEVELS, *(VARIABLES[name][0] for name in _LEVELS)}
 
 
 class Variable(NamedTuple):
@@ -43,13 +59,15 @@ class Variable(NamedTuple):
   Attributes:
     name: in the files.
     level: pressure level in hPa, where the files may hold several.
-    paths: NetCDF files in the order of time, or one npz file.
+    unit: of its values; empty if nothing says it.
+    paths: NetCDF files or Zarr stores in the order of time, or one npz file.
     stamps: the modification time (ns) and the size of each file, so that a
       changed file is read again.
   """
 
   name: str
   level: int | None
+  unit: str
   paths: tuple[pathlib.Path, ...]
   stamps: tuple[tuple[int, int], ...]
 
@@ -58,17 +76,22 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
   """Finds the files of a variable.
 
   Args:
-    root: a folder of WeatherBench or an npz file.
-    name: such as 't2m', or 'z500' with its level.
+    root: an npz file, a NetCDF file or Zarr store, a folder of these, or a
+      folder of WeatherBench.
+    name: such as 't2m', or 'z500' with its level; of NetCDF and Zarr also
+      '2m_temperature', 'geopotential_500' or any other that they have.
     split: for messages.
 
   Returns:
     The files.
 
   Raises:
-    ValueError: if there is no such variable.
+    ValueError: if there is no such variable, or the files are of GRIB.
     FileNotFoundError: if its files are not there.
   """
+  stores = _stores(root)
+  if stores:
+    return Variable(*_found(stores[0], name), stores, _stamps(*stores))
   parts = re.fullmatch(r'([a-z]+)(\d+)', name)
   if name in VARIABLES:
     short, level = name, None
@@ -79,24 +102,59 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
       f'There is no variable {name!r}; there are {", ".join(VARIABLES)}, the '
       'last ones with a level, like z500.'
     )
+  folder, unit = VARIABLES[short]
   if root.suffix == '.npz':
     if not root.is_file():
       raise FileNotFoundError(f'There is no file {root}.')
-    return Variable(short, level, (root,), _stamps(root))
-  folder = VARIABLES[short][0]
+    return Variable(short, level, unit, (root,), _stamps(root))
   for place in (f'{folder}_{level}', folder):
     paths = tuple(sorted((root / place).glob('*.nc')))
     if paths:
-      return Variable(short, level, paths, _stamps(*paths))
+      return Variable(short, level, unit, paths, _stamps(*paths))
   missing = f'{folder}_{level} or {folder}' if level else folder
   raise FileNotFoundError(
     f'{absent("weatherbench", root, split)}\n  Missing: {missing}'
   )
 
 
+def _stores(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """The NetCDF files and Zarr stores that `root` is or directly holds."""
+  is_store = root.suffix in SUFFIXES
+  paths = [root] if is_store else root.iterdir() if root.is_dir() else []
+  gribs = [p for p in (root, *paths) if p.suffix in _GRIB]
+  if gribs:
+    raise ValueError(
+      f'{gribs[0]} is GRIB, which only ecCodes reads; convert it, with pip '
+      "install cfgrib: xarray.open_dataset('in.grib', engine='cfgrib')"
+      ".to_netcdf('out.nc')."
+    )
+  if is_store and not root.exists():
+    raise FileNotFoundError(f'There is no file {root}.')
+  if is_store:
+    return (root,)
+  return tuple(sorted(p for p in root.glob('*') if p.suffix in SUFFIXES))
+
+
+def _found(path: pathlib.Path, name: str) -> tuple[str, int | None, str]:
+  """What a variable is called in a store, its level, and its unit."""
+  parts = re.fullmatch(r'(.+?)_?(\d+)', name)
+  choices = [(name, None), *([(parts[1], int(parts[2]))] if parts else [])]
+  with _dataset(path) as file:
+    fields = {k: v for k, v in file.variables.items() if v.ndim >= 3}
+    for short, level in choices:
+      for own in (short, VARIABLES.get(short, ('',))[0]):
+        if own in fields:
+          unit = fields[own].attrs.get('units', _UNITS.get(own, ''))
+          return own, level, str(unit)
+  raise ValueError(
+    f'{path} has the variables {", ".join(fields) or "(none)"} of (time, '
+    f'[level,] latitude, longitude); got {name}, expected one of them, with '
+    'its level where there are levels, like z500.'
+  )
+
+
 def _stamps(*paths: pathlib.Path) -> tuple[tuple[int, int], ...]:
-  stats = (path.stat() for path in paths)
-  return tuple((s.st_mtime_ns, s.st_size) for s in stats)
+  return tuple(array_files.stamp(path)[1:3] for path in paths)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -112,13 +170,10 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
     elif hours.dtype.kind not in 'iuf':
       raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
   else:
-    with _netcdf(path) as file, reading(path, 'file with time and its units'):
-      time = file.variables[_named(file, _TIMES)]
-      calendar = getattr(time, 'calendar', 'standard').lower()
-      times, units = (
-        np.ma.filled(time[:].astype(np.float64), np.nan),
-        time.units,
-      )
+    with _dataset(path) as file, reading(path, 'file with time and its units'):
+      time = file[_named(file, _TIMES)]
+      calendar = time.attrs.get('calendar', 'standard').lower()
+      times, units = time.values.astype(np.float64), time.units
     hours = calendars.since_1970(path, times, units, calendar)
   good = np.abs(hours) < 2**53  # not of NaN
   if hours.ndim != 1 or not good.all():
@@ -130,7 +185,7 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
 
 
 def _named(file, names) -> str:
-  """Finds the one of several names that a NetCDF file has."""
+  """Finds the one of several names that a file has."""
   present = next((n for n in names if n in file.variables), None)
   if present is None:
     raise ValueError(f'it has none of {", ".join(names)}')
@@ -139,24 +194,41 @@ def _named(file, names) -> str:
 
 def latitudes(variable: Variable, region) -> np.ndarray | None:
   """The latitudes [H] of a grid in degrees; None if its files do not say."""
-  path, names = variable.paths[0], ('lat', 'latitude')
+  values = axis(variable, LATITUDES)
+  if values is None:
+    return None
+  return values.astype(np.float32)[: region[0] if region else None]
+
+
+def axis(variable: Variable, names: tuple[str, str]) -> np.ndarray | None:
+  """The numbers of an axis in the first file.
+
+  Args:
+    variable: the files.
+    names: what the axis may be called: `LATITUDES` or `LONGITUDES`.
+
+  Returns:
+    [H] or [W], degrees, in the file's type; None if there is none.
+
+  Raises:
+    ValueError: if it is no list of numbers.
+  """
+  path = variable.paths[0]
   if path.suffix == '.npz':
     name = next((n for n in names if n in npz_names(path)), None)
     values = None if name is None else npz_array(path, name)
   else:
-    with _netcdf(path) as file, reading(path, 'file with latitudes'):
+    with _dataset(path) as file, reading(path, f'file with {names[1]}s'):
       known = file.variables
-      values = next(
-        (np.asarray(known[n][:]) for n in names if n in known), None
-      )
+      values = next((known[n].values for n in names if n in known), None)
   if values is None:
     return None
   if values.dtype.kind not in 'iuf' or values.ndim != 1:
     raise ValueError(
-      f'The latitudes of {path} are {values.dtype} {values.shape}; expected '
+      f'The {names[1]}s of {path} are {values.dtype} {values.shape}; expected '
       'numbers of one axis.'
     )
-  return values.astype(np.float32)[: region[0] if region else None]
+  return values
 
 
 def blocks(variable: Variable, span, region) -> Iterator[np.ndarray]:
@@ -165,17 +237,15 @@ def blocks(variable: Variable, span, region) -> Iterator[np.ndarray]:
   Raises:
     ValueError: if values are missing or the array is none of that kind.
   """
-  rows, columns = map(slice, region or (None, None))
   for path in variable.paths:
     hours = hours_of(variable, path)
     first, last = np.searchsorted(hours, span)
     if first == last:
       continue
-    with _opened(variable, path) as (array, take):
-      height, width = array.shape[-2:]
-      if len(array) != len(hours):
+    with _opened(variable, path, region) as ((length, height, width), take):
+      if length != len(hours):
         raise ValueError(
-          f'{path} has {len(hours)} times and {len(array)} of {variable.name}.'
+          f'{path} has {len(hours)} times and {length} of {variable.name}.'
         )
       if region and (region[0] > height or region[1] > width):
         raise ValueError(
@@ -185,36 +255,42 @@ def blocks(variable: Variable, span, region) -> Iterator[np.ndarray]:
       for begin in range(first, last, 1000):
         part = slice(begin, min(begin + 1000, last))
         with reading(path, f'file with values of {variable.name}'):
-          block = take(part)
-          block = np.asarray(block[:, rows, columns], np.float32)
+          block = np.asarray(take(part), np.float32)
         if not np.isfinite(block).all():
           raise ValueError(f'{path} lacks values of {variable.name}.')
         yield block
 
 
 @contextlib.contextmanager
-def _opened(variable: Variable, path: pathlib.Path):
-  """The array (time, ..., lat, lon), and how to take [t, H, W] of it."""
+def _opened(variable: Variable, path: pathlib.Path, region):
+  """The shape (T, H, W) of the array, and how to take [t, h, w] of it."""
   name = variable.name
+  rows, columns = map(slice, region or (None, None))
   if path.suffix == '.npz':
     values = _array(variable, path)
-    yield values, lambda part: values[part]
+    yield values.shape, lambda part: values[part, rows, columns]
     return
-  with _netcdf(path) as file:
+  with _dataset(path) as file:
     if name not in file.variables or file.variables[name].ndim < 3:
       raise ValueError(
         f'{path} has the variables {", ".join(file.variables)}; expected '
         f'{name} of (time, [level,] lat, lon).'
       )
     array = file.variables[name]
-    between = array.dimensions[1:-2]
-    chosen = [
-      _place(variable, path, file, axis, array.shape[n])
-      for n, axis in enumerate(between, 1)
-    ]
+    sizes = dict(zip(array.dims, array.shape))
+    time, lat, lon = (
+      next((n for n in names if n in sizes), array.dims[place])
+      for names, place in ((_TIMES, 0), (LATITUDES, -2), (LONGITUDES, -1))
+    )
+    chosen = {
+      axis: _place(variable, path, file, axis, length)
+      for axis, length in sizes.items()
+      if axis not in (time, lat, lon)
+    }
 
     def take(part):
-      block = np.ma.filled(array[(part, *chosen)], np.nan)
+      taken = array.isel({**chosen, time: part, lat: rows, lon: columns})
+      block = taken.load().transpose(time, ..., lat, lon).values
       # Of two versions of the data each hour is in one.
       while block.ndim > 3:
         first = block[:, :1]
@@ -223,7 +299,7 @@ def _opened(variable: Variable, path: pathlib.Path):
         block = first[:, 0]
       return block
 
-    yield array, take
+    yield (sizes[time], sizes[lat], sizes[lon]), take
 
 
 def _place(variable: Variable, path, file, axis: str, length: int):
@@ -233,10 +309,10 @@ def _place(variable: Variable, path, file, axis: str, length: int):
   values: list[int | None] = [None]
   if axis in file.variables:
     with reading(path, 'file with levels'):
-      values = np.atleast_1d(file.variables[axis][:]).tolist()
+      values = np.atleast_1d(file.variables[axis].values).tolist()
   if variable.level in values and variable.level is not None:
     return values.index(variable.level)
-  levelled = variable.name in _LEVELS and axis not in _MEMBERS
+  levelled = variable.name in _LEVELLED and axis not in _MEMBERS
   if length == 1 and not levelled:
     return 0
   if values[0] is None:
@@ -263,12 +339,23 @@ def _array(variable: Variable, path: pathlib.Path) -> np.ndarray:
   return array
 
 
-def _netcdf(path: pathlib.Path):
-  if importlib.util.find_spec('netCDF4') is None:
-    raise FileNotFoundError(
-      f"{path} needs the package netCDF4: pip install 'vidpred_jax[fields]'"
-    )
-  import netCDF4
+@contextlib.contextmanager
+def _dataset(path: pathlib.Path):
+  """A NetCDF file or Zarr store, read when it is used."""
+  for package in ('xarray', 'netCDF4', 'zarr'):
+    if importlib.util.find_spec(package) is None:
+      raise FileNotFoundError(
+        f"{path} needs the package {package}: pip install 'vidpred_jax[fields]'"
+      )
+  import xarray
 
-  with reading(path, 'NetCDF file'):
-    return netCDF4.Dataset(path)
+  is_zarr = path.suffix == '.zarr'
+  settings: dict[str, Any] = {'engine': 'zarr' if is_zarr else 'netcdf4'}
+  if is_zarr:  # asked for where there is none, xarray warns
+    settings['consolidated'] = (path / '.zmetadata').exists()
+  with reading(path, 'Zarr store' if is_zarr else 'NetCDF file'):
+    file = xarray.open_dataset(
+      path, decode_times=False, cache=False, **settings
+    )
+  with file:
+    yield file

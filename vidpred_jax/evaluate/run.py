@@ -91,6 +91,7 @@ def run(
     ValueError: if they are not those of the configuration's system, or another
       process is in that folder.
   """
+  atomic.check_local(workdir)
   workdir = pathlib.Path(workdir)
   config = build.completed(config, sources)
   record, variables = _weights(config, workdir)

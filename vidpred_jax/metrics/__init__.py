@@ -21,6 +21,7 @@ clip and target frame.
 | `mse/mean`, `mae/mean`, `rmse/mean` | per value | weather, traffic |
 | `mse/sum_chw`, `mae/sum_chw`, `rmse/sum_chw` | summed over C, H, W | OpenSTL |
 | `rmse/latitude`, `mae/latitude` | rows weighted by cos(lat) | WeatherBench |
+| `acc/latitude` | correlation of anomalies from a mean field | WeatherBench |
 | `lpips/alex` | v0.1, RGB | OpenSTL |
 | `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
 | `lpips/alex_bgr_spatial` | the mean of its map | STRPM (times 100) |
@@ -172,6 +173,7 @@ METRICS: dict[str, Metric | SetMetric] = {
   'rmse/sum_chw': _error(frames.mse_sum, finish=np.sqrt),
   'mae/latitude': _field(fields.mae_latitude),
   'rmse/latitude': _field(fields.mse_latitude, finish=np.sqrt),
+  'acc/latitude': Metric(fields.acc_latitude, kind='field'),
   'lpips/alex': _distance(perceptual.lpips),
   'lpips/alex_bgr': _distance(perceptual.lpips_bgr),
   'lpips/alex_bgr_spatial': _distance(perceptual.lpips_bgr_spatial),
@@ -210,7 +212,8 @@ def make(name: str, **settings) -> Metric | SetMetric:
     **settings: keyword arguments of the convention's function in `frames`,
       `fields`, `perceptual` or `distribution`. The LPIPS conventions need
       `variables`, the tree that `convert.lpips` reads, FVD that of
-      `convert.i3d`; those by latitude need `latitudes`, [H] in degrees.
+      `convert.i3d`; those by latitude need `latitudes`, [H] in degrees,
+      and `acc` a `climatology`, [H, W, C] in the units.
 
   Returns:
     The metric.
@@ -232,6 +235,8 @@ def make(name: str, **settings) -> Metric | SetMetric:
     check(name, settings.get('variables'))
   if 'latitudes' in accepted:
     fields.check_latitudes(name, settings.get('latitudes'))
+  if 'climatology' in accepted:
+    fields.check_climatology(name, settings.get('climatology'))
   function = functools.partial(function, **settings)
   if isinstance(metric, SetMetric):
     return metric._replace(features=function)

@@ -280,6 +280,8 @@ class DMVFN(nn.Module):
     spatial_path: whether blocks have the full-resolution path (table 7).
     router_outputs: logits per block of the router; 0 for no router.
     router_scale: the router sees the frames downsampled by it (published: 1).
+    router_standardised: the router sees the pair less its mean, in units of its
+      standard deviation (published: as it is).
     formulation: 'fast', or 'published' for the layers one by one as the paper
       draws them. The same function of the same parameters.
     dtype: of the blocks' convolutions. The router, the flow and the warping are
@@ -291,6 +293,7 @@ class DMVFN(nn.Module):
   spatial_path: bool = True
   router_outputs: int = 1
   router_scale: int = 1
+  router_standardised: bool = False
   formulation: str = 'fast'
   dtype: Any = jnp.float32
 
@@ -325,7 +328,10 @@ class DMVFN(nn.Module):
     Returns:
       Logits [B, n, router_outputs], float32.
     """
-    logits = self.router(concat_pair(pair))
+    frames = concat_pair(pair)
+    if self.router_standardised:
+      frames = standardised(frames)
+    logits = self.router(frames)
     return logits.reshape(
       logits.shape[0], len(self.scales), self.router_outputs
     )
@@ -452,6 +458,23 @@ def concat_pair(pair: jax.Array) -> jax.Array:
   """[B, 2, H, W, 3] to [B, H, W, 6], older frame first."""
   chex.assert_shape(pair, (None, 2, None, None, 3))
   return jnp.concatenate([pair[:, 0], pair[:, 1]], -1).astype(jnp.float32)
+
+
+def standardised(frames: jax.Array) -> jax.Array:
+  """Frames [B, H, W, 6] of mean 0 and deviation 1, each pair by itself.
+
+  What is left of a pair without brightness and contrast is texture and motion.
+  The variance is increased by 1e-4, so that flat frames stay flat.
+
+  Args:
+    frames: [B, H, W, 6].
+
+  Returns:
+    [B, H, W, 6].
+  """
+  mean = jnp.mean(frames, (1, 2, 3), keepdims=True)
+  variance = jnp.var(frames, (1, 2, 3), keepdims=True)
+  return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
 def initial_state(frames: jax.Array) -> State:

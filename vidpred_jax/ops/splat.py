@@ -20,7 +20,8 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
 
   Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation", CVPR 2020,
   equations (1) to (3). The gradient at a whole number is that of the interval
-  to its right. Pixels whose flow is not finite are dropped.
+  to its right. Pixels whose flow is not finite are dropped. It has no
+  forward-mode derivative.
 
   Args:
     values: [B, H, W, C], any range.

@@ -25,7 +25,7 @@ def sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
   Coordinates are clamped to the image, so their gradient is zero outside and on
   its border. The gradient at a whole number is that of the interval to its
-  right.
+  right. It has no forward-mode derivative.
 
   Args:
     image: [B, H, W, C], any range.

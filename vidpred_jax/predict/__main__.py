@@ -47,6 +47,14 @@ Physical fields (a system trained on fields):
 Input and output are arrays in the variables' units: an npz file with an array
 `[T, H, W]` for each variable, by its name, or an npy file `[T, H, W, C]`, or
 `[T, H, W]` of one variable. The output holds the predicted frames alone.
+
+  python -m vidpred_jax.predict --checkpoint=runs/era5 --input=2018.zarr \\
+    --output=forecasts.zarr --num_frames=12 --init_every=24
+
+NetCDF (`.nc`) and Zarr keep coordinates and units. The output has the
+dimensions of WeatherBench 2: `time`, when a forecast starts, and
+`prediction_timedelta`, how long after; WeatherBench-X scores it. A forecast
+starts at the last hour of the input, or with `--init_every=24` at each 0 UTC.
 """
 
 import contextlib
@@ -90,11 +98,14 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'input',
     None,
-    'Video, folder of pictures, npy, npz, zarr; none: a generated film.',
+    'Video, folder of pictures, npy, npz, zarr, nc; none: a generated film.',
   )
   flags.DEFINE_string('output', None, 'The same, to write.')
   flags.DEFINE_integer('num_frames', None, 'How many frames to predict.')
   flags.DEFINE_integer('samples', None, 'How many futures to draw.')
+  flags.DEFINE_integer(
+    'init_every', None, 'Of NetCDF and Zarr: hours from forecast to forecast.'
+  )
   flags.DEFINE_bool('with_input', False, 'Write the input before them.')
   flags.DEFINE_integer('factor', None, 'Interpolate to so many times the rate.')
   flags.DEFINE_string('fps', None, 'Interpolate to this rate: 60, 60000/1001.')
@@ -176,7 +187,15 @@ def _serve(load, options, fps, input_fps, fields: bool) -> None:
   }
   if fields:
     _refuse(options, 'Physical fields', ('factor', 'samples'))
-    count = predict_field(load, options.input, options.output, **settings)
+    count = predict_field(
+      load,
+      options.input,
+      options.output,
+      init_every=options.init_every,
+      **settings,
+    )
+  elif options.init_every is not None:
+    raise ValueError('--init_every is for systems of physical fields.')
   elif is_array(options.input) or is_array(options.output):
     _refuse(options, 'Arrays')
     count = predict_array(

@@ -162,7 +162,7 @@ class Engine:
     if channels != expected:
       raise ValueError(
         f'The frames have {channels} channels, this system takes {expected}. '
-        'Drop an alpha channel, or repeat a grey one.'
+        'Channels come last; drop an alpha channel, or repeat a grey one.'
       )
 
 

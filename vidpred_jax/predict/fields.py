@@ -1,4 +1,11 @@
-"""Prediction of physical fields: files of arrays in the variables' units."""
+"""Prediction of physical fields: files of arrays in the variables' units.
+
+Forecasts in NetCDF and Zarr are as WeatherBench 2 has them, so that
+WeatherBench-X scores them: dimensions `time` (when the forecast starts),
+`prediction_timedelta` (how long after), `level` where there are levels (absent
+ones are NaN), `latitude` and `longitude`, with the input's coordinates and
+names of variables.
+"""
 
 import pathlib
 from collections.abc import Callable
@@ -6,11 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 
 from vidpred_jax import atomic
 from vidpred_jax.predict.predictor import Predictor
 
 _ARRAYS = ('.npy', '.npz')
+_STORES = ('.nc', '.nc4', '.zarr')  # with coordinates
 
 
 def predict_field(
@@ -19,6 +28,7 @@ def predict_field(
   output: str | pathlib.Path,
   *,
   num_frames: int | None = None,
+  init_every: int | None = None,
   overwrite: bool = False,
   key: jax.Array | None = None,
   **settings,
@@ -29,34 +39,48 @@ def predict_field(
     load: `() -> (system, variables)`, as `checkpoint.load` of a path.
       `system.data` says which fields.
     source: npz file with an array [T, H, W] per variable, or npy file
-      [T, H, W, C]; [T, H, W] of one variable.
+      [T, H, W, C]; [T, H, W] of one variable. Or NetCDF or Zarr with the
+      variables, at hours of equal distance.
     output: the same, to write, float32; npy has the axes that `source` has.
     num_frames: how many, by default as many as the system's frames say.
+    init_every: of NetCDF and Zarr: a forecast starts whenever the hours since
+      1970 are a multiple of this, 12: at 0 and 12 UTC. By default one starts
+      at the last hour of `source`.
     overwrite: whether an existing output may be replaced.
     key: for stochastic systems.
     **settings: of `Predictor`.
 
   Returns:
-    How many frames were written.
+    How many frames were written, of each forecast.
 
   Raises:
     ValueError: if `source` holds no such fields, or either is no such file.
     OSError: if a file is not there or cannot be written.
   """
   system, variables = load()
-  output, names = pathlib.Path(output), system.data.variables
-  for path in map(pathlib.Path, (source, output)):
-    if path.suffix not in _ARRAYS:
+  source, output = pathlib.Path(source), pathlib.Path(output)
+  names = system.data.variables
+  kinds = _ARRAYS if source.suffix in _ARRAYS else _STORES
+  for path in (source, output):
+    if path.suffix not in kinds:
       raise ValueError(
         f'{path}: this system learned from physical fields '
         f'({", ".join(names)} in {system.data.units}), not from pictures; '
-        'expected an npz or npy file with arrays in these units.'
+        'expected npz or npy files with arrays in these units, or NetCDF (.nc) '
+        'or Zarr (.zarr) for both input and output.'
       )
   if output.exists() and not overwrite:
     raise FileExistsError(f'{output} exists already; nothing was written.')
-  clip, flat = _read_field(pathlib.Path(source), names)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
+  if kinds is _STORES:
+    _forecast(serve, source, output, num_frames, init_every, key)
+    return num_frames
+  if init_every is not None:
+    raise ValueError(
+      f'{source} has no times; --init_every needs NetCDF or Zarr.'
+    )
+  clip, flat = _read_field(source, names)
   frames = serve.predict(clip, num_frames, key)
   with atomic.replacing(output) as partial:
     if output.suffix == '.npz':
@@ -85,3 +109,91 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
     )
   clip = np.stack(arrays, -1).astype(np.float32)
   return clip, path.suffix == '.npy' and array.ndim == 3
+
+
+def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
+  """Predicts from a NetCDF file or Zarr store to another."""
+  from vidpred_jax.data import fields  # not where only videos are read
+
+  data, context = serve.system.data, serve.system.frames.context
+  grid = fields.read(source, data.variables)
+  length = max(context) - min(context) + 1
+  ends, step = _starts(source, grid.hours, length, every)
+  key = jax.random.key(0) if key is None else key
+  frames = np.stack(
+    [
+      serve.predict(
+        grid.values[end - length + 1 : end + 1],
+        num_frames,
+        jax.random.fold_in(key, n) if every else key,
+      )
+      for n, end in enumerate(tqdm.tqdm(ends, 'forecasts', leave=False))
+    ]
+  )
+  dataset = _dataset(grid, frames, grid.hours[ends], step, data)
+  with atomic.replacing(output) as partial:
+    if output.suffix == '.zarr':
+      # As WeatherBench 2 has them; of format 3, readers warn.
+      dataset.to_zarr(partial, zarr_format=2, consolidated=True)
+    else:
+      dataset.to_netcdf(partial, engine='netcdf4')
+
+
+def _starts(source, hours, length: int, every: int | None):
+  """The places of the hours at which forecasts start, and the hours' distance.
+
+  Raises:
+    ValueError: if there is none with `length` hours of context without a gap.
+  """
+  if every is not None and every < 1:
+    raise ValueError(f'Got --init_every={every}, expected 1 hour or more.')
+  if len(hours) < max(length, 2):
+    raise ValueError(
+      f'{source} has {len(hours)} hours; this system sees {length}, and two '
+      'say how far they are apart.'
+    )
+  step = int(np.diff(hours).min())
+  ends = np.arange(length - 1, len(hours))
+  passed = hours[ends] - hours[ends - length + 1]
+  ends = ends[passed == (length - 1) * step]
+  wanted = ends == len(hours) - 1 if every is None else hours[ends] % every == 0
+  if not wanted.any():
+    when = 'the last one' if every is None else f'a multiple of {every} hours'
+    raise ValueError(
+      f'{source} has no {length} times, {step} hours apart, that end at {when}.'
+    )
+  return ends[wanted], step
+
+
+def _dataset(grid, frames, starts, step: int, data):
+  """Forecasts [I, N, H, W, C] with their coordinates, an xarray.Dataset."""
+  import xarray
+
+  leads = np.arange(1, frames.shape[1] + 1) * step
+  rows, columns = frames.shape[2:4]
+  lat, lon = grid.latitudes, grid.longitudes
+  coords = {
+    'time': starts.astype('M8[h]').astype('M8[ns]'),
+    'prediction_timedelta': leads.astype('m8[h]').astype('m8[ns]'),
+    'latitude': np.arange(rows) if lat is None else lat,
+    'longitude': np.arange(columns) if lon is None else lon,
+  }
+  units = data.units.split(', ')
+  parts = []
+  for c, variable in enumerate(grid.variables):
+    array = xarray.DataArray(frames[..., c], coords, name=variable.name)
+    # In the units that the system learned, if each is told.
+    of_each = len(units) == len(grid.variables)
+    array.attrs['units'] = units[c] if of_each else variable.unit
+    if variable.level is not None:
+      array = array.expand_dims(level=[variable.level], axis=2)
+    parts.append(array.to_dataset())
+  dataset = xarray.merge(parts, join='outer', compat='no_conflicts')
+  for name, units in (
+    ('latitude', 'degrees_north'),
+    ('longitude', 'degrees_east'),
+    ('level', 'hPa'),
+  ):
+    if name in dataset.coords:
+      dataset[name].attrs['units'] = units
+  return dataset

@@ -59,6 +59,10 @@ class Settings(NamedTuple):
     gate_penalty: 'gumbel' only: weight of the mean gate in the loss.
     router_scale: the router sees the frames downsampled by this factor. The
       published 1 costs 23 % of all nine blocks.
+    router_standardised: the router sees each pair of frames less its mean, in
+      units of its standard deviation. The paper does not do so; then the
+      router's logits follow the brightness of the frames, and it takes far more
+      steps until they follow the motion.
     supervision: 'deep': the loss of every block's output (equation 13);
       'single': of the last output only (table 9).
     gamma: of equation 13.
@@ -88,6 +92,7 @@ class Settings(NamedTuple):
   temperature_steps: int = 100_000
   gate_penalty: float = 1.0
   router_scale: int = 1
+  router_standardised: bool = False
   supervision: str = 'deep'
   gamma: float = 0.8
   vgg_weight: float = 0.0
@@ -115,6 +120,7 @@ _RULES = {
   'temperature_steps': rules.positive_int(most=10**9),
   'gate_penalty': rules.number(0),
   'router_scale': rules.positive_int(most=256),
+  'router_standardised': rules.truth(),
   'supervision': rules.one_of(('deep', 'single')),
   'gamma': rules.number(0),
   'vgg_weight': rules.number(0),
@@ -391,6 +397,7 @@ def make(*, frames: Frames, **settings) -> System:
     spatial_path=chosen.spatial_path,
     router_outputs={'stebs': 1, 'gumbel': 2}.get(chosen.routing, 0),
     router_scale=chosen.router_scale,
+    router_standardised=chosen.router_standardised,
     formulation=chosen.formulation,
     dtype=jnp.dtype(chosen.dtype),
   )

@@ -251,13 +251,18 @@ def _evaluate(
 def _best(config) -> tuple[str, bool] | None:
   """The metric that selects the best checkpoint; whether higher is better."""
   name = config.eval.best
-  if not (config.eval.every and name):
+  if not name:
     return None
   known = config.eval.metrics or metrics.METRICS
   if name not in known:
     raise ValueError(
       f'eval.best is {name!r}, expected one of eval.metrics: '
       f'{", ".join(known)}.'
+    )
+  if not config.eval.every:
+    raise ValueError(
+      f'eval.best is {name!r}, but eval.every=0 measures nothing while '
+      'training; expected eval.every of at least 1.'
     )
   return name, metrics.METRICS[name].higher_is_better
 

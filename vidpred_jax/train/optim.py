@@ -137,6 +137,7 @@ def make(
   weight_decay: float = 0.0,
   clip_norm: float = 0.0,
   frozen: Sequence[str] = (),
+  rates: Sequence[tuple[str, float]] = (),
 ) -> optax.GradientTransformation:
   """Adam or AdamW over the parameters that are not frozen.
 
@@ -150,6 +151,8 @@ def make(
     clip_norm: largest global norm of the unfrozen gradients; 0 is no clipping.
     frozen: regular expressions; a parameter whose whole '/'-joined name matches
       one of them never changes.
+    rates: pairs of such an expression and the factor of the learning rate (and
+      so of the weight decay) of the parameters that match it.
 
   Returns:
     The transformation.
@@ -170,13 +173,19 @@ def make(
   rule = adam(learning_rate=learning_rate, b1=b1, b2=b2, **decay)
   if clip_norm:
     rule = optax.chain(optax.clip_by_global_norm(clip_norm), rule)
-  if not frozen:
-    return rule
-  is_frozen = params_lib.match(params, frozen)
-  labels = jax.tree.map(lambda f: 'frozen' if f else 'trained', is_frozen)
-  return optax.partition(
-    {'trained': rule, 'frozen': optax.set_to_zero()}, labels
-  )
+  if frozen:
+    is_frozen = params_lib.match(params, frozen)
+    labels = jax.tree.map(lambda f: 'frozen' if f else 'trained', is_frozen)
+    rule = optax.partition(
+      {'trained': rule, 'frozen': optax.set_to_zero()}, labels
+    )
+  if rates:
+    faster = [
+      optax.masked(optax.scale(factor), params_lib.match(params, [pattern]))
+      for pattern, factor in rates
+    ]
+    rule = optax.chain(rule, *faster)
+  return rule
 
 
 def ema_update(ema, params, step, *, decay: float, every: int, start: int):

@@ -46,6 +46,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     ValueError: if another run holds it, or it is no folder of a run.
   """
+  atomic.check_local(workdir)
   _check_own(workdir)
   _wait('looked')  # all have looked before one writes
   with contextlib.ExitStack() as stack:

@@ -16,7 +16,8 @@ largest), unless `stream` gives its number among the file's video streams.
 Times are seconds after the first frame, as fractions, by the time stamps of the
 decoded frames. Pictures in a folder are frames in natural order (2 before 10)
 at `FOLDER_FPS`. A packet that cannot be decoded is skipped with a warning. A
-truncated file is an error.
+truncated file is an error; a broadcast (MPEG-TS, MPEG-PS) that ends within a
+packet gets a warning, as it has no end of its own.
 
 `logging` warns about everything that is changed or left out. Every error about
 a file is a `ValueError` that names it, or an `OSError`

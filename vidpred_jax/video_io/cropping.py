@@ -7,7 +7,7 @@ QuickTime. FFmpeg reads them, but PyAV does not expose them.
 import pathlib
 import struct
 
-from vidpred_jax.video_io.endings import element
+from vidpred_jax.video_io.matroska import element
 
 Crop = tuple[int, int, int, int]  # top, bottom, left, right
 _NONE = (0, 0, 0, 0)

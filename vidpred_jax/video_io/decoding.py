@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from vidpred_jax.video_io import endings, timing
+from vidpred_jax.video_io import endings, matroska, timing
 from vidpred_jax.video_io.opening import open_video
 
 _LOG = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
 
 
 def _pass(path, stream, threads, problems):
-  first, bad, good, end = None, 0, 0, None
+  first, bad, good = None, 0, 0
   with open_video(path, stream) as (container, video):
     video.thread_type = threads
     decode = _decoder(video)
@@ -121,8 +121,6 @@ def _pass(path, stream, threads, problems):
     for packet in packets(container, video, problems):
       if packet.size and packet.dts is not None:
         heapq.heappush(places, packet.dts)
-      if packet.size and packet.pos is not None:
-        end = max(end or 0, packet.pos + packet.size)
       try:
         frames = decode(packet)
       except av.error.FFmpegError as error:
@@ -148,15 +146,57 @@ def _pass(path, stream, threads, problems):
           place = frame.dts if frame.dts is not None else place
         good += 1
         yield Shot(frame, stamp), place if stamp is None else stamp
-    lost = endings.missing(path, container.format.name, video, end)
-    if lost is not None:
-      raise ValueError(f'{path} is truncated: {lost}.')
+    _check_end(path, container, video)
+    if 'matroska' in container.format.name.split(','):
+      _tell_lost(path, stream)
     if not good:
       raise ValueError(f'{path} holds no frame that can be decoded.')
     if bad > good:
       raise ValueError(
         f'{path} is damaged: of {bad + good} packets {bad} cannot be decoded.'
       )
+
+
+def _check_end(path, container, video) -> None:
+  lost = endings.missing(path, container, video)
+  if lost is None:
+    return
+  if container.format.name in endings.BROADCAST:
+    _LOG.warning('%s ends within a packet: %s.', path, lost)
+    return
+  raise ValueError(f'{path} is truncated: {lost}.')
+
+
+def _tell_lost(path, stream) -> None:
+  """Warns of frames of a Matroska file that FFmpeg passes over in silence."""
+  with endings.contents(path) as data:
+    places = matroska.breaks(data)
+    if not places:
+      return
+    size, goes_on = len(data), matroska.resumes(data, places[-1])
+  with open_video(path, stream) as (container, video):
+    unit, end = video.time_base, None
+    step = max(1, round(1 / timing.label(video) / unit))
+    if container.duration is not None:
+      end = int(Fraction(container.duration, 10**6) / unit)
+    found = [
+      (packet.pos, packet.pts)
+      for packet in packets(container, video, [])
+      if packet.size and None not in (packet.pos, packet.pts)
+    ]
+  if not found:
+    return  # an error follows
+  number, stamp = matroska.lost(places, found, end, step)
+  if end is None and goes_on and max(found)[0] < places[-1]:
+    # Nothing else tells how many frames the rest of the file held.
+    stamp = max(stamp for _, stamp in found) if number == 0 else stamp
+    rest = round(len(found) * (size - places[-1]) / places[-1])
+    number = None if number is None else number + rest
+  if number != 0:
+    _LOG.warning(
+      '%s is damaged: %s are lost, the first after %.2f s.', path,
+      'frames' if number is None else f'about {number} frames', stamp * unit,
+    )  # fmt: skip
 
 
 def decoded_from(
@@ -241,6 +281,8 @@ def last(path, count: int, stream: int | None) -> list[Shot]:
     marks = [(s.stamp, mark(s.frame)) for s in kept]
     if first is not None and len(kept) == count and first != landed:
       if marks == before:
+        with open_video(path, stream) as (container, video):
+          _check_end(path, container, video)
         return list(kept)
       before, landed = marks, first
     back *= 2

@@ -1,158 +1,449 @@
 """Detects truncated files by the sizes that their containers declare.
 
-A file is truncated if it declares a part that lies beyond its end. The number
-of frames or seconds in a header is no evidence: null frames of AVI, edit lists
-and long last frames reduce the number of decoded frames.
+A file is truncated if it declares a part that lies beyond its end: a packet, a
+cluster, the footer, the whole. The number of frames or seconds in a header is
+no evidence: null frames of AVI, edit lists and long last frames reduce the
+number of decoded frames. A file that ends between two parts and declares no
+size (a live recording) may be intact.
+
+Each function of `_DECLARED` returns the least number of bytes that an intact
+file has by what it declares, 0 if it declares nothing. It stops at what is no
+part of its container: other programs append their own data, players stop there.
 """
 
+import contextlib
+import mmap
 import pathlib
+import re
+import struct
+from collections.abc import Callable
 
-# Of ASF, the objects of the header and of the facts about the file.
-_ASF = bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c')
-_FILE_PROPERTIES = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+from vidpred_jax.video_io import matroska
+
+# Recordings of broadcasts, which begin and end anywhere.
+BROADCAST = frozenset({'mpegts', 'mpeg'})
+_UNKNOWN = 0xFFFFFFFF
 
 
-def missing(path: pathlib.Path, format_name: str, video, end) -> str | None:
+def missing(path: pathlib.Path, container, video) -> str | None:
   """Describes the missing end of a file; None if none is known to be missing.
 
   Args:
     path: the file.
-    format_name: FFmpeg's name of the container.
-    video: the video stream, read to its end.
-    end: the byte after the last packet, None if unknown.
+    container: PyAV's.
+    video: its video stream, read to its end.
 
   Returns:
-    A phrase such as '3000 of 5000 bytes are there'.
+    A phrase such as '3000 of at least 5000 bytes are there'.
   """
-  size = path.stat().st_size
-  names = format_name.split(',')
-  if 'mov' in names:
-    announced = _last_sample(video) if video.index_entries else 0
-    announced = max(announced, _last_fragment(path, size))
-  elif 'matroska' in names or 'webm' in names:
-    announced = _segment(path)
-  elif 'avi' in names:
-    announced = _riff(path, size)
-  elif 'asf' in names:
-    announced = _advanced_systems(path)
-  elif 'gif' in names:
-    return None if _gif_is_whole(path) else 'it ends within a picture'
-  elif 'yuv4mpegpipe' in names:
-    if end is not None and end < size:
-      return 'its last frame is not whole'
+  names = container.format.name.split(',')
+  declared = next((_DECLARED[n] for n in names if n in _DECLARED), None)
+  if declared is None:
     return None
-  else:
-    return None
-  if announced > size:
-    return f'{size} of at least {announced} bytes are there'
-  return None
+  with contents(path) as data:
+    size = len(data)
+    try:
+      least = declared(data, video)
+    except (IndexError, ValueError):
+      return None  # damaged where it matters; FFmpeg says so
+  return f'{size} of at least {least} bytes are there' if least > size else None
 
 
-def _last_sample(video) -> int:
-  entries = video.index_entries
-  last = range(max(0, len(entries) - 256), len(entries))
-  return max((entries[i].pos + entries[i].size for i in last), default=0)
+@contextlib.contextmanager
+def contents(path: pathlib.Path):
+  """All bytes of a file, without reading them all."""
+  with (
+    open(path, 'rb') as file,
+    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+  ):
+    yield data
 
 
-def _last_fragment(path, size: int) -> int:
-  """The end of the last box of a fragmented film."""
-  with open(path, 'rb') as file:
-    at, fragments = 0, False
-    while at + 8 <= size:
-      file.seek(at)
-      head = file.read(16)
-      length, kind = int.from_bytes(head[:4], 'big'), head[4:8]
-      if length == 1:
-        length = int.from_bytes(head[8:16], 'big')
-      if length < 8:  # 0: to the end of the file
-        return 0
-      fragments |= kind == b'moof'
-      at += length
-  return at if fragments else 0
+def _big(data, at: int, number: int) -> int:
+  return int.from_bytes(data[at : at + number], 'big')
 
 
-def _segment(path) -> int:
-  """The end of a Matroska segment."""
-  with open(path, 'rb') as file:
-    at = 0
-    while True:
-      file.seek(at)
-      head = file.read(20)
-      if len(head) < 2:
-        return 0
-      kind, size, used = element(head)
-      if kind is None or size is None:
-        return 0
-      if kind == 0x18538067:
-        return at + used + size
-      at += used + size
+def _little(data, at: int, number: int) -> int:
+  return int.from_bytes(data[at : at + number], 'little')
 
 
-def element(head: bytes) -> tuple[int | None, int | None, int]:
-  """An EBML element's (kind, size or None if it is unknown, bytes of these)."""
-  n = 9 - head[0].bit_length()
-  if n > 4:
-    return None, None, 0
-  kind, rest = int.from_bytes(head[:n], 'big'), head[n:]
-  if not rest or not rest[0]:
-    return None, None, 0
-  m = 9 - rest[0].bit_length()
-  size = int.from_bytes(rest[:m], 'big') & ((1 << 7 * m) - 1)
-  return kind, None if size == (1 << 7 * m) - 1 else size, n + m
+# ------------------------------------------------------------- MP4, QuickTime
 
 
-def _riff(path, size: int) -> int:
-  """The end of the last RIFF list that begins within an AVI file."""
-  with open(path, 'rb') as file:
-    at = 0
-    while at + 12 <= size:
-      file.seek(at)
-      head = file.read(8)
-      length = int.from_bytes(head[4:], 'little')
-      # A program that crashed leaves 0, one that writes to a pipe the most.
-      if head[:4] != b'RIFF' or length in (0, 0xFFFFFFFF):
-        return 0 if at == 0 else at
-      at += 8 + length + length % 2
-  return at - (at == size + 1)
+_BOXES = frozenset(
+  b'ftyp styp moov moof mdat mfra sidx ssix emsg prft pdin free skip wide meta '
+  b'udta uuid'.split()
+)
 
 
-def _advanced_systems(path) -> int:
-  """The size of an ASF (WMV) file by its header; 0 while it was broadcast."""
-  with open(path, 'rb') as file:
-    head = file.read(64 << 10)
-  at = head.find(_FILE_PROPERTIES)
-  if not head.startswith(_ASF) or at < 0 or len(head) < at + 92:
+def _mov(data, video) -> int:
+  """The end of the last sample, fragment or indexed segment."""
+  least = 0
+  streams = video.container.streams
+  for stream in (*streams.video, *streams.audio):
+    entries = stream.index_entries
+    # In the order of decoding; 256 reach over the longest interleaving.
+    for i in range(max(0, len(entries) - 256), len(entries)):
+      least = max(least, entries[i].pos + entries[i].size)
+  at, fragments = 0, False
+  while at + 8 <= len(data):
+    length, kind, head = _big(data, at, 4), data[at + 4 : at + 8], 8
+    if length == 1:
+      length, head = _big(data, at + 8, 8), 16
+    if length < 8 or kind not in _BOXES:  # 0: to the end of the file
+      break
+    if kind == b'sidx' and at + length <= len(data):
+      least = max(least, _segments(data, at + head, at + length))
+    fragments |= kind == b'moof'
+    at += length
+  # Without fragments the box of samples may declare anything.
+  return max(least, at) if fragments else least
+
+
+def _segments(data, at: int, end: int) -> int:
+  """The end of the segments that a `sidx` box lists."""
+  wide = 8 if data[at] else 4
+  at += 12 + wide
+  end += _big(data, at, wide)
+  at += wide + 2
+  for n in range(_big(data, at, 2)):
+    end += _big(data, at + 2 + 12 * n, 4) & 0x7FFFFFFF
+  return end
+
+
+# ------------------------------------------------------------------ AVI, ASF
+
+
+_CHUNK = re.compile(rb'[0-9a-fA-F]{2}(dc|db|wb|tx|pc|iv)|ix..|idx1|JUNK|LIST')
+
+
+def _avi(data, _) -> int:
+  """The end of the last list; those that were never closed are entered."""
+  at, entered, least = 0, False, 0
+  while at + 8 <= len(data):
+    kind, length = data[at : at + 4], _little(data, at + 4, 4)
+    # A program that crashed leaves 0, one that writes to a pipe the most.
+    if kind in (b'RIFF', b'LIST') and length in (0, _UNKNOWN):
+      at, entered = at + 12, True
+      continue
+    if kind == b'RIFF':
+      least = at + length  # some writers count the eight bytes of its head
+    elif entered and _CHUNK.fullmatch(kind):
+      least = at + 8 + length
+    else:
+      break
+    at += 8 + length + length % 2
+  return least
+
+
+_ASF_HEADER = bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c')
+_ASF_FILE = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+
+
+def _asf(data, _) -> int:
+  """The size of the file by its header; of a broadcast whole packets."""
+  at = data.find(_ASF_FILE, 0, 64 << 10)
+  if data[:16] != _ASF_HEADER or at < 0 or len(data) < at + 104:
     return 0
-  is_broadcast = head[at + 88] & 1
-  return (
-    0 if is_broadcast else int.from_bytes(head[at + 40 : at + 48], 'little')
-  )
+  if not data[at + 88] & 1:
+    return _little(data, at + 40, 8)
+  packet, begin = _little(data, at + 96, 4), _little(data, 16, 8) + 50
+  rest = (len(data) - begin) % packet if packet else 0
+  # Behind the packets there may be an index; packets have this byte in front.
+  is_packet = rest and data[len(data) - rest] == 0x82
+  return len(data) - rest + packet if is_packet else 0
 
 
-def _gif_is_whole(path) -> bool:
-  """Whether no block of a GIF is cut off; its trailer may be missing."""
-  data = path.read_bytes()
-  at = 13 + _table(data[10:11])
+# ------------------------------------------------------------------ FLV, IVF
+
+
+def _flv(data, _) -> int:
+  """The end of the last tag, or the size in `onMetaData`."""
+  at, stamp = _big(data, 5, 4) + 4, 0
+  first = data[at : at + 4096]
+  while at < len(data):
+    # Sound, video, script; the number of the stream is always 0.
+    if data[at] & 0x1F not in (8, 9, 18) or any(data[at + 8 : at + 11]):
+      return 0
+    end = at + 11 + _big(data, at + 1, 3)
+    if at + 11 > len(data) or end > len(data):
+      return max(end, at + 11)
+    if end < len(data) < end + 4:
+      return end + 4
+    stamp = _big(data, at + 4, 3) | data[at + 7] << 24
+    at = end + 4
+  # A copy from a server still has the size of the file there, of which it may
+  # be all; then it lasts as long as it says.
+  size, seconds = (_flv_number(first, n) for n in (b'filesize', b'duration'))
+  is_cut = seconds > stamp / 1000 + 1 and 0 < size < 1 << 62
+  return int(size) if is_cut else 0
+
+
+def _flv_number(data: bytes, name: bytes) -> float:
+  """A number of `onMetaData`, 0 if it is not there."""
+  at = data.find(name + b'\0')
+  value = data[at + len(name) + 1 :][:8]
+  return struct.unpack('>d', value)[0] if at >= 0 and len(value) == 8 else 0.0
+
+
+def _ivf(data, _) -> int:
+  """The end of the last frame; writers disagree about the header's number."""
+  at, last = _little(data, 6, 2), 0
+  while at < len(data):
+    stamp = _little(data, at + 4, 8)
+    if at + 12 <= len(data) and not last <= stamp < 1 << 40:
+      break
+    at, last = at + 12 + _little(data, at, 4), stamp
+  return at
+
+
+# ----------------------------------------------------------------------- Ogg
+
+
+def _ogg(data, _) -> int:
+  """The end of the last page, which is the last one of its stream."""
+  at, last = 0, True
+  while at + 4 <= len(data):
+    if data[at : at + 4] != b'OggS':
+      at, last = data.find(b'OggS', at), True
+      if at < 0:
+        return 0
+    body = at + 27 + data[at + 26] if at + 27 <= len(data) else at + 27
+    if body > len(data):
+      return body
+    last = bool(data[at + 5] & 4)
+    at = body + sum(data[at + 27 : body])
+  return at if last else max(at, len(data) + 1)
+
+
+# ----------------------------------------------------------------------- MXF
+
+_MXF_PARTITION = bytes.fromhex('060e2b34020501010d0102010102')
+
+
+def _mxf(data, _) -> int:
+  """The end of the last item, or the begin of the declared footer."""
+  begin = at = max(data.find(_MXF_PARTITION, 0, 1 << 16), 0)
+  footer = 0
+  while at < len(data):
+    if not _MXF_PARTITION.startswith(data[at : at + 4]):
+      return footer
+    if at + 17 > len(data):
+      return max(footer, at + 17)
+    number = data[at + 16] & 0x7F if data[at + 16] & 0x80 else 0
+    if data[at + 16] == 0x80 or number > 8:  # of unknown length
+      return footer
+    length = _big(data, at + 17, number) if number else data[at + 16]
+    value = at + 17 + number
+    if data[at : at + 14] == _MXF_PARTITION and value + 32 <= len(data):
+      place = _big(data, value + 24, 8)
+      footer = begin + place + 17 if place else footer
+    at = value + length
+  return max(footer, at)
+
+
+# ----------------------------------------------------------------------- NUT
+
+_NUT = b'nut/multimedia container\0'
+_NUT_HEADS = {  # of the file, a stream, a point to seek to, the index, facts
+  bytes.fromhex('4e4d7a561f5f04ad'): 'main',
+  bytes.fromhex('4e5311405bf2f9db'): 'stream',
+  bytes.fromhex('4e4be4adeeca4569'): 'point',
+  bytes.fromhex('4e58dd672f23e64e'): 'index',
+  bytes.fromhex('4e49ab68b596ba78'): 'facts',
+}
+# What a frame's head holds, in this order.
+_CODED, _CHECKSUM, _RESERVED, _INVALID = 4096, 64, 128, 8192
+_NUT_STREAM, _NUT_PTS, _NUT_SIZE, _NUT_TIME, _NUT_HEADER = 16, 8, 32, 2048, 1024
+
+
+def _number(data, at: int) -> tuple[int, int]:
+  """A number of seven bits in each byte, and the place behind it."""
+  value = 0
+  for i in range(at, at + 10):
+    value = value << 7 | data[i] & 0x7F
+    if not data[i] & 0x80:
+      return value, i + 1
+  raise ValueError('a number is longer than any that is written')
+
+
+def _nut(data, _) -> int:
+  """The end of the last frame or head of the rest."""
+  at, codes, elided, head = len(_NUT), [], [0], None
+  while at < len(data):
+    try:
+      if data[at] == ord('N'):
+        head = _NUT_HEADS.get(data[at : at + 8])
+        length, body = _number(data, at + 8)
+        body += 4 * (length > 4096)
+        if head is None:
+          return 0
+        if head == 'main':
+          codes, elided = _nut_codes(data, body)
+        at = body + length
+      elif head != 'point' or not codes:  # frames follow nothing else
+        return 0
+      else:
+        at = _nut_frame(data, at, codes, elided)
+        if not at:
+          return 0  # damaged
+    except IndexError:
+      return len(data) + 1  # it ends within a head
+  return at
+
+
+def _nut_frame(data, at: int, codes, elided) -> int:
+  flags, mul, size, reserved, header = codes[data[at]]
+  at += 1
+  if flags & _CODED:
+    coded, at = _number(data, at)
+    flags ^= coded
+  for flag in (_NUT_STREAM, _NUT_PTS, _NUT_SIZE, _NUT_TIME, _NUT_HEADER,
+               _RESERVED):  # fmt: skip
+    if flags & flag:
+      value, at = _number(data, at)
+      if flag == _NUT_SIZE:
+        size += value * mul
+      elif flag == _NUT_HEADER:
+        header = value
+      elif flag == _RESERVED:
+        reserved = value
+  if flags & _INVALID or header >= len(elided):
+    return 0
+  for _ in range(reserved):
+    _, at = _number(data, at)
+  at += 4 * bool(flags & _CHECKSUM)
+  return at + size - (elided[header] if size <= 4096 else 0)
+
+
+def _nut_codes(data, at: int):
+  """(flags, factor, size, reserved, header) of each first byte of a frame."""
+
+  def numbers(count):
+    nonlocal at
+    for _ in range(count):
+      value, at = _number(data, at)
+      yield value
+
+  (version,) = numbers(1)
+  if version > 3:
+    list(numbers(1))
+  *_, bases = numbers(3)
+  list(numbers(2 * bases))
+  codes, mul, header = [], 1, 0
+  while len(codes) < 256:
+    flags, fields = numbers(2)
+    _, mul, _, size, reserved, count, _, header, *_ = (
+      given if given is not None else usual
+      for given, usual in zip(
+        [*numbers(fields), *[None] * 8],
+        (0, mul, 0, 0, 0, -1, 0, header, *[0] * fields),
+      )
+    )
+    count = mul - size if count < 0 else count
+    j = 0
+    while j < count and len(codes) < 256:
+      if len(codes) == ord('N'):
+        codes.append((_INVALID, 1, 0, 0, 0))
+        continue
+      codes.append((flags, mul, size + j, reserved, header))
+      j += 1
+    if not count:
+      raise ValueError('a rule for the heads of frames is for none')
+  elided = [0]
+  for _ in range(next(numbers(1))):
+    (length,) = numbers(1)
+    at += length
+    elided.append(length)
+  return codes, elided
+
+
+# ------------------------------------------------------------ MPEG-TS, MPEG-PS
+
+
+def _transport(data, _) -> int:
+  """Whole packets, of which a part is at the end."""
+  for packet, ahead in ((188, 0), (192, 4), (204, 0)):
+    for begin in range(packet):
+      places = range(begin + ahead, min(len(data), begin + 8 * packet), packet)
+      if len(places) > 1 and all(data[p] == 0x47 for p in places):
+        rest = (len(data) - begin) % packet
+        is_packet = rest > ahead and data[len(data) - rest + ahead] == 0x47
+        return len(data) - rest + packet if is_packet else 0
+  return 0
+
+
+def _program(data, _) -> int:
+  """The end of the last packet."""
+  at = data.find(b'\0\0\1\xba')
+  while 0 <= at <= len(data) - 4:
+    head = data[at : at + 14]
+    if head[:3] != b'\0\0\1' or head[3] < 0xB9:
+      at = data.find(b'\0\0\1\xba', at)  # padding, or a sector's head
+    elif head[3] == 0xB9:  # the end of one program
+      at += 4
+    elif head[3] != 0xBA:
+      at += 6 + _big(head, 4, 2)
+    elif len(head) == 14 and head[4] >> 6 == 1:  # MPEG-2
+      at += 14 + (head[13] & 7)
+    else:
+      at += 12
+  return max(at, 0)
+
+
+# ------------------------------------------------------------------- GIF, Y4M
+
+
+def _gif(data, _) -> int:
+  """The end of the last block; the trailer may be missing."""
+  at = 13 + _table(data[10])
   while at < len(data):
     kind = data[at]
-    if kind == 0x3B:
-      return True
     if kind == 0x21:
       at += 2
     elif kind == 0x2C:
-      at += 11 + _table(data[at + 9 : at + 10])
+      at += 11 + (_table(data[at + 9]) if at + 9 < len(data) else 0)
     else:
-      return True  # something else follows; players stop here
+      return 0  # the trailer, or something else; players stop here
     while True:
       if at >= len(data):
-        return False
+        return max(at, len(data) + 1)
       length = data[at]
       at += 1 + length
       if not length:
         break
-  return at == len(data)
+  return at
 
 
-def _table(flags: bytes) -> int:
+def _table(flags: int) -> int:
   """Bytes of a table of colours."""
-  return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+  return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _y4m(data, video) -> int:
+  """The end of the last frame."""
+  picture = sum(
+    c.width * c.height * ((c.bits + 7) // 8) for c in video.format.components
+  )
+  at = data.find(b'\n') + 1
+  while at < len(data) and b'FRAME'.startswith(data[at : at + 5]):
+    end = data.find(b'\n', at, at + 256)
+    at = (len(data) if end < 0 else end) + 1 + picture
+  return at
+
+
+_DECLARED: dict[str, Callable] = {
+  'mov': _mov,
+  'matroska': lambda data, _: matroska.end(data),
+  'avi': _avi,
+  'asf': _asf,
+  'flv': _flv,
+  'ivf': _ivf,
+  'ogg': _ogg,
+  'mxf': _mxf,
+  'nut': _nut,
+  'mpegts': _transport,
+  'mpeg': _program,
+  'gif': _gif,
+  'yuv4mpegpipe': _y4m,
+}

@@ -36,6 +36,7 @@ _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
 # Pixels of a picture, of any and for each of its bytes.
 _MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
 _PIECE = 1 << 20  # bytes of a file to hold at once
+_BAND = 1 << 20  # pixels to convert at once
 
 
 class Picture(NamedTuple):
@@ -297,9 +298,20 @@ def _rgb(image: Image.Image) -> np.ndarray:
   if shown.mode == 'F' or shown.mode.startswith('I'):
     grey = _grey(np.asarray(shown), image)
     return np.repeat(grey[:, :, None], 3, axis=2)
-  if shown.has_transparency_data:
-    return over_black(np.asarray(shown.convert('RGBA')))
-  return np.array(shown if shown.mode == 'RGB' else shown.convert('RGB'))
+  mode = 'RGBA' if shown.has_transparency_data else 'RGB'
+  made = np.empty((shown.height, shown.width, 3), np.uint8)
+  for rows in _bands(shown.height, shown.width):
+    part = shown.crop((0, rows.start, shown.width, rows.stop))
+    band = np.asarray(part if part.mode == mode else part.convert(mode))
+    made[rows] = over_black(band) if mode == 'RGBA' else band
+  return made
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+  """Yields rows of few pixels, so that a large picture is not held twice."""
+  step = max(1, _BAND // max(1, width))
+  for begin in range(0, height, step):
+    yield slice(begin, min(begin + step, height))
 
 
 def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
@@ -313,7 +325,7 @@ def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
         f'its numbers reach from {low:g} to {high:g}; expected 0 (black) to 1 '
         '(white). Bring them to that range first'
       )
-    return np.rint(255 * values).astype(np.uint8)
+    return _bytes(values, lambda v: np.rint(255 * v))
   # The tag MaxSampleValue of TIFF: 4095 where 12 bits are stored in 16.
   tags = getattr(image, 'tag_v2', {})
   white = tags.get(281, 65535)
@@ -325,8 +337,16 @@ def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
       f'its numbers reach from {low} to {high}; expected 0 to 65535 (16 bits). '
       'Bring them to that range first'
     )
-  values = values.astype(np.int64)
-  return ((values * 255 + white // 2) // white).astype(np.uint8)
+  return _bytes(
+    values, lambda v: (v.astype(np.int64) * 255 + white // 2) // white
+  )
+
+
+def _bytes(values: np.ndarray, convert) -> np.ndarray:
+  made = np.empty(values.shape, np.uint8)
+  for rows in _bands(*values.shape):
+    made[rows] = convert(values[rows])
+  return made
 
 
 @contextlib.contextmanager

@@ -1,0 +1,288 @@
+"""The small runs of the papers' tables as a page of the documentation.
+
+  python -m experiments.report [--plots] [--results=experiments/results]
+    [--output=docs]
+
+writes OUTPUT/results.md from the files of `experiments.tables`; `--plots` draws
+OUTPUT/usage.png and OUTPUT/apr_time.png, too, and needs matplotlib. No number
+is typed in but the papers': what is said of the order of the rows is counted.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from experiments.tables import rows as data
+from vidpred_jax import atomic
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'experiments' / 'results'
+HEAD = """# Small runs of the papers' tables
+
+Made by `python -m experiments.report` from `experiments/results`, which
+`python -m experiments.tables TABLE --scale=small` writes. The models are small,
+trained for minutes on one core of a shared machine, on data that can be made
+anywhere. None of these numbers is to be compared with a paper's: what can be
+compared is the order of the rows. The number after +- is the standard error
+over clips; over seeds nothing is known where there is one. `PSNR gain` is the
+mean difference from the first row on the same clips. Reasons are given where
+the order is another.
+"""
+# Why the order is what it is: what was looked for and found.
+REASONS: dict[str, str] = {}
+
+
+def read(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """The results by the names of their tables, in the papers' order."""
+  found = {}
+  for name in data.TABLES:
+    path = folder / f'{name.replace(":", "_")}.json'
+    if path.exists():
+      found[name] = json.loads(path.read_text())
+  return found
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+  """The page, Markdown.
+
+  Args:
+    results: of `read`.
+
+  Returns:
+    Its text.
+  """
+  parts = [HEAD, *(_section(name, made) for name, made in results.items())]
+  lacking = [
+    name
+    for name, table in data.TABLES.items()
+    if name not in results and not table.not_small
+  ]
+  if lacking:
+    names = ', '.join(f'`{name}`' for name in lacking)
+    parts.append(
+      '## Not run\n\nThere is a small scale of these, too, for which there was '
+      f'no time: {names}.\n'
+    )
+  return '\n'.join(parts)
+
+
+def _section(name: str, made: dict[str, Any]) -> str:
+  paper, table = made['paper'], data.TABLES[name]
+  columns, theirs = made['columns'], paper['columns']
+  head = ['row', *columns, *(f'paper: {c}' for c in theirs)]
+  lines = [
+    f'## {name}: {paper["title"]}',
+    '',
+    _protocol(made) + f' The paper: {paper["source"]}.',
+  ]
+  notes = [x for x in (table.note, paper.get('note', '')) if x]
+  if notes:
+    lines += ['', ' '.join(notes)]
+  lines += ['', _row(head), _row(['---'] * len(head))]
+  for label, numbers in made['rows'].items():
+    own = [_cell(numbers.get(c)) for c in columns]
+    if 'why' in numbers:
+      own = [f'not run: {numbers["why"]}', *[''] * (len(columns) - 1)]
+    lines.append(_row([label, *own, *_of_paper(paper, label)]))
+  for label in paper['rows']:
+    if label not in made['rows']:
+      empty = [''] * len(columns)
+      lines.append(_row([label, *empty, *_of_paper(paper, label)]))
+  for text in (_order(name, made), REASONS.get(name), _plot(name)):
+    if text:
+      lines += ['', text]
+  return '\n'.join(lines) + '\n'
+
+
+def _protocol(made: dict[str, Any]) -> str:
+  """Scale, length, data: what a number of ours is of."""
+  each = list(made['protocols'].values())
+  known = each[0]
+  steps = ', '.join(map(str, made['steps']))
+  seeds = made['seeds']
+  text = (
+    f'Ours: scale {made["scale"]}, {steps} steps, {seeds} '
+    f'seed{"s" if seeds > 1 else ""}, {known["clips"]} clips of '
+    f'`{known["source"]}`, frames {known["context"]} -> {known["target"]}'
+  )
+  if any(x != known for x in each):
+    text += ' (of the first row)'
+  if made['processor_seconds']:
+    text += f'; {made["processor_seconds"] / 60:.0f} minutes of one core'
+  return text + '.'
+
+
+def _of_paper(paper: dict[str, Any], label: str) -> list[str]:
+  numbers = paper['rows'].get(label, [None] * len(paper['columns']))
+  return ['' if x is None else str(x) for x in numbers]
+
+
+def _row(cells) -> str:
+  return '| ' + ' | '.join(cells) + ' |'
+
+
+def _cell(number: dict[str, float] | None) -> str:
+  if number is None:
+    return ''
+  text = f'{number["mean"]:.4g}'
+  if number.get('standard_error'):
+    text += f' +- {number["standard_error"]:.2g}'
+  if 'deviation' in number:
+    text += f' [{number["deviation"]:.2g}]'
+  return text
+
+
+# ------------------------------------------------------------------- the order
+
+
+def _order(name: str, made: dict[str, Any]) -> str:
+  """How many pairs of rows have the paper's order, and which have not."""
+  kind = data.TABLES[name].config
+  ours, theirs, sign = data.ORDERS[kind]
+  paper = made['paper']
+  if theirs not in ' '.join(paper['columns']):
+    return ''
+  column = next(i for i, c in enumerate(paper['columns']) if theirs in c)
+  labels = [x for x in made['rows'] if 'why' not in made['rows'][x]]
+  labels = [x for x in labels if paper['rows'].get(x, [None])[0] is not None]
+  counts = {'same': 0, 'open': 0, 'other': 0}
+  other = []
+  for a, b in itertools.combinations(labels, 2):
+    stated = paper['rows'][a][column] - paper['rows'][b][column]
+    if not stated:
+      continue
+    better, worse = (a, b) if sign * stated > 0 else (b, a)
+    difference, error = _difference(made, ours, better, worse)
+    gain = sign * difference
+    if abs(gain) < 2 * error:
+      counts['open'] += 1
+    elif gain > 0:
+      counts['same'] += 1
+    else:
+      counts['other'] += 1
+      other.append(f'{worse} over {better} by {-gain:.2g} +- {error:.2g}')
+  pairs = sum(counts.values())
+  if not pairs:
+    return ''
+  text = (
+    f"Order by {ours}, against the paper's by {paper['columns'][column]}: of "
+    f'{pairs} pairs of rows {counts["same"]} are as in the paper by more than '
+    f'two standard errors, {counts["other"]} the other way round, '
+    f'{counts["open"]} undecided.'
+  )
+  if other:
+    text += f' The other way round: {"; ".join(other)}.'
+  return text
+
+
+def _difference(made, column: str, a: str, b: str) -> tuple[float, float]:
+  """Of two rows, with its standard error; of the same clips if known."""
+  clips = made['psnr_of_clips']
+  if column == 'PSNR gain' and a in clips and b in clips:
+    each = np.subtract(clips[a], clips[b])
+    error = np.std(each, ddof=1) / math.sqrt(len(each))
+    return float(np.mean(each)), float(error)
+  first, second = made['rows'][a][column], made['rows'][b][column]
+  errors = [x.get('standard_error', 0.0) for x in (first, second)]
+  return first['mean'] - second['mean'], math.hypot(*errors)
+
+
+# ----------------------------------------------------------------------- plots
+
+PLOTS = {
+  'dmvfn:figure5': ('usage.png', 'How often each block is used, by the motion'),
+  'apr:3': ('apr_time.png', 'PSNR against processor time of APR-VFI'),
+}
+
+
+def _plot(name: str) -> str:
+  file, text = PLOTS.get(name, ('', ''))
+  return f'![{text}]({file})' if file else ''
+
+
+def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
+  """Draws what there are results for; the names of the files."""
+  import matplotlib
+
+  matplotlib.use('agg')
+  from matplotlib import pyplot
+
+  drawn = []
+  for name, function in (('dmvfn:figure5', _usage), ('apr:3', _time)):
+    if name in results:
+      figure, axes = pyplot.subplots(figsize=(6, 3.6), layout='constrained')
+      function(results, axes)
+      with atomic.replacing(folder / PLOTS[name][0]) as partial:
+        figure.savefig(partial, dpi=120, format='png')
+      pyplot.close(figure)
+      drawn.append(PLOTS[name][0])
+  return drawn
+
+
+def _usage(results, axes) -> None:
+  """Bars: the use of each block for slow, medium and fast clips."""
+  made = results['dmvfn:figure5']
+  speeds = [x for x in ('Slow', 'Medium', 'Fast') if x in made['rows']]
+  blocks = [
+    c
+    for c in made['columns']
+    if c.startswith('block ') and made['rows'][speeds[0]][c] is not None
+  ]
+  places = np.arange(len(blocks))
+  width = 0.8 / len(speeds)
+  for i, speed in enumerate(speeds):
+    used = [made['rows'][speed][c]['mean'] for c in blocks]
+    axes.bar(places + (i - 1) * width, used, width, label=speed.lower())
+  axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
+  axes.set_xlabel('block, from coarse to fine')
+  axes.set_ylabel('share of the clips that use it')
+  axes.set_ylim(0, 1.05)
+  axes.legend(title='motion')
+
+
+def _time(results, axes) -> None:
+  """Points: PSNR against the time of a frame; patch sizes and keep ratios."""
+  for name, text, marker in (
+    ('apr:2', 'patches of P pixels', 'o'),
+    ('apr:3', 'routed, keep ratios of the paper', 's'),
+  ):
+    rows = results.get(name, {'rows': {}})['rows']
+    known = {k: v for k, v in rows.items() if 'why' not in v}
+    if not known:
+      continue
+    x = [v['ms of a frame']['mean'] for v in known.values()]
+    y = [v['PSNR']['mean'] for v in known.values()]
+    axes.scatter(x, y, marker=marker, label=text)
+    for label, *at in zip(known, x, y):
+      axes.annotate(label, at, (4, 4), textcoords='offset points', fontsize=7)
+  axes.set_xlabel('processor time of a frame, ms')
+  axes.set_ylabel('PSNR, dB')
+  axes.margins(0.15)
+  axes.legend(fontsize=8)
+
+
+def main() -> None:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--plots', action='store_true')
+  parser.add_argument('--results', type=pathlib.Path, default=RESULTS)
+  parser.add_argument('--output', type=pathlib.Path, default=ROOT / 'docs')
+  options = parser.parse_args()
+  results = read(options.results)
+  if not results:
+    parser.error(f'{options.results} holds no results of experiments.tables.')
+  atomic.write_text(options.output / 'results.md', page(results))
+  drawn = draw(results, options.output) if options.plots else []
+  print(f'Written to {options.output}: {", ".join(["results.md", *drawn])}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,108 @@
+"""The page of results says what the files say."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import report
+from experiments.tables import rows
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def made(name, labels, columns, **more):
+  """What `experiments.tables` writes, with numbers that grow by the row."""
+  paper = json.loads((ROOT / 'experiments/papers.json').read_text())
+  known = {'clips': 3, 'source': 'Clips()', 'context': [0], 'target': [1]}
+  return {
+    'table': name,
+    'scale': 'small',
+    'seeds': 1,
+    'steps': [150],
+    'protocols': {labels[0]: known},
+    'columns': columns,
+    'rows': {
+      label: {c: {'mean': i + 0.5, 'standard_error': 0.1} for c in columns}
+      for i, label in enumerate(labels)
+    },
+    'psnr_of_clips': {
+      label: [20.0 + i, 22.0 + i, 24.1 + i] for i, label in enumerate(labels)
+    },
+    'paper': paper.get(
+      name, {'title': '', 'source': '', 'columns': [], 'rows': {}}
+    ),
+    'processor_seconds': 600.0,
+  } | more
+
+
+def patches():
+  labels = ['8', '16', '32', '64']
+  found = made('apr:2', labels, ['PSNR', 'PSNR gain', 'ms of a frame'])
+  found['rows']['128'] = {'why': 'too large'}
+  return found
+
+
+def test_the_page_of_the_documentation_is_what_the_results_say():
+  results = report.read(report.RESULTS)
+  assert results
+  stored = (ROOT / 'docs' / 'results.md').read_text()
+  assert stored == report.page(results), 'run python -m experiments.report'
+  for name, plot in report.PLOTS.items():
+    if name in results:
+      assert (ROOT / 'docs' / plot[0]).exists()
+
+
+def test_ours_stands_beside_the_papers():
+  text = report.page({'apr:2': patches()})
+  assert '## apr:2: Patch size, without the router' in text
+  assert '150 steps, 1 seed, 3 clips of `Clips()`, frames [0] -> [1]' in text
+  assert '10 minutes of one core' in text
+  assert '| 16 | 1.5 +- 0.1 | 1.5 +- 0.1 | 1.5 +- 0.1 | 36.54 |' in text
+  assert '| 128 | not run: too large |' in text
+  assert 'no time: `dmvfn:1`' in text and '`apr:2`' not in text
+
+
+def test_the_order_is_counted_on_the_same_clips():
+  found = patches()
+  text = report.page({'apr:2': found})
+  assert 'of 6 pairs of rows 6 are as in the paper' in text
+  # One row falls below all others, one cannot be told from its neighbour.
+  clips = found['psnr_of_clips']
+  clips['64'] = [x - 9 for x in clips['8']]
+  clips['16'] = [clips['8'][0] + 5, clips['8'][1] - 5, clips['8'][2]]
+  text = report.page({'apr:2': found})
+  assert 'undecided' in text
+  assert 'The other way round: 8 over 64 by 9 +- ' in text
+
+
+def test_where_less_is_better_the_order_turns():
+  found = made('rvd:2', ['VD(2+6)', 'RVD(2+6)'], ['CRPS'])
+  for label, mean in (('VD(2+6)', 3.0), ('RVD(2+6)', 2.0)):
+    found['rows'][label]['CRPS'] = {'mean': mean, 'standard_error': 0.1}
+  found['psnr_of_clips'] = {}
+  assert 'of 1 pairs of rows 1 are as' in report.page({'rvd:2': found})
+  found['rows']['RVD(2+6)']['CRPS']['mean'] = 4.0
+  assert 'VD(2+6) over RVD(2+6) by 1 +- 0.14' in report.page({'rvd:2': found})
+
+
+def test_every_system_has_its_order():
+  assert set(rows.ORDERS) == {t.config for t in rows.TABLES.values()}
+
+
+def test_the_plots(tmp_path):
+  pytest.importorskip('matplotlib')
+  usage = made(
+    'dmvfn:figure5',
+    ['DMVFN', 'Slow', 'Medium', 'Fast'],
+    ['PSNR t+1', 'block 1', 'block 2', 'block 3'],
+  )
+  for row in usage['rows'].values():
+    row['block 3'] = None
+  results = {'dmvfn:figure5': usage, 'apr:2': patches(), 'apr:3': patches()}
+  drawn = report.draw(results, tmp_path)
+  assert drawn == ['usage.png', 'apr_time.png']
+  for name in drawn:
+    assert np.asarray(Image.open(tmp_path / name)).std() > 5

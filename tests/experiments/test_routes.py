@@ -1,0 +1,49 @@
+"""Every route of a small DMVFN."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import routes
+from vidpred_jax import checkpoint, losses, runtime, systems
+from vidpred_jax.models import dmvfn
+
+
+@pytest.fixture(scope='module')
+def small():
+  model = dmvfn.DMVFN(scales=(2, 1), widths=(8, 8), router_outputs=0)
+  params = dmvfn.initial_params(runtime.key(0), model)
+  return model, params
+
+
+def test_a_route_gives_what_the_network_gives_with_these_gates(small):
+  model, params = small
+  video = np.random.default_rng(0).random((2, 3, 16, 16, 3), np.float32)
+  got = routes.losses_of_routes(model, params, video)
+  assert got.shape == (2, 4)
+  for s, gates in enumerate(routes.all_routes(2)):
+    gates = np.tile(np.float32(gates), (2, 1))
+    shown = model.apply({'params': params}, video[:, :2], gates).frames[-1]
+    expected = losses.laplacian(shown, video[:, 2])
+    np.testing.assert_allclose(got[:, s], expected, rtol=1e-4)
+
+
+def test_the_command_finds_what_there_is_to_route(small, tmp_path, capsys):
+  model, params = small
+  settings = {'scales': (2, 1), 'widths': (8, 8), 'routing': 'none'}
+  frames = systems.Frames((0, 1), (2,))
+  checkpoint.save_system(
+    tmp_path / 'a',
+    system='dmvfn',
+    settings=settings,
+    frames=frames,
+    variables={'params': jax.device_get(params)},
+  )
+  found = routes.measured(tmp_path / 'a', clips=6, size=16, max_speed=2.0)
+  assert found.loss.shape == (6, 4) and set(found.third) == {0, 1, 2}
+  # Slow clips want the first block, all others the second.
+  loss = np.where(found.third[:, None] == 0, [3.0, 2, 1, 1], [3.0, 1, 2, 1])
+  text = routes.table(found._replace(loss=loss))
+  assert '  1: 01 1.3333, 10 01 01 1.0000, 1.0000' in text
+  with pytest.raises(ValueError, match='multiple of 8'):
+    routes.measured(tmp_path / 'a', clips=6, size=20, max_speed=2.0)
