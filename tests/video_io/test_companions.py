@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax import video_io
+from vidpred_jax.video_io import opening
 
 
 def film(
@@ -64,7 +65,7 @@ def copy(source, path, number=25, **settings):
 
 
 def streams(path):
-  with av.open(str(path), metadata_errors='replace') as container:
+  with av.open(str(path), **opening.TAGS) as container:
     return [
       (s.type, s.codec_context and s.codec_context.name, s.language)
       for s in container.streams

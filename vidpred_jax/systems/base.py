@@ -366,4 +366,7 @@ def check_flow(flow: jax.Array | None, weight: float) -> None:
   """Raises ValueError unless a flow is given exactly if it has a weight."""
   if (flow is not None) != bool(weight):
     given = 'no flow' if flow is None else 'a flow'
-    raise ValueError(f'flow_weight is {weight}: got {given}.')
+    raise ValueError(
+      f'flow_weight is {weight}: got {given}. A flow is given exactly if this '
+      'setting is not 0.'
+    )

@@ -6,6 +6,10 @@ import pathlib
 import av
 from av.sidedata import sidedata
 
+# Old programs wrote tags that are no UTF-8. PyAV 19 keeps their bytes unasked.
+TAGS: dict = {}
+if int(av.__version__.split('.')[0]) < 19:
+  TAGS['metadata_errors'] = 'replace'
 _RAW_FORMATS = {
   '.264': 'h264',
   '.h264': 'h264',
@@ -48,7 +52,7 @@ def open_video(path: pathlib.Path, stream: int | None):
     with av.open(
       address(path),
       format=_RAW_FORMATS.get(path.suffix.lower()),
-      metadata_errors='replace',  # old programs wrote no UTF-8
+      **TAGS,
     ) as container:
       yield container, _video_stream(path, container, stream)
 
