@@ -27,6 +27,7 @@ def muxed(path, codec, frames, options=None, piped=False):
     options=options or {},
   ) as output:
     stream = output.add_stream(codec, rate=25)
+    stream.codec_context.thread_count = 1  # or one run in 30 differs
     stream.height, stream.width = frames[0].shape[:2]
     stream.pix_fmt = pixels
     for frame in frames:
