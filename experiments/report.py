@@ -34,7 +34,29 @@ mean difference from the first row on the same clips. Reasons are given where
 the order is another.
 """
 # Why the order is what it is: what was looked for and found.
-REASONS: dict[str, str] = {}
+REASONS = {
+  'dmvfn:5': (
+    'Every row begins with the blocks of `dmvfn-film`, which were trained '
+    'together, all seven at once; the paper trains with routing from the first '
+    'step, 300 epochs long. So short a training with blocks left out does not '
+    'make good what each loses without the others. STEBS is far above random '
+    'routes because it keeps the blocks that matter; it gives every clip the '
+    'same ones. The Gumbel-softmax has the weight 0.05 of the mean gate: with '
+    'the default, 1, every gate is closed after 140 steps.'
+  ),
+  'dmvfn:figure5': (
+    'Whatever the motion, every clip has the same route. The reasons are in '
+    '`experiments/README.md`, "What DMVFN\'s router goes by".'
+  ),
+  'apr:3': (
+    'Every row is as good as the two frames warped and mixed. The synthesis, '
+    'whose patches are routed, adds nothing to them yet (see '
+    '`experiments/README.md`, "What the synthesis of APR-VFI adds"), so no '
+    'route can be better than another. What is left is the time. `apr:2`, '
+    '`apr:4` and `apr:5` ask the same of the same network and were not run for '
+    'this reason.'
+  ),
+}
 
 
 def read(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -75,12 +97,10 @@ def _section(name: str, made: dict[str, Any]) -> str:
   paper, table = made['paper'], data.TABLES[name]
   columns, theirs = made['columns'], paper['columns']
   head = ['row', *columns, *(f'paper: {c}' for c in theirs)]
-  lines = [
-    f'## {name}: {paper["title"]}',
-    '',
-    _protocol(made) + f' The paper: {paper["source"]}.',
-  ]
+  source = f' The paper: {paper["source"]}.' if paper['rows'] else ''
+  lines = [f'## {name}: {paper["title"]}', '', _protocol(made) + source]
   notes = [x for x in (table.note, paper.get('note', '')) if x]
+  notes = [x for x in notes if x != paper['title']]
   if notes:
     lines += ['', ' '.join(notes)]
   lines += ['', _row(head), _row(['---'] * len(head))]

@@ -146,8 +146,6 @@ _DMVFN_SMALL = (
   'log_every=20',
   'data.size=(64,64)',
   'data.max_speed=8.0',
-  'model.beta=0.5',
-  'model.inference_beta=0.5',
   'model.router_scale=2',
   "eval.metrics=('psnr/float','ssim/pmss')",
   'eval.batch_size=16',
@@ -269,7 +267,13 @@ SMALL_QUANTITIES = {
   'apr_vfi': _APR_OWN,
 }
 
-_GUMBEL = ('gumbel', 'model.temperature_steps=200', _ROUTER)
+# A block is worth some 0.05 of this loss: the weight 1 closes every gate.
+_GUMBEL = (
+  'gumbel',
+  'model.gate_penalty=0.05',
+  'model.temperature_steps=200',
+  _ROUTER,
+)
 _STEBS = ('stebs', _ROUTER)
 _ROUTING = (
   Row('copy', weights='STEBS', baseline='copy_last'),

@@ -93,6 +93,9 @@ def test_every_small_command_makes_its_system(name, scale):
         value = ast.literal_eval(value)
       section[last] = value
     assert config.steps == 3
+    kind, _, share = row.label.partition(' ')
+    if kind == 'beta':  # no setting hides what a row is about
+      assert config.model.inference_beta == float(share)
     for frames in (config.frames, config.eval.frames):
       build.system(config, frames)
 
