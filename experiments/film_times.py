@@ -11,8 +11,8 @@ compilation cache and once more with that cache filled. Given are seconds:
 - `start`: from the command to the first call: imports and weights;
 - `compile`: the first call of each program: tracing, lowering, compiling;
 - `calls`: of the others, which on a CPU of few cores may include their work;
-- `decode`, `to rgb` (a part of decode), `encode` and `sound`: of their threads,
-  by the clock and of processor time;
+- `decode`, `to rgb` (a part of decode), `encode` and `sound`: of their threads
+  (codecs have more of their own), by the clock and of processor time;
 - `device`: for which the device had something to do, and its share of the wall
   time from the first frame after compilation to the last;
 - `first frame`: from the command to the first frame that the model made;

@@ -99,36 +99,69 @@ def operations(function, arguments, platform):
   }
   rows = []
 
-  def visit(operation, depth):
-    for region in operation.regions:
+  def visit(regions, depth):
+    for region in regions:
       for block in region.blocks:
-        for inner in block.operations:
-          name, deeper = inner.operation.name, depth
-          if name == 'func.call':
-            called = str(inner.attributes['callee']).removeprefix('@')
-            visit(functions[called.strip('"')].operation, depth)
-          kind = KINDS.get(name)
-          if kind == 'calls' and any(x in str(inner) for x in _FREE):
-            kind = None
-          if kind == 'branches' and len(inner.operation.regions) == 1:
-            kind = None  # of `platform_dependent`: the one that is left
-          if kind:
-            count = iterations(inner) if kind == 'loops' else None
-            rows.append((kind, place(inner), count, depth))
-          if name == 'stablehlo.while':
-            deeper = depth + 1
-          visit(inner.operation, deeper)
+        walk(block, depth)
 
-  visit(functions['main'].operation, 0)
+  def walk(block, depth):
+    for inner in block.operations:
+      name, regions = inner.operation.name, inner.operation.regions
+      kind, count = KINDS.get(name), None
+      if name == 'func.call':
+        called = str(inner.attributes['callee']).removeprefix('@')
+        visit(functions[called.strip('"')].operation.regions, depth)
+      if kind == 'calls' and any(x in str(inner) for x in _FREE):
+        kind = None
+      if kind == 'loops':
+        count = iterations(inner)
+        if not is_used(inner.operation):  # XLA drops it
+          continue
+      if kind == 'branches':
+        chosen = 0 if len(regions) == 1 else known(inner.operands[0])
+        if chosen is not None:  # of `platform_dependent`: XLA takes it
+          kind, regions = None, [regions[chosen]]
+      if kind:
+        rows.append((kind, place(inner), count, depth))
+      visit(regions, depth + (name == 'stablehlo.while'))
+
+  visit(functions['main'].operation.regions, 0)
   return rows
+
+
+def known(value):
+  """The number that a scalar is if a constant says so; else None."""
+  owner = getattr(value.owner, 'operation', None)
+  if owner is None or owner.name != 'stablehlo.constant':
+    return None
+  found = re.search(r'dense<(-?\d+)>', str(owner))
+  return int(found.group(1)) if found else None
+
+
+def is_used(operation, seen=None):
+  """Whether what an operation computes is returned, through others or not."""
+  seen = set() if seen is None else seen
+  for result in operation.results:
+    for use in result.uses:
+      user = use.owner.operation
+      if user.name.endswith('.return'):
+        return True
+      if hash(user) not in seen:
+        seen.add(hash(user))
+        if is_used(user, seen):
+          return True
+  return False
 
 
 def iterations(loop):
   """How often a loop runs, where its condition is `i < constant`; else None."""
-  found = re.findall(
-    r'stablehlo.constant dense<(\d+)> : tensor<i32>', str(loop.regions[0])
-  )
-  return int(found[0]) if len(found) == 1 else None
+  (block,) = loop.operation.regions[0].blocks
+  bounds = [
+    known(x.results[0])
+    for x in block.operations
+    if x.operation.name == 'stablehlo.constant'
+  ]
+  return bounds[0] if len(bounds) == 1 else None
 
 
 def place(operation):

@@ -14,18 +14,24 @@ patch (`all`) and on the whole picture (`whole`), in turns, least of the pairs.
 
 The last line has a frame's time relative to `all` by a least squares line: what
 it costs when nothing is routed, and what more with all of it. *Proportional*
-would be 0 and 1. DMVFN's blocks: `experiments.benchmark --systems=dmvfn`.
+would be 0 and 1. Then the parts that always see the whole picture, each by
+itself. DMVFN's blocks: `experiments.benchmark --systems=dmvfn`.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import vidpred_jax as vp
 from vidpred_jax import cost, runtime, video_io
+from vidpred_jax.models import apr_vfi, blending
+from vidpred_jax.ops import routing
 
 MODEL = 'apr-vfi-film'
 
@@ -98,6 +104,51 @@ def measure(pairs, shares):
   return {'rows': rows, 'fixed': fixed, 'slope': slope}
 
 
+def parts(pair):
+  """{part: processor ms} of what does not depend on the route."""
+  system, variables = vp.load(MODEL)
+  given = dict(system.settings)
+  names = apr_vfi.APRVFI.__dataclass_fields__.keys() & given.keys()
+  fields = {name: given[name] for name in names - {'dtype'}}
+  model = apr_vfi.APRVFI(routed=False, **fields)
+  pair = jnp.asarray(pair[None] / np.float32(255))
+
+  def compiled(function):
+    return functools.partial(
+      runtime.jit(functools.partial(model.apply, method=function)), variables
+    )
+
+  levels = given.get('levels')
+  flow = compiled(lambda model, pair: model.flow(pair, levels).flow)
+  context = compiled(lambda model, pair: model.context(pair[0]))
+  prepared = blending.Prepared(
+    pair, flow(pair), tuple(x[None] for x in context(pair))
+  )
+  warp = compiled(apr_vfi.APRVFI.warp)
+  warped = warp(prepared, 0.5)
+  size = routing.patch_grid(*pair.shape[2:4], model.patch)
+  gates = jnp.zeros((1, *size, len(model.widths) - 1))
+  synthesise = compiled(
+    functools.partial(apr_vfi.APRVFI.synthesise, routed=True)
+  )
+  calls = {
+    'flow': lambda: flow(pair),
+    'context': lambda: context(pair),
+    'warping': lambda: warp(prepared, 0.5),
+    'synthesis on no patch': lambda: synthesise(prepared, warped, gates),
+  }
+  found = {}
+  for name, call in calls.items():
+    times = []
+    for _ in range(4):
+      used = time.process_time()
+      jax.block_until_ready(call())
+      times.append(1e3 * (time.process_time() - used))
+    found[name] = min(times[1:])
+    print(f'{name:24s} processor {found[name]:8.1f} ms', flush=True)
+  return found
+
+
 def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -118,7 +169,7 @@ def main():
   pairs = [np.stack(x) for x in zip(frames[::2], frames[1::2])]
   pairs = pairs[: options.pairs]
   shares = [float(x) for x in options.moving.split(',')]
-  report = measure(pairs, shares)
+  report = {**measure(pairs, shares), 'parts': parts(pairs[0])}
   if options.output:
     pathlib.Path(options.output).write_text(json.dumps(report, indent=2))
 
