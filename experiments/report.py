@@ -49,6 +49,11 @@ REASONS = {
     'clipped at 1, and what is left over does not go to the others. The '
     "paper's GFLOPs grow more and more slowly with beta, too."
   ),
+  'dmvfn:9': (
+    'Routing is behind here for the reason under `dmvfn:5`; by supervision no '
+    'pair can be told apart. The blocks were trained with the deep one before, '
+    'in `dmvfn-film`, so that the rows differ in the last 200 steps alone.'
+  ),
   'dmvfn:figure5': (
     'Whatever the motion, every clip has the same route. The reasons are in '
     '`experiments/README.md`, "What DMVFN\'s router goes by".'
