@@ -16,7 +16,7 @@ import vidpred_jax as vp
 from vidpred_jax import data, picture, video_io
 
 _SIZE = (128, 176)
-_SEEN, _FUTURE = 13, 5
+_SEEN, _FUTURE = 9, 5
 
 
 def frames():
