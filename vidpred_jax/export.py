@@ -302,6 +302,7 @@ def save(
       'predict.stablehlo': hashlib.sha256(module).hexdigest(),
     },
   }
+  atomic.check_local(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
   with atomic.replacing(folder) as partial:
     partial.mkdir()

@@ -531,3 +531,56 @@ def test_grib_is_refused_with_the_way_round(tmp_path, name):
   root = path if name == 'w.grib' else path.parent
   with pytest.raises(ValueError, match=r'GRIB, which only ecCodes.*to_netcdf'):
     fields.Fields('train', 5, root=root)
+
+
+def test_grib_beside_what_was_made_of_it(tmp_path):
+  (tmp_path / 'w.grib').write_bytes(b'GRIB')
+  write_store(tmp_path / 'w.nc', grid())
+  assert len(fields.read(tmp_path, ('t2m',)).hours) == 40
+
+
+def test_a_single_level_is_the_one_that_the_file_says(tmp_path):
+  path = tmp_path / 'w.nc'
+  write_store(path, grid().sel(level=850))
+  assert fields.read(path, ('z850',)).values.shape == (40, 4, 6, 1)
+  with pytest.raises(ValueError, match='is at level 850; got geopotential500'):
+    fields.read(path, ('z500',))
+  write_store(tmp_path / 'b.nc', grid().sel(level=850).drop_vars('level'))
+  with pytest.raises(ValueError, match='has no levels; got geopotential850'):
+    fields.read(tmp_path / 'b.nc', ('z850',))
+
+
+def test_wind_at_10_m_is_not_that_at_10_hpa(tmp_path):
+  stored = grid(level=[10, 500, 850]).rename(geopotential='u')
+  write_store(tmp_path / 'w.nc', stored)
+  with pytest.raises(ValueError, match='got u10, expected one of them'):
+    fields.read(tmp_path / 'w.nc', ('u10',))
+
+
+@pytest.mark.parametrize('how', ['never written', 'range', 'packed'])
+def test_values_that_are_missing_by_the_conventions(tmp_path, how):
+  path, array = tmp_path / 'w.nc', values(hour(2015), 30)
+  write(path, 't2m', hour(2015), array)
+  with netCDF4.Dataset(path, 'a') as file:
+    variable = file.variables['t2m']
+    if how == 'never written':
+      file.set_auto_mask(False)
+      variable[3] = netCDF4.default_fillvals['f4']
+    elif how == 'range':
+      variable[3] = -999
+      variable.valid_range = np.float32([0, 500])
+    else:
+      other = file.createVariable('tcc', 'i2', variable.dimensions)
+      other.scale_factor, other.add_offset = 0.01, 5.0
+      other.valid_min = np.int16(-400)
+      other.set_auto_maskandscale(False)
+      other[:] = 100
+      other[3] = -500
+  name = 'tcc' if how == 'packed' else 't2m'
+  with pytest.raises(ValueError, match=f'lacks values of {name}'):
+    fields.read(path, (name,))
+
+
+def test_an_address_is_no_folder():
+  with pytest.raises(ValueError, match='gs://bucket/w.zarr is an address'):
+    fields.Fields('train', 5, root='gs://bucket/w.zarr')

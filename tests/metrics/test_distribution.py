@@ -392,3 +392,9 @@ def test_without_weights_fvd_says_where_they_are(name):
     with pytest.raises(ValueError, match=r'(?s)convert.i3d.*i3d_pretrained_40'):
       metrics.make(name, **settings)
   assert metrics.METRICS[name].context == name.endswith('context')
+
+
+@pytest.mark.parametrize('shape', [(0, 1, 4, 4, 1), (0, 2, 3, 5, 3)])
+def test_crps_of_nothing(shape):
+  none = distribution.crps_map(np.zeros((3, *shape)), np.zeros(shape))
+  assert none.shape == shape

@@ -119,3 +119,13 @@ def test_a_climatology_must_fit():
   )
   with pytest.raises(ValueError, match=r'is \(8, 5, 1\); expected \(8, 5, 2\)'):
     metric.values(pred, target)
+
+
+@pytest.mark.parametrize('unit', [1e-30, 1e-12, 1e15])
+def test_anomaly_correlation_in_any_unit(unit):
+  rng = np.random.default_rng(0)
+  pred, target = rng.normal(size=(2, 1, 2, 8, 5, 2)).astype(np.float32)
+  settings = {'latitudes': LATITUDES, 'climatology': np.zeros((8, 5, 2))}
+  metric = metrics.make('acc/latitude', **settings)
+  scaled = metric.values(np.float32(unit) * pred, np.float32(unit) * target)
+  np.testing.assert_allclose(scaled, metric.values(pred, target), rtol=1e-5)

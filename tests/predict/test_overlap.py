@@ -132,6 +132,34 @@ def test_results_follow_what_was_started(count):
     assert len(started) == min(10, n + 1 + count)
 
 
+@pytest.mark.parametrize('count', [0, 3, 50])
+def test_an_error_comes_after_what_was_started(count):
+  def items():
+    yield from range(5)
+    raise OSError('no more')
+
+  results = []
+  with pytest.raises(OSError, match='no more'):
+    for result in overlap.in_flight(items(), lambda n: 2 * n, count):
+      results.append(result)
+  assert results == [0, 2, 4, 6, 8]
+
+
+def test_a_second_ctrl_c_waits_for_the_call_that_runs():
+  class Worker:
+    tries = 0
+
+    def shutdown(self, cancel_futures):
+      self.tries += 1
+      if self.tries < 3:
+        raise KeyboardInterrupt
+
+  worker = Worker()
+  with pytest.raises(KeyboardInterrupt):
+    overlap._ended(worker)
+  assert worker.tries == 3
+
+
 def one_after_another(monkeypatch):
   """Replaces the threads by plain iteration and plain calls."""
 

@@ -79,6 +79,17 @@ def test_a_trace_ends_with_the_run(tmp_path):
   np.testing.assert_array_equal(x, np.arange(4) + 3)
 
 
+def test_a_trace_ends_with_its_last_step(tmp_path):
+  x = jnp.arange(4.0)
+  with clock.Trace(tmp_path, (2, 3)) as trace:
+    for step in (1, 2, 3):
+      assert not list(tmp_path.rglob('*.xplane.pb'))
+      trace.before(step, x)
+      x = x + 1
+      trace.after(step, x)
+    assert len(list(tmp_path.rglob('*.xplane.pb'))) == 1
+
+
 def test_without_steps_nothing_is_written(tmp_path):
   with clock.Trace(tmp_path / 'profile', ()) as trace:
     trace.before(1, None)

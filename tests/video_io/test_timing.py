@@ -1,6 +1,7 @@
 """Times, ends and places of frames are those that a player finds."""
 
 import re
+import struct
 from fractions import Fraction
 
 import av
@@ -11,7 +12,7 @@ from PIL import Image
 from tests import muxing
 from vidpred_jax import video_io
 from vidpred_jax.data import videos
-from vidpred_jax.video_io import timing
+from vidpred_jax.video_io import endings, timing
 
 
 def clip_of(number, size=(64, 96)):
@@ -204,6 +205,34 @@ class TestEnds:
       else:
         with pytest.raises(ValueError, match=f'{name} is truncated'):
           times_of(path)
+
+  def test_a_list_of_segments_that_is_longer_than_its_box(self, tmp_path):
+    path = encode(tmp_path / 'a.mp4', clip_of(5))
+    box = struct.pack('>I4s20xHH', 32, b'sidx', 0, 0xFFFF)
+    path.write_bytes(path.read_bytes() + 500 * box)
+    assert len(times_of(path)) == 5
+
+  def test_frames_that_are_shorter_than_their_head(self):
+    rule = bytes([0, 8, 0, 1, 0, 0, 0, 0x82, 0, 0, 1])  # of frames of 0 bytes
+    body = bytes([3, 1, 1, 1, 1, 25]) + rule + bytes([1, 1, 170])
+    kinds = {name: code for code, name in endings._NUT_HEADS.items()}
+    heads = [
+      kinds['main'],
+      bytes([len(body)]),
+      body,
+      kinds['point'],
+      bytes([0]),
+    ]
+    data = endings._NUT + b''.join(heads) + bytes(1)
+    assert endings._nut(data, None) == 0
+    assert endings._nut(data[:-1], None) == len(data) - 1
+
+  def test_the_pages_of_a_recorded_stream(self, tmp_path):
+    path = muxing.muxed(tmp_path / 'a.ogv', 'libvpx', clip_of(20))
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b'OggS') + 5] &= ~4  # it is not the last one
+    assert endings._ogg(bytes(data), None) == len(data)
+    assert endings._ogg(bytes(data[:-1]), None) == len(data)
 
   def test_the_last_frames_of_what_is_left(self, tmp_path):
     path = muxing.muxed(tmp_path / 'a.flv', 'flv', clip_of(160))

@@ -76,6 +76,7 @@ def save_system(
   if data is not None:
     record['data'] = records.spec_to_json(data)
   record['sha256'] = stored.digest(record, weights)
+  atomic.check_local(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   with atomic.replacing(path) as partial:
     partial.mkdir()

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidpred_jax import atomic
 from vidpred_jax.data import validation, weather
 from vidpred_jax.data.moments import moments
 
@@ -99,6 +100,7 @@ class Fields:
     names = (variables,) if isinstance(variables, str) else tuple(variables)
     if not names or len(set(names)) < len(names):
       raise ValueError(f'variables must be different names, got {names}.')
+    atomic.check_local(root)
     root = pathlib.Path(root).expanduser()
     variables = tuple(weather.find(root, name, split) for name in names)
     is_npz = root.suffix == '.npz'
@@ -227,6 +229,7 @@ def read(root: str | os.PathLike, names: Sequence[str]) -> Grid:
     ValueError: if a variable or value is missing, or a file damaged.
     FileNotFoundError: if a file is not there.
   """
+  atomic.check_local(root)
   root = pathlib.Path(root).expanduser()
   variables = tuple(weather.find(root, name, 'test') for name in names)
   ever = (-(2**53), 2**53)

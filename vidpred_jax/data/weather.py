@@ -43,6 +43,7 @@ _GRIB = ('.grib', '.grib2', '.grb', '.grb2')
 _TIMES = ('time', 'valid_time')
 LATITUDES = ('lat', 'latitude')
 LONGITUDES = ('lon', 'longitude')
+_PRESSURES = ('level', 'isobaricInhPa', 'pressure_level', 'plev')
 _MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
 _UNITS = {
@@ -119,31 +120,33 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
 
 def _stores(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
   """The NetCDF files and Zarr stores that `root` is or directly holds."""
-  is_store = root.suffix in SUFFIXES
-  paths = [root] if is_store else root.iterdir() if root.is_dir() else []
-  gribs = [p for p in (root, *paths) if p.suffix in _GRIB]
-  if gribs:
+  is_file = root.suffix in (*SUFFIXES, *_GRIB)
+  paths = [root] if is_file else sorted(root.glob('*'))
+  stores = tuple(p for p in paths if p.suffix in SUFFIXES)
+  gribs = [p for p in paths if p.suffix in _GRIB]
+  if gribs and not stores:
     raise ValueError(
       f'{gribs[0]} is GRIB, which only ecCodes reads; convert it, with pip '
       "install cfgrib: xarray.open_dataset('in.grib', engine='cfgrib')"
       ".to_netcdf('out.nc')."
     )
-  if is_store and not root.exists():
+  if stores == (root,) and not root.exists():
     raise FileNotFoundError(f'There is no file {root}.')
-  if is_store:
-    return (root,)
-  return tuple(sorted(p for p in root.glob('*') if p.suffix in SUFFIXES))
+  return stores
 
 
 def _found(path: pathlib.Path, name: str) -> tuple[str, int | None, str]:
   """What a variable is called in a store, its level, and its unit."""
   parts = re.fullmatch(r'(.+?)_?(\d+)', name)
-  choices = [(name, None), *([(parts[1], int(parts[2]))] if parts else [])]
+  choices: list[tuple[str, int | None]] = [(name, None)]
+  if parts and name not in VARIABLES:  # u10 is no level of u
+    choices.append((parts[1], int(parts[2])))
   with _dataset(path) as file:
     fields = {k: v for k, v in file.variables.items() if v.ndim >= 3}
     for short, level in choices:
       for own in (short, VARIABLES.get(short, ('',))[0]):
         if own in fields:
+          _check_level(path, file, own, level)
           unit = fields[own].attrs.get('units', _UNITS.get(own, ''))
           return own, level, str(unit)
   raise ValueError(
@@ -151,6 +154,20 @@ def _found(path: pathlib.Path, name: str) -> tuple[str, int | None, str]:
     f'[level,] latitude, longitude); got {name}, expected one of them, with '
     'its level where there are levels, like z500.'
   )
+
+
+def _check_level(path: pathlib.Path, file, name: str, level: int | None):
+  """Raises ValueError if a level is asked of a variable without levels.
+
+  It may have a single one, which a number of the file says.
+  """
+  if level is None or file.variables[name].ndim > 3:
+    return
+  said = [file.variables[n] for n in _PRESSURES if n in file.variables]
+  known = [float(v.values) for v in said if v.ndim == 0]
+  if known != [level]:
+    at = f'is at level {known[0]:g}' if known else 'has no levels'
+    raise ValueError(f'{name} of {path} {at}; got {name}{level}.')
 
 
 def _stamps(*paths: pathlib.Path) -> tuple[tuple[int, int], ...]:
@@ -288,9 +305,16 @@ def _opened(variable: Variable, path: pathlib.Path, region):
       if axis not in (time, lat, lon)
     }
 
+    least, most, fill = _limits(array, path)
+
     def take(part):
       taken = array.isel({**chosen, time: part, lat: rows, lon: columns})
       block = taken.load().transpose(time, ..., lat, lon).values
+      if (least, most, fill) != (-np.inf, np.inf, None):
+        valid = (block >= least) & (block <= most)
+        if fill is not None:
+          valid &= ~np.isclose(block, fill, rtol=1e-6, atol=0)
+        block = np.where(valid, block, np.nan)
       # Of two versions of the data each hour is in one.
       while block.ndim > 3:
         first = block[:, :1]
@@ -300,6 +324,39 @@ def _opened(variable: Variable, path: pathlib.Path, region):
       return block
 
     yield (sizes[time], sizes[lat], sizes[lon]), take
+
+
+def _limits(array, path: pathlib.Path) -> tuple[float, float, float | None]:
+  """The valid values of an array and what stands where nothing was written.
+
+  xarray leaves to its users what CF and NetCDF say of these.
+
+  Args:
+    array: xarray's.
+    path: of its file.
+
+  Returns:
+    `(least, most, fill)`, in the units of the values; fill is None where the
+    file names its own, which xarray makes NaN.
+  """
+  attributes, stored = array.attrs, array.encoding
+  least, most = attributes.get('valid_range', (-np.inf, np.inf))
+  least = attributes.get('valid_min', least)
+  most = attributes.get('valid_max', most)
+  scale = float(stored.get('scale_factor', 1))
+  offset = float(stored.get('add_offset', 0))
+  # Packed numbers are rounded when they are unpacked.
+  margin = abs(scale) / 2 if 'scale_factor' in stored else 0.0
+  least, most = sorted(float(x) * scale + offset for x in (least, most))
+  kind = np.dtype(stored.get('dtype', array.dtype))
+  named = {'_FillValue', 'missing_value'} & {*stored, *attributes}
+  if path.suffix == '.zarr' or named or kind.itemsize == 1:
+    return least - margin, most + margin, None
+  import netCDF4
+
+  fill = netCDF4.default_fillvals.get(kind.str[1:])
+  unpacked = None if fill is None else float(fill) * scale + offset
+  return least - margin, most + margin, unpacked
 
 
 def _place(variable: Variable, path, file, axis: str, length: int):

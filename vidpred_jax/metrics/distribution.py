@@ -150,6 +150,8 @@ def _crps_of_frame(x, y, fair):
     last = truth.size - (len(starts) - 1) * block
     return jnp.concatenate([blocks[:-1].reshape(-1), blocks[-1, -last:]])
 
+  if not y.size:
+    return jnp.zeros(y.shape, x.dtype)
   samples, truth = x.reshape(count, -1), y.reshape(-1)
   scores = jax.lax.platform_dependent(
     cpu=by_blocks, default=lambda: score(samples, truth)

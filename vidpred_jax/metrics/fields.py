@@ -91,6 +91,11 @@ def acc_latitude(pred, target, *, latitudes, climatology) -> jax.Array:
   climatology = jnp.asarray(climatology, jnp.float32)[None, None]
   ours, true = (frames.as_float(x) - climatology for x in (pred, target))
 
+  # In any unit: the squares of 1e-20 and of 1e20 are no float32.
+  ours, true = (
+    x / jnp.max(jnp.abs(x), (-3, -2, -1), keepdims=True) for x in (ours, true)
+  )
+
   def mean(product):
     return _mean(product, latitudes)
 

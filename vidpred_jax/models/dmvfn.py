@@ -397,7 +397,7 @@ class DMVFN(nn.Module):
             weights = {'params': params[f'block_{i}']}
             step = block.apply(weights, frames, state, first=i == 0)
             new = warp_frames(frames, state.voxel + step)
-          if len(on) == 1:
+          if on.shape[0] == 1:
             return new
           kept = on[:, None, None, None]
           return jax.tree.map(lambda x, y: jnp.where(kept, x, y), new, state)

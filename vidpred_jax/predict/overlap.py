@@ -71,7 +71,23 @@ def behind(
     while pending:
       pending.popleft().result()
   finally:
-    worker.shutdown(cancel_futures=True)
+    _ended(worker)
+
+
+def _ended(worker: futures.Executor) -> None:
+  """Waits for the call that runs, also through more of Ctrl-C.
+
+  It may be in the middle of what its caller is about to close.
+  """
+  interrupted = None
+  while True:
+    try:
+      worker.shutdown(cancel_futures=True)
+      break
+    except KeyboardInterrupt as error:
+      interrupted = error
+  if interrupted is not None:
+    raise interrupted
 
 
 def in_flight(
@@ -86,12 +102,22 @@ def in_flight(
     count: how many more items are started by then.
 
   Yields:
-    The results, in order.
+    The results, in order. An error of `started` is raised after them.
   """
   waiting: collections.deque = collections.deque()
-  for item in started:
-    waiting.append(item)
-    if len(waiting) > count:
+  source, failure, more = iter(started), None, True
+  while more or waiting:
+    if more:
+      try:
+        waiting.append(next(source))
+      except StopIteration:
+        more = False
+      except Exception as error:  # after the results of what was started
+        failure, more = error, False
+    if waiting and (not more or len(waiting) > count):
       yield finish(waiting.popleft())
-  while waiting:
-    yield finish(waiting.popleft())
+  if failure is not None:
+    try:
+      raise failure
+    finally:
+      del failure  # or it holds this frame, and that the open source

@@ -471,7 +471,8 @@ class Predictor:
         tuple(k - 1 for k in wanted),
         with_diagnostics,
       )
-      return [(shot, {}) for shot in shots]
+      # Nobody asks for what the next call would begin with.
+      return [(shot._replace(state=None), {}) for shot in shots]
 
     def finish(item):
       made = isinstance(item[0], engine.Prediction)

@@ -94,19 +94,26 @@ class Trace:
       jax.profiler.stop_trace()
 
   def before(self, step: int, work: Any) -> None:
-    """Begins or ends the trace where it is due.
+    """Begins the trace if this step is to be in it.
 
     Args:
       step: the step that follows.
       work: what the device still computes; it belongs to the steps before.
     """
-    if not self._steps:
-      return
-    first, last = self._steps
-    if self._open and step > last:
+    if self._steps and not self._open:
+      first, last = self._steps
+      if first <= step <= last:
+        jax.block_until_ready(work)
+        jax.profiler.start_trace(self._folder)
+        self._open = True
+
+  def after(self, step: int, work: Any) -> None:
+    """Ends the trace after its last step.
+
+    Args:
+      step: the step that was started last.
+      work: its results.
+    """
+    if self._open and step >= self._steps[1]:
       jax.block_until_ready(work)
       self.__exit__()
-    elif not self._open and first <= step <= last:
-      jax.block_until_ready(work)
-      jax.profiler.start_trace(self._folder)
-      self._open = True

@@ -198,6 +198,7 @@ def _steps(
         if 'epoch_seconds' in values:
           shown['s/epoch'] = f'{values["epoch_seconds"]:.3g}'
         bar.set_postfix(shown)
+      trace.after(step, values)
       result = None
       if config.eval.every and step % config.eval.every == 0:
         with clock.stopped():

@@ -101,14 +101,16 @@ def _mov(data, video) -> int:
 
 
 def _segments(data, at: int, end: int) -> int:
-  """The end of the segments that a `sidx` box lists."""
+  """The end of the segments that a `sidx` box lists; 0 if it is damaged."""
   wide = 8 if data[at] else 4
   at += 12 + wide
-  end += _big(data, at, wide)
+  first = _big(data, at, wide)
   at += wide + 2
-  for n in range(_big(data, at, 2)):
-    end += _big(data, at + 2 + 12 * n, 4) & 0x7FFFFFFF
-  return end
+  count = _big(data, at, 2)
+  if at + 2 + 12 * count > end:
+    return 0
+  sizes = (_big(data, at + 2 + 12 * n, 4) & 0x7FFFFFFF for n in range(count))
+  return end + first + sum(sizes)
 
 
 # ------------------------------------------------------------------ AVI, ASF
@@ -190,10 +192,11 @@ def _ivf(data, _) -> int:
   """The end of the last frame; writers disagree about the header's number."""
   at, last = _little(data, 6, 2), 0
   while at < len(data):
-    stamp = _little(data, at + 4, 8)
-    if at + 12 <= len(data) and not last <= stamp < 1 << 40:
+    size, stamp = _little(data, at, 4), _little(data, at + 4, 8)
+    whole = at + 12 <= len(data)
+    if whole and not (size and last <= stamp < 1 << 40):
       break
-    at, last = at + 12 + _little(data, at, 4), stamp
+    at, last = at + 12 + size, stamp
   return at
 
 
@@ -201,19 +204,18 @@ def _ivf(data, _) -> int:
 
 
 def _ogg(data, _) -> int:
-  """The end of the last page, which is the last one of its stream."""
-  at, last = 0, True
+  """The end of the last page; that of a recorded stream has no mark."""
+  at = 0
   while at + 4 <= len(data):
     if data[at : at + 4] != b'OggS':
-      at, last = data.find(b'OggS', at), True
+      at = data.find(b'OggS', at)
       if at < 0:
         return 0
     body = at + 27 + data[at + 26] if at + 27 <= len(data) else at + 27
     if body > len(data):
       return body
-    last = bool(data[at + 5] & 4)
     at = body + sum(data[at + 27 : body])
-  return at if last else max(at, len(data) + 1)
+  return at
 
 
 # ----------------------------------------------------------------------- MXF
@@ -279,7 +281,10 @@ def _nut(data, _) -> int:
         if head is None:
           return 0
         if head == 'main':
-          codes, elided = _nut_codes(data, body)
+          try:
+            codes, elided = _nut_codes(data[body : body + length])
+          except IndexError:
+            return 0 if body + length <= len(data) else body + length
         at = body + length
       elif head != 'point' or not codes:  # frames follow nothing else
         return 0
@@ -313,11 +318,13 @@ def _nut_frame(data, at: int, codes, elided) -> int:
   for _ in range(reserved):
     _, at = _number(data, at)
   at += 4 * bool(flags & _CHECKSUM)
-  return at + size - (elided[header] if size <= 4096 else 0)
+  size -= elided[header] if size <= 4096 else 0
+  return at + size if size >= 0 else 0
 
 
-def _nut_codes(data, at: int):
+def _nut_codes(data: bytes):
   """(flags, factor, size, reserved, header) of each first byte of a frame."""
+  at = 0
 
   def numbers(count):
     nonlocal at

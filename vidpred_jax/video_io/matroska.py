@@ -150,8 +150,7 @@ def lost(
   last = [*accumulate((s for _, s in packets), max, initial=stamps[0])]
   first = [*accumulate((s for _, s in packets[::-1]), min, initial=stamps[-1])]
   gaps = {}
-  for place in places:
-    n = bisect.bisect_left(positions, place)
+  for n in {bisect.bisect_left(positions, place) for place in places}:
     before, behind = last[n], first[len(packets) - n]
     # Frames are not stored in the order in which they are shown.
     low = min(before, behind) - _REORDERED * usual
