@@ -31,7 +31,8 @@ anywhere. None of these numbers is to be compared with a paper's: what can be
 compared is the order of the rows. The number after +- is the standard error
 over clips; over seeds nothing is known where there is one. `PSNR gain` is the
 mean difference from the first row on the same clips. Reasons are given where
-the order is another.
+the order is another. `dmvfn-film` and `apr-vfi-film` stand for the weights that
+the package had until commits 069dd37 and be7d284.
 """
 # Why the order is what it is: what was looked for and found.
 REASONS = {
@@ -47,7 +48,9 @@ REASONS = {
   'dmvfn:8': (
     'A budget of 5.6 blocks, beta 0.8, is spent on four: probabilities are '
     'clipped at 1, and what is left over does not go to the others. The '
-    "paper's GFLOPs grow more and more slowly with beta, too."
+    "paper's GFLOPs grow more and more slowly with beta, too. On frames of "
+    '64x64 the time is that of what every route has; on larger ones it follows '
+    'the blocks.'
   ),
   'dmvfn:9': (
     'Routing is behind here for the reason under `dmvfn:5`; by supervision no '

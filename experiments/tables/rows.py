@@ -384,13 +384,13 @@ TABLES = {
     small='',
   ),
   'dmvfn:7': _dmvfn(_PATH, _FOUR[:2], small=''),
-  'dmvfn:8': _dmvfn(_BETA, ('kitti',), columns=('frames a second',)),
+  'dmvfn:8': _dmvfn(_BETA, ('kitti',), columns=('ms of a frame',)),
   'dmvfn:9': _dmvfn(_SUPERVISION, _FOUR),
   'dmvfn:10': _dmvfn(_ROUTING[1:], _FOUR),
   'dmvfn:11': _dmvfn(_SCALES, _FOUR, small=''),
   'dmvfn:12': _dmvfn(_PATH, _FOUR, small=''),
   'dmvfn:13': _dmvfn(
-    _BETA, ('cityscapes', 'vimeo'), columns=('frames a second',)
+    _BETA, ('cityscapes', 'vimeo'), columns=('ms of a frame',)
   ),
   'dmvfn:figure5': _dmvfn(
     (

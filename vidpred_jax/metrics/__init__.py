@@ -21,7 +21,7 @@ clip and target frame.
 | `mse/mean`, `mae/mean`, `rmse/mean` | per value | weather, traffic |
 | `mse/sum_chw`, `mae/sum_chw`, `rmse/sum_chw` | summed over C, H, W | OpenSTL |
 | `rmse/latitude`, `mae/latitude` | rows weighted by cos(lat) | WeatherBench |
-| `acc/latitude` | correlation of anomalies from a mean field | WeatherBench |
+| `acc/latitude` | correlation of anomalies from a mean field | WeatherBench 2 |
 | `lpips/alex` | v0.1, RGB | OpenSTL |
 | `lpips/alex_bgr` | v0.1 on channels in BGR order | DMVFN (times 100) |
 | `lpips/alex_bgr_spatial` | the mean of its map | STRPM (times 100) |
