@@ -259,7 +259,7 @@ def _direction(name: str) -> int:
   """1 if higher is better, -1 if lower is better, 0 if neither."""
   if name.startswith('spread_skill'):
     return 0  # the best ratio is 1
-  return 1 if name.startswith(('psnr', 'ssim', 'ms_ssim')) else -1
+  return 1 if name.startswith(('psnr', 'ssim', 'ms_ssim', 'acc')) else -1
 
 
 def _best(column: Sequence[Cell]) -> float | None:

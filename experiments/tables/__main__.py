@@ -584,10 +584,12 @@ def print_table(made: dict[str, Any]) -> None:
   """Prints ours beside the paper's."""
   paper, protocols = made['paper'], made['protocols']
   protocol = next(iter(protocols.values()))
+  steps = ' or '.join(str(n) for n in made['steps'])
+  seeds = made['seeds']
   print(f'\n{made["table"]}: {paper["title"]} ({paper["source"]})')
   print(
-    f'ours: scale {made["scale"]}, {made["steps"]} steps, '
-    f'{made["seeds"]} seeds, '
+    f'ours: scale {made["scale"]}, {steps} steps, '
+    f'{seeds} seed{"s" * (seeds > 1)}, '
     f'{protocol["clips"]} clips of {protocol["source"]}, frames '
     f"{protocol['context']} -> {protocol['target']}; not the paper's data: "
     'compare the order of the rows, not the numbers'

@@ -257,6 +257,8 @@ def test_a_failure_in_any_part_leaves_nothing(
         yield item
 
   monkeypatch.setattr(owner, name, changed)
+  # A shell's background jobs begin with a Ctrl-C that is ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   output = tmp_path / 'out.mp4'
   output.write_text('kept')
   with pytest.raises(expected):
