@@ -471,8 +471,7 @@ class Predictor:
         tuple(k - 1 for k in wanted),
         with_diagnostics,
       )
-      # Nobody asks for what the next call would begin with.
-      return [(shot._replace(state=None), {}) for shot in shots]
+      return [(s._replace(state=None), {}) for s in shots]  # nothing follows
 
     def finish(item):
       made = isinstance(item[0], engine.Prediction)
