@@ -36,10 +36,12 @@ def ahead(items: Iterable, depth: int = DEPTH) -> Iterator:
       yield item
       pending.append(worker.submit(next, source, _END))
   finally:
-    worker.shutdown(cancel_futures=True)
-    close = getattr(source, 'close', None)
-    if close is not None:
-      close()
+    try:
+      _ended(worker)
+    finally:
+      close = getattr(source, 'close', None)
+      if close is not None:
+        close()
 
 
 @contextlib.contextmanager
