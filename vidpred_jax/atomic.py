@@ -103,10 +103,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   raises, the old one stays and the new one is removed.
 
   Args:
-    path: the final path, in a folder that exists.
+    path: the final path, in a folder that exists when the block ends.
 
   Yields:
-    The temporary path. It has the suffix of `path`.
+    The temporary path, in the same folder. It has the suffix of `path`.
 
   Raises:
     OSError: if the new one cannot be moved to `path`.

@@ -302,10 +302,8 @@ def save(
       'predict.stablehlo': hashlib.sha256(module).hexdigest(),
     },
   }
-  atomic.check_local(folder)
-  folder.parent.mkdir(parents=True, exist_ok=True)
   with atomic.replacing(folder) as partial:
-    partial.mkdir()
+    partial.mkdir(parents=True)
     (partial / 'predict.jax_export').write_bytes(data)
     (partial / 'predict.stablehlo').write_bytes(module)
     text = json.dumps(record, indent=2) + '\n'

@@ -76,10 +76,8 @@ def save_system(
   if data is not None:
     record['data'] = records.spec_to_json(data)
   record['sha256'] = stored.digest(record, weights)
-  atomic.check_local(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   with atomic.replacing(path) as partial:
-    partial.mkdir()
+    partial.mkdir(parents=True)
     (partial / WEIGHTS).write_bytes(weights)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
 
