@@ -112,6 +112,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.router_scale = 1  # the router sees frames shrunk by this
   # It sees frames without their brightness and contrast; not in the paper.
   config.model.router_standardised = False
+  # Or variational: blocks begin with an optical flow; not in the paper.
+  config.model.initial_flow = 'zero'
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
   config.model.vgg_weight = 0.0  # 0.5 in the published code

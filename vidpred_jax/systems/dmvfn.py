@@ -63,6 +63,9 @@ class Settings(NamedTuple):
       units of its standard deviation. The paper does not do so; then the
       router's logits follow the brightness of the frames, and it takes far more
       steps until they follow the motion.
+    initial_flow: what the blocks begin with. 'zero': no flow, as published.
+      'variational': an optical flow that goes on at constant velocity, see
+      `models.dmvfn.initial_state`.
     supervision: 'deep': the loss of every block's output (equation 13);
       'single': of the last output only (table 9).
     gamma: of equation 13.
@@ -93,6 +96,7 @@ class Settings(NamedTuple):
   gate_penalty: float = 1.0
   router_scale: int = 1
   router_standardised: bool = False
+  initial_flow: str = 'zero'
   supervision: str = 'deep'
   gamma: float = 0.8
   vgg_weight: float = 0.0
@@ -121,6 +125,7 @@ _RULES = {
   'gate_penalty': rules.number(0),
   'router_scale': rules.positive_int(most=256),
   'router_standardised': rules.truth(),
+  'initial_flow': rules.one_of(('zero', 'variational')),
   'supervision': rules.one_of(('deep', 'single')),
   'gamma': rules.number(0),
   'vgg_weight': rules.number(0),
@@ -365,7 +370,8 @@ def next_frame(
   gates = inference_gates(model, settings, variables, pair, key)
   output = model.apply(variables, pair, gates, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
-  # Without any block there is nothing but the mean of both frames.
+  # Without flow and without any block there is nothing but the mean of both.
+  used |= settings.initial_flow != 'zero'
   frame = jnp.where(used, output.frames[-1], pair[:, 1])
   mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
   diagnostics = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
@@ -398,6 +404,7 @@ def make(*, frames: Frames, **settings) -> System:
     router_outputs={'stebs': 1, 'gumbel': 2}.get(chosen.routing, 0),
     router_scale=chosen.router_scale,
     router_standardised=chosen.router_standardised,
+    initial_flow=chosen.initial_flow,
     formulation=chosen.formulation,
     dtype=jnp.dtype(chosen.dtype),
   )
