@@ -107,6 +107,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.features = 32  # channels between the blocks
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
+  # Or variational: an optical flow without weights; not in the paper.
+  config.model.motion = 'biflownet'
   config.model.levels = placeholder(int)  # of the flow; None: by the width
   config.model.standardised = False  # features are, before they are compared
   config.model.train_flow = False  # whether eq. (4) has a gradient to the flow

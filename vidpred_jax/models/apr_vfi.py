@@ -70,7 +70,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax.models import blending, ebme, layers
-from vidpred_jax.ops import conv, layout, routing, splat
+from vidpred_jax.ops import conv, layout, routing, splat, variational, warp
 
 _FLOW_UNIT = 64.0
 _DIFFERENCE_UNIT = 1 / 16
@@ -338,6 +338,7 @@ class APRVFI(nn.Module):
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
     fusion: 'add', 'concat' or 'none' (table 5).
+    motion: 'biflownet', as published, or 'variational': see `warp`.
     standardised: of the flow network, see `models.ebme.BiFlowNet`.
     dtype: of the convolutions; flow, warping and routing are float32.
   """
@@ -351,12 +352,14 @@ class APRVFI(nn.Module):
   context_channels: int = 16
   context_hidden: int = 48
   fusion: str = 'add'
+  motion: str = 'biflownet'
   standardised: bool = False
   dtype: Any = jnp.float32
 
   def setup(self):
     """Declares the parameters."""
-    self.flow = ebme.BiFlowNet(self.dtype, self.standardised)
+    if self.motion == 'biflownet':
+      self.flow = ebme.BiFlowNet(self.dtype, self.standardised)
     if self.synthesised:
       self.context = Context(
         len(self.widths), self.context_channels, self.context_hidden, self.dtype
@@ -402,7 +405,9 @@ class APRVFI(nn.Module):
     """
     chex.assert_shape(pair, (None, 2, None, None, 3))
     pair = pair.astype(jnp.float32)
-    flow, pyramid = self.flow(pair, levels)
+    flow, pyramid = None, ()
+    if self.motion == 'biflownet':
+      flow, pyramid = self.flow(pair, levels)
     contexts = ()
     if self.synthesised:
       images = pair.reshape(-1, *pair.shape[2:])
@@ -414,6 +419,11 @@ class APRVFI(nn.Module):
   def warp(self, prepared, time):
     """Warps both frames to a time (equation 1).
 
+    With 'variational' motion the flow is `ops.variational.optical_flow` of the
+    frame at that time, and frames are read backward along it, by cubic
+    convolution: nothing is learnt, and what is fine is kept. The paper does not
+    do so. A BiFlowNet of short trainings is less exact.
+
     Args:
       prepared: a `Prepared`.
       time: in (0, 1).
@@ -422,6 +432,8 @@ class APRVFI(nn.Module):
       A `Warped`.
     """
     time = jnp.asarray(time, jnp.float32)
+    if self.motion == 'variational':
+      return _warp_backward(prepared.pair, time)
     to = ebme.per_frame_flow(prepared.flow)
     to = to.reshape(-1, 2, *to.shape[1:])
     to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
@@ -459,7 +471,7 @@ class APRVFI(nn.Module):
     )
 
     # As `splat.forward`, but the weight is known.
-    def warped_context(context, at=None):
+    def splatted(context, at=None):
       if at is None:
         sums = splat.splat(
           blending.flatten_pair(context), blending.flatten_pair(warped.to)
@@ -474,9 +486,11 @@ class APRVFI(nn.Module):
       sums = sums / jnp.where(weight == 0, jnp.inf, weight)
       return sums.reshape(*sums.shape[:3], -1)
 
-    if routed:
-      if self.patch is None:
-        raise ValueError('Got routed=True with patch=None; expected patches.')
+    if routed and self.patch is None:
+      raise ValueError('Got routed=True with patch=None; expected patches.')
+    if self.motion == 'variational':
+      warped_context = _context_reader(warped, self.patch if routed else None)
+    elif routed:
       # Only a CPU uses the bins; elsewhere XLA drops them. Without the barrier
       # XLA might recompute the flow, rounded in another way than for `weight`.
       to = jax.lax.optimization_barrier(warped.to)
@@ -484,6 +498,9 @@ class APRVFI(nn.Module):
       weights = routing.to_patches(
         blending.concat_pair(warped.weight), self.patch
       )
+      warped_context = splatted
+    else:
+      warped_context = splatted
     contexts = [
       functools.partial(warped_context, context)
       for context in prepared.contexts
@@ -494,3 +511,53 @@ class APRVFI(nn.Module):
     frames = blending.fill_holes(prepared, warped)
     older, newer = frames[:, 0], frames[:, 1]
     return blending.Output(mask * older + (1 - mask) * newer + residual, mask)
+
+
+def _warp_backward(pair, time):
+  """The `Warped` of a pair [B, 2, H, W, 3] by a flow at the wanted time."""
+  first, second = pair[:, 0], pair[:, 1]
+  flow = variational.optical_flow(first, second, time)
+  to = jnp.stack([time * flow, (time - 1) * flow], 1)
+  frames = [
+    warp.backward_cubic(x, -to[:, i]) for i, x in enumerate((first, second))
+  ]
+  inside = [warp.inside(-to[:, i]) for i in range(2)]
+  inside = jnp.stack(inside, 1).astype(jnp.float32)
+  return blending.Warped(jnp.stack(frames, 1), to, inside, to, time)
+
+
+def _context_reader(warped, patch):
+  """Reads features along `-warped.to`.
+
+  Args:
+    warped: a `Warped`.
+    patch: P, or None where only whole images are asked for.
+
+  Returns:
+    A function of features [B, 2, H, W, c] that returns [B, H, W, 2 c], and with
+    indices [K] of patches too, only these, [K, P, P, 2 c], 0 outside the image.
+  """
+  flow = blending.flatten_pair(-warped.to)
+  batch, _, height, width, _ = warped.to.shape
+  if patch is not None:
+    # All images of a batch are one, below each other.
+    x, y = warp.points(flow)
+    y = jnp.clip(y, 0, height - 1).reshape(batch, 2, height, width)
+    y = y + height * jnp.arange(batch)[:, None, None, None]
+    x = x.reshape(y.shape)
+    places = jnp.stack([x, y, jnp.ones_like(x)], -1)
+    places = routing.to_patches(blending.concat_pair(places), patch)
+
+  def read(context, at=None):
+    if at is None:
+      whole = warp.backward(blending.flatten_pair(context), flow)
+      return blending.concat_pair(whole.reshape(context.shape))
+    found = []
+    for i in range(2):
+      image = context[:, i].reshape(1, batch * height, width, -1)
+      x, y, exists = jnp.split(places[at][..., 3 * i : 3 * i + 3], 3, -1)
+      values = warp.sample(image, x[None, ..., 0], y[None, ..., 0])[0]
+      found.append(values * exists)
+    return jnp.concatenate(found, -1)
+
+  return read

@@ -15,13 +15,14 @@ class Prepared(NamedTuple):
 
   Attributes:
     pair: [B, 2, H, W, 3], the frames.
-    flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
+    flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0; or None, where it is
+      estimated for each time.
     contexts: features [B, 2, H, W, c] of both frames, one for each block.
     pyramid: the flow at each level, see `models.ebme.Estimate`.
   """
 
   pair: jax.Array
-  flow: jax.Array
+  flow: jax.Array | None
   contexts: tuple[jax.Array, ...]
   pyramid: tuple[jax.Array, ...] = ()
 

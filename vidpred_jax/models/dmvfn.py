@@ -515,10 +515,8 @@ def initial_state(frames: jax.Array, flow: str = 'zero') -> State:
   if flow == 'zero':
     voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
     return State(voxel, older, newer)
-  back = variational.optical_flow(newer, older)
-  # It is known at the newer frame's pixels and wanted at the next frame's,
-  # which read that frame where the flow says.
-  back = warp.backward(back, back)
+  # Of the next frame's pixels: one time before the newer, two before the older.
+  back = variational.optical_flow(newer, older, time=-1.0)
   logit = jnp.full((*back.shape[:-1], 1), _OLDER)
   return warp_frames(frames, jnp.concatenate([2 * back, back, logit], -1))
 

@@ -4,14 +4,20 @@ It minimises, over a flow u, a sum over pixels of a data term and a smoothness
 term (Brox et al., "High Accuracy Optical Flow Estimation Based on a Theory for
 Warping", ECCV 2004, equations 1 to 5):
 
-  psi_d(|second(x + u) - first(x)|) + ALPHA psi_s(|gradient of u|)
+  psi_d(|second(x + (1 - t) u) - first(x - t u)|) + ALPHA psi_s(|gradient of u|)
+
+Here t is the time of the frame that the flow belongs to: 0 is the first frame
+and the published term, 1 the second. Between them it is a frame that is not
+there yet, and its flow is wanted for interpolation; below 0 or above 1 it is a
+frame before or after both. So the flow need not be moved from where it is known
+to where it is wanted.
 
 Both frames are grey. Brightness and its two derivatives are compared, so that a
 change of light does little. Each difference counts in units of its gradient, as
 a distance in pixels (Zimmer et al., "Optic Flow in Harmony", IJCV 2011, section
 3.1). psi(s) = sqrt(s^2 + epsilon^2) keeps the borders of objects.
 
-At every level of a pyramid the second frame is warped by the flow so far, the
+At every level of a pyramid both frames are warped by the flow so far, the
 differences are linearised, and increments are solved for: in outer iterations
 psi' is computed anew, in inner iterations the linear system is relaxed by
 red-black over-relaxation. The finest level has half the size of the frames.
@@ -38,17 +44,20 @@ _GREY = np.float32([0.299, 0.587, 0.114])
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
-def optical_flow(first: jax.Array, second: jax.Array) -> jax.Array:
+def optical_flow(
+  first: jax.Array, second: jax.Array, time: float | jax.Array = 0.0
+) -> jax.Array:
   """Estimates the flow from one frame to another.
 
   Args:
     first: [B, H, W, 3] in [0, 1].
     second: the same shape.
+    time: t, a scalar: whose pixels the flow belongs to.
 
   Returns:
-    [B, H, W, 2], (dx, dy) in pixels: `first(x, y)` is found at `second(x + dx,
-    y + dy)`, so `warp.backward(second, flow)` resembles `first`. Its gradient
-    is zero.
+    [B, H, W, 2], (dx, dy) in pixels, from the first to the second frame. So
+    `warp.backward(first, -time * flow)` and `warp.backward(second, (1 - time) *
+    flow)` resemble each other and the frame at that time. It has no gradient.
   """
   chex.assert_equal_shape([first, second])
   chex.assert_shape(first, (None, None, None, 3))
@@ -66,7 +75,7 @@ def optical_flow(first: jax.Array, second: jax.Array) -> jax.Array:
     if flow.shape[1:3] != size:
       flow = _enlarged(flow, size)
     for _ in range(1 if level >= _LEVELS - 2 else _WARPS):
-      flow = _refined(*pyramid[level], flow)
+      flow = _refined(*pyramid[level], flow, time)
   return _enlarged(flow, first.shape[1:3])
 
 
@@ -105,17 +114,14 @@ def _compared(grey):
   return jnp.stack([grey, *_gradient(grey)], -1)
 
 
-def _refined(first, second, flow):
+def _refined(first, second, flow, time):
   """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
-  height, width = first.shape[1:]
-  first, second = _compared(first), warp.backward(_compared(second), flow)
+  first = warp.backward(_compared(first), -time * flow)
+  second = warp.backward(_compared(second), (1 - time) * flow)
   difference = second - first
   dx, dy = _gradient(0.5 * (first + second))
-  column = jnp.arange(width) + flow[..., 0]
-  row = jnp.arange(height)[:, None] + flow[..., 1]
-  inside = (column >= 0) & (column <= width - 1) & (row >= 0)
-  inside = (inside & (row <= height - 1))[..., None]
-  unit = inside / (dx**2 + dy**2 + _SMALLEST_GRADIENT**2)
+  seen = warp.inside(-time * flow) & warp.inside((1 - time) * flow)
+  unit = seen / (dx**2 + dy**2 + _SMALLEST_GRADIENT**2)
   new = flow
   for _ in range(_OUTER):
     u, v = jnp.split(new - flow, 2, -1)

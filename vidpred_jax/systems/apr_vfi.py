@@ -60,6 +60,9 @@ class Settings(NamedTuple):
     features: channels between the blocks.
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
+    motion: 'biflownet', as published, or 'variational': an optical flow without
+      weights, see `models.apr_vfi.APRVFI.warp`. Then `warp_weight` and
+      `flow_weight` must be 0, for no flow is learnt.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
     standardised: whether the flow network compares standardised features, see
@@ -93,6 +96,7 @@ class Settings(NamedTuple):
   features: int = 32
   context_channels: int = 16
   context_hidden: int = 48
+  motion: str = 'biflownet'
   levels: int | None = None
   standardised: bool = False
   train_flow: bool = True
@@ -120,6 +124,7 @@ _RULES = {
   'features': rules.positive_int(most=8192),
   'context_channels': rules.positive_int(most=8192),
   'context_hidden': rules.positive_int(most=8192),
+  'motion': rules.one_of(('biflownet', 'variational')),
   'levels': rules.either(
     None, rules.whole(1, 12, 'a whole number from 1 to 12, or None')
   ),
@@ -151,6 +156,10 @@ def checked(settings: Settings) -> Settings:
       length=blocks - 1,
     ),
   }
+  if settings.motion == 'variational':
+    expected = "0 with motion='variational', which learns no flow"
+    nothing = rules.number(0, 0, expected)
+    of_blocks |= {'warp_weight': nothing, 'flow_weight': nothing}
   return rules.check(settings, of_blocks)
 
 
@@ -439,6 +448,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     context_channels=chosen.context_channels,
     context_hidden=chosen.context_hidden,
     fusion=chosen.fusion,
+    motion=chosen.motion,
     standardised=chosen.standardised,
     dtype=jnp.dtype(chosen.dtype),
   )
