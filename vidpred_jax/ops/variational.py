@@ -34,7 +34,7 @@ from vidpred_jax.ops import resize, warp
 ALPHA = 2.0  # weight of the smoothness term
 _LEVELS = 5  # the coarsest is 1/32 of the frames
 _SMALLEST = 8  # pixels that a side of a level has at least
-_WARPS = 2  # at each level; 1 at the two coarsest
+_WARPS = 3  # at each level; 1 at the two coarsest
 _OUTER, _INNER = 2, 5
 _RELAXATION = 1.6
 _EPSILON_DATA = 0.1  # pixels
