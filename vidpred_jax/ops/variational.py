@@ -74,8 +74,12 @@ def optical_flow(
     size = pyramid[level].shape[2:]
     if flow.shape[1:3] != size:
       flow = _enlarged(flow, size)
-    for _ in range(1 if level >= _LEVELS - 2 else _WARPS):
-      flow = _refined(*pyramid[level], flow, time)
+    flow = jax.lax.fori_loop(
+      0,
+      1 if level >= _LEVELS - 2 else _WARPS,
+      lambda _, flow, pair=pyramid[level]: _refined(*pair, flow, time),
+      flow,
+    )
   return _enlarged(flow, first.shape[1:3])
 
 
@@ -122,8 +126,8 @@ def _refined(first, second, flow, time):
   dx, dy = _gradient(0.5 * (first + second))
   seen = warp.inside(-time * flow) & warp.inside((1 - time) * flow)
   unit = seen / (dx**2 + dy**2 + _SMALLEST_GRADIENT**2)
-  new = flow
-  for _ in range(_OUTER):
+
+  def relinearised(_, new):
     u, v = jnp.split(new - flow, 2, -1)
     rest = difference + dx * u + dy * v
     weight = unit * jax.lax.rsqrt(unit * rest**2 + _EPSILON_DATA**2)
@@ -138,8 +142,9 @@ def _refined(first, second, flow, time):
         (dy, -difference),
       )
     )
-    new = _relaxed(new, flow, (a, b, c, p, q), _links(new))
-  return new
+    return _relaxed(new, flow, (a, b, c, p, q), _links(new))
+
+  return jax.lax.fori_loop(0, _OUTER, relinearised, flow)
 
 
 def _links(flow):
@@ -147,7 +152,7 @@ def _links(flow):
   height, width = flow.shape[1:3]
   square = sum(warp.sum_channels(x**2) for x in _gradient(flow))
   weight = ALPHA * jax.lax.rsqrt(square + _EPSILON_SMOOTH**2)
-  row, column = np.indices((height, width))
+  row, column = np.indices((1, height, width))[1:]
   links = []
   for dy, dx in _NEIGHBOURS:
     exists = (0 <= row + dy) & (row + dy < height)
@@ -160,8 +165,8 @@ def _relaxed(flow, start, data, links):
   """Red-black over-relaxation of the linear system for `flow`."""
   a, b, c, p, q = data
   total = sum(links)
-  determinant = (a + total) * (c + total) - b * b
-  row, column = np.indices(flow.shape[1:3])
+  determinant = (a + total) * (c + total) - b * b + 1e-12
+  row, column = np.indices((1, *flow.shape[1:3]))[1:]
   red = ((row + column) % 2 == 0)[..., None]
 
   def solved(flow):
