@@ -116,6 +116,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.initial_flow = 'zero'
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
+  # Whether each prediction's distance counts by its logarithm: ours.
+  config.model.logarithmic = False
   config.model.vgg_weight = 0.0  # 0.5 in the published code
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
   config.model.rollout = 0  # predictions that the gradient goes back through
