@@ -70,7 +70,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax.models import blending, ebme, layers
-from vidpred_jax.ops import conv, layout, routing, splat, variational, warp
+from vidpred_jax.ops import conv, layout, routing
 
 _FLOW_UNIT = 64.0
 _DIFFERENCE_UNIT = 1 / 16
@@ -431,19 +431,9 @@ class APRVFI(nn.Module):
     Returns:
       A `Warped`.
     """
-    time = jnp.asarray(time, jnp.float32)
     if self.motion == 'variational':
-      return _warp_backward(prepared.pair, time)
-    to = ebme.per_frame_flow(prepared.flow)
-    to = to.reshape(-1, 2, *to.shape[1:])
-    to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
-    both = jnp.concatenate([prepared.pair, to], -1)
-    both, weight = splat.forward(
-      blending.flatten_pair(both), blending.flatten_pair(to)
-    )
-    both = both.reshape(*to.shape[:4], -1)
-    weight = weight.reshape(*to.shape[:4], -1)
-    return blending.Warped(both[..., :3], both[..., 3:], weight, to, time)
+      return blending.warp_backward(prepared, time)
+    return blending.warp_forward(prepared, time)
 
   def route(self, warped):
     """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Warped`."""
@@ -470,37 +460,13 @@ class APRVFI(nn.Module):
       ]
     )
 
-    # As `splat.forward`, but the weight is known.
-    def splatted(context, at=None):
-      if at is None:
-        sums = splat.splat(
-          blending.flatten_pair(context), blending.flatten_pair(warped.to)
-        )
-        sums = sums.reshape(context.shape)
-        weight = warped.weight
-        return blending.concat_pair(sums / jnp.where(weight == 0, 1, weight))
-      sums = splat.splat_patches(context, bins, self.patch, at)
-      weight = weights[at][..., None]
-      # Outside the image the weight is 0 although the sum is not; dividing by
-      # infinity gives 0.
-      sums = sums / jnp.where(weight == 0, jnp.inf, weight)
-      return sums.reshape(*sums.shape[:3], -1)
-
     if routed and self.patch is None:
       raise ValueError('Got routed=True with patch=None; expected patches.')
+    patch = self.patch if routed else None
     if self.motion == 'variational':
-      warped_context = _context_reader(warped, self.patch if routed else None)
-    elif routed:
-      # Only a CPU uses the bins; elsewhere XLA drops them. Without the barrier
-      # XLA might recompute the flow, rounded in another way than for `weight`.
-      to = jax.lax.optimization_barrier(warped.to)
-      bins = splat.bin_by_patch(to, self.patch)
-      weights = routing.to_patches(
-        blending.concat_pair(warped.weight), self.patch
-      )
-      warped_context = splatted
+      warped_context = blending.reader(warped, patch)
     else:
-      warped_context = splatted
+      warped_context = blending.splatter(warped, patch)
     contexts = [
       functools.partial(warped_context, context)
       for context in prepared.contexts
@@ -511,53 +477,3 @@ class APRVFI(nn.Module):
     frames = blending.fill_holes(prepared, warped)
     older, newer = frames[:, 0], frames[:, 1]
     return blending.Output(mask * older + (1 - mask) * newer + residual, mask)
-
-
-def _warp_backward(pair, time):
-  """The `Warped` of a pair [B, 2, H, W, 3] by a flow at the wanted time."""
-  first, second = pair[:, 0], pair[:, 1]
-  flow = variational.optical_flow(first, second, time)
-  to = jnp.stack([time * flow, (time - 1) * flow], 1)
-  frames = [
-    warp.backward_cubic(x, -to[:, i]) for i, x in enumerate((first, second))
-  ]
-  inside = [warp.inside(-to[:, i]) for i in range(2)]
-  inside = jnp.stack(inside, 1).astype(jnp.float32)
-  return blending.Warped(jnp.stack(frames, 1), to, inside, to, time)
-
-
-def _context_reader(warped, patch):
-  """Reads features along `-warped.to`.
-
-  Args:
-    warped: a `Warped`.
-    patch: P, or None where only whole images are asked for.
-
-  Returns:
-    A function of features [B, 2, H, W, c] that returns [B, H, W, 2 c], and with
-    indices [K] of patches too, only these, [K, P, P, 2 c], 0 outside the image.
-  """
-  flow = blending.flatten_pair(-warped.to)
-  batch, _, height, width, _ = warped.to.shape
-  if patch is not None:
-    # All images of a batch are one, below each other.
-    x, y = warp.points(flow)
-    y = jnp.clip(y, 0, height - 1).reshape(batch, 2, height, width)
-    y = y + height * jnp.arange(batch)[:, None, None, None]
-    x = x.reshape(y.shape)
-    places = jnp.stack([x, y, jnp.ones_like(x)], -1)
-    places = routing.to_patches(blending.concat_pair(places), patch)
-
-  def read(context, at=None):
-    if at is None:
-      whole = warp.backward(blending.flatten_pair(context), flow)
-      return blending.concat_pair(whole.reshape(context.shape))
-    found = []
-    for i in range(2):
-      image = context[:, i].reshape(1, batch * height, width, -1)
-      x, y, exists = jnp.split(places[at][..., 3 * i : 3 * i + 3], 3, -1)
-      values = warp.sample(image, x[None, ..., 0], y[None, ..., 0])[0]
-      found.append(values * exists)
-    return jnp.concatenate(found, -1)
-
-  return read

@@ -459,7 +459,8 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     # No parameter depends on the size. Lazily: they are drawn, nothing is run.
     side = max(32, chosen.patch)
     pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
-    return {'params': model.lazy_init(key, pair)['params']}
+    # Without a network there are none.
+    return {'params': model.lazy_init(key, pair).get('params', {})}
 
   def loss(variables, video, key, flow=None):
     base.check_clip(video, frames.length, 3, 1)
