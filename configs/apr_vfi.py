@@ -114,6 +114,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.train_flow = False  # whether eq. (4) has a gradient to the flow
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
+  # Whether each clip's distance counts by its logarithm: ours.
+  config.model.logarithmic = False
   config.model.apr_weight = 0.01  # lambda_2, eq. (4)
   config.model.warp_weight = 0.0  # of the warped frames' own differences
   config.model.flow_weight = 0.0  # of the end-point error, where it is known

@@ -71,6 +71,9 @@ class Settings(NamedTuple):
       freeze them also needs the optimiser's `frozen`.)
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
+    logarithmic: whether the first two terms of equation 4 count, for each clip,
+      by the logarithm of their sum, as in PSNR. The paper does not do so.
+      Otherwise a clip in which little can be restored counts most.
     apr_weight: lambda_2 of equation 4.
     warp_weight: weight of the Laplacian-pyramid difference of each warped frame
       from the truth, with a gradient to the flow in any case. The paper does
@@ -102,6 +105,7 @@ class Settings(NamedTuple):
   train_flow: bool = True
   temperature: float = 1.0
   census_weight: float = 0.1
+  logarithmic: bool = False
   apr_weight: float = 0.01
   warp_weight: float = 0.0
   flow_weight: float = 0.0
@@ -132,6 +136,7 @@ _RULES = {
   'train_flow': rules.truth(),
   'temperature': rules.number(0, expected='a positive number', above=True),
   'census_weight': rules.number(0),
+  'logarithmic': rules.truth(),
   'apr_weight': rules.number(0),
   'warp_weight': rules.number(0),
   'flow_weight': rules.number(0),
@@ -267,11 +272,13 @@ def frame_loss(
       model, settings, variables, scene, warped, truth, key
     )
     total = settings.apr_weight * metrics['apr']
-  metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
-  total += metrics['charbonnier']
+  distance = metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
   if settings.census_weight:
     metrics['census'] = losses.census(output.frame, truth)
-    total += settings.census_weight * metrics['census']
+    distance += settings.census_weight * metrics['census']
+  if settings.logarithmic:
+    distance = _logarithm(settings, output.frame, truth)
+  total += distance
   if settings.warp_weight:
     metrics['warp'] = _warp_loss(model, variables, scene, time, truth)
     total += settings.warp_weight * metrics['warp']
@@ -279,6 +286,19 @@ def frame_loss(
   error = jnp.mean((shown - truth) ** 2, (1, 2, 3))
   metrics['psnr'] = jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
   return total, metrics
+
+
+def _logarithm(settings, frame, truth):
+  """The mean over clips of the logarithm of their distance from the truth."""
+
+  def distance(frame, truth):
+    total = losses.charbonnier(frame, truth)
+    if settings.census_weight:
+      census = losses.census(frame[None], truth[None])
+      total += settings.census_weight * census
+    return total
+
+  return jnp.mean(jnp.log(jax.vmap(distance)(frame, truth)))
 
 
 def _routed(model, settings, variables, scene, warped, truth, key):
