@@ -31,6 +31,8 @@ first, then `code`, then small models and films, then the rest.
              photographs whose exact flow is known, hours on a CPU
   film2      photographs and films, from runs/film1
   film3      as film2, by rollouts of five frames, with the router, from film2
+  variational  blocks begin with an optical flow, and clips count alike: ours;
+             `film2,variational` needs no film1 before it
   kitti      KITTI raw
   ucf101     trained on UCF101, evaluated on DAVIS 2017
   vimeo      Vimeo90K triplets, as the paper says; its code takes frames 1 to 5
@@ -298,6 +300,13 @@ def _film3(config):
   config.schedule.peak = 1e-4
 
 
+def _variational(config):
+  config.model.initial_flow = 'variational'
+  config.model.logarithmic = True
+  if config.init_from == 'runs/film1':  # nothing of which is needed
+    config.init_from = ''
+
+
 def _code(config):
   dataset = config.data.get('dataset')
   config.optim.weight_decay = 1e-3  # model/model.py
@@ -368,6 +377,7 @@ VARIANTS = {
   'film1': _film1,
   'film2': _film2,
   'film3': _film3,
+  'variational': _variational,
   'on_davis': _on_davis,
   'on_vimeo': _on_vimeo,
   'bf16': _model(dtype='bfloat16'),
