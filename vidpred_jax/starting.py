@@ -45,11 +45,19 @@ def end() -> None:
 
   def hook(unraisable):
     if unraisable.exc_type is KeyboardInterrupt:
-      threading.Timer(_AGAIN, _thread.interrupt_main).start()
+      threading.Timer(_AGAIN, _interrupt_main).start()
     else:
       shown(unraisable)
 
   sys.unraisablehook = hook
+
+
+def _interrupt_main() -> None:
+  """Raises KeyboardInterrupt in the main thread, also while it sleeps."""
+  if hasattr(signal, 'pthread_kill'):
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+  else:  # Windows
+    _thread.interrupt_main()
 
 
 def _end(number, _) -> None:
