@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.predict.test_films import VARIABLES, between
+from tests.predict.toys import VARIABLES, between
+from vidpred_jax.data import array_files
 from vidpred_jax.predict.arrays import is_array, predict_array
 from vidpred_jax.systems import base
 
@@ -39,7 +40,7 @@ def films(count=2, length=4, channels=3):
   return (values + np.zeros((10, 12, channels))).astype(np.uint8)
 
 
-@pytest.mark.parametrize('suffix', ['.npy', '.npz', '.zarr'])
+@pytest.mark.parametrize('suffix', array_files.SUFFIXES)
 def test_films_go_from_file_to_file(tmp_path, suffix):
   source, output = tmp_path / f'in{suffix}', tmp_path / f'out{suffix}'
 

@@ -3,29 +3,14 @@
 from fractions import Fraction
 
 import av
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.predict.toys import VARIABLES, between
 from vidpred_jax import command, predict, video_io
 from vidpred_jax.data import photos, videos
 from vidpred_jax.systems import base
-
-VARIABLES = {'params': {'x': jnp.float32(0.5)}}
-HALF = base.Frames((0, 2), (1,))
-
-
-def between(frames=HALF):
-  """Loads a system that blends."""
-
-  def blend(variables, context, key):
-    del variables, key
-    t = jnp.array(frames.target) / frames.context[-1]
-    t = t.reshape(1, -1, 1, 1, 1).astype(jnp.float32)
-    return (1 - t) * context[:, :1] + t * context[:, 1:]
-
-  return base.System(None, None, blend, frames, 8, False), VARIABLES
 
 
 def again(**_):
