@@ -67,7 +67,8 @@ def torch_cases(shapes, layout):
   """Yields (system, name, whether it trains, call); names as in `times`."""
   import torch
 
-  from experiments import pytorch
+  from experiments.pytorch import models
+  from experiments.pytorch.__main__ import optimised
 
   def rand(*shape):
     x = torch.rand(*shape)
@@ -76,7 +77,7 @@ def torch_cases(shapes, layout):
   def placed(model):
     return model.to(memory_format=layout)
 
-  model = placed(pytorch.DMVFN())
+  model = placed(models.DMVFN())
   for height, width in shapes.dmvfn_sizes:
     pair = rand(1, 6, *(-(-n // 16) * 16 for n in (height, width)))
     for count in shapes.dmvfn_blocks:
@@ -84,23 +85,23 @@ def torch_cases(shapes, layout):
       yield 'dmvfn', name, False, functools.partial(model, pair, count)
   batch, side = shapes.dmvfn_training
   pair = rand(batch, 6, side, side)
-  step = pytorch.optimised(model, model.loss)
+  step = optimised(model, model.loss)
   call = functools.partial(step, pair, pair[:, :3])
   yield 'dmvfn', f'training step, {batch} of {side}x{side}', True, call
 
-  model = placed(pytorch.SimVP())
+  model = placed(models.SimVP())
   size = shapes.simvp_size
   for batch in shapes.simvp_batches:
     video = rand(batch, 10, 1, size, size)
     model.eval()
     yield 'simvp', f'batch {batch}', False, functools.partial(model, video)
   model.train()
-  step = pytorch.optimised(model, lambda x: (model(x) - x).square().mean())
+  step = optimised(model, lambda x: (model(x) - x).square().mean())
   call = functools.partial(step, video)
   yield 'simvp', f'training step, batch {batch}', True, call
 
-  dim, mults = pytorch.WIDTHS_OF[64]
-  model, size = placed(pytorch.Denoiser(dim, mults)), shapes.rvd_size
+  dim, mults = models.WIDTHS_OF[64]
+  model, size = placed(models.Denoiser(dim, mults)), shapes.rvd_size
   for batch in (1, shapes.rvd_sampling[0]):
     contexts = [
       rand(batch, dim * m, max(size >> i, 1), max(size >> i, 1))
@@ -110,7 +111,7 @@ def torch_cases(shapes, layout):
     call = functools.partial(model, noisy, n, contexts)
     yield 'rvd', f'denoising step, batch {batch}', False, call
 
-  model = placed(pytorch.BiFlowNet())
+  model = placed(models.BiFlowNet())
   frames = rand(1, 3, *shapes.apr_vfi_flow), rand(1, 3, *shapes.apr_vfi_flow)
   levels = shapes.apr_vfi.get('levels', 3)
 
