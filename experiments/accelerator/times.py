@@ -196,7 +196,7 @@ def dmvfn_cases(shapes, dtype) -> list[Case]:
   import jax.numpy as jnp
 
   import vidpred_jax as vp
-  from experiments import benchmark
+  from experiments.benchmark import networks
 
   settings = {**shapes.dmvfn, 'dtype': dtype}
   system = vp.make('dmvfn', frames=vp.Frames((0, 1), (2,)), **settings)
@@ -207,7 +207,7 @@ def dmvfn_cases(shapes, dtype) -> list[Case]:
   total = len(shapes.dmvfn.get('scales', range(9)))
   cases = []
   for height, width in shapes.dmvfn_sizes:
-    pair = _clip(1, 2, *benchmark.padded((height, width)), 3)
+    pair = _clip(1, 2, *networks.padded((height, width)), 3)
     calls = {
       f'{height}x{width}, {count} blocks': (
         variables,
@@ -216,7 +216,7 @@ def dmvfn_cases(shapes, dtype) -> list[Case]:
       )
       for count in shapes.dmvfn_blocks
     }
-    cases.append(Case(benchmark.forward('fast', **layers), calls))
+    cases.append(Case(networks.forward('fast', **layers), calls))
   name = f'training step, {batch} of {side}x{side}'
   return [*cases, training_case(system, name, clip)]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from experiments.tables import __main__ as tables
-from experiments.tables import rows
+from experiments.tables import commands, rows
 from vidpred_jax import build
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -54,15 +54,15 @@ def test_rows_are_those_of_the_papers_and_their_own():
 @pytest.mark.parametrize('name', rows.TABLES)
 def test_every_command_of_a_paper_makes_its_system(name):
   table = rows.TABLES[name]
-  commands = {}
+  runs = {}
   for row in table.rows:
     if not row.why:
-      for run in tables.paper_runs(table, row, 'runs', perceptual=True):
-        commands[run.workdir] = run
-  trained = {place for place, run in commands.items() if not run.weights}
+      for run in commands.paper_runs(table, row, 'runs', perceptual=True):
+        runs[run.workdir] = run
+  trained = {place for place, run in runs.items() if not run.weights}
   assert trained or all(row.why for row in table.rows)
-  for run in commands.values():
-    config = tables.configuration(run.config)
+  for run in runs.values():
+    config = commands.configuration(run.config)
     for frames in (config.frames, config.eval.frames):
       build.system(config, frames)
     begins = [x for x in run.settings if x.startswith('init_from=')]
@@ -81,8 +81,8 @@ def test_every_small_command_makes_its_system(name, scale):
   for row in table.rows:
     if row.why and row.small is None:
       continue
-    run = tables.small_run(table, row, scale, 'runs', 1, ('steps=3',))
-    config = tables.configuration(run.config)
+    run = commands.small_run(table, row, scale, 'runs', 1, ('steps=3',))
+    config = commands.configuration(run.config)
     for setting in run.settings:
       field, _, value = setting.partition('=')
       section = config
