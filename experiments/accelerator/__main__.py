@@ -161,9 +161,7 @@ def main(arguments=None) -> int:
   for part in PARTS:
     if part in options.parts:
       run_part(report, part, options)
-      # Where ours are tiny, PyTorch's are not.
-      if not options.tiny:
-        report.content['ratios'] = pytorch.ratios(report.content['parts'])
+      report.content['ratios'] = pytorch.ratios(report.content['parts'])
       report.save()
   for row in report.content.get('ratios', []):
     print(_line(row))

@@ -21,6 +21,8 @@ def torch_times(options, left) -> Iterator[dict]:
   shapes = times.TINY if options.tiny else times.Shapes()
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   torch.backends.cudnn.benchmark = True
+  if options.tiny:  # threads would only wait for each other
+    torch.set_num_threads(1)
   for precision in times.precisions(options):
     _set_tf32(torch, precision == 'tf32')
     for layout in LAYOUTS[: 1 if options.tiny else None]:
@@ -77,7 +79,7 @@ def torch_cases(shapes, layout):
   def placed(model):
     return model.to(memory_format=layout)
 
-  model = placed(models.DMVFN())
+  model = placed(models.DMVFN(**shapes.dmvfn))
   for height, width in shapes.dmvfn_sizes:
     pair = rand(1, 6, *(-(-n // 16) * 16 for n in (height, width)))
     for count in shapes.dmvfn_blocks:
@@ -89,7 +91,12 @@ def torch_cases(shapes, layout):
   call = functools.partial(step, pair, pair[:, :3])
   yield 'dmvfn', f'training step, {batch} of {side}x{side}', True, call
 
-  model = placed(models.SimVP())
+  changed = {
+    name: shapes.simvp[key]
+    for name, key in (('hid_s', 'hid_s'), ('hid_t', 'hid_t'), ('blocks', 'n_t'))
+    if key in shapes.simvp
+  }
+  model = placed(models.SimVP(**changed))
   size = shapes.simvp_size
   for batch in shapes.simvp_batches:
     video = rand(batch, 10, 1, size, size)
@@ -100,7 +107,7 @@ def torch_cases(shapes, layout):
   call = functools.partial(step, video)
   yield 'simvp', f'training step, batch {batch}', True, call
 
-  dim, mults = models.WIDTHS_OF[64]
+  dim, mults = shapes.rvd['dim'], shapes.rvd['mults']
   model, size = placed(models.Denoiser(dim, mults)), shapes.rvd_size
   for batch in (1, shapes.rvd_sampling[0]):
     contexts = [

@@ -64,20 +64,21 @@ def warp(image, flow):
 
 
 class DMVFN(nn.Module):
-  """Nine blocks and a router."""
+  """Blocks, nine as published, and a router."""
 
-  def __init__(self):
+  def __init__(self, widths=WIDTHS, scales=SCALES):
     super().__init__()
-    self.blocks = nn.ModuleList(map(Block, WIDTHS, SCALES))
+    self.blocks = nn.ModuleList(map(Block, widths, scales))
     self.router = nn.Sequential(
       nn.Conv2d(6, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)
     )
-    self.logits = nn.Linear(32, 9)
+    self.logits = nn.Linear(32, len(widths))
 
   def probabilities(self, pair):
     """Of each block, budgeted."""
     score = torch.sigmoid(self.logits(self.router(pair).mean((2, 3))))
-    return (4.5 * score / score.sum(1, keepdim=True)).clamp(0, 1)
+    budget = 0.5 * len(self.blocks)
+    return (budget * score / score.sum(1, keepdim=True)).clamp(0, 1)
 
   def forward(self, pair, used):
     """The prediction with the first `used` blocks, the others skipped."""
@@ -111,7 +112,8 @@ class DMVFN(nn.Module):
         frame = _blend(*seen, now)
       else:
         frame = _blend(*warped, voxel)
-      total = total + 0.8 ** (8 - i) * laplacian(frame, truth)
+      weight = 0.8 ** (len(self.blocks) - 1 - i)
+      total = total + weight * laplacian(frame, truth)
     return total
 
 
