@@ -32,22 +32,25 @@ minute on a CPU.
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import pathlib
 import sys
 import time
 
-from experiments.accelerator import machine, parity, pytorch, times, training
-from experiments.accelerator.measuring import failure
+from experiments.accelerator.measuring import failure, ratios
 
+# Part -> module of this folder, imported when its turn comes: what a part
+# lacks, it alone lacks.
 PARTS = {
-  'machine': machine.machine,
-  'parity': parity.parity,
-  'times': times.times,
-  'torch': pytorch.torch_times,
-  'training': training.training,
+  'machine': 'machine',
+  'parity': 'parity',
+  'times': 'times',
+  'torch': 'pytorch',
+  'training': 'training',
 }
+
 # By when a part is to end, as a share of the time.
 UNTIL = {
   'machine': 0.05,
@@ -108,7 +111,8 @@ def run_part(report: Report, part: str, options) -> None:
   if part == options.parts[-1]:
     end = 60 * options.minutes
   try:
-    for row in PARTS[part](options, lambda: end - report.seconds()):
+    module = importlib.import_module(f'experiments.accelerator.{PARTS[part]}')
+    for row in module.rows(options, lambda: end - report.seconds()):
       report.add(part, row)
   except Exception as error:
     report.add(part, failure(error))
@@ -161,7 +165,7 @@ def main(arguments=None) -> int:
   for part in PARTS:
     if part in options.parts:
       run_part(report, part, options)
-      report.content['ratios'] = pytorch.ratios(report.content['parts'])
+      report.content['ratios'] = ratios(report.content['parts'])
       report.save()
   for row in report.content.get('ratios', []):
     print(_line(row))

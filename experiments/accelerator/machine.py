@@ -11,7 +11,7 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def machine(options, left) -> Iterator[dict]:
+def rows(options, left) -> Iterator[dict]:
   """Versions, device, missing dependencies."""
   del options, left
   names = ('jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy', 'torch')

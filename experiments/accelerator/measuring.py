@@ -59,3 +59,29 @@ def milliseconds(call, tiny, repeats=20, seconds=1.0) -> dict:
     'median_ms': float(np.median(taken)),
     'calls': len(taken),
   }
+
+
+def ratios(parts: dict) -> list[dict]:
+  """Ours over the better layout of PyTorch, where both were timed."""
+
+  def best(rows):
+    found = {}
+    for row in rows:
+      if 'ms' in row:
+        key = row['system'], row['name'], row['precision']
+        found[key] = min(row['ms'], found.get(key, row['ms']))
+    return found
+
+  ours, theirs = best(parts.get('times', [])), best(parts.get('torch', []))
+  return [
+    {
+      'system': key[0],
+      'name': key[1],
+      'precision': key[2],
+      'ours_ms': ours[key],
+      'torch_ms': theirs[key],
+      'ratio': ours[key] / theirs[key],
+    }
+    for key in ours
+    if key in theirs
+  ]

@@ -3,18 +3,19 @@
 import functools
 from collections.abc import Iterator
 
+import jax
+
+from experiments import parity
 from experiments.accelerator.measuring import concurrently, failure
 
 SYSTEMS = ('ebme', 'simvp', 'rvd', 'dmvfn')
 
 
-def parity(options, left) -> Iterator[dict]:
+def rows(options, left) -> Iterator[dict]:
   """Arrays that are too far from the published code's, by system and case."""
   if not options.shared:
     yield {'skipped': 'no --shared'}
     return
-  import jax
-
   before = jax.config.jax_default_matmul_precision
   jax.config.update('jax_default_matmul_precision', 'highest')
   try:
@@ -28,8 +29,6 @@ def parity(options, left) -> Iterator[dict]:
 
 def _parity_tables(options):
   """{(system, title): function}, and what could not be prepared."""
-  from experiments import parity
-
   tables, failures = {}, []
   for system in SYSTEMS:
     try:

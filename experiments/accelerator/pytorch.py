@@ -11,7 +11,7 @@ from experiments.accelerator.measuring import failure, milliseconds
 LAYOUTS = ('channels_last', 'contiguous_format')  # of PyTorch
 
 
-def torch_times(options, left) -> Iterator[dict]:
+def rows(options, left) -> Iterator[dict]:
   """The same in PyTorch, and ours over the better of its layouts."""
   if importlib.util.find_spec('torch') is None:
     yield {'skipped': 'PyTorch is not installed'}
@@ -127,29 +127,3 @@ def torch_cases(shapes, layout):
       return model(*frames, levels)
 
   yield 'apr_vfi', times.flow_name(shapes), False, flow
-
-
-def ratios(parts: dict) -> list[dict]:
-  """Ours over the better layout of PyTorch, where both were timed."""
-
-  def best(rows):
-    found = {}
-    for row in rows:
-      if 'ms' in row:
-        key = row['system'], row['name'], row['precision']
-        found[key] = min(row['ms'], found.get(key, row['ms']))
-    return found
-
-  ours, theirs = best(parts.get('times', [])), best(parts.get('torch', []))
-  return [
-    {
-      'system': key[0],
-      'name': key[1],
-      'precision': key[2],
-      'ours_ms': ours[key],
-      'torch_ms': theirs[key],
-      'ratio': ours[key] / theirs[key],
-    }
-    for key in ours
-    if key in theirs
-  ]

@@ -4,13 +4,21 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+import vidpred_jax as vp
 from experiments.accelerator.measuring import (
   concurrently,
   failure,
   milliseconds,
 )
+from experiments.benchmark import networks
+from vidpred_jax import runtime
+from vidpred_jax.models import ebme, rvd
+from vidpred_jax.train import update
 
 # name -> precision of matrix products, type of what the models compute in.
 PRECISIONS = {
@@ -80,7 +88,7 @@ class Case(NamedTuple):
   calls: dict[str, tuple]
 
 
-def times(options, left) -> Iterator[dict]:
+def rows(options, left) -> Iterator[dict]:
   """Milliseconds of our systems; each is compiled as a whole, then timed."""
   shapes = TINY if options.tiny else Shapes()
   for system, cases_of in CASES.items():
@@ -113,8 +121,6 @@ def precisions(options) -> list[str]:
 def _timed(program, args, options) -> dict:
   if isinstance(program, Exception):
     return failure(program)
-  import jax
-
   try:
     return milliseconds(
       lambda: jax.block_until_ready(program(*args)), options.tiny
@@ -124,17 +130,12 @@ def _timed(program, args, options) -> dict:
 
 
 def _compiled(case: Case, precision: str):
-  import jax
-
   with jax.default_matmul_precision(precision):
     return case.program.lower(*next(iter(case.calls.values()))).compile()
 
 
 def filled(shapes, seed=0, scale=0.02):
   """Normal numbers for a tree of shapes, small as weights are."""
-  import jax
-  import jax.numpy as jnp
-
   rng = np.random.default_rng(seed)
 
   def leaf(shape):
@@ -145,17 +146,12 @@ def filled(shapes, seed=0, scale=0.02):
 
 
 def _clip(*shape):
-  import jax.numpy as jnp
-
   rng = np.random.default_rng(1)
   return jnp.asarray(rng.random(shape, np.float32))
 
 
 def variables_of(system, clip):
   """Random variables of a system for a clip of this shape."""
-  import jax
-  import jax.numpy as jnp
-
   shapes = dict(jax.eval_shape(system.init, jax.random.key(0), clip))
   variables = {'params': filled(shapes.pop('params'))}
   # Statistics, of which some must be positive.
@@ -165,13 +161,6 @@ def variables_of(system, clip):
 
 def training_case(system, name, video, flow=None) -> Case:
   """A training step with AdamW; `flow` for systems with `flow_pairs`."""
-  import jax
-  import jax.numpy as jnp
-  import optax
-
-  from vidpred_jax import runtime
-  from vidpred_jax.train import update
-
   variables = variables_of(system, video)
   params = variables.pop('params')
   rule = optax.adamw(1e-4)
@@ -187,17 +176,10 @@ def training_case(system, name, video, flow=None) -> Case:
 
 def predicting(system):
   """A system's `predict`, to be compiled."""
-  from vidpred_jax import runtime
-
   return runtime.jit(system.predict, cpu_options=system.cpu_options)
 
 
 def dmvfn_cases(shapes, dtype) -> list[Case]:
-  import jax.numpy as jnp
-
-  import vidpred_jax as vp
-  from experiments.benchmark import networks
-
   settings = {**shapes.dmvfn, 'dtype': dtype}
   system = vp.make('dmvfn', frames=vp.Frames((0, 1), (2,)), **settings)
   batch, side = shapes.dmvfn_training
@@ -222,10 +204,6 @@ def dmvfn_cases(shapes, dtype) -> list[Case]:
 
 
 def simvp_cases(shapes, dtype) -> list[Case]:
-  import jax
-
-  import vidpred_jax as vp
-
   frames = vp.Frames(tuple(range(10)), tuple(range(10, 20)))
   system = vp.make('simvp', frames=frames, dtype=dtype, **shapes.simvp)
   *_, batch = shapes.simvp_batches
@@ -243,10 +221,6 @@ def simvp_cases(shapes, dtype) -> list[Case]:
 
 
 def rvd_cases(shapes, dtype) -> list[Case]:
-  import jax
-
-  import vidpred_jax as vp
-
   clips, asked, steps = shapes.rvd_sampling
   make = functools.partial(vp.make, 'rvd', channels=3, dtype=dtype)
   size = shapes.rvd_size
@@ -269,12 +243,6 @@ def rvd_cases(shapes, dtype) -> list[Case]:
 
 def denoising_case(shapes, dtype, variables, batch) -> Case:
   """A step of RVD's denoiser; what is computed once for a frame is given."""
-  import jax
-  import jax.numpy as jnp
-
-  from vidpred_jax import runtime
-  from vidpred_jax.models import rvd
-
   size = shapes.rvd_size
   model = rvd.RVD(channels=3, dtype=jnp.dtype(dtype), **shapes.rvd)
 
@@ -299,10 +267,6 @@ def denoising_case(shapes, dtype, variables, batch) -> Case:
 
 
 def apr_vfi_cases(shapes, dtype) -> list[Case]:
-  import jax
-
-  import vidpred_jax as vp
-
   frames = vp.Frames((0, 2), (1,))
   make = functools.partial(vp.make, 'apr_vfi', frames=frames, dtype=dtype)
   routed = make(inference_routing='ratios', **shapes.apr_vfi)
@@ -326,9 +290,6 @@ def apr_vfi_cases(shapes, dtype) -> list[Case]:
 
 def flow_case(shapes, variables) -> Case:
   """BiFlowNet, always in float32, with as many levels as PyTorch's."""
-  from vidpred_jax import runtime
-  from vidpred_jax.models import ebme
-
   model, levels = ebme.BiFlowNet(), shapes.apr_vfi.get('levels', 3)
   run = runtime.jit(functools.partial(model.apply, levels=levels))
   pair = _clip(1, 2, *shapes.apr_vfi_flow, 3)

@@ -15,14 +15,19 @@ import threading
 import time
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
+import vidpred_jax as vp
 from experiments.accelerator.measuring import (
   concurrently,
   failure,
   milliseconds,
 )
 from experiments.accelerator.times import training_case
+from vidpred_jax import checkpoint, data
+from vidpred_jax.config import given
+from vidpred_jax.train import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -30,7 +35,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESERVE = 15.0
 
 
-def training(options, left) -> Iterator[dict]:
+def rows(options, left) -> Iterator[dict]:
   """Runs from given weights to exported ones."""
   named = options.train
   if not named and not options.tiny:
@@ -104,8 +109,6 @@ def configuration(options, name, init):
 
 def system_of(config):
   """The system that a run trains."""
-  import vidpred_jax as vp
-
   frames = vp.Frames(**config.frames.to_dict())
   return vp.make(config.system, frames=frames, **config.model.to_dict())
 
@@ -118,11 +121,8 @@ def step_of(config, arrays):
 
 def batches_of(config, batch, workers=0):
   """The run's own batches: `video`, and `flow` where its system takes one."""
-  from vidpred_jax import config as configuration
-  from vidpred_jax import data
-
   system = system_of(config)
-  settings = configuration.given(config.data) | config.augment.to_dict()
+  settings = given(config.data) | config.augment.to_dict()
   return data.train_iterator(
     settings.pop('source'),
     num_frames=system.frames.length,
@@ -186,8 +186,6 @@ def _step_compiled(config, clip, batch):
 
 
 def _step_ms(program, args) -> float:
-  import jax
-
   return milliseconds(
     lambda: jax.block_until_ready(program(*args)), False, 5, 1.0
   )['ms']
@@ -195,8 +193,6 @@ def _step_ms(program, args) -> float:
 
 def fed(config, program, seconds, tiny) -> dict:
   """Trains on real data for a while, to see what a step takes."""
-  import jax
-
   step, (state, compiled_for, key) = program
   waited, count, values = 0.0, 0, None
   with batches_of(config, config.batch_size, config.workers) as batches:
@@ -223,8 +219,6 @@ def fed(config, program, seconds, tiny) -> dict:
 
 def trained(config, target, left) -> dict:
   """Trains in a folder of its own and exports to `target`."""
-  from vidpred_jax.train import loop
-
   start = time.perf_counter()
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder) / 'run'
@@ -249,9 +243,6 @@ def trained(config, target, left) -> dict:
 
 def export(config, workdir, target) -> None:
   """Exports the last checkpoint of a run that was stopped."""
-  import vidpred_jax as vp
-  from vidpred_jax import checkpoint
-
   _, variables = vp.load(str(workdir))
   checkpoint.save_system(
     target,
