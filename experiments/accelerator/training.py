@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -25,7 +24,7 @@ from experiments.accelerator.measuring import (
   milliseconds,
 )
 from experiments.accelerator.times import training_case
-from vidpred_jax import checkpoint, data
+from vidpred_jax import checkpoint, command, data
 from vidpred_jax.config import given
 from vidpred_jax.train import loop
 
@@ -88,13 +87,7 @@ def exported_to(options, name) -> pathlib.Path:
 
 def configuration(options, name, init):
   """The configuration FILE:VARIANTS with what was set."""
-  path, _, variants = name.partition(':')
-  spec = importlib.util.spec_from_file_location('configuration', path)
-  if spec is None or not pathlib.Path(path).exists():
-    raise FileNotFoundError(f'There is no configuration {path}.')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(variants)
+  config = command.configuration(command.config_file(name))
   config.workers = options.workers
   config.eval.every, config.eval.best, config.init_from = 0, '', init
   for setting in options.set:

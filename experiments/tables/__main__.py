@@ -26,9 +26,9 @@ import sys
 from typing import Any
 
 from experiments.tables import commands, measured, rows
-from experiments.tables.commands import ROOT
-from vidpred_jax import atomic
+from vidpred_jax import atomic, command
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAPERS = ROOT / 'experiments' / 'papers.json'
 
 
@@ -68,7 +68,7 @@ def missing(config: str) -> list[str]:
   from vidpred_jax import data as sources
   from vidpred_jax.config import given
 
-  made = commands.configuration(config)
+  made = command.configuration(command.config_file(config))
   lacking = []
   for split in ('train', 'test'):
     settings = build.evaluated_data(made)

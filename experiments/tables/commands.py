@@ -1,12 +1,9 @@
 """The commands of a row, with the paper's recipe or a small model."""
 
-import importlib.util
 import pathlib
 from typing import NamedTuple
 
 from experiments.tables import rows
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Run(NamedTuple):
@@ -146,12 +143,3 @@ def small_run(
     str(place / _folder('of', folder, own_folder)),
     run.workdir,
   )
-
-
-def configuration(name: str):
-  """The configuration of `configs/FILE.py:VARIANTS`."""
-  path, _, variants = name.partition(':')
-  spec = importlib.util.spec_from_file_location('configuration', ROOT / path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variants)

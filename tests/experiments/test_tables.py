@@ -10,7 +10,7 @@ import pytest
 
 from experiments.tables import __main__ as tables
 from experiments.tables import commands, rows
-from vidpred_jax import build
+from vidpred_jax import build, command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAPERS = json.loads((ROOT / 'experiments' / 'papers.json').read_text())
@@ -62,7 +62,7 @@ def test_every_command_of_a_paper_makes_its_system(name):
   trained = {place for place, run in runs.items() if not run.weights}
   assert trained or all(row.why for row in table.rows)
   for run in runs.values():
-    config = commands.configuration(run.config)
+    config = command.configuration(command.config_file(run.config))
     for frames in (config.frames, config.eval.frames):
       build.system(config, frames)
     begins = [x for x in run.settings if x.startswith('init_from=')]
@@ -82,7 +82,7 @@ def test_every_small_command_makes_its_system(name, scale):
     if row.why and row.small is None:
       continue
     run = commands.small_run(table, row, scale, 'runs', 1, ('steps=3',))
-    config = commands.configuration(run.config)
+    config = command.configuration(command.config_file(run.config))
     for setting in run.settings:
       field, _, value = setting.partition('=')
       section = config

@@ -1,6 +1,4 @@
-import importlib.util
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +10,7 @@ from ml_collections import ConfigDict
 from vidpred_jax import (
   build,
   checkpoint,
+  command,
   data,
   params,
   runtime,
@@ -22,16 +21,11 @@ from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.train import loop, optim, update
 from vidpred_jax.train import workdir as folder
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FRAMES = systems.Frames((0, 1), (2,))
 
 
 def smoke_config(name):
-  path = ROOT / 'configs' / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(f'{name}_config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config('smoke')
+  return command.configuration(command.config_file(f'{name}:smoke'))
 
 
 def tiny_config(**changes):
