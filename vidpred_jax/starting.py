@@ -41,11 +41,11 @@ def end() -> None:
   """
   if signal.getsignal(signal.SIGINT) is _end:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-  shown, this = sys.unraisablehook, threading.get_ident()
+  shown, main = sys.unraisablehook, threading.get_ident()
 
   def hook(unraisable):
     if unraisable.exc_type is KeyboardInterrupt:
-      threading.Timer(_AGAIN, _interrupt, (this,)).start()
+      threading.Timer(_AGAIN, _interrupt, (main,)).start()
     else:
       shown(unraisable)
 
