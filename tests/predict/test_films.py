@@ -7,21 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.predict.toys import VARIABLES, between
+from tests.predict.toys import again, between
 from vidpred_jax import command, predict, video_io
 from vidpred_jax.data import photos, videos
-from vidpred_jax.systems import base
-
-
-def again(**_):
-  """Loads a system that predicts the last frame once more."""
-
-  def last(variables, context, key):
-    del variables, key
-    return context[:, -1:]
-
-  frames = base.Frames((0, 1), (2,))
-  return base.System(None, None, last, frames, 8, False), VARIABLES
 
 
 def moving(seed, number=6, size=(64, 96)):

@@ -100,6 +100,17 @@ def forward(**overrides):
   return make(damped, diagnostics=diagnostics), VARIABLES
 
 
+def straight(**facts):
+  """Loads a system that goes on in a straight line."""
+  system = make(lambda x, c, key: 2 * c[:, 1:] - c[:, :1])
+  return system._replace(**facts), VARIABLES
+
+
+def again(**_):
+  """Loads a system that predicts the last frame once more."""
+  return make(lambda x, c, key: c[:, -1:]), VARIABLES
+
+
 def between(frames=HALF):
   """Loads a system that blends."""
   return blend(frames), VARIABLES
