@@ -277,7 +277,7 @@ def test_a_full_disk_is_one_message_and_keeps_the_older_checkpoints(
     [
       'bash',
       '-c',
-      f'ulimit -f 8; exec {sys.executable} -m vidpred_jax.main "$@"',
+      f'ulimit -f 16; exec {sys.executable} -m vidpred_jax.main "$@"',
       'bash',
       *arguments,
     ],
