@@ -120,11 +120,14 @@ def test_supervision_and_gamma():
   _, variables, video = small(routing='none')
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8), router_outputs=0)
   outputs = jax.jit(model.apply)(variables, video[:, :2]).frames
-  each = [losses.laplacian(x, video[:, 2]).mean() for x in outputs]
+  distances = [losses.laplacian(x, video[:, 2]) for x in outputs]
+  each = [x.mean() for x in distances]
+  logs = [jnp.log(x + 1e-3).mean() for x in distances]
   for settings, expected in (
     ({}, 0.8 * each[0] + each[1]),
     ({'gamma': 0.5}, 0.5 * each[0] + each[1]),
     ({'supervision': 'single'}, each[1]),
+    ({'logarithmic': True}, 0.8 * logs[0] + logs[1]),
   ):
     system, _, _ = small(routing='none', **settings)
     value, (_, metrics) = jax.jit(system.loss)(
@@ -174,6 +177,27 @@ def test_an_empty_route_returns_the_newer_frame():
   np.testing.assert_array_equal(frames[:, 0], video[:, 1])
   for name in ('flow', 'mask', 'blocks'):
     assert np.all(diagnostics[name] == 0)
+
+
+def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
+  # Without a trained head every route predicts the same.
+  settings = {'initial_flow': 'variational', 'scales': (2, 1)}
+  system = dmvfn.make(
+    frames=NEXT, widths=(12, 8), inference_beta=0.0, **settings
+  )
+  _, _, video = small()
+  variables = system.init(jax.random.key(1, impl='rbg'), video)
+  frames, diagnostics = jax.jit(system.diagnostics)(
+    variables, video[:, :2], jax.random.key(0)
+  )
+  assert np.all(diagnostics['blocks'] == 0)
+  start = model_room.initial_state(
+    model_room.concat_pair(video[:, :2]), 'variational'
+  )
+  np.testing.assert_allclose(frames[:, 0], model_room.blend(start), atol=1e-4)
+  np.testing.assert_allclose(
+    diagnostics['flow'][:, 0], start.voxel[..., 2:4], atol=1e-3
+  )
 
 
 def test_beta_is_a_budget_at_inference():
