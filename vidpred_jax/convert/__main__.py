@@ -18,6 +18,7 @@ from vidpred_jax import checkpoint, command, convert
 
 
 def define_flags() -> None:
+  """Defines the flags of the command."""
   flags.DEFINE_enum('system', None, sorted(convert.CONVERTERS), 'What it is.')
   flags.DEFINE_string('input', None, 'The file of weights.')
   flags.DEFINE_string('output', None, 'The folder to make.')
