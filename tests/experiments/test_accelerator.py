@@ -32,7 +32,12 @@ def parts_of(folder):
 def test_the_command(environment, tmp_path, capsys):
   """Everything but the reference arrays, with small shapes."""
   # As much time as a busy machine may want.
-  failed = accelerator.main(['--tiny', '--minutes=60', f'--output={tmp_path}'])
+  failed = accelerator.main(
+    [
+      *('--tiny', '--minutes=60', f'--output={tmp_path}'),
+      *('--set=model.scales=(2,)', '--set=model.widths=(8,)'),
+    ]
+  )
   parts = parts_of(tmp_path)
   errors = [r for rows in parts.values() for r in rows if 'error' in r]
   assert not failed and not errors
@@ -56,7 +61,10 @@ def test_the_command(environment, tmp_path, capsys):
 def test_a_run_that_would_take_too_long_is_exported(tmp_path, monkeypatch):
   monkeypatch.setattr(training, 'RESERVE', 0.0)
   options = accelerator.parse(
-    ['--tiny', f'--output={tmp_path}', '--set', 'batch_size=8']
+    [
+      *('--tiny', f'--output={tmp_path}', '--set=batch_size=8'),
+      *('--set=model.scales=(2,)', '--set=model.widths=(8,)'),
+    ]
   )
   config = training.configuration(options, f'{CONFIG}:smoke', '')
   config.steps = config.checkpoint_every = config.log_every = 10**6
