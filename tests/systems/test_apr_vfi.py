@@ -293,10 +293,11 @@ def test_flow_loss_is_of_every_level_where_the_flow_is_known():
   flow[:, 0] += [4, 2]
   flow[:, 1] -= [4, 2]
   flow[:, :, 10:] = np.nan
-  total, (_, metrics) = system.loss(weights, video, key, flow=flow)
-  without, _ = made(**extra).loss(weights, video, key)
+  total, (_, metrics) = jax.jit(system.loss)(weights, video, key, flow=flow)
+  without, _ = loss(**extra)(weights, video, key)
   model = apr_vfi.APRVFI(synthesised=False, routed=False, patch=None)
-  finest = model.apply(weights, video[:, ::2], 2, method='prepare').flow
+  prepare = jax.jit(lambda w, pair: model.apply(w, pair, 2, method='prepare'))
+  finest = prepare(weights, video[:, ::2]).flow
   off = np.asarray(finest)[:, :10] - [4, 2, -4, -2]
   error = np.hypot(off[..., ::2], off[..., 1::2]).mean()
   np.testing.assert_allclose(metrics['end_point_error'], error, rtol=1e-3)
@@ -309,9 +310,13 @@ def test_flow_loss_teaches_a_flow_that_is_not_trained_otherwise():
   extra = {'synthesis': 'whole', 'train_flow': False, 'flow_weight': 1.0}
   system, weights = made(**extra), variables(synthesis='whole')
   flow = jnp.ones((2, 2, 24, 37, 2))
-  grads = jax.grad(
-    lambda v: system.loss(v, clip(), jax.random.key(0), flow=flow)[0]
-  )(weights)['params']['flow']
+
+  @jax.jit
+  @jax.grad
+  def gradient(weights):
+    return system.loss(weights, clip(), jax.random.key(0), flow=flow)[0]
+
+  grads = gradient(weights)['params']['flow']
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
