@@ -6,6 +6,7 @@ sound track; other companions that it cannot hold are left out with a warning.
 
 import contextlib
 import io
+import itertools
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _SUFFIXES = {
 _WITH_CHAPTERS = ('matroska', 'webm', 'mp4', 'mov')
 _STARTS_AT_ONCE = ('avi',)  # streams have no start times
 _NEAR = Fraction(1, 20)  # seconds that nobody hears
+_TRIED = 16  # packets
 
 
 class Companions:
@@ -68,8 +70,8 @@ class Companions:
       dropped.append('sound of a coding that is not known')
     best = source.streams.best('audio') if known else None
     best = best if best in known else (known or [None])[0]
-    if best is not None and not _holds(kind, best):
-      others = [x for k, x in _SUFFIXES.items() if _holds(k, best)]
+    if best is not None and not _holds(kind, path, best):
+      others = [x for k, x in _SUFFIXES.items() if _holds(k, path, best)]
       advice = f'write to {" or ".join(others)}, or ' if others else ''
       raise ValueError(
         f'{target}: {kind} cannot hold the sound of {path} '
@@ -77,7 +79,7 @@ class Companions:
         'or Opus), or leave it out (--noaudio).'
       )
     for stream in (*known, *source.streams.subtitles):
-      if stream is not best and not _holds(kind, stream):
+      if stream is not best and not _holds(kind, path, stream):
         dropped.append(_described(stream))
         continue
       copy = output.add_stream_from_template(stream)
@@ -154,17 +156,22 @@ class Companions:
       yield time, packet
 
 
-def _holds(kind: str, stream) -> bool:
-  """Tries whether a kind of container can hold a stream."""
-  with contextlib.suppress(ValueError, av.error.FFmpegError):
-    output = av.open(io.BytesIO(), 'w', format=kind)
-    try:
-      output.add_stream_from_template(stream)
-      output.start_encoding()
-      return True
-    finally:
-      with contextlib.suppress(ValueError, av.error.FFmpegError):
-        output.close()
+def _holds(kind: str, path: pathlib.Path, stream) -> bool:
+  """Tries whether a kind of container can hold a stream of a film."""
+  with (
+    contextlib.suppress(ValueError, av.error.FFmpegError),
+    open_video(path, None) as (source, _),
+    av.open(io.BytesIO(), 'w', format=kind) as output,
+  ):
+    copy = output.add_stream_from_template(stream)
+    output.start_encoding()
+    # Some codings are refused only by their packets. Subtitles may be far.
+    number = _TRIED if stream.type == 'audio' else 0
+    packets = source.demux(source.streams[stream.index])
+    for packet in itertools.islice((p for p in packets if p.size), number):
+      packet.stream = copy
+      output.mux(packet)
+    return True
   return False
 
 
