@@ -167,12 +167,22 @@ def _holds(kind: str, path: pathlib.Path, stream) -> bool:
     output.start_encoding()
     # Some codings are refused only by their packets. Subtitles may be far.
     number = _TRIED if stream.type == 'audio' else 0
-    packets = source.demux(source.streams[stream.index])
-    for packet in itertools.islice((p for p in packets if p.size), number):
+    packets = _growing(source.demux(source.streams[stream.index]))
+    for packet in itertools.islice(packets, number):
       packet.stream = copy
       output.mux(packet)
     return True
   return False
+
+
+def _growing(packets) -> Iterator[av.Packet]:
+  """Yields the packets of one stream whose time stamps grow."""
+  last = None
+  for packet in packets:
+    if packet.size and None not in (packet.pts, packet.dts):
+      if last is None or packet.dts > last:
+        last = packet.dts
+        yield packet
 
 
 def _described(stream) -> str:

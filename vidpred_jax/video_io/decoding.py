@@ -249,10 +249,16 @@ def decoded_from(
 
 
 def packets(container, video, problems: list[str]):
-  """Yields the packets of a stream; damaged data between them are skipped."""
+  """Yields the packets of a stream; damaged data between them are skipped.
+
+  So are empty ones, with which Theora says that the picture stays. The very
+  last packet, without a time, lets the decoder end.
+  """
   for _ in range(2):  # the second time what the decoder still holds
     try:
-      yield from container.demux(video)
+      for packet in container.demux(video):
+        if packet.size or packet.dts is None:
+          yield packet
       return
     except av.error.InvalidDataError as error:
       problems.append(str(error))
@@ -332,19 +338,17 @@ def packet_times(
     resets = container.format.name in RESETTING
     # The order shown, parts with a clock of their own one after the other.
     parts, lasting, decoded_at, reordered = [[]], {}, None, False
-    for packet in packets(container, video, []):
-      if not packet.size or packet.is_discard:
-        continue
-      stamp = {'shown': packet.pts, 'decoded': packet.dts}.get(clock)
+    for pts, dts, duration in _from_key_frame(container, video):
+      stamp = {'shown': pts, 'decoded': dts}.get(clock)
       _check_unstamped(path, stamp, fps)
-      if packet.dts is not None and decoded_at is not None:
-        ahead = (packet.dts - decoded_at) * unit
+      if dts is not None and decoded_at is not None:
+        ahead = (dts - decoded_at) * unit
         if ahead < -1 or (resets and ahead > timing.JUMP):
           parts.append([])
-      decoded_at = packet.dts if packet.dts is not None else decoded_at
-      reordered |= clock == 'shown' and packet.dts not in (None, stamp)
+      decoded_at = dts if dts is not None else decoded_at
+      reordered |= clock == 'shown' and dts not in (None, stamp)
       parts[-1].append(stamp)
-      lasting[stamp] = packet.duration
+      lasting[stamp] = duration
     end = (video.start_time or 0) + (video.duration or 0)
     # Here a packet's duration is that until the next one in decoding order.
     by_end = reordered and 'mov' in container.format.name.split(',')
@@ -361,6 +365,27 @@ def packet_times(
     longest = end - stamps[-1] if end > stamps[-1] else min(steps, default=0)
   timed = timing.mended(((s, None) for s in stamps), unit, usual, resets)
   return [t for t, _ in timed], (longest or 0) * unit or None
+
+
+def _from_key_frame(
+  container, video
+) -> Iterator[tuple[int | None, int | None, int | None]]:
+  """Yields (pts, dts, duration) of packets that decode; all without a key."""
+  skipped, first, begun = [], None, False
+  for packet in packets(container, video, []):
+    if not packet.size or packet.is_discard:
+      continue
+    facts = packet.pts, packet.dts, packet.duration
+    if not begun and not packet.is_keyframe:
+      skipped.append(facts)
+      continue
+    if not begun and skipped:
+      first = packet.pts  # what is shown before it refers to what is missing
+    begun = True
+    if None in (first, packet.pts) or packet.pts >= first:
+      yield facts
+  if not begun:
+    yield from skipped
 
 
 def first_stamp(path, stream: int | None) -> Fraction:
