@@ -112,6 +112,7 @@ class TestWhatCannotBeHeld:
       ('libopus', 'a.mov', '.mkv'),
       ('adpcm_ms', 'a.mp4', '--noaudio'),
       ('adpcm_ms', 'a.avi', '--noaudio'),  # whose header alone can be written
+      ('libvorbis', 'a.avi', '.mkv'),  # where all is read at once
     ],
   )
   def test_the_advice_is_another_kind(self, tmp_path, codec, name, advice):

@@ -27,9 +27,9 @@ _SUFFIXES = {
   'avi': '.avi',
 }
 _WITH_CHAPTERS = ('matroska', 'webm', 'mp4', 'mov')
-_STARTS_AT_ONCE = ('avi',)  # streams have no start times
+_STARTS_AT_ONCE = ('avi',)  # packets have no times
 _NEAR = Fraction(1, 20)  # seconds that nobody hears
-_TRIED = 16  # packets
+_TRIED = 32  # packets
 
 
 class Companions:
@@ -158,21 +158,40 @@ class Companions:
 
 def _holds(kind: str, path: pathlib.Path, stream) -> bool:
   """Tries whether a kind of container can hold a stream of a film."""
-  with (
-    contextlib.suppress(ValueError, av.error.FFmpegError),
-    open_video(path, None) as (source, _),
-    av.open(io.BytesIO(), 'w', format=kind) as output,
-  ):
-    copy = output.add_stream_from_template(stream)
-    output.start_encoding()
-    # Some codings are refused only by their packets. Subtitles may be far.
-    number = _TRIED if stream.type == 'audio' else 0
-    packets = _growing(source.demux(source.streams[stream.index]))
-    for packet in itertools.islice(packets, number):
-      packet.stream = copy
-      output.mux(packet)
-    return True
+  file, times = io.BytesIO(), []
+  with contextlib.suppress(ValueError, av.error.FFmpegError):
+    with open_video(path, None) as (source, _):
+      output = av.open(file, 'w', format=kind)
+      with contextlib.closing(output):
+        copy = output.add_stream_from_template(stream)
+        output.start_encoding()
+        if stream.type != 'audio':
+          return True  # subtitles may be far
+        packets = _growing(source.demux(source.streams[stream.index]))
+        for packet in itertools.islice(packets, _TRIED):
+          times.append(_interval(packet))
+          packet.stream = copy
+          output.mux(packet)
+    return kind not in _STARTS_AT_ONCE or _same_times(file, times)
   return False
+
+
+def _same_times(file: io.BytesIO, times: list[tuple]) -> bool:
+  """Whether sound that was written at these times is read at these times."""
+  file.seek(0)
+  with av.open(file) as container:
+    packets = container.demux(audio=0)
+    found = [_interval(p) for p in packets if p.size and p.pts is not None]
+  if not found or not times:
+    return not times
+  lengths = [x[-1][1] - x[0][0] for x in (times, found)]
+  return abs(lengths[1] - lengths[0]) <= max(2 * _NEAR, lengths[0] / 4)
+
+
+def _interval(packet) -> tuple[Fraction, Fraction]:
+  """When a packet begins and ends, in seconds."""
+  unit = packet.time_base
+  return packet.pts * unit, (packet.pts + (packet.duration or 0)) * unit
 
 
 def _growing(packets) -> Iterator[av.Packet]:
