@@ -26,7 +26,7 @@ def stamp(
   Raises:
     FileNotFoundError: if there is no file.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   place = path / 'zarr.json' if path.is_dir() else path
   status = (place if place.exists() else path).stat()
   return str(path), status.st_mtime_ns, status.st_size, array

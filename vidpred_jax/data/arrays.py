@@ -352,7 +352,7 @@ def _split_files(root, split, fractions, listed) -> list[pathlib.Path] | None:
     paths = _find(root)
     # A single named file holds all splits, whatever its name.
     is_named = isinstance(root, (str, os.PathLike)) and paths == [
-      pathlib.Path(root).expanduser()
+      pathlib.Path(os.path.expanduser(root))
     ]
     labels = [] if is_named else [_label(path, root) for path in paths]
     if any(labels):
@@ -376,7 +376,7 @@ def _label(path: pathlib.Path, root) -> str | None:
   """The split in the name of a file or of its folders, or None."""
   names = [path.stem]
   if isinstance(root, (str, os.PathLike)):
-    base = pathlib.Path(root).expanduser()
+    base = pathlib.Path(os.path.expanduser(root))
     if base.is_dir() and base in path.parents:
       names += path.relative_to(base).parts[:-1]
   words = {w for name in names for w in re.split('[^a-z]+', name.lower())}

@@ -226,7 +226,7 @@ def _holds_mnist(root, split) -> bool:
 
 def _place(root, split: str) -> pathlib.Path:
   """The folder in `root` that holds the files of MNIST."""
-  root = pathlib.Path(root).expanduser()
+  root = pathlib.Path(os.path.expanduser(root))
   for place in (root, root / 'moving_mnist', root / 'MNIST' / 'raw'):
     if (place / _FIXED).is_file() or _idx_file(place, 'train'):
       return place

@@ -53,7 +53,7 @@ class Episodes:
       FileNotFoundError: if there is no file.
     """
     validation.check(split)
-    path = pathlib.Path(root).expanduser()
+    path = pathlib.Path(os.path.expanduser(root))
     frames = _load(path, array)
     held_out = round(test_fraction * len(frames))
     if not 0 < held_out < len(frames):

@@ -101,7 +101,7 @@ class Fields:
     if not names or len(set(names)) < len(names):
       raise ValueError(f'variables must be different names, got {names}.')
     atomic.check_local(root)
-    root = pathlib.Path(root).expanduser()
+    root = pathlib.Path(os.path.expanduser(root))
     variables = tuple(weather.find(root, name, split) for name in names)
     is_npz = root.suffix == '.npz'
     if is_npz or (train_years is None and root.suffix in weather.SUFFIXES):
@@ -197,7 +197,7 @@ def count(root, split: str) -> int:
   Raises:
     FileNotFoundError: if there are no files.
   """
-  variable = weather.find(pathlib.Path(root).expanduser(), 't2m', split)
+  variable = weather.find(pathlib.Path(os.path.expanduser(root)), 't2m', split)
   hours = _common_hours(
     (variable,), _spans({'train': (1979, 2015), 'test': (2017, 2018)})[split]
   )
@@ -230,7 +230,7 @@ def read(root: str | os.PathLike, names: Sequence[str]) -> Grid:
     FileNotFoundError: if a file is not there.
   """
   atomic.check_local(root)
-  root = pathlib.Path(root).expanduser()
+  root = pathlib.Path(os.path.expanduser(root))
   variables = tuple(weather.find(root, name, 'test') for name in names)
   ever = (-(2**53), 2**53)
   hours = _common_hours(variables, ever)

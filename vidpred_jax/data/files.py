@@ -143,7 +143,7 @@ def find(
       f'pattern like "{example}", or several of these.'
     )
   atomic.check_local(root)
-  path = pathlib.Path(root).expanduser()
+  path = pathlib.Path(os.path.expanduser(root))
   if path.is_file():
     return [path]
   if path.is_dir():

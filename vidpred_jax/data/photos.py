@@ -298,7 +298,7 @@ class PhotosInMotion:
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
   """Finds the photographs in a folder and its subfolders, by name."""
   endings = ('.jpg', '.jpeg', '.png', '.webp')
-  root = pathlib.Path(folder).expanduser()
+  root = pathlib.Path(os.path.expanduser(folder))
   paths = [p for p in root.rglob('*') if p.suffix.lower() in endings]
   if not paths:
     raise FileNotFoundError(

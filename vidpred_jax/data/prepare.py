@@ -76,7 +76,7 @@ def prepare(
     FileNotFoundError: if the source's data are missing.
   """
   atomic.check_local(output)
-  output = pathlib.Path(output).expanduser()
+  output = pathlib.Path(os.path.expanduser(output))
   if shard_mb < 1 or num_frames < 1:
     raise ValueError(
       f'shard_mb and num_frames must be at least 1, got {shard_mb} and '

@@ -98,7 +98,7 @@ class Prepared:
     """
     self._split, self._num_frames, self._root = split, num_frames, root
     validation.check(split)
-    own = (pathlib.Path(root).expanduser() / 'val.json').is_file()
+    own = (pathlib.Path(os.path.expanduser(root)) / 'val.json').is_file()
     if own and val_fraction:
       raise ValueError(
         f'{root} has a prepared split for validation; got '
@@ -158,7 +158,7 @@ def manifest(root: str | os.PathLike, split: str) -> pathlib.Path:
       "The source 'prepared' needs root: a folder that python -m "
       'vidpred_jax.data --prepare has written.'
     )
-  path = pathlib.Path(root).expanduser() / f'{split}.json'
+  path = pathlib.Path(os.path.expanduser(root)) / f'{split}.json'
   if not path.is_file():
     raise FileNotFoundError(
       f'There is no {path.name} in {root}; python -m vidpred_jax.data '

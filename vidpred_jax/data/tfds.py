@@ -239,7 +239,8 @@ def _folder(name: str, data_dir) -> pathlib.Path:
       "The source 'tfds' needs name: a data set that tfds has prepared, such "
       'as bair_robot_pushing_small.'
     )
-  base = pathlib.Path(data_dir or '~/tensorflow_datasets').expanduser() / name
+  home = os.path.expanduser(data_dir or '~/tensorflow_datasets')
+  base = pathlib.Path(home) / name
   folders = [
     info.parent
     for pattern in ('', '*/', '*/*/')

@@ -95,7 +95,7 @@ def count(root, split: str) -> int:
 
 
 def _find(root, split: str) -> pathlib.Path:
-  root = pathlib.Path(root).expanduser()
+  root = pathlib.Path(os.path.expanduser(root))
   for path in (root, root / 'dataset.npz', root / 'taxibj' / 'dataset.npz'):
     if path.is_file():
       return path

@@ -258,7 +258,7 @@ def folder(root: str | os.PathLike, settings: Settings) -> pathlib.Path:
   text = json.dumps(_described(settings), sort_keys=True)
   height, width = settings.size
   name = f'{height}x{width}-{hashlib.sha256(text.encode()).hexdigest()[:10]}'
-  return pathlib.Path(root).expanduser() / name
+  return pathlib.Path(os.path.expanduser(root)) / name
 
 
 def write_settings(place: pathlib.Path, settings: Settings) -> None:

@@ -167,7 +167,7 @@ def _relaxed(flow, start, data, links):
   total = sum(links)
   determinant = (a + total) * (c + total) - b * b + 1e-12
   row, column = np.indices((1, *flow.shape[1:3]))[1:]
-  red = ((row + column) % 2 == 0)[..., None]
+  colour = ((row + column) % 2)[..., None]
 
   def solved(flow):
     around = sum(
@@ -181,8 +181,7 @@ def _relaxed(flow, start, data, links):
     new = start + jnp.stack([u, v], -1)
     return flow + _RELAXATION * (new - flow)
 
-  def sweep(_, flow):
-    flow = jnp.where(red, solved(flow), flow)
-    return jnp.where(red, flow, solved(flow))
+  def half_sweep(n, flow):
+    return jnp.where(colour == n % 2, solved(flow), flow)
 
-  return jax.lax.fori_loop(0, _INNER, sweep, flow)
+  return jax.lax.fori_loop(0, 2 * _INNER, half_sweep, flow)

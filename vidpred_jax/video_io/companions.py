@@ -6,6 +6,7 @@ sound track; other companions that it cannot hold are left out with a warning.
 
 import contextlib
 import io
+import itertools
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -26,8 +27,9 @@ _SUFFIXES = {
   'avi': '.avi',
 }
 _WITH_CHAPTERS = ('matroska', 'webm', 'mp4', 'mov')
-_STARTS_AT_ONCE = ('avi',)  # streams have no start times
+_STARTS_AT_ONCE = ('avi',)  # packets have no times
 _NEAR = Fraction(1, 20)  # seconds that nobody hears
+_TRIED = 32  # packets
 
 
 class Companions:
@@ -68,8 +70,8 @@ class Companions:
       dropped.append('sound of a coding that is not known')
     best = source.streams.best('audio') if known else None
     best = best if best in known else (known or [None])[0]
-    if best is not None and not _holds(kind, best):
-      others = [x for k, x in _SUFFIXES.items() if _holds(k, best)]
+    if best is not None and not _holds(kind, path, best):
+      others = [x for k, x in _SUFFIXES.items() if _holds(k, path, best)]
       advice = f'write to {" or ".join(others)}, or ' if others else ''
       raise ValueError(
         f'{target}: {kind} cannot hold the sound of {path} '
@@ -77,7 +79,7 @@ class Companions:
         'or Opus), or leave it out (--noaudio).'
       )
     for stream in (*known, *source.streams.subtitles):
-      if stream is not best and not _holds(kind, stream):
+      if stream is not best and not _holds(kind, path, stream):
         dropped.append(_described(stream))
         continue
       copy = output.add_stream_from_template(stream)
@@ -154,18 +156,52 @@ class Companions:
       yield time, packet
 
 
-def _holds(kind: str, stream) -> bool:
-  """Tries whether a kind of container can hold a stream."""
+def _holds(kind: str, path: pathlib.Path, stream) -> bool:
+  """Tries whether a kind of container can hold a stream of a film."""
+  file, times = io.BytesIO(), []
   with contextlib.suppress(ValueError, av.error.FFmpegError):
-    output = av.open(io.BytesIO(), 'w', format=kind)
-    try:
-      output.add_stream_from_template(stream)
-      output.start_encoding()
-      return True
-    finally:
-      with contextlib.suppress(ValueError, av.error.FFmpegError):
-        output.close()
+    with open_video(path, None) as (source, _):
+      output = av.open(file, 'w', format=kind)
+      with contextlib.closing(output):
+        copy = output.add_stream_from_template(stream)
+        output.start_encoding()
+        if stream.type != 'audio':
+          return True  # subtitles may be far
+        packets = _growing(source.demux(source.streams[stream.index]))
+        for packet in itertools.islice(packets, _TRIED):
+          times.append(_interval(packet))
+          packet.stream = copy
+          output.mux(packet)
+    return kind not in _STARTS_AT_ONCE or _same_times(file, times)
   return False
+
+
+def _same_times(file: io.BytesIO, times: list[tuple]) -> bool:
+  """Whether sound that was written at these times is read at these times."""
+  file.seek(0)
+  with av.open(file) as container:
+    packets = container.demux(audio=0)
+    found = [_interval(p) for p in packets if p.size and p.pts is not None]
+  if not found or not times:
+    return not times
+  lengths = [x[-1][1] - x[0][0] for x in (times, found)]
+  return abs(lengths[1] - lengths[0]) <= max(2 * _NEAR, lengths[0] / 4)
+
+
+def _interval(packet) -> tuple[Fraction, Fraction]:
+  """When a packet begins and ends, in seconds."""
+  unit = packet.time_base
+  return packet.pts * unit, (packet.pts + (packet.duration or 0)) * unit
+
+
+def _growing(packets) -> Iterator[av.Packet]:
+  """Yields the packets of one stream whose time stamps grow."""
+  last = None
+  for packet in packets:
+    if packet.size and None not in (packet.pts, packet.dts):
+      if last is None or packet.dts > last:
+        last = packet.dts
+        yield packet
 
 
 def _described(stream) -> str:

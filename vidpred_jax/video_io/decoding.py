@@ -2,16 +2,20 @@
 
 This is the behaviour of a player. A packet that cannot be decoded is skipped, a
 packet without a picture adds no frame, and a frame is shown at the time stamp
-of its packet. AVI, and streams copied from AVI, have no such stamps: there
-frame i in the order of display has the i-th place in the order of decoding.
+of its packet. Not all files have such stamps:
+
+  - those of AVI, and of some streams in MXF and ASF, are in the order of
+    decoding: a frame is shown at the stamp of the packet that completes it;
+  - raw streams, such as H.264 without a container, have none: their frames are
+    shown at the rate in their header.
 """
 
 import collections
 import contextlib
-import heapq
+import itertools
 import logging
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -22,8 +26,7 @@ from vidpred_jax.video_io.opening import open_video
 
 _LOG = logging.getLogger(__name__)
 
-# Their stamps are not those of the frames shown.
-_UNSTAMPED = frozenset({'avi', 'h264', 'hevc'})
+_LOOKED_AT = 40  # packets in which stamps are compared
 # Their clocks may be set anew.
 RESETTING = frozenset({'mpegts', 'mpeg', 'mpegtsraw', 'vob'})
 # What libavcodec's own decoders do not see.
@@ -114,21 +117,16 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
 
 def _pass(path, stream, threads, problems):
   first, bad, good = None, 0, 0
+  clock = _clock(path, stream)
   with open_video(path, stream) as (container, video):
     video.thread_type = threads
     decode = _decoder(video)
-    places, own = [], container.format.name not in _UNSTAMPED
     for packet in packets(container, video, problems):
-      if packet.size and packet.dts is not None:
-        heapq.heappush(places, packet.dts)
       try:
         frames = decode(packet)
       except av.error.FFmpegError as error:
         problems.append(str(error))
         bad += 1
-        if places and packet.size and packet.dts in places:
-          places.remove(packet.dts)
-          heapq.heapify(places)
         if threads == 'AUTO':
           return
         continue
@@ -140,12 +138,10 @@ def _pass(path, stream, threads, problems):
             f'{path}: frame {good} is {shape[0]}x{shape[1]}, but the first '
             f'frame is {first[0]}x{first[1]}; all frames must have one size.'
           )
-        place = heapq.heappop(places) if places else None
-        stamp = frame.pts if own else None
-        if not own and not video.codec_context.has_b_frames:
-          place = frame.dts if frame.dts is not None else place
         good += 1
-        yield Shot(frame, stamp), place if stamp is None else stamp
+        stamp = frame.pts if clock == 'shown' else None
+        place = frame.dts if stamp is None and clock != 'none' else stamp
+        yield Shot(frame, stamp), place
     _check_end(path, container, video)
     if 'matroska' in container.format.name.split(','):
       _tell_lost(path, stream)
@@ -155,6 +151,37 @@ def _pass(path, stream, threads, problems):
       raise ValueError(
         f'{path} is damaged: of {bad + good} packets {bad} cannot be decoded.'
       )
+
+
+def _clock(path, stream) -> str:
+  """What the time stamps of a file are.
+
+  Returns:
+    'shown': when frames are shown; 'decoded': when packets are decoded; 'none'.
+  """
+  with open_video(path, stream) as (container, video):
+    if timing.is_raw(video):
+      return 'none'
+    if container.format.name == 'avi':
+      return 'decoded'
+    if not video.codec_context.has_b_frames:
+      return 'shown'
+    some = itertools.islice(packets(container, video, []), _LOOKED_AT)
+    some = [packet for packet in some if packet.size]
+    stamps = [packet.pts for packet in some]
+    if None in stamps or not _grow(stamps):
+      return 'shown'
+    # Either no frame waits for another, or the stamps are not the frames' own.
+    shown = []
+    decode = _decoder(video)
+    for packet in some:
+      with contextlib.suppress(av.error.FFmpegError):
+        shown += [frame.pts for frame in decode(packet)]
+  return 'shown' if _grow(s for s in shown if s is not None) else 'decoded'
+
+
+def _grow(stamps: Iterable[int]) -> bool:
+  return all(a < b for a, b in itertools.pairwise(stamps))
 
 
 def _check_end(path, container, video) -> None:
@@ -222,10 +249,16 @@ def decoded_from(
 
 
 def packets(container, video, problems: list[str]):
-  """Yields the packets of a stream; damaged data between them are skipped."""
+  """Yields the packets of a stream; damaged data between them are skipped.
+
+  So are empty ones, with which Theora says that the picture stays. The very
+  last packet, without a time, lets the decoder end.
+  """
   for _ in range(2):  # the second time what the decoder still holds
     try:
-      yield from container.demux(video)
+      for packet in container.demux(video):
+        if packet.size or packet.dts is None:
+          yield packet
       return
     except av.error.InvalidDataError as error:
       problems.append(str(error))
@@ -265,15 +298,15 @@ def shots(container, video) -> Iterator[Shot]:
 
 def last(path, count: int, stream: int | None) -> list[Shot]:
   """The last frames of a file, decoded from two positions and compared."""
+  seeks = _clock(path, stream) == 'shown'
   with open_video(path, stream) as (container, video):
-    unstamped = container.format.name in _UNSTAMPED
     duration, begin = video.duration, video.start_time or 0
     if duration is None and container.duration is not None:
       duration = int(Fraction(container.duration, 10**6) / video.time_base)
     unit = video.time_base
   before, landed = None, None
   back = 2 + count / 10
-  while not unstamped and duration and back < duration * unit:
+  while seeks and duration and back < duration * unit:
     first, kept = None, collections.deque(maxlen=count)
     for shot in decoded_from(path, stream, begin + duration, back):
       first = shot.stamp if first is None else first
@@ -296,30 +329,32 @@ def packet_times(
 ) -> tuple[list[Fraction], Fraction | None]:
   """The times of frames according to packets, and the last frame's duration.
 
-  Nothing is decoded; a packet that gives no frame is taken for one.
+  Nothing is decoded, unless some packets have no time stamp; a packet that
+  gives no frame is taken for one.
   """
+  clock = _clock(path, stream)
   with open_video(path, stream) as (container, video):
     unit, usual = video.time_base, 1 / (fps or timing.label(video))
     resets = container.format.name in RESETTING
-    own = container.format.name not in _UNSTAMPED
     # The order shown, parts with a clock of their own one after the other.
     parts, lasting, decoded_at, reordered = [[]], {}, None, False
-    for packet in packets(container, video, []):
-      if not packet.size or packet.is_discard:
-        continue
-      stamp = packet.pts if own else packet.dts
+    for pts, dts, duration in _from_key_frame(container, video):
+      stamp = {'shown': pts, 'decoded': dts}.get(clock)
       _check_unstamped(path, stamp, fps)
-      if packet.dts is not None and decoded_at is not None:
-        ahead = (packet.dts - decoded_at) * unit
+      if dts is not None and decoded_at is not None:
+        ahead = (dts - decoded_at) * unit
         if ahead < -1 or (resets and ahead > timing.JUMP):
           parts.append([])
-      decoded_at = packet.dts if packet.dts is not None else decoded_at
-      reordered |= own and packet.dts not in (None, stamp)
+      decoded_at = dts if dts is not None else decoded_at
+      reordered |= clock == 'shown' and dts not in (None, stamp)
       parts[-1].append(stamp)
-      lasting[stamp] = packet.duration
+      lasting[stamp] = duration
     end = (video.start_time or 0) + (video.duration or 0)
     # Here a packet's duration is that until the next one in decoding order.
     by_end = reordered and 'mov' in container.format.name.split(',')
+  some = [s is None for part in parts for s in part]
+  if any(some) and not all(some):
+    return [time for time, _ in decoded(path, stream, fps)], None
   stamps, longest = [], None
   for part in parts:
     known = sorted(s for s in part if s is not None)
@@ -330,6 +365,27 @@ def packet_times(
     longest = end - stamps[-1] if end > stamps[-1] else min(steps, default=0)
   timed = timing.mended(((s, None) for s in stamps), unit, usual, resets)
   return [t for t, _ in timed], (longest or 0) * unit or None
+
+
+def _from_key_frame(
+  container, video
+) -> Iterator[tuple[int | None, int | None, int | None]]:
+  """Yields (pts, dts, duration) of packets that decode; all without a key."""
+  skipped, first, begun = [], None, False
+  for packet in packets(container, video, []):
+    if not packet.size or packet.is_discard:
+      continue
+    facts = packet.pts, packet.dts, packet.duration
+    if not begun and not packet.is_keyframe:
+      skipped.append(facts)
+      continue
+    if not begun and skipped:
+      first = packet.pts  # what is shown before it refers to what is missing
+    begun = True
+    if None in (first, packet.pts) or packet.pts >= first:
+      yield facts
+  if not begun:
+    yield from skipped
 
 
 def first_stamp(path, stream: int | None) -> Fraction:

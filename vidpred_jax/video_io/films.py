@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -55,7 +56,7 @@ class Film:
     if hdr not in ('tonemap', 'keep'):
       raise ValueError(f"hdr must be 'tonemap' or 'keep', got {hdr!r}.")
     listed = None if cuts is None else scenes.read_list(cuts)
-    self.path = pathlib.Path(path).expanduser()
+    self.path = pathlib.Path(os.path.expanduser(path))
     self.info = reading.probe(path, times=True, fps=fps)
     self.keeps = hdr == 'keep' and self.info.curve is not None
     self._cut, self._listed = cut, listed

@@ -4,6 +4,7 @@ The package's docstring has their contract."""
 
 import collections
 import itertools
+import os
 import pathlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -119,7 +120,7 @@ def probe(
       times of its own and `fps` is given.
     FileNotFoundError: if `path` does not exist.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   folder = pictures.find(path)
   if folder is not None:
     return _probe_pictures(path, folder, fps)
@@ -231,7 +232,7 @@ def indexed(
   Returns:
     The index, and (H, W) of the frames.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   folder = pictures.find(path)
   if folder is not None:
     moments, last = _picture_times(path, folder, fps)
@@ -312,7 +313,7 @@ def frames(
   """
   if start < 0 or step < 1:
     raise ValueError(f'start={start} must be >= 0 and step={step} >= 1.')
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   folder = pictures.find(path)
   if folder is not None:
     moments, _ = _picture_times(path, folder, fps)
@@ -365,7 +366,7 @@ def read(
   Raises:
     ValueError: as `frames`, and if there are not so many frames.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   stop = None if count is None else start + (count - 1) * step + 1
   if index is None or index.pts is None or not start:
     timed = frames(
@@ -409,7 +410,7 @@ def read_last(
   Raises:
     ValueError: as `frames`.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   folder = pictures.find(path)
   if folder is not None:
     start = max(len(folder.pictures) - count, 0)

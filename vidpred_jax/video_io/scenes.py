@@ -150,7 +150,7 @@ def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
     ValueError: if a line is neither.
     OSError: if it cannot be read.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   try:
     rows = list(csv.reader(path.read_text().splitlines()))
   except UnicodeDecodeError:

@@ -9,16 +9,20 @@ used only without time stamps. Time stamps of real files can be irregular:
     or in a transport stream far behind it: time goes on by one usual step.
 """
 
+import collections
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 
 # Beyond this many seconds a transport stream's clock was set anew.
 JUMP = 10
 _PAUSE = 5  # usual steps
 _WAITING = 8  # frames that may wait for a stamp that grows
+_RECENT = 9  # steps of which the median is the usual one
 _STANDARD = tuple(
   Fraction(n, d)
   for n, d in (
@@ -43,9 +47,17 @@ class Rate(NamedTuple):
   shortest: Fraction | None
 
 
+def is_raw(video) -> bool:
+  """Whether a stream comes without a container, and so without times."""
+  flags = video.container.format.flags
+  return bool(flags & av.format.Flags.no_timestamps.value)
+
+
 def label(video) -> Fraction:
   """The frame rate in the header; 25 if it has no sensible one."""
-  for rate in (video.average_rate, video.guessed_rate):
+  rates = video.average_rate, video.guessed_rate
+  # FFmpeg's mean of a raw stream is always 25.
+  for rate in reversed(rates) if is_raw(video) else rates:
     if rate and 0 < rate <= 1000:
       return Fraction(rate)
   return Fraction(25)
@@ -70,6 +82,7 @@ def mended(
   """
   now: Fraction | None = None
   last: int | None = None
+  steps = collections.deque([usual], maxlen=_RECENT)
   waiting: list[Any] = []
   for stamp, item in stamped:
     if now is None:
@@ -77,26 +90,31 @@ def mended(
       yield now, item
       continue
     if stamp is None or last is None:
-      ahead, set_anew = usual, stamp is not None
+      ahead, set_anew = _usual(steps), stamp is not None
     else:
       ahead = (stamp - last) * unit
-      back = -max(Fraction(1), 10 * usual)
+      back = -max(Fraction(1), 10 * steps[-1])
       set_anew = ahead < back or (resets and ahead > JUMP)
       if ahead <= 0 and not set_anew and len(waiting) < _WAITING:
         waiting.append(item)
         continue
     if set_anew or ahead <= 0:
-      ahead = usual * (len(waiting) + 1)
+      ahead = _usual(steps) * (len(waiting) + 1)
     for n, late in enumerate(waiting, 1):
       yield now + ahead * n / (len(waiting) + 1), late
     if not waiting and not set_anew:
-      usual = ahead
+      steps.append(ahead)
     waiting, now = [], now + ahead
     last = stamp if stamp is not None else last and last + round(ahead / unit)
     yield now, item
   for n, late in enumerate(waiting, 1):  # there was one before
     assert now is not None
-    yield now + n * usual, late
+    yield now + n * _usual(steps), late
+
+
+def _usual(steps: Iterable[Fraction]) -> Fraction:
+  """The median step, which a pause does not change."""
+  return statistics.median_low(steps)
 
 
 def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:

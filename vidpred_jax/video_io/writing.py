@@ -1,6 +1,7 @@
 """Writing videos: `Writer`. The package's docstring has its contract."""
 
 import logging
+import os
 import pathlib
 import re
 from fractions import Fraction
@@ -81,7 +82,7 @@ class Writer:
       FileExistsError: if `path` exists and may not be replaced.
       FileNotFoundError: if its folder does not exist.
     """
-    self._path = pathlib.Path(path).expanduser()
+    self._path = pathlib.Path(os.path.expanduser(path))
     coding = _coding(self._path)
     if codec is not None:
       if coding is None:
@@ -129,7 +130,9 @@ class Writer:
       last,
       aspect,
       curve,
-      pathlib.Path(audio).expanduser() if audio and coding.audio else None,
+      pathlib.Path(os.path.expanduser(audio))
+      if audio and coding.audio
+      else None,
       Fraction(audio_start),
       trim_audio,
     )

@@ -36,7 +36,7 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
     FileNotFoundError: if it is neither; the names there are stand in the
       message.
   """
-  path = pathlib.Path(name_or_path).expanduser()
+  path = pathlib.Path(os.path.expanduser(name_or_path))
   if path.exists():
     return path
   names = list(models())

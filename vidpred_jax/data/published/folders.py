@@ -227,7 +227,7 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
     raise ValueError(
       f'{dataset} has the splits {", ".join(protocol.counts)}, not {split!r}.'
     )
-  root = pathlib.Path(root).expanduser()
+  root = pathlib.Path(os.path.expanduser(root))
   listing = root / f'{split}.json'
   if listing.is_file():
     return _listed(dataset, listing)
