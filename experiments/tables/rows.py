@@ -122,7 +122,7 @@ BEFORE = {'stage2': 'stage1', 'stage3': 'stage2'}
 # The flow and the synthesis of the zoo's model, which is the paper's stage 1;
 # what a row changes is trained from there, as in stages 2 and 3.
 _APR_SMALL = (
-  'init_from=apr-vfi-film',
+  'init_from=apr-vfi-biflownet',
   'init_match=(flow|context|synthesis)/.*',
   'model.train_flow=False',
   "optim.frozen=('flow/.*',)",

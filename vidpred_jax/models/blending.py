@@ -82,6 +82,7 @@ def warp_forward(prepared: Prepared, time) -> Warped:
   Returns:
     A `Warped`.
   """
+  assert prepared.flow is not None  # there is one where it is learned
   time = jnp.asarray(time, jnp.float32)
   to = ebme.per_frame_flow(prepared.flow)
   to = to.reshape(-1, 2, *to.shape[1:])

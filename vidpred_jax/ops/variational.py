@@ -24,6 +24,8 @@ red-black over-relaxation. The finest level has half the size of the frames.
 There is no gradient: frames are data here.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ _RELAXATION = 1.6
 _EPSILON_DATA = 0.1  # pixels
 _EPSILON_SMOOTH = 0.1  # pixels a pixel
 _SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
-_GREY = np.float32([0.299, 0.587, 0.114])
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
@@ -74,10 +76,11 @@ def optical_flow(
     size = pyramid[level].shape[2:]
     if flow.shape[1:3] != size:
       flow = _enlarged(flow, size)
+    older, newer = pyramid[level]
     flow = jax.lax.fori_loop(
       0,
       1 if level >= _LEVELS - 2 else _WARPS,
-      lambda _, flow, pair=pyramid[level]: _refined(*pair, flow, time),
+      functools.partial(_refined, older, newer, time),
       flow,
     )
   return _enlarged(flow, first.shape[1:3])
@@ -118,7 +121,7 @@ def _compared(grey):
   return jnp.stack([grey, *_gradient(grey)], -1)
 
 
-def _refined(first, second, flow, time):
+def _refined(first, second, time, _, flow):
   """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
   first = warp.backward(_compared(first), -time * flow)
   second = warp.backward(_compared(second), (1 - time) * flow)

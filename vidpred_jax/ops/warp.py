@@ -177,7 +177,7 @@ def backward_cubic(image: jax.Array, flow: jax.Array) -> jax.Array:
   pixels = image.reshape(batch, height * width, channels)
   pixels = pixels.astype(jnp.float32)
   read = jax.vmap(lambda p, i: p.at[i].get(mode='promise_in_bounds'))
-  total = 0.0
+  total = jnp.zeros((*x.shape, channels), jnp.float32)
   for i, across in enumerate(_cubic_weights(y - top)):
     row = jnp.clip(top.astype(jnp.int32) + i - 1, 0, height - 1)
     for column, along in zip(columns, _cubic_weights(x - left)):
