@@ -57,6 +57,8 @@ come first, then small models and films, x2 to x8, the stages, and the rest.
              alone, from photographs whose exact flow is known, hours on a CPU
   film2      photographs and films, with the synthesis network, from runs/film1
   film3      as film2, by patches and with the router, from film2
+  variational  motion is estimated without weights, and clips count alike: ours;
+             `film2,variational` begins with none and needs no film1
   ebme       the flow network has EBME's weights, converted to weights/ebme, and
              is frozen; the other networks are trained from scratch
   warp       no synthesis network: the mean of both warped frames; `ebme,warp`
@@ -107,11 +109,15 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.features = 32  # channels between the blocks
   config.model.context_channels = 16  # features of a frame for each block
   config.model.context_hidden = 48  # channels of what makes them
+  # Or variational: an optical flow without weights; not in the paper.
+  config.model.motion = 'biflownet'
   config.model.levels = placeholder(int)  # of the flow; None: by the width
   config.model.standardised = False  # features are, before they are compared
   config.model.train_flow = False  # whether eq. (4) has a gradient to the flow
   config.model.temperature = 1.0  # of the Gumbel-softmax
   config.model.census_weight = 0.1  # lambda_1, eq. (4)
+  # Whether each clip's distance counts by its logarithm: ours.
+  config.model.logarithmic = False
   config.model.apr_weight = 0.01  # lambda_2, eq. (4)
   config.model.warp_weight = 0.0  # of the warped frames' own differences
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
@@ -321,6 +327,16 @@ def _film3(config):
   config.schedule.peak = 2e-4
 
 
+def _variational(config):
+  config.model.motion = 'variational'
+  config.model.logarithmic = True
+  config.model.flow_weight = 0.0  # no flow is learnt
+  config.model.warp_weight = 0.0
+  if config.init_from == 'runs/film1':  # nothing of which is needed
+    config.init_from, config.init_match = '', '.*'
+    config.data.parts.films.teacher = ''
+
+
 def _demo(config):
   set_data(
     config,
@@ -371,6 +387,7 @@ VARIANTS = {
   'film1': _film1,
   'film2': _film2,
   'film3': _film3,
+  'variational': _variational,
   'x2': _between(2),
   'x4': _between(4),
   'x8': _between(8),

@@ -31,6 +31,8 @@ first, then `code`, then small models and films, then the rest.
              photographs whose exact flow is known, hours on a CPU
   film2      photographs and films, from runs/film1
   film3      as film2, by rollouts of five frames, with the router, from film2
+  variational  blocks begin with an optical flow, and clips count alike: ours;
+             `film2,variational` needs no film1 before it
   kitti      KITTI raw
   ucf101     trained on UCF101, evaluated on DAVIS 2017
   vimeo      Vimeo90K triplets, as the paper says; its code takes frames 1 to 5
@@ -112,8 +114,12 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.router_scale = 1  # the router sees frames shrunk by this
   # It sees frames without their brightness and contrast; not in the paper.
   config.model.router_standardised = False
+  # Or variational: blocks begin with an optical flow; not in the paper.
+  config.model.initial_flow = 'zero'
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
+  # Whether each prediction's distance counts by its logarithm: ours.
+  config.model.logarithmic = False
   config.model.vgg_weight = 0.0  # 0.5 in the published code
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
   config.model.rollout = 0  # predictions that the gradient goes back through
@@ -294,6 +300,13 @@ def _film3(config):
   config.schedule.peak = 1e-4
 
 
+def _variational(config):
+  config.model.initial_flow = 'variational'
+  config.model.logarithmic = True
+  if config.init_from == 'runs/film1':  # nothing of which is needed
+    config.init_from = ''
+
+
 def _code(config):
   dataset = config.data.get('dataset')
   config.optim.weight_decay = 1e-3  # model/model.py
@@ -364,6 +377,7 @@ VARIANTS = {
   'film1': _film1,
   'film2': _film2,
   'film3': _film3,
+  'variational': _variational,
   'on_davis': _on_davis,
   'on_vimeo': _on_vimeo,
   'bf16': _model(dtype='bfloat16'),

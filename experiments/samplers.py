@@ -40,7 +40,7 @@ def clips_of(config, frames, count):
   return np.concatenate([clip['video'] for clip in clips])
 
 
-def main():
+def parse():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--checkpoint', required=True)
   parser.add_argument(
@@ -52,7 +52,11 @@ def main():
   parser.add_argument('--num_frames', type=int, default=1)
   parser.add_argument('--seeds', type=int, default=1)
   parser.add_argument('--output', default='')
-  options = parser.parse_args()
+  return parser.parse_args()
+
+
+def main():
+  options = parse()
   runtime.setup()
   config = checkpoint.read_config(pathlib.Path(options.checkpoint))
   config = ConfigDict(config)

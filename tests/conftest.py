@@ -30,6 +30,9 @@ os.environ['XLA_FLAGS'] = ' '.join(
   [os.environ.get('XLA_FLAGS', ''), os.environ['VIDPRED_JAX_TEST_FLAGS']]
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# A process of tests for each core: threads of NumPy's and PyTorch's products
+# would only wait for each other.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pathlib  # noqa: E402
 

@@ -45,6 +45,15 @@ def test_after_an_error_the_old_one_is_there_and_nothing_else(tmp_path):
   assert (tmp_path / 'b' / 'c').read_text() == 'old'
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+  def write(self, text, encoding):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(pathlib.Path, 'write_text', write)
+  with pytest.raises(OSError, match="No space left on device: '.*a.txt'"):
+    atomic.write_text(tmp_path / 'a.txt', 'new')
+
+
 _HOLD = """
 import pathlib, sys, time
 from vidpred_jax import atomic

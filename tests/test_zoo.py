@@ -17,7 +17,7 @@ def folder(tmp_path, monkeypatch):
   settings = {'scales': (2, 1), 'widths': (8, 8)}
   system = vp.make('dmvfn', frames=frames, **settings)
   clip = np.zeros((1, 3, 16, 16, 3), np.float32)
-  variables = system.init(jax.random.key(0, impl='rbg'), clip)
+  variables = jax.jit(system.init)(jax.random.key(0, impl='rbg'), clip)
   place = tmp_path / 'zoo' / 'small'
   checkpoint.save_system(
     place,
@@ -94,7 +94,8 @@ def test_every_model_that_ships_is_whole(name):
   clip = np.random.default_rng(0).random(
     (1, context, side, side, system.channels)
   )
-  frames = system.predict(variables, np.float32(clip), jax.random.key(0))
+  predict = jax.jit(system.predict)
+  frames = predict(variables, np.float32(clip), jax.random.key(0))
   assert np.isfinite(frames).all()
   record = json.loads((zoo.find(name) / 'system.json').read_text())
   assert record['data'] == {'kind': 'image'}

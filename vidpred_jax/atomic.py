@@ -122,7 +122,11 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a file, or leaves the existing file unchanged."""
   with replacing(path) as partial:
-    partial.write_text(text, encoding='utf-8')
+    try:
+      partial.write_text(text, encoding='utf-8')
+    except OSError as error:
+      error.filename = error.filename or str(path)  # a full disk names none
+      raise
 
 
 @contextlib.contextmanager

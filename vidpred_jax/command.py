@@ -96,6 +96,24 @@ def config_file(chosen: str) -> str:
   )
 
 
+def configuration(chosen: str):
+  """Makes the configuration that a file describes.
+
+  Args:
+    chosen: `FILE` or `FILE:VARIANTS`, as `config_file` gives it.
+
+  Returns:
+    A `ConfigDict`; None if the file is no Python.
+  """
+  path, _, variants = chosen.partition(':')
+  spec = importlib.util.spec_from_file_location('configuration', path)
+  if spec is None or spec.loader is None:
+    return None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(*[variants] if variants else [])
+
+
 def require(*names: str) -> None:
   """Marks flags that must be given; one message names all that are missing.
 
@@ -189,15 +207,9 @@ def _with_config_file(argv: Sequence[str]) -> list[str]:
 def _unknown_field(argv: Sequence[str]) -> ValueError | None:
   """The first `--config.a.b=value` that names no field of the configuration."""
   chosen = [x.partition('=')[2] for x in argv if x.startswith('--config=')]
-  path, _, variants = chosen[-1].partition(':') if chosen else ('', '', '')
-  if not path:
+  config = configuration(chosen[-1]) if chosen and chosen[-1] else None
+  if config is None:
     return None
-  spec = importlib.util.spec_from_file_location('configuration', path)
-  if spec is None or spec.loader is None:  # no Python file
-    return None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(*[variants] if variants else [])
   for argument in argv:
     if not argument.startswith('--config.'):
       continue

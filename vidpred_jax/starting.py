@@ -41,15 +41,23 @@ def end() -> None:
   """
   if signal.getsignal(signal.SIGINT) is _end:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-  shown = sys.unraisablehook
+  shown, main = sys.unraisablehook, threading.get_ident()
 
   def hook(unraisable):
     if unraisable.exc_type is KeyboardInterrupt:
-      threading.Timer(_AGAIN, _thread.interrupt_main).start()
+      threading.Timer(_AGAIN, _interrupt, (main,)).start()
     else:
       shown(unraisable)
 
   sys.unraisablehook = hook
+
+
+def _interrupt(thread: int) -> None:
+  """Raises KeyboardInterrupt in the main thread, also while it sleeps."""
+  if hasattr(signal, 'pthread_kill'):
+    signal.pthread_kill(thread, signal.SIGINT)
+  else:  # Windows
+    _thread.interrupt_main()
 
 
 def _end(number, _) -> None:

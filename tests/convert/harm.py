@@ -1,9 +1,20 @@
 """Weight files that are small and mean harm."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
+
+
+class Command:
+  """Pickles as a call of `os.system`."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return os.system, (f'touch {self.path}',)
 
 
 def tensor(shape, strides):

@@ -11,7 +11,13 @@ from tests.convert.published import SMALL, openstl, saved
 from vidpred_jax import checkpoint, command, convert
 
 
-def test_command_line(published, tmp_path):
+@pytest.fixture(scope='module')
+def forks():
+  with commands.Forks('vidpred_jax.convert.__main__') as forks:
+    yield forks
+
+
+def test_command_line(published, tmp_path, forks):
   np.savez(tmp_path / 'weights.npz', **published)
   output = tmp_path / 'export'
   arguments = (
@@ -23,9 +29,9 @@ def test_command_line(published, tmp_path):
     'channel_order=rgb',
     '--set=inference_routing=all',
   )
-  done = commands.run('vidpred_jax.convert', *arguments)
-  assert done.returncode == 0, done.stderr
-  report = json.loads(done.stdout)
+  status, out, err = forks.run(*arguments)
+  assert status == 0, err
+  report = json.loads(out)
   assert report['parameters'] == 3_559_930
   assert report['settings'] == {'router_scale': 4, 'inference_routing': 'all'}
   system, variables = checkpoint.load(output)
@@ -34,28 +40,23 @@ def test_command_line(published, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
   before = (output / 'system.json').read_bytes()
-  again = commands.run('vidpred_jax.convert', *arguments)
-  assert again.returncode == 2
-  assert again.stderr.strip().splitlines()[-1].startswith('Error: ')
-  assert 'exists already' in again.stderr
-  assert 'Traceback' not in again.stderr
+  commands.is_one_line(*forks.run(*arguments), 'exists already')
   assert (output / 'system.json').read_bytes() == before
 
 
-def test_command_line_for_simvp(tmp_path):
+def test_command_line_for_simvp(tmp_path, forks):
   state, expected = openstl('tau')
   lightning = {'state_dict': {f'model.{k}': x for k, x in state.items()}}
   (tmp_path / 'best.ckpt').write_bytes(saved(lightning))
-  done = commands.run(
-    'vidpred_jax.convert',
+  status, out, err = forks.run(
     '--system=simvp',
     f'--input={tmp_path}/best.ckpt',
     f'--output={tmp_path}/export',
     '--set=translator=tau',
     *[f'--set={name}={value}' for name, value in SMALL.items()],
   )
-  assert done.returncode == 0, done.stderr
-  assert json.loads(done.stdout)['settings'] == {'translator': 'tau', **SMALL}
+  assert status == 0, err
+  assert json.loads(out)['settings'] == {'translator': 'tau', **SMALL}
   system, variables = checkpoint.load(tmp_path / 'export')
   assert system.frames == ((0, 1, 2), (3, 4, 5)) and system.channels == 2
   jax.tree.map(np.testing.assert_array_equal, variables, expected)

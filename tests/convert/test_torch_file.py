@@ -7,7 +7,6 @@ import decimal
 import fractions
 import io
 import ipaddress
-import os
 import pathlib
 import pickle
 import types
@@ -16,6 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.convert.harm import Command
 from vidpred_jax import convert
 from vidpred_jax.convert import torch_file
 
@@ -91,16 +91,6 @@ def test_they_are_no_weights(tmp_path):
     archive.writestr('a/data.pkl', pickle.dumps({'w': np.ones(3)}, 2))
   with pytest.raises(ValueError, match='no arrays: w'):
     convert.read_torch(tmp_path / 'a.pth')
-
-
-class Command:
-  """Pickles as a call of `os.system`."""
-
-  def __init__(self, path):
-    self.path = path
-
-  def __reduce__(self):
-    return os.system, (f'touch {self.path}',)
 
 
 class Sub(np.ndarray):

@@ -1,7 +1,6 @@
 """Weight files without PyTorch: what is read, and what is refused."""
 
 import ipaddress
-import os
 import pathlib
 import pickle
 import struct
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.convert.harm import Command
 from tests.convert.published import legacy, zipped
 from vidpred_jax import convert
 
@@ -179,16 +179,6 @@ def test_old_zip_without_byte_order(tmp_path):
 
 
 # --- Nothing is executed -----------------------------------------------------
-
-
-class Command:
-  """Pickles as a call of `os.system`."""
-
-  def __init__(self, path):
-    self.path = path
-
-  def __reduce__(self):
-    return os.system, (f'touch {self.path}',)
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 4])

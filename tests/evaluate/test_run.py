@@ -3,36 +3,20 @@
 import hashlib
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vidpred_jax import build, data, systems
+from tests.evaluate.toys import DRAWN, drawing
+from vidpred_jax import build, data
 from vidpred_jax.evaluate import run as evaluation
-
-FRAMES = systems.Frames((0, 1), (2, 3, 4))
-
-
-def drawing(frames):
-  """Adds noise to the last frame."""
-
-  def predict(variables, context, key):
-    shape = (len(context), len(frames.target), *context.shape[2:])
-    noise = jax.random.normal(key, shape)
-    return context[:, -1:] + variables['params']['size'] * noise
-
-  return systems.System(None, None, predict, frames, 1, True)
-
-
-VARIABLES = {'params': {'size': jnp.float32(0.1)}}
 
 
 @pytest.fixture
 def config(monkeypatch):
   """A small protocol of photographs in motion, for `drawing`."""
-  monkeypatch.setattr(build, 'system', lambda config, frames: drawing(FRAMES))
+  monkeypatch.setattr(build, 'system', lambda config, frames: drawing())
   return ConfigDict(
     {
       'system': 'rvd',
@@ -67,10 +51,10 @@ def workdir(monkeypatch, tmp_path):
   """The folder of a run of `drawing`."""
   record = {'system': 'rvd', 'sha256': 'abc'}
   monkeypatch.setattr(
-    evaluation.checkpoint, 'read', lambda path: (record, VARIABLES)
+    evaluation.checkpoint, 'read', lambda path: (record, DRAWN)
   )
   monkeypatch.setattr(
-    evaluation.checkpoint, 'check_variables', lambda *args: VARIABLES
+    evaluation.checkpoint, 'check_variables', lambda *args: DRAWN
   )
   (tmp_path / 'export').mkdir()
   return tmp_path
@@ -158,7 +142,7 @@ def test_fvd_needs_weights_and_nine_frames(config, monkeypatch, tmp_path):
 def test_quick_evaluation_gives_means(config):
   measure = evaluation.make_measure(config, build.evaluation(config))
   clips = build.source(config, 'test')
-  found = evaluation.quick_eval(config, VARIABLES, measure, clips)
+  found = evaluation.quick_eval(config, DRAWN, measure, clips)
   assert list(found) == list(config.eval.metrics)
   assert all(np.isfinite(list(found.values())))
 

@@ -1,39 +1,21 @@
 """Clips predicted several times, and measured."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.evaluate.toys import FRAMES, batches, clips, field, measured, run
-from vidpred_jax import metrics, runtime, systems
+from tests.evaluate.toys import (
+  DRAWN,
+  batches,
+  clips,
+  drawing,
+  field,
+  measured,
+  run,
+)
+from vidpred_jax import metrics, runtime
 from vidpred_jax.evaluate import scoring
 
-
-def drawing(frames=FRAMES, with_diagnostics=False):
-  """Adds noise to the last frame; its draw depends on the batch's shape."""
-
-  def predict(variables, context, key):
-    shape = (len(context), len(frames.target), *context.shape[2:])
-    noise = jax.random.normal(key, shape)
-    return context[:, -1:] + variables['params']['size'] * noise
-
-  def diagnosed(variables, context, key):
-    drawn = predict(variables, context, key)
-    return drawn, {'blocks': (drawn[:, :, :4, 0, 0] > 0.5).astype(jnp.float32)}
-
-  return systems.System(
-    init=None,
-    loss=None,
-    predict=predict,
-    frames=frames,
-    multiple=1,
-    stochastic=True,
-    diagnostics=diagnosed if with_diagnostics else None,
-  )
-
-
-DRAWN = {'params': {'size': jnp.float32(0.1)}}
 ENSEMBLE = (
   'crps/ens',
   'crps/fair',

@@ -28,6 +28,32 @@ def toy(frames=FRAMES):
   )
 
 
+def drawing(frames=FRAMES, with_diagnostics=False):
+  """Adds noise to the last frame; its draw depends on the batch's shape."""
+
+  def predict(variables, context, key):
+    shape = (len(context), len(frames.target), *context.shape[2:])
+    noise = jax.random.normal(key, shape)
+    return context[:, -1:] + variables['params']['size'] * noise
+
+  def diagnosed(variables, context, key):
+    drawn = predict(variables, context, key)
+    return drawn, {'blocks': (drawn[:, :, :4, 0, 0] > 0.5).astype(jnp.float32)}
+
+  return systems.System(
+    init=None,
+    loss=None,
+    predict=predict,
+    frames=frames,
+    multiple=1,
+    stochastic=True,
+    diagnostics=diagnosed if with_diagnostics else None,
+  )
+
+
+DRAWN = {'params': {'size': jnp.float32(0.1)}}
+
+
 def batches(clips, size, total=None):
   for i in range(0, len(clips), size):
     video = clips[i : i + size]

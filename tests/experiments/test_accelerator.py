@@ -1,26 +1,21 @@
 import json
 import pathlib
 import signal
-import sys
 
 import numpy as np
 import pytest
 
 import vidpred_jax as vp
+from experiments.accelerator import __main__ as accelerator
+from experiments.accelerator import (
+  machine,
+  measuring,
+  parity,
+  times,
+  training,
+)  # fmt: skip
 
-# The scripts belong to the clone, not to what is installed.
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIG = str(ROOT / 'configs/dmvfn.py')
-
-
-@pytest.fixture(scope='module')
-def accelerator():
-  sys.path.insert(0, str(ROOT))
-  try:
-    from experiments import accelerator
-  finally:
-    sys.path.remove(str(ROOT))
-  return accelerator
+CONFIG = str(pathlib.Path(__file__).resolve().parents[2] / 'configs/dmvfn.py')
 
 
 @pytest.fixture
@@ -34,10 +29,15 @@ def parts_of(folder):
   return json.loads((folder / 'accelerator.json').read_text())['parts']
 
 
-def test_the_command(accelerator, environment, tmp_path, capsys):
+def test_the_command(environment, tmp_path, capsys):
   """Everything but the reference arrays, with small shapes."""
   # As much time as a busy machine may want.
-  failed = accelerator.main(['--tiny', '--minutes=60', f'--output={tmp_path}'])
+  failed = accelerator.main(
+    [
+      *('--tiny', '--minutes=60', f'--output={tmp_path}'),
+      *('--set=model.scales=(2,)', '--set=model.widths=(8,)'),
+    ]
+  )
   parts = parts_of(tmp_path)
   errors = [r for rows in parts.values() for r in rows if 'error' in r]
   assert not failed and not errors
@@ -58,17 +58,18 @@ def test_the_command(accelerator, environment, tmp_path, capsys):
   assert 'missing nothing' in capsys.readouterr().out
 
 
-def test_a_run_that_would_take_too_long_is_exported(
-  accelerator, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(accelerator, 'RESERVE', 0.0)
+def test_a_run_that_would_take_too_long_is_exported(tmp_path, monkeypatch):
+  monkeypatch.setattr(training, 'RESERVE', 0.0)
   options = accelerator.parse(
-    ['--tiny', f'--output={tmp_path}', '--set', 'batch_size=8']
+    [
+      *('--tiny', f'--output={tmp_path}', '--set=batch_size=8'),
+      *('--set=model.scales=(2,)', '--set=model.widths=(8,)'),
+    ]
   )
-  config = accelerator.configuration(options, f'{CONFIG}:smoke', '')
+  config = training.configuration(options, f'{CONFIG}:smoke', '')
   config.steps = config.checkpoint_every = config.log_every = 10**6
   listens = signal.getsignal(signal.SIGTERM)
-  row = accelerator.trained(config, tmp_path / 'weights', lambda: 2.0)
+  row = training.trained(config, tmp_path / 'weights', lambda: 2.0)
   assert 1 <= row['steps'] < 10**6
   assert signal.getsignal(signal.SIGTERM) == listens
   system, _ = vp.load(tmp_path / 'weights')
@@ -84,12 +85,12 @@ def test_a_run_that_would_take_too_long_is_exported(
   ],
 )
 def test_batches_double_while_that_pays(
-  accelerator, tmp_path, monkeypatch, rates, taken, tried
+  tmp_path, monkeypatch, rates, taken, tried
 ):
   options = accelerator.parse([f'--output={tmp_path}', '--workers=0'])
-  config = accelerator.configuration(options, f'{CONFIG}:smoke', '')
+  config = training.configuration(options, f'{CONFIG}:smoke', '')
   monkeypatch.setattr(
-    accelerator, '_step_compiled', lambda config, clip, n: (n, len(clip), 1.0)
+    training, '_step_compiled', lambda config, clip, n: (n, len(clip), 1.0)
   )
 
   def step_ms(program, args):
@@ -98,31 +99,31 @@ def test_batches_double_while_that_pays(
       raise RuntimeError('RESOURCE_EXHAUSTED: out of memory')
     return 1e3 * program / rate
 
-  monkeypatch.setattr(accelerator, '_step_ms', step_ms)
-  (program, _), rows = accelerator.fitting(config, options, lambda: 60.0)
+  monkeypatch.setattr(training, '_step_ms', step_ms)
+  (program, _), rows = training.fitting(config, options, lambda: 60.0)
   assert config.batch_size == program == taken and len(rows) == tried
   assert [row['batch'] for row in rows if row['taken']] == [taken]
 
 
-def test_settings_and_weights_to_begin_with(accelerator, tmp_path):
+def test_settings_and_weights_to_begin_with(tmp_path):
   options = accelerator.parse(
     [f'--output={tmp_path}', '--set', 'data.size=(32,32)', '--workers=3']
   )
-  config = accelerator.configuration(options, f'{CONFIG}:demo', 'weights')
+  config = training.configuration(options, f'{CONFIG}:demo', 'weights')
   assert config.data.size == (32, 32) and config.workers == 3
   assert config.init_from == 'weights' and not config.eval.every
   with pytest.raises(FileNotFoundError, match='no configuration'):
-    accelerator.configuration(options, 'configs/none.py:demo', '')
+    training.configuration(options, 'configs/none.py:demo', '')
 
 
 def test_a_part_that_fails_loses_only_itself(
-  accelerator, environment, tmp_path, monkeypatch
+  environment, tmp_path, monkeypatch
 ):
   def broken(options, left):
     yield {'measured': 1}
     raise RuntimeError('no such kernel')
 
-  monkeypatch.setitem(accelerator.PARTS, 'times', broken)
+  monkeypatch.setattr(times, 'rows', broken)
   arguments = ['--tiny', '--parts=machine,times,parity', f'--output={tmp_path}']
   assert accelerator.main(arguments) == 1
   parts = parts_of(tmp_path)
@@ -133,7 +134,7 @@ def test_a_part_that_fails_loses_only_itself(
 
 
 def test_missing_arrays_and_arrays_too_far_off(
-  accelerator, environment, tmp_path, monkeypatch
+  environment, tmp_path, monkeypatch
 ):
   arguments = ['--parts=parity', f'--output={tmp_path}', '--shared=/none']
   assert accelerator.main(arguments) == 1
@@ -142,38 +143,38 @@ def test_missing_arrays_and_arrays_too_far_off(
   assert all('FileNotFoundError' in row['error'] for row in rows)
   errors = {'near': (1e-6, 1e-5), 'far': (1.0, 1e-5), 'nan': (np.nan, 1.0)}
   tables = {('dmvfn', 'case'): lambda: errors}
-  monkeypatch.setattr(accelerator, '_parity_tables', lambda _: (tables, []))
+  monkeypatch.setattr(parity, '_parity_tables', lambda _: (tables, []))
   assert accelerator.main(arguments) == 1
   (row,) = parts_of(tmp_path)['parity']
   assert row['too_far'] == ['far', 'nan'] and row['arrays'] == 3
 
 
-def test_nothing_begins_after_the_time(accelerator):
-  done = dict(accelerator.concurrently({'a': lambda: 1}, lambda: 1.0))
-  late = dict(accelerator.concurrently({'a': lambda: 1}, lambda: 0.0))
-  assert done == {'a': 1} and isinstance(late['a'], accelerator.Late)
-  assert accelerator.failure(late['a']) == {'skipped': 'no time was left'}
+def test_nothing_begins_after_the_time():
+  done = dict(measuring.concurrently({'a': lambda: 1}, lambda: 1.0))
+  late = dict(measuring.concurrently({'a': lambda: 1}, lambda: 0.0))
+  assert done == {'a': 1} and isinstance(late['a'], measuring.Late)
+  assert measuring.failure(late['a']) == {'skipped': 'no time was left'}
 
 
-def test_missing_dependencies(accelerator, monkeypatch):
-  assert accelerator.missing() == []
+def test_missing_dependencies(monkeypatch):
+  assert machine.missing() == []
   versions = {'jax': None, 'numpy': '1.26.4'}
-  known = accelerator._version
+  known = machine._version
   monkeypatch.setattr(
-    accelerator, '_version', lambda name: versions.get(name, known(name))
+    machine, '_version', lambda name: versions.get(name, known(name))
   )
-  found = accelerator.missing()
+  found = machine.missing()
   assert len(found) == 2 and found[0].startswith('jax>=')
   assert found[1].startswith('numpy>=') and '(is 1.26.4)' in found[1]
 
 
-def test_ratios_take_the_better_layout(accelerator):
+def test_ratios_take_the_better_layout():
   row = {'system': 'rvd', 'name': 'step', 'precision': 'tf32'}
   parts = {
     'times': [{**row, 'ms': 2.0}, {**row, 'precision': 'float32', 'ms': 9.0}],
     'torch': [{**row, 'ms': 8.0}, {**row, 'ms': 4.0}, {'skipped': 'no'}],
   }
-  (found,) = accelerator.ratios(parts)
+  (found,) = measuring.ratios(parts)
   assert found['ratio'] == 0.5 and found['torch_ms'] == 4.0
 
 
@@ -181,6 +182,6 @@ def test_ratios_take_the_better_layout(accelerator):
   'wrong',
   [['--parts=speed'], ['--minutes=0'], ['--init=x'], ['--batch=-1']],
 )
-def test_wrong_settings(accelerator, tmp_path, wrong):
+def test_wrong_settings(tmp_path, wrong):
   with pytest.raises(SystemExit):
     accelerator.parse([f'--output={tmp_path}', *wrong])

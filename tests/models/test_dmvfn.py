@@ -247,3 +247,53 @@ def test_names_of_the_published_checkpoint_cover_all_parameters():
     names = torch_names(2, spatial_path, router)
     assert {place for place, _, _ in names.values()} == paths
     assert len(names) == len(paths)
+
+
+def moving(count, dx=3, dy=-2, size=(48, 64)):
+  """A smooth texture that moves, [1, count, H, W, 3]."""
+  row, column = np.mgrid[: size[0], : size[1]].astype(np.float32)[..., None]
+  phases = np.float32([0, 1, 2])
+
+  def at(t):
+    x, y = column - t * dx, row - t * dy
+    return 0.5 + 0.2 * (np.sin(0.31 * x + phases) + np.cos(0.23 * y + phases))
+
+  return jnp.asarray(np.stack([at(t) for t in range(count)])[None])
+
+
+def test_untrained_the_variational_flow_goes_on():
+  clip = moving(3)
+  model, variables, _ = small(initial_flow='variational')
+  params = dmvfn.initial_params(jax.random.key(0, impl='rbg'), model)
+  output = jax.jit(model.apply)({'params': params}, clip[:, :2])
+  for frame in output.frames:
+    error = np.abs(frame - clip[:, 2])[:, 8:-8, 8:-8]
+    assert error.mean() < 0.02
+  copied = np.abs(clip[:, 1] - clip[:, 2])[:, 8:-8, 8:-8].mean()
+  assert copied > 0.1
+  np.testing.assert_allclose(
+    output.flow[0, 8:-8, 8:-8].mean((0, 1)), [-6, 4, -3, 2], atol=0.3
+  )
+
+
+def test_with_a_variational_flow_skipping_is_masking(platform):
+  del platform
+  model, variables, _ = small(initial_flow='variational')
+  params = dict(variables['params'])
+  for i in range(3):
+    kernel = params[f'block_{i}']['head']['kernel']
+    head = params[f'block_{i}']['head'] | {'kernel': kernel + 0.02}
+    params[f'block_{i}'] = params[f'block_{i}'] | {'head': head}
+  variables = {'params': params}
+  pair = jnp.concatenate([moving(2), moving(2, dx=-1)])[:, :, :32, :48]
+  gates = jnp.asarray([[0.0, 1, 0], [0, 0, 0]])
+  masked = jax.jit(model.apply)(variables, pair, gates)
+  run_route = functools.partial(model.apply, method='run_route')
+  skipped = jax.jit(run_route)(variables, pair, gates)
+  np.testing.assert_allclose(skipped.flow, masked.flow, atol=1e-4)
+  np.testing.assert_allclose(skipped.frames[-1], masked.frames[-1], atol=1e-4)
+  start = dmvfn.initial_state(dmvfn.concat_pair(pair), 'variational')
+  np.testing.assert_allclose(
+    skipped.flow[1], start.voxel[1, ..., :4], atol=1e-4
+  )
+  assert np.abs(skipped.flow[0] - start.voxel[0, ..., :4]).max() > 0.1

@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from tests.arrays import normal
+from tests.arrays import gradients, normal
 from vidpred_jax.ops import conv, layout, resize
-
-
-def gradients(function, *args):
-  """The value and the gradient of a random linear function of it."""
-
-  @jax.jit
-  def both(*args):
-    out, pull = jax.vjp(function, *args)
-    return out, *pull(normal(99, *out.shape).astype(out.dtype))
-
-  return both(*args)
 
 
 def test_agrees_with_scipy():

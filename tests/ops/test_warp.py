@@ -89,3 +89,43 @@ def test_no_gradient_to_the_flow_where_it_points_outside(image):
 def test_keeps_half_precision(image):
   half = image.astype(jnp.bfloat16)
   assert warp.backward(half, flow_of(0.5, 0, image)).dtype == jnp.bfloat16
+
+
+def keys(d):
+  """The kernel of cubic convolution with a = -0.75."""
+  d, a = abs(d), -0.75
+  near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+  far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+  return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
+def test_cubic_is_the_sum_of_its_kernel(image):
+  flow = 5 * jax.random.normal(jax.random.key(1), (*image.shape[:3], 2))
+  made = warp.backward_cubic(image, flow)
+  flow, image = np.asarray(flow), np.asarray(image)
+  for i, row, column in [(0, 0, 0), (0, 5, 9), (1, 11, 16), (1, 7, 3)]:
+    dx, dy = flow[i, row, column]
+    x, y = np.clip(column + dx, 0, 16), np.clip(row + dy, 0, 11)
+    down = np.arange(np.floor(y) - 1, np.floor(y) + 3)
+    right = np.arange(np.floor(x) - 1, np.floor(x) + 3)
+    weight = np.outer(keys(down - y), keys(right - x))
+    near = image[i][
+      np.ix_(down.clip(0, 11).astype(int), right.clip(0, 16).astype(int))
+    ]
+    expected = np.tensordot(weight, near, 2)
+    np.testing.assert_allclose(made[i, row, column], expected, atol=1e-5)
+
+
+def test_cubic_keeps_what_is_read_at_pixels(image):
+  for dx, dy in ((0, 0), (-4, 5)):
+    flow = flow_of(dx, dy, image)
+    np.testing.assert_allclose(
+      warp.backward_cubic(image, flow), warp.backward(image, flow), atol=1e-6
+    )
+
+
+def test_inside_is_where_no_coordinate_is_clamped(image):
+  flow = flow_of(-1, 2, image)
+  expected = np.zeros((2, 12, 17, 1), bool)
+  expected[:, :10, 1:] = True
+  np.testing.assert_array_equal(warp.inside(flow), expected)

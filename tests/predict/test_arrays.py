@@ -1,35 +1,18 @@
-import jax
 import numpy as np
 import pytest
 
-from tests.predict.test_films import VARIABLES, between
+from tests.predict.toys import VARIABLES, between, make, noisy, straight
+from vidpred_jax.data import array_files
 from vidpred_jax.predict.arrays import is_array, predict_array
-from vidpred_jax.systems import base
 
 
 def forward(channels=3):
-  """Loads a system that goes on in a straight line."""
-
-  def line(variables, context, key):
-    del variables, key
-    return 2 * context[:, 1:] - context[:, :1]
-
-  frames = base.Frames((0, 1), (2,))
-  return lambda: (
-    base.System(None, None, line, frames, 8, False, channels),
-    VARIABLES,
-  )
+  return lambda: straight(channels=channels)
 
 
 def drawn():
   """Loads a system that draws at random."""
-
-  def noisy(variables, context, key):
-    del variables
-    return context[:, -1:] + 0.1 * jax.random.normal(key, context[:, -1:].shape)
-
-  frames = base.Frames((0, 1), (2,))
-  return base.System(None, None, noisy, frames, 8, True), VARIABLES
+  return make(noisy, stochastic=True), VARIABLES
 
 
 def films(count=2, length=4, channels=3):
@@ -39,7 +22,7 @@ def films(count=2, length=4, channels=3):
   return (values + np.zeros((10, 12, channels))).astype(np.uint8)
 
 
-@pytest.mark.parametrize('suffix', ['.npy', '.npz', '.zarr'])
+@pytest.mark.parametrize('suffix', array_files.SUFFIXES)
 def test_films_go_from_file_to_file(tmp_path, suffix):
   source, output = tmp_path / f'in{suffix}', tmp_path / f'out{suffix}'
 

@@ -3,40 +3,13 @@
 from fractions import Fraction
 
 import av
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.predict.toys import again, between
 from vidpred_jax import command, predict, video_io
 from vidpred_jax.data import photos, videos
-from vidpred_jax.systems import base
-
-VARIABLES = {'params': {'x': jnp.float32(0.5)}}
-HALF = base.Frames((0, 2), (1,))
-
-
-def between(frames=HALF):
-  """Loads a system that blends."""
-
-  def blend(variables, context, key):
-    del variables, key
-    t = jnp.array(frames.target) / frames.context[-1]
-    t = t.reshape(1, -1, 1, 1, 1).astype(jnp.float32)
-    return (1 - t) * context[:, :1] + t * context[:, 1:]
-
-  return base.System(None, None, blend, frames, 8, False), VARIABLES
-
-
-def again(**_):
-  """Loads a system that predicts the last frame once more."""
-
-  def last(variables, context, key):
-    del variables, key
-    return context[:, -1:]
-
-  frames = base.Frames((0, 1), (2,))
-  return base.System(None, None, last, frames, 8, False), VARIABLES
 
 
 def moving(seed, number=6, size=(64, 96)):

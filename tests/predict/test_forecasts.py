@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xarray
 
+from tests.data.test_weather import write_store as write
 from vidpred_jax.predict import fields
 from vidpred_jax.systems import base
 
@@ -57,13 +58,6 @@ def analysis(hours=20, gap=None):
       'latitude': np.linspace(80, -80, 8),
     },
   )
-
-
-def write(path, dataset):
-  if path.suffix == '.zarr':
-    dataset.to_zarr(path, zarr_format=2, consolidated=True)
-  else:
-    dataset.to_netcdf(path, engine='netcdf4')
 
 
 def opened(path):

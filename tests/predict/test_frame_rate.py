@@ -3,18 +3,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tests.predict.toys import ramp
 from vidpred_jax.predict import frame_rate
 
 
 def image(value, shape=(2, 3, 3)):
   return np.full(shape, value, np.uint8)
-
-
-def ramp(side=48, step=0):
-  """A frame of a scene that moves by `step` pixels to the right."""
-  x = np.arange(side) - step
-  grey = 128 + 100 * np.sin(x / 9) * np.cos(np.arange(side) / 7)[:, None]
-  return np.repeat(grey[:, :, None], 3, 2).astype(np.uint8)
 
 
 def filled(video, phases, parts, cuts=(), **kwargs):

@@ -1,11 +1,8 @@
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
 
+from tests import commands
 from vidpred_jax.data import vortices
 from vidpred_jax.simulation import __main__ as simulation
 
@@ -161,6 +158,12 @@ def test_who_comes_second_finds_it_done(tmp_path, monkeypatch):
   assert [p.name for p in place.iterdir()] == ['settings.json']
 
 
+@pytest.fixture(scope='module')
+def forks():
+  with commands.Forks('vidpred_jax.simulation.__main__') as forks:
+    yield forks
+
+
 @pytest.mark.parametrize(
   'flag, message',
   [
@@ -170,13 +173,6 @@ def test_who_comes_second_finds_it_done(tmp_path, monkeypatch):
     ('--reynolds=nan', "reynolds must be a number, got 'nan'."),
   ],
 )
-def test_the_command_says_what_is_wrong(tmp_path, flag, message):
-  command = [sys.executable, '-m', 'vidpred_jax.simulation', flag]
-  done = subprocess.run(
-    [*command, f'--root={tmp_path}'],
-    capture_output=True,
-    text=True,
-    env=os.environ,
-  )
-  assert done.returncode == 2
-  assert done.stderr.strip() == f'Error: {message}'
+def test_the_command_says_what_is_wrong(tmp_path, forks, flag, message):
+  status, _, err = forks.run(flag, f'--root={tmp_path}')
+  assert (status, err.strip()) == (2, f'Error: {message}')

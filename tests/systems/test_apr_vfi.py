@@ -264,6 +264,9 @@ def test_flow_can_be_left_alone():
     (MIDDLE, {'levels': 0}, 'None'),
     (MIDDLE, {'temperature': 0}, 'positive'),
     (MIDDLE, {'census_weight': -1}, '0 or more'),
+    (MIDDLE, {'motion': 'none'}, 'biflownet'),
+    (MIDDLE, {'motion': 'variational', 'warp_weight': 1.0}, 'learns no flow'),
+    (MIDDLE, {'motion': 'variational', 'flow_weight': 0.1}, 'learns no flow'),
     (MIDDLE, {'dtype': 'float16'}, 'bfloat16'),
   ],
 )
@@ -290,10 +293,11 @@ def test_flow_loss_is_of_every_level_where_the_flow_is_known():
   flow[:, 0] += [4, 2]
   flow[:, 1] -= [4, 2]
   flow[:, :, 10:] = np.nan
-  total, (_, metrics) = system.loss(weights, video, key, flow=flow)
-  without, _ = made(**extra).loss(weights, video, key)
+  total, (_, metrics) = jax.jit(system.loss)(weights, video, key, flow=flow)
+  without, _ = loss(**extra)(weights, video, key)
   model = apr_vfi.APRVFI(synthesised=False, routed=False, patch=None)
-  finest = model.apply(weights, video[:, ::2], 2, method='prepare').flow
+  prepare = jax.jit(lambda w, pair: model.apply(w, pair, 2, method='prepare'))
+  finest = prepare(weights, video[:, ::2]).flow
   off = np.asarray(finest)[:, :10] - [4, 2, -4, -2]
   error = np.hypot(off[..., ::2], off[..., 1::2]).mean()
   np.testing.assert_allclose(metrics['end_point_error'], error, rtol=1e-3)
@@ -306,7 +310,57 @@ def test_flow_loss_teaches_a_flow_that_is_not_trained_otherwise():
   extra = {'synthesis': 'whole', 'train_flow': False, 'flow_weight': 1.0}
   system, weights = made(**extra), variables(synthesis='whole')
   flow = jnp.ones((2, 2, 24, 37, 2))
-  grads = jax.grad(
-    lambda v: system.loss(v, clip(), jax.random.key(0), flow=flow)[0]
-  )(weights)['params']['flow']
+
+  @jax.jit
+  @jax.grad
+  def gradient(weights):
+    return system.loss(weights, clip(), jax.random.key(0), flow=flow)[0]
+
+  grads = gradient(weights)['params']['flow']
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def texture(length=5, by=(1.5, -1), size=(40, 56)):
+  """A smooth texture that moves by so much a frame, [1, length, H, W, 3]."""
+  row, column = np.mgrid[: size[0], : size[1]].astype(np.float32)[..., None]
+  phases = np.float32([0, 1, 2])
+
+  def at(t):
+    x, y = column - t * by[0], row - t * by[1]
+    return 0.5 + 0.2 * (np.sin(0.31 * x + phases) + np.cos(0.23 * y + phases))
+
+  return jnp.asarray(np.stack([at(t) for t in range(length)])[None])
+
+
+def test_variational_motion_has_no_weights_and_any_time():
+  settings = {'synthesis': 'warp', 'motion': 'variational'}
+  frames = systems.Frames((0, 4), (1, 2))
+  system = made(frames, **settings)
+  video = texture()
+  weights = system.init(jax.random.key(0), video)
+  assert not jax.tree.leaves(weights)
+  shown, diagnostics = diagnosed(
+    {'params': {}}, base.take(video, (0, 4)), frames, **settings
+  )
+  truth = base.take(video, (1, 2))
+  inner = np.s_[:, :, 8:-8, 8:-8]
+  assert np.abs(shown - truth)[inner].mean() < 0.01
+  np.testing.assert_allclose(
+    diagnostics['flow'][inner].mean((0, 2, 3)), [(1.5, -1), (3, -2)], atol=0.1
+  )
+
+
+@pytest.mark.parametrize('synthesis', ['whole', 'routed'])
+def test_with_variational_motion_the_synthesis_is_trained(synthesis):
+  settings = {'synthesis': synthesis, 'motion': 'variational'}
+  system, video = made(**settings), texture(3, by=(2, 1))
+  weights = system.init(jax.random.key(0), video)
+  assert 'flow' not in weights['params']
+
+  def total(weights):
+    return system.loss(weights, video, jax.random.key(1))[0]
+
+  value, gradient = jax.jit(jax.value_and_grad(total))(weights)
+  assert np.isfinite(value)
+  head = gradient['params']['synthesis']['head_kernel']
+  assert np.abs(head).max() > 0 and np.all(np.isfinite(head))

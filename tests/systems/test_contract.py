@@ -31,8 +31,8 @@ SMALL = {
   'dmvfn': (
     systems.Frames((0, 1), (2, 3)),
     {
-      'scales': (4, 2, 1),
-      'widths': (16, 12, 8),
+      'scales': (2, 1),
+      'widths': (12, 8),
       'inference_routing': 'threshold',
     },
     (32, 48),

@@ -20,7 +20,7 @@ def small(frames=NEXT, **settings):
   settings = {'scales': (2, 1), 'widths': (12, 8)} | settings
   system = dmvfn.make(frames=frames, **settings)
   video = jax.random.uniform(jax.random.key(0), (4, frames.length, 16, 24, 3))
-  variables = system.init(jax.random.key(1, impl='rbg'), video)
+  variables = jax.jit(system.init)(jax.random.key(1, impl='rbg'), video)
   for i in range(len(settings['scales'])):
     variables['params'][f'block_{i}']['head']['kernel'] *= 4
   return system, variables, video
@@ -120,11 +120,14 @@ def test_supervision_and_gamma():
   _, variables, video = small(routing='none')
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8), router_outputs=0)
   outputs = jax.jit(model.apply)(variables, video[:, :2]).frames
-  each = [losses.laplacian(x, video[:, 2]).mean() for x in outputs]
+  distances = [losses.laplacian(x, video[:, 2]) for x in outputs]
+  each = [x.mean() for x in distances]
+  logs = [jnp.log(x + 1e-3).mean() for x in distances]
   for settings, expected in (
     ({}, 0.8 * each[0] + each[1]),
     ({'gamma': 0.5}, 0.5 * each[0] + each[1]),
     ({'supervision': 'single'}, each[1]),
+    ({'logarithmic': True}, 0.8 * logs[0] + logs[1]),
   ):
     system, _, _ = small(routing='none', **settings)
     value, (_, metrics) = jax.jit(system.loss)(
@@ -174,6 +177,27 @@ def test_an_empty_route_returns_the_newer_frame():
   np.testing.assert_array_equal(frames[:, 0], video[:, 1])
   for name in ('flow', 'mask', 'blocks'):
     assert np.all(diagnostics[name] == 0)
+
+
+def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
+  # Without a trained head every route predicts the same.
+  settings = {'initial_flow': 'variational', 'scales': (2, 1)}
+  system = dmvfn.make(
+    frames=NEXT, widths=(12, 8), inference_beta=0.0, **settings
+  )
+  _, _, video = small()
+  variables = system.init(jax.random.key(1, impl='rbg'), video)
+  frames, diagnostics = jax.jit(system.diagnostics)(
+    variables, video[:, :2], jax.random.key(0)
+  )
+  assert np.all(diagnostics['blocks'] == 0)
+  start = model_room.initial_state(
+    model_room.concat_pair(video[:, :2]), 'variational'
+  )
+  np.testing.assert_allclose(frames[:, 0], model_room.blend(start), atol=1e-4)
+  np.testing.assert_allclose(
+    diagnostics['flow'][:, 0], start.voxel[..., 2:4], atol=1e-3
+  )
 
 
 def test_beta_is_a_budget_at_inference():
@@ -283,6 +307,8 @@ def test_predicts_under_shard_map():
 
 # ------------------------------------------------------- flow and forecasts
 
+ONE_BLOCK = {'scales': (2,), 'widths': (8,)}
+
 
 def shifted(count, by=2):
   """A clip whose pattern moves by (by, 0) a frame, and its flow."""
@@ -315,12 +341,11 @@ def test_flow_loss_is_of_every_output_where_the_flow_is_known():
   plain = small(routing='none')[0]
   video = shifted(3)
   flow = known_flow(system.flow_pairs)
-  total, (_, metrics) = system.loss(
-    variables, video, jax.random.key(0), flow=flow
-  )
-  without, _ = plain.loss(variables, video, jax.random.key(0))
+  key = jax.random.key(0)
+  total, (_, metrics) = jax.jit(system.loss)(variables, video, key, flow=flow)
+  without, _ = jax.jit(plain.loss)(variables, video, key)
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8))
-  flows = model.apply(variables, video[:, :2]).flows
+  flows = jax.jit(model.apply)(variables, video[:, :2]).flows
   errors = []
   for found in flows:
     off = np.asarray(found[:, :, :12]) - np.repeat(
@@ -345,21 +370,22 @@ def test_a_flow_is_demanded_with_its_weight_and_refused_without():
 
 def test_a_forecast_is_trained_on_its_own_predictions():
   frames = Frames((0, 1), (2, 3, 4))
-  settings = {'routing': 'none', 'flow_weight': 0.5}
+  settings = {'routing': 'none', 'flow_weight': 0.5} | ONE_BLOCK
   system, variables, _ = small(frames, rollout=1, **settings)
   video, key = shifted(5), jax.random.key(0)
   flow = known_flow(system.flow_pairs)
-  total, (_, metrics) = system.loss(variables, video, key, flow=flow)
+  total, (_, metrics) = jax.jit(system.loss)(variables, video, key, flow=flow)
   # By hand: each frame from those before it, true or predicted.
-  one = small(routing='none', flow_weight=0.5)[0]
+  one = small(**settings)[0]
+  loss, predict = jax.jit(one.loss), jax.jit(one.predict)
   pair, totals, psnr = video[:, :2], [], []
   for n in range(3):
     clip = jnp.concatenate([pair, video[:, n + 2 : n + 3]], 1)
     part = flow[:, 2 * n : 2 * n + 2]
-    value, (_, seen) = one.loss(variables, clip, key, flow=part)
+    value, (_, seen) = loss(variables, clip, key, flow=part)
     totals.append(value)
     psnr.append(seen['psnr'])
-    frame = one.predict(variables, pair, key)
+    frame = predict(variables, pair, key)
     pair = jnp.concatenate([pair[:, 1:], frame], 1)
   np.testing.assert_allclose(total, np.mean(totals), rtol=1e-5)
   np.testing.assert_allclose(metrics['psnr'], np.mean(psnr), rtol=1e-5)
@@ -370,8 +396,10 @@ def test_rollout_says_how_far_the_gradient_goes_back():
   video, key = shifted(5), jax.random.key(0)
 
   def gradient(rollout):
-    system, variables, _ = small(frames, rollout=rollout, routing='none')
-    grads = jax.grad(lambda v: system.loss(v, video, key)[0])(variables)
+    settings = {'routing': 'none', 'rollout': rollout} | ONE_BLOCK
+    system, variables, _ = small(frames, **settings)
+    of = jax.jit(jax.grad(lambda v: system.loss(v, video, key)[0]))
+    grads = of(variables)
     return grads['params']['block_0']['head']['kernel']
 
   one, two, three = (gradient(n) for n in (1, 2, 3))

@@ -42,10 +42,11 @@ def with_settings(folder, settings):
   path.write_text(json.dumps(record))
 
 
-def test_an_export_with_old_names_predicts_the_same(tmp_path):
+def test_an_export_with_old_names_is_the_same_system(tmp_path):
   system = systems.make('rvd', frames=FRAMES, **NEW)
   video = jnp.zeros((1, 4, 8, 8, 1))
-  variables = jax.jit(system.init)(jax.random.key(0), video)
+  shapes = jax.eval_shape(system.init, jax.random.key(0), video)
+  variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   checkpoint.save_system(
     tmp_path / 'a',
     system='rvd',
@@ -54,13 +55,9 @@ def test_an_export_with_old_names_predicts_the_same(tmp_path):
     variables=variables,
   )
   with_settings(tmp_path / 'a', OLD)
-  old, loaded = checkpoint.load(tmp_path / 'a')
-  context = jax.random.uniform(jax.random.key(1), (1, 2, 8, 8, 1))
-  args = context, jax.random.key(2)
-  np.testing.assert_array_equal(
-    jax.jit(old.predict)(loaded, *args),
-    jax.jit(system.predict)(variables, *args),
-  )
+  old, _ = checkpoint.load(tmp_path / 'a')
+  assert (old.name, old.frames) == (system.name, system.frames)
+  assert old.settings == system.settings and len(old.settings) == len(NEW)
   # A new name replaces what is stored under the old one.
   with pytest.raises(ValueError, match='sampling_steps=7.*1 to 6'):
     checkpoint.load(tmp_path / 'a', sampling_steps=7)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.train.test_loop import smoke_config
+from tests.train import test_loop
 from vidpred_jax import build, checkpoint
 from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.train import loop
@@ -30,8 +30,7 @@ class Clips:
 
 
 def tiny_config():
-  config = smoke_config('dmvfn')
-  config.model.scales, config.model.widths = (2, 1), (8, 8)
+  config = test_loop.tiny_config()
   config.eval.metrics = ()
   config.eval.show = 0
   config.steps = 3
@@ -81,7 +80,7 @@ def test_objects_of_other_channels_are_refused(tmp_path):
 
 @pytest.mark.parametrize('name', ['simvp', 'rvd'])
 def test_channels_are_those_of_the_arrays(tmp_path, name):
-  config = smoke_config(name)
+  config = test_loop.smoke_config(name)
   # The fields of the variant `arrays` that matter.
   with config.unlocked():
     config.data = {'source': 'arrays', 'root': str(tmp_path / 'a.npy')}

@@ -17,7 +17,8 @@ from absl import flags
 from vidpred_jax import checkpoint, command, convert
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags of the command."""
   flags.DEFINE_enum('system', None, sorted(convert.CONVERTERS), 'What it is.')
   flags.DEFINE_string('input', None, 'The file of weights.')
   flags.DEFINE_string('output', None, 'The folder to make.')
@@ -63,4 +64,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main, _define_flags)
+  command.run(main, define_flags)

@@ -70,7 +70,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax.models import blending, ebme, layers
-from vidpred_jax.ops import conv, layout, routing, splat
+from vidpred_jax.ops import conv, layout, routing
 
 _FLOW_UNIT = 64.0
 _DIFFERENCE_UNIT = 1 / 16
@@ -338,6 +338,7 @@ class APRVFI(nn.Module):
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
     fusion: 'add', 'concat' or 'none' (table 5).
+    motion: 'biflownet', as published, or 'variational': see `warp`.
     standardised: of the flow network, see `models.ebme.BiFlowNet`.
     dtype: of the convolutions; flow, warping and routing are float32.
   """
@@ -351,12 +352,14 @@ class APRVFI(nn.Module):
   context_channels: int = 16
   context_hidden: int = 48
   fusion: str = 'add'
+  motion: str = 'biflownet'
   standardised: bool = False
   dtype: Any = jnp.float32
 
   def setup(self):
     """Declares the parameters."""
-    self.flow = ebme.BiFlowNet(self.dtype, self.standardised)
+    if self.motion == 'biflownet':
+      self.flow = ebme.BiFlowNet(self.dtype, self.standardised)
     if self.synthesised:
       self.context = Context(
         len(self.widths), self.context_channels, self.context_hidden, self.dtype
@@ -402,7 +405,9 @@ class APRVFI(nn.Module):
     """
     chex.assert_shape(pair, (None, 2, None, None, 3))
     pair = pair.astype(jnp.float32)
-    flow, pyramid = self.flow(pair, levels)
+    flow, pyramid = None, ()
+    if self.motion == 'biflownet':
+      flow, pyramid = self.flow(pair, levels)
     contexts = ()
     if self.synthesised:
       images = pair.reshape(-1, *pair.shape[2:])
@@ -414,6 +419,11 @@ class APRVFI(nn.Module):
   def warp(self, prepared, time):
     """Warps both frames to a time (equation 1).
 
+    With 'variational' motion the flow is `ops.variational.optical_flow` of the
+    frame at that time, and frames are read backward along it, by cubic
+    convolution: nothing is learnt, and what is fine is kept. The paper does not
+    do so. A BiFlowNet of short trainings is less exact.
+
     Args:
       prepared: a `Prepared`.
       time: in (0, 1).
@@ -421,17 +431,9 @@ class APRVFI(nn.Module):
     Returns:
       A `Warped`.
     """
-    time = jnp.asarray(time, jnp.float32)
-    to = ebme.per_frame_flow(prepared.flow)
-    to = to.reshape(-1, 2, *to.shape[1:])
-    to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
-    both = jnp.concatenate([prepared.pair, to], -1)
-    both, weight = splat.forward(
-      blending.flatten_pair(both), blending.flatten_pair(to)
-    )
-    both = both.reshape(*to.shape[:4], -1)
-    weight = weight.reshape(*to.shape[:4], -1)
-    return blending.Warped(both[..., :3], both[..., 3:], weight, to, time)
+    if self.motion == 'variational':
+      return blending.warp_backward(prepared, time)
+    return blending.warp_forward(prepared, time)
 
   def route(self, warped):
     """Logits [B, nh, nw, d, 2], for "skip" and "use", of a `Warped`."""
@@ -458,32 +460,13 @@ class APRVFI(nn.Module):
       ]
     )
 
-    # As `splat.forward`, but the weight is known.
-    def warped_context(context, at=None):
-      if at is None:
-        sums = splat.splat(
-          blending.flatten_pair(context), blending.flatten_pair(warped.to)
-        )
-        sums = sums.reshape(context.shape)
-        weight = warped.weight
-        return blending.concat_pair(sums / jnp.where(weight == 0, 1, weight))
-      sums = splat.splat_patches(context, bins, self.patch, at)
-      weight = weights[at][..., None]
-      # Outside the image the weight is 0 although the sum is not; dividing by
-      # infinity gives 0.
-      sums = sums / jnp.where(weight == 0, jnp.inf, weight)
-      return sums.reshape(*sums.shape[:3], -1)
-
-    if routed:
-      if self.patch is None:
-        raise ValueError('Got routed=True with patch=None; expected patches.')
-      # Only a CPU uses the bins; elsewhere XLA drops them. Without the barrier
-      # XLA might recompute the flow, rounded in another way than for `weight`.
-      to = jax.lax.optimization_barrier(warped.to)
-      bins = splat.bin_by_patch(to, self.patch)
-      weights = routing.to_patches(
-        blending.concat_pair(warped.weight), self.patch
-      )
+    if routed and self.patch is None:
+      raise ValueError('Got routed=True with patch=None; expected patches.')
+    patch = self.patch if routed else None
+    if self.motion == 'variational':
+      warped_context = blending.reader(warped, patch)
+    else:
+      warped_context = blending.splatter(warped, patch)
     contexts = [
       functools.partial(warped_context, context)
       for context in prepared.contexts

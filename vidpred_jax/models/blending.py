@@ -1,13 +1,17 @@
 """Two frames warped to the time of a new frame, and their plain blend.
 
-`blend` is frame interpolation by forward warping alone: without a parameter,
-once the flow is known. `models.apr_vfi` begins from it.
+`blend` is frame interpolation by warping alone: without a parameter, once the
+flow is known. `models.apr_vfi` begins from it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from vidpred_jax.models import ebme
+from vidpred_jax.ops import routing, splat, variational, warp
 
 
 class Prepared(NamedTuple):
@@ -15,13 +19,14 @@ class Prepared(NamedTuple):
 
   Attributes:
     pair: [B, 2, H, W, 3], the frames.
-    flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0.
+    flow: [B, H, W, 4], of frame 0 to 1, then of 1 to 0; or None, where it is
+      estimated for each time.
     contexts: features [B, 2, H, W, c] of both frames, one for each block.
     pyramid: the flow at each level, see `models.ebme.Estimate`.
   """
 
   pair: jax.Array
-  flow: jax.Array
+  flow: jax.Array | None
   contexts: tuple[jax.Array, ...]
   pyramid: tuple[jax.Array, ...] = ()
 
@@ -30,8 +35,9 @@ class Warped(NamedTuple):
   """Both frames, warped to the time of the new frame.
 
   Attributes:
-    frames: [B, 2, H, W, 3], the warped frames; 0 in holes.
-    flows: [B, 2, H, W, 2], the flows `to`, warped along themselves.
+    frames: [B, 2, H, W, 3], the warped frames; in holes 0, or the border that
+      `warp_backward` repeats.
+    flows: [B, 2, H, W, 2], the flows `to` at the new frame's pixels.
     weight: [B, 2, H, W, 1], the splatted weight; 0 in holes.
     to: [B, 2, H, W, 2], the flow of each frame to that time.
     time: a scalar in (0, 1).
@@ -64,6 +70,120 @@ def flatten_pair(x: jax.Array) -> jax.Array:
 def concat_pair(x: jax.Array) -> jax.Array:
   """[B, 2, H, W, C] to [B, H, W, 2 C]."""
   return jnp.concatenate([x[:, 0], x[:, 1]], -1)
+
+
+def warp_forward(prepared: Prepared, time) -> Warped:
+  """Warps both frames to a time by splatting (equation 1 of APR-VFI).
+
+  Args:
+    prepared: both frames and their flow.
+    time: a scalar in (0, 1).
+
+  Returns:
+    A `Warped`.
+  """
+  time = jnp.asarray(time, jnp.float32)
+  to = ebme.per_frame_flow(prepared.flow)
+  to = to.reshape(-1, 2, *to.shape[1:])
+  to = to * jnp.stack([time, 1 - time])[None, :, None, None, None]
+  both = jnp.concatenate([prepared.pair, to], -1)
+  both, weight = splat.forward(flatten_pair(both), flatten_pair(to))
+  both = both.reshape(*to.shape[:4], -1)
+  weight = weight.reshape(*to.shape[:4], -1)
+  return Warped(both[..., :3], both[..., 3:], weight, to, time)
+
+
+def warp_backward(prepared: Prepared, time) -> Warped:
+  """Reads both frames along the flow of the frame at a time.
+
+  The flow is `ops.variational.optical_flow`. Frames are read by cubic
+  convolution. A pixel that reads outside a frame is a hole of it.
+
+  Args:
+    prepared: both frames.
+    time: a scalar in (0, 1).
+
+  Returns:
+    A `Warped`; its `to` is known at the pixels of the new frame.
+  """
+  time = jnp.asarray(time, jnp.float32)
+  older, newer = prepared.pair[:, 0], prepared.pair[:, 1]
+  flow = variational.optical_flow(older, newer, time)
+  to = jnp.stack([time * flow, (time - 1) * flow], 1)
+  weight = warp.inside(-flatten_pair(to)).astype(jnp.float32)
+  weight = weight.reshape(*to.shape[:4], 1)
+  frames = warp.backward_cubic(flatten_pair(prepared.pair), -flatten_pair(to))
+  return Warped(frames.reshape(prepared.pair.shape), to, weight, to, time)
+
+
+def splatter(warped: Warped, patch: int | None) -> Callable:
+  """Splats features along `warped.to`, as the frames were.
+
+  Args:
+    warped: from `warp_forward`.
+    patch: P, or None where only whole images are asked for.
+
+  Returns:
+    A function of features [B, 2, H, W, c] that returns [B, H, W, 2 c], and with
+    indices [K] of patches too, only these, [K, P, P, 2 c], 0 outside the image.
+  """
+  if patch is not None:
+    # Only a CPU uses the bins; elsewhere XLA drops them. Without the barrier
+    # XLA might recompute the flow, rounded in another way than for `weight`.
+    to = jax.lax.optimization_barrier(warped.to)
+    bins = splat.bin_by_patch(to, patch)
+    weights = routing.to_patches(concat_pair(warped.weight), patch)
+
+  # As `splat.forward`, but the weight is known.
+  def splatted(context, at=None):
+    if at is None:
+      sums = splat.splat(flatten_pair(context), flatten_pair(warped.to))
+      sums = sums.reshape(context.shape)
+      weight = warped.weight
+      return concat_pair(sums / jnp.where(weight == 0, 1, weight))
+    sums = splat.splat_patches(context, bins, patch, at)
+    weight = weights[at][..., None]
+    # Outside the image the weight is 0 although the sum is not; dividing by
+    # infinity gives 0.
+    sums = sums / jnp.where(weight == 0, jnp.inf, weight)
+    return sums.reshape(*sums.shape[:3], -1)
+
+  return splatted
+
+
+def reader(warped: Warped, patch: int | None) -> Callable:
+  """Reads features along `-warped.to`, bilinearly.
+
+  Args:
+    warped: from `warp_backward`.
+    patch: as of `splatter`.
+
+  Returns:
+    As `splatter`.
+  """
+  flow = -flatten_pair(warped.to)
+  batch, _, height, width, _ = warped.to.shape
+  if patch is not None:
+    # All images of a batch are one, below each other.
+    x, y = warp.points(flow)
+    y = jnp.clip(y, 0, height - 1).reshape(batch, 2, height, width)
+    y = y + height * jnp.arange(batch)[:, None, None, None]
+    places = jnp.stack([x.reshape(y.shape), y, jnp.ones_like(y)], -1)
+    places = routing.to_patches(concat_pair(places), patch)
+
+  def read(context, at=None):
+    if at is None:
+      whole = warp.backward(flatten_pair(context), flow)
+      return concat_pair(whole.reshape(context.shape))
+    found = []
+    for i in range(2):
+      image = context[:, i].reshape(1, batch * height, width, -1)
+      x, y, exists = jnp.split(places[at][..., 3 * i : 3 * i + 3], 3, -1)
+      values = warp.sample(image, x[None, ..., 0], y[None, ..., 0])[0]
+      found.append(values * exists)
+    return jnp.concatenate(found, -1)
+
+  return read
 
 
 def blend_logit(warped: Warped) -> jax.Array:

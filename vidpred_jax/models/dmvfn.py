@@ -27,9 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax.models import layers
-from vidpred_jax.ops import conv, layout, resize, warp
+from vidpred_jax.ops import conv, layout, resize, variational, warp
 
 _SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
+_OLDER = -4.0  # logit of the older frame's weight where motion goes on
 
 
 class State(NamedTuple):
@@ -73,6 +74,7 @@ class Conv(nn.Module):
     size: of the square kernel.
     transposed: whether it is initialised as a transposed convolution.
     activated: whether a PReLU with one slope per channel follows.
+    zero: whether it is initialised with zeros.
   """
 
   inputs: int
@@ -80,11 +82,13 @@ class Conv(nn.Module):
   size: int = 3
   transposed: bool = False
   activated: bool = True
+  zero: bool = False
 
   def setup(self):
     """Declares the parameters."""
     shape = (self.size, self.size, self.inputs, self.features)
     bound = layers.torch_bound(shape, transposed=self.transposed)
+    bound = 0.0 if self.zero else bound
     init = layers.uniform(bound)
     self.kernel = self.param('kernel', init, shape)
     self.bias = self.param('bias', init, (self.features,))
@@ -150,6 +154,7 @@ class Block(nn.Module):
     width: channels of the motion path.
     scale: the motion path works on images downsampled by it.
     spatial_path: whether the block has the full-resolution path (table 7).
+    zero: whether the untrained block's increment is 0.
     formulation: see `DMVFN`.
     dtype: of the convolutions.
   """
@@ -157,6 +162,7 @@ class Block(nn.Module):
   width: int
   scale: int
   spatial_path: bool = True
+  zero: bool = False
   formulation: str = 'fast'
   dtype: Any = jnp.float32
 
@@ -174,7 +180,9 @@ class Block(nn.Module):
       self.spatial_0 = Conv(17, 8)
       self.spatial_1 = Conv(8, 8)
       inputs += 8
-    self.head = Conv(inputs, 5, size=4, transposed=True, activated=False)
+    self.head = Conv(
+      inputs, 5, size=4, transposed=True, activated=False, zero=self.zero
+    )
 
   def __call__(self, frames, state, first=False):
     """The increment of the voxel flow.
@@ -182,7 +190,7 @@ class Block(nn.Module):
     Args:
       frames: [B, H, W, 6], both frames.
       state: the current state.
-      first: whether the state is `initial_state(frames)`.
+      first: whether the state is `initial_state(frames)` without motion.
 
     Returns:
       [B, H, W, 5] to be added to `state.voxel`, float32.
@@ -282,6 +290,8 @@ class DMVFN(nn.Module):
     router_scale: the router sees the frames downsampled by it (published: 1).
     router_standardised: the router sees the pair less its mean, in units of its
       standard deviation (published: as it is).
+    initial_flow: 'zero', as published, or 'variational': see `initial_state`.
+      Then the untrained network predicts what it begins with.
     formulation: 'fast', or 'published' for the layers one by one as the paper
       draws them. The same function of the same parameters.
     dtype: of the blocks' convolutions. The router, the flow and the warping are
@@ -294,6 +304,7 @@ class DMVFN(nn.Module):
   router_outputs: int = 1
   router_scale: int = 1
   router_standardised: bool = False
+  initial_flow: str = 'zero'
   formulation: str = 'fast'
   dtype: Any = jnp.float32
 
@@ -314,10 +325,15 @@ class DMVFN(nn.Module):
       widths[i],
       self.scales[i],
       self.spatial_path,
+      self.initial_flow != 'zero',
       self.formulation,
       self.dtype,
       **kwargs,
     )
+
+  def _unwarped(self, i):
+    """Whether block i sees the frames as they are."""
+    return i == 0 and self.initial_flow == 'zero'
 
   def route(self, pair):
     """The router's logits.
@@ -351,11 +367,11 @@ class DMVFN(nn.Module):
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = initial_state(frames)
+    state = initial_state(frames, self.initial_flow)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
-      step = block(frames, state, first=i == 0)
+      step = block(frames, state, first=self._unwarped(i))
       ungated = gated = warp_frames(frames, state.voxel + step)
       if gates is not None:
         gate = gates[:, i, None, None, None]
@@ -388,14 +404,14 @@ class DMVFN(nn.Module):
 
     def together(pair, gates):
       frames = concat_pair(pair)
-      state = initial_state(frames)
+      state = initial_state(frames, self.initial_flow)
       for i in range(len(self.scales)):
         block, on = self._block(i, parent=None), gates[:, i] != 0
 
         def use(state, i=i, block=block, on=on):
           with jax.named_scope(f'block_{i}'):
             weights = {'params': params[f'block_{i}']}
-            step = block.apply(weights, frames, state, first=i == 0)
+            step = block.apply(weights, frames, state, first=self._unwarped(i))
             new = warp_frames(frames, state.voxel + step)
           if on.shape[0] == 1:
             return new
@@ -449,7 +465,10 @@ def initial_params(key: jax.Array, model: DMVFN) -> dict[str, Any]:
     for name in names[:-1]:
       layer = layer[name]
     kernel = layer[names[-1].replace('bias', 'kernel')]
-    bound = layers.torch_bound(kernel.shape, transposed=names[-2] == 'head')
+    is_head = names[-2] == 'head'
+    bound = layers.torch_bound(kernel.shape, transposed=is_head)
+    if is_head and model.initial_flow != 'zero':
+      bound = 0.0
     values.append(bound * value)
   return jax.tree.unflatten(tree, values)
 
@@ -477,10 +496,29 @@ def standardised(frames: jax.Array) -> jax.Array:
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
-def initial_state(frames: jax.Array) -> State:
-  """The state before the first block, from frames [B, H, W, 6]."""
-  voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
-  return State(voxel, frames[..., :3], frames[..., 3:])
+def initial_state(frames: jax.Array, flow: str = 'zero') -> State:
+  """The state before the first block.
+
+  Args:
+    frames: [B, H, W, 6].
+    flow: 'zero', as published: no flow, and the mean of both frames.
+      'variational': motion goes on at constant velocity, and the newer frame
+      counts. The flow between the frames is `ops.variational.optical_flow`,
+      without weights and without gradient; the blocks learn what it misses.
+      The paper does not do so. In short trainings blocks that start from 0 do
+      not learn motion of more than a few pixels.
+
+  Returns:
+    A `State`.
+  """
+  older, newer = frames[..., :3], frames[..., 3:]
+  if flow == 'zero':
+    voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
+    return State(voxel, older, newer)
+  # Of the next frame's pixels: one time before the newer, two before the older.
+  back = variational.optical_flow(newer, older, time=-1.0)
+  logit = jnp.full((*back.shape[:-1], 1), _OLDER)
+  return warp_frames(frames, jnp.concatenate([2 * back, back, logit], -1))
 
 
 def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:

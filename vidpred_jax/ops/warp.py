@@ -129,9 +129,71 @@ def backward(image: jax.Array, flow: jax.Array) -> jax.Array:
     [B, H, W, C] in the image's dtype, `image(x + dx, y + dy)`; see `sample`.
   """
   chex.assert_rank([image, flow], 4)
-  batch, height, width, _ = image.shape
-  chex.assert_shape(flow, (batch, height, width, 2))
+  chex.assert_shape(flow, (*image.shape[:3], 2))
+  return sample(image, *points(flow))
+
+
+def points(flow: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The columns and rows [B, H, W] where a backward flow [B, H, W, 2] reads."""
   flow = flow.astype(jnp.float32)
+  height, width = flow.shape[1:3]
   columns = jnp.arange(width, dtype=jnp.float32)[None, None, :]
   rows = jnp.arange(height, dtype=jnp.float32)[None, :, None]
-  return sample(image, columns + flow[..., 0], rows + flow[..., 1])
+  return columns + flow[..., 0], rows + flow[..., 1]
+
+
+def inside(flow: jax.Array) -> jax.Array:
+  """Where a backward flow [B, H, W, 2] reads in the image, [B, H, W, 1]."""
+  height, width = flow.shape[1:3]
+  x, y = points(flow)
+  within = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+  return within[..., None]
+
+
+def backward_cubic(image: jax.Array, flow: jax.Array) -> jax.Array:
+  """Backward warping as `backward`, by cubic convolution of 4x4 pixels.
+
+  It keeps more of what is fine than bilinear interpolation, which takes some of
+  it away wherever it reads between pixels. Results may lie a little outside the
+  range of the image. Keys, "Cubic convolution interpolation for digital image
+  processing", 1981, equation 4; with a = -0.75, as OpenCV has it.
+
+  Args:
+    image: [B, H, W, C], any range.
+    flow: [B, H, W, 2], (dx, dy) in pixels.
+
+  Returns:
+    [B, H, W, C], float32.
+  """
+  chex.assert_rank([image, flow], 4)
+  batch, height, width, channels = image.shape
+  chex.assert_shape(flow, (batch, height, width, 2))
+  x, y = points(flow)
+  x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
+  left, top = jnp.floor(x), jnp.floor(y)
+  columns = [
+    jnp.clip(left.astype(jnp.int32) + i, 0, width - 1) for i in range(-1, 3)
+  ]
+  pixels = image.reshape(batch, height * width, channels)
+  pixels = pixels.astype(jnp.float32)
+  read = jax.vmap(lambda p, i: p.at[i].get(mode='promise_in_bounds'))
+  total = 0.0
+  for i, across in enumerate(_cubic_weights(y - top)):
+    row = jnp.clip(top.astype(jnp.int32) + i - 1, 0, height - 1)
+    for column, along in zip(columns, _cubic_weights(x - left)):
+      weight = (across * along)[..., None]
+      total += weight * read(pixels, row * width + column)
+  return total
+
+
+def _cubic_weights(at):
+  """Of the pixels at -1, 0, 1 and 2, for a point `at` in [0, 1)."""
+  a = -0.75
+
+  def near(d):
+    return ((a + 2) * d - (a + 3)) * d * d + 1
+
+  def far(d):
+    return ((d - 5) * d + 8) * d * a - 4 * a
+
+  return far(1 + at), near(at), near(1 - at), far(2 - at)

@@ -19,7 +19,6 @@ from vidpred_jax import atomic
 from vidpred_jax.predict.predictor import Predictor
 
 _ARRAYS = ('.npy', '.npz')
-_STORES = ('.nc', '.nc4', '.zarr')  # with coordinates
 
 
 def predict_field(
@@ -57,10 +56,13 @@ def predict_field(
     ValueError: if `source` holds no such fields, or either is no such file.
     OSError: if a file is not there or cannot be written.
   """
+  from vidpred_jax.data import weather  # not where only videos are read
+
   system, variables = load()
   source, output = pathlib.Path(source), pathlib.Path(output)
   names = system.data.variables
-  kinds = _ARRAYS if source.suffix in _ARRAYS else _STORES
+  has_times = source.suffix not in _ARRAYS
+  kinds = weather.SUFFIXES if has_times else _ARRAYS
   for path in (source, output):
     if path.suffix not in kinds:
       raise ValueError(
@@ -73,7 +75,7 @@ def predict_field(
     raise FileExistsError(f'{output} exists already; nothing was written.')
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
-  if kinds is _STORES:
+  if has_times:
     _forecast(serve, source, output, num_frames, init_every, key)
     return num_frames
   if init_every is not None:

@@ -60,6 +60,9 @@ class Settings(NamedTuple):
     features: channels between the blocks.
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
+    motion: 'biflownet', as published, or 'variational': an optical flow without
+      weights, see `models.apr_vfi.APRVFI.warp`. Then `warp_weight` and
+      `flow_weight` must be 0, for no flow is learnt.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
     standardised: whether the flow network compares standardised features, see
@@ -68,6 +71,9 @@ class Settings(NamedTuple):
       freeze them also needs the optimiser's `frozen`.)
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
+    logarithmic: whether the first two terms of equation 4 count, for each clip,
+      by the logarithm of their sum, as in PSNR. The paper does not do so.
+      Otherwise a clip in which little can be restored counts most.
     apr_weight: lambda_2 of equation 4.
     warp_weight: weight of the Laplacian-pyramid difference of each warped frame
       from the truth, with a gradient to the flow in any case. The paper does
@@ -93,11 +99,13 @@ class Settings(NamedTuple):
   features: int = 32
   context_channels: int = 16
   context_hidden: int = 48
+  motion: str = 'biflownet'
   levels: int | None = None
   standardised: bool = False
   train_flow: bool = True
   temperature: float = 1.0
   census_weight: float = 0.1
+  logarithmic: bool = False
   apr_weight: float = 0.01
   warp_weight: float = 0.0
   flow_weight: float = 0.0
@@ -120,6 +128,7 @@ _RULES = {
   'features': rules.positive_int(most=8192),
   'context_channels': rules.positive_int(most=8192),
   'context_hidden': rules.positive_int(most=8192),
+  'motion': rules.one_of(('biflownet', 'variational')),
   'levels': rules.either(
     None, rules.whole(1, 12, 'a whole number from 1 to 12, or None')
   ),
@@ -127,6 +136,7 @@ _RULES = {
   'train_flow': rules.truth(),
   'temperature': rules.number(0, expected='a positive number', above=True),
   'census_weight': rules.number(0),
+  'logarithmic': rules.truth(),
   'apr_weight': rules.number(0),
   'warp_weight': rules.number(0),
   'flow_weight': rules.number(0),
@@ -151,6 +161,10 @@ def checked(settings: Settings) -> Settings:
       length=blocks - 1,
     ),
   }
+  if settings.motion == 'variational':
+    expected = "0 with motion='variational', which learns no flow"
+    nothing = rules.number(0, 0, expected)
+    of_blocks |= {'warp_weight': nothing, 'flow_weight': nothing}
   return rules.check(settings, of_blocks)
 
 
@@ -258,11 +272,13 @@ def frame_loss(
       model, settings, variables, scene, warped, truth, key
     )
     total = settings.apr_weight * metrics['apr']
-  metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
-  total += metrics['charbonnier']
+  distance = metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
   if settings.census_weight:
     metrics['census'] = losses.census(output.frame, truth)
-    total += settings.census_weight * metrics['census']
+    distance += settings.census_weight * metrics['census']
+  if settings.logarithmic:
+    distance = _logarithm(settings, output.frame, truth)
+  total += distance
   if settings.warp_weight:
     metrics['warp'] = _warp_loss(model, variables, scene, time, truth)
     total += settings.warp_weight * metrics['warp']
@@ -270,6 +286,19 @@ def frame_loss(
   error = jnp.mean((shown - truth) ** 2, (1, 2, 3))
   metrics['psnr'] = jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
   return total, metrics
+
+
+def _logarithm(settings, frame, truth):
+  """The mean over clips of the logarithm of their distance from the truth."""
+
+  def distance(frame, truth):
+    total = losses.charbonnier(frame, truth)
+    if settings.census_weight:
+      census = losses.census(frame[None], truth[None])
+      total += settings.census_weight * census
+    return total
+
+  return jnp.mean(jnp.log(jax.vmap(distance)(frame, truth)))
 
 
 def _routed(model, settings, variables, scene, warped, truth, key):
@@ -439,6 +468,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     context_channels=chosen.context_channels,
     context_hidden=chosen.context_hidden,
     fusion=chosen.fusion,
+    motion=chosen.motion,
     standardised=chosen.standardised,
     dtype=jnp.dtype(chosen.dtype),
   )
@@ -449,7 +479,8 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     # No parameter depends on the size. Lazily: they are drawn, nothing is run.
     side = max(32, chosen.patch)
     pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
-    return {'params': model.lazy_init(key, pair)['params']}
+    # Without a network there are none.
+    return {'params': model.lazy_init(key, pair).get('params', {})}
 
   def loss(variables, video, key, flow=None):
     base.check_clip(video, frames.length, 3, 1)

@@ -1,11 +1,9 @@
 """The layouts are made small here: real names, tiny frames."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from tests import commands
 from tests.data.published.tiny import levels, save, source
 from vidpred_jax import data, video_io
 from vidpred_jax.data import __main__ as command
@@ -381,26 +379,17 @@ class TestCheck:
       source('taxibj', tmp_path)
 
   def test_from_the_command_line(self, tmp_path):
-    def run(*arguments):
-      return subprocess.run(
-        [sys.executable, '-m', 'vidpred_jax.data', *arguments],
-        capture_output=True,
-        text=True,
-      )
-
-    done = run('--check', 'davis17', '--root', str(tmp_path))
-    assert done.returncode == 1
-    assert 'davischallenge.org' in done.stdout and not done.stderr
-    listed = run()
-    assert listed.returncode == 0
-    assert all(name in listed.stdout for name in PROTOCOLS)
-    (tmp_path / 'leftImg8bit_sequence').mkdir()
-    (tmp_path / 'leftImg8bit_sequence/val').write_text('no folder')
-    for arguments, message in (
-      (('--check', 'davis17'), '--check needs --root'),
-      (('davis17',), 'davis17'),
-      (('--check', 'cityscapes', '--root', str(tmp_path)), 'Not a directory'),
-    ):
-      done = run(*arguments)
-      assert done.returncode == 2 and message in done.stderr
-      assert len(done.stderr.splitlines()) == 1
+    root = '--root', str(tmp_path)
+    with commands.Forks('vidpred_jax.data.__main__') as forks:
+      status, out, err = forks.run('--check', 'davis17', *root)
+      assert (status, err) == (1, '') and 'davischallenge.org' in out
+      status, out, _ = forks.run()
+      assert status == 0 and all(name in out for name in PROTOCOLS)
+      (tmp_path / 'leftImg8bit_sequence').mkdir()
+      (tmp_path / 'leftImg8bit_sequence/val').write_text('no folder')
+      for arguments, message in (
+        (('--check', 'davis17'), '--check needs --root'),
+        (('davis17',), 'davis17'),
+        (('--check', 'cityscapes', *root), 'Not a directory'),
+      ):
+        commands.is_one_line(*forks.run(*arguments), message)

@@ -1,85 +1,21 @@
-"""Times the systems and compares them with the machine's matrix product.
+"""What is timed of each system: rows of its table."""
 
-  python -m experiments.benchmark [--systems=dmvfn,simvp,rvd,apr_vfi]
-    [--sizes=256x832,720x1280] [--repeats=7] [--training]
-    [--output=benchmark.json]
-
-DMVFN: the cost of a frame with 0 to 9 blocks (router included, weights random,
-routes given); whether a skipped block is free; whether a batch whose samples
-take different routes costs the sum of its samples; the gain of the fast
-formulation over the published one; the cost of a training step (`--training`).
-SimVPv2-S on ten frames of 64x64: the cost of a forward pass and of a training
-step with Adam, by batch size. RVD at 64 and 128 pixels: the cost of a denoising
-step, of the context and of the mean of a frame; whether K steps of a sampler
-cost K single steps. APR-VFI: the cost of BiFlowNet, of the splat and of the
-cost volume, of the parts of a whole frame, and of a synthesis on some patches
-relative to the whole image. `experiments.pytorch` times the same in PyTorch.
-
-Times are minima and medians over `--repeats` interleaved rounds, so that a
-machine whose speed drifts favours none. `cpu ms` is the processor time of all
-threads, which other programs disturb least. `share` is the speed relative to
-this machine's matrix product, measured in the same rounds. It is counted with
-the multiply-adds of the published layers, for a training step of SimVP three
-times those of its forward pass. So a formulation with fewer multiply-adds can
-exceed the speed of a plain program.
-"""
-
-import argparse
 import functools
-import json
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.benchmark import timing
 from vidpred_jax import cost, runtime, systems
 from vidpred_jax.models import apr_vfi, blending, dmvfn, ebme, rvd
 from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
 from vidpred_jax.train import update
 
-SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
-
 # Used first to last as more blocks are asked for: coarse ones first, as the
 # paper finds for large motion.
 ORDER = (0, 3, 6, 1, 4, 7, 2, 5, 8)
-
-
-def rounds(calls, repeats):
-  """{name: [(seconds, processor seconds)]} of zero-argument calls, in turns."""
-  for call in calls.values():
-    jax.block_until_ready(call())
-  times = {name: [] for name in calls}
-  for _ in range(repeats):
-    for name, call in calls.items():
-      start = time.perf_counter(), time.process_time()
-      jax.block_until_ready(call())
-      end = time.perf_counter(), time.process_time()
-      times[name].append((end[0] - start[0], end[1] - start[1]))
-  return times
-
-
-def statistics(pairs):
-  """Columns of a table from what `rounds` gives for one call."""
-  wall, processor = zip(*pairs)
-  return {
-    'min_ms': 1e3 * min(wall),
-    'median_ms': 1e3 * float(np.median(wall)),
-    'cpu_ms': 1e3 * min(processor),
-  }
-
-
-def best_ms(times):
-  """{name: smallest milliseconds}."""
-  return {name: 1e3 * min(wall for wall, _ in t) for name, t in times.items()}
-
-
-def matmul(size=2048):
-  """A float32 matrix product to measure the machine by, and its GFLOP."""
-  a = jax.random.normal(jax.random.key(0), (size, size))
-  product = runtime.jit(functools.partial(jnp.matmul, precision='highest'))
-  return lambda: product(a, a), 2 * size**3 / 1e9
 
 
 def gates_of(count):
@@ -106,13 +42,17 @@ def forward(formulation, **settings):
   return runtime.jit(run)
 
 
+def random_variables():
+  """Of DMVFN."""
+  clip = jnp.zeros((1, 2, 16, 16, 3))
+  return runtime.jit(dmvfn.DMVFN().init)(runtime.key(0), clip)
+
+
 def inference(size, repeats):
   """Rows of the table for one frame size, and the peak in GFLOP/s."""
   height, width = padded(size)
   pair = jax.random.uniform(jax.random.key(1), (1, 2, height, width, 3))
-  variables = runtime.jit(dmvfn.DMVFN().init)(
-    runtime.key(0), jnp.zeros((1, 2, 16, 16, 3))
-  )
+  variables = random_variables()
   fast, published = forward('fast'), forward('published')
   calls = {
     f'{k} blocks': functools.partial(fast, variables, pair, gates_of(k)[None])
@@ -120,9 +60,7 @@ def inference(size, repeats):
   }
   ones = jnp.ones((1, 9))
   calls['9, as published'] = lambda: published(variables, pair, ones)
-  calls['matmul'], matmul_gflop = matmul()
-  times = rounds(calls, repeats)
-  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+  times, peak = timing.rounds_and_peak(calls, repeats)
 
   def macs(gates):
     """Multiply-adds of the router and these blocks, in the published layers."""
@@ -149,7 +87,7 @@ def inference(size, repeats):
       {
         'size': f'{size[0]}x{size[1]}',
         'blocks': name,
-        **statistics(pairs),
+        **timing.statistics(pairs),
         'share_of_peak': work / min(pairs)[0] / peak,
       }
     )
@@ -158,13 +96,11 @@ def inference(size, repeats):
 
 def mixed_routes(repeats, size=(256, 832)):
   """A batch of four routes in one call, against the four one by one."""
-  variables = runtime.jit(dmvfn.DMVFN().init)(
-    runtime.key(0), jnp.zeros((1, 2, 16, 16, 3))
-  )
+  variables = random_variables()
   pairs = jax.random.uniform(jax.random.key(2), (4, 2, *size, 3))
   gates = np.stack([gates_of(k) for k in (1, 3, 5, 8)])
   run = forward('fast')
-  times = rounds(
+  times = timing.rounds(
     {
       'batch': lambda: run(variables, pairs, gates),
       'singles': lambda: [
@@ -173,7 +109,7 @@ def mixed_routes(repeats, size=(256, 832)):
     },
     repeats,
   )
-  return best_ms(times)
+  return timing.best_ms(times)
 
 
 def training(repeats, crop=224, batch=2):
@@ -193,7 +129,7 @@ def training(repeats, crop=224, batch=2):
     calls[formulation] = lambda step=step, state=state: step(
       state, {'video': video}, jax.random.key(0)
     )[1]
-  return best_ms(rounds(calls, repeats))
+  return timing.best_ms(timing.rounds(calls, repeats))
 
 
 def simvp(repeats, train_too):
@@ -214,10 +150,8 @@ def simvp(repeats, train_too):
     )
     for b in (1, 16)
   }
-  product, matmul_gflop = matmul()
-  calls['matmul'] = product
   macs = cost.count_macs(system.predict, variables, video[:1, :10], key).total()
-  times = rounds(calls, repeats)
+  times, peak = timing.rounds_and_peak(calls, repeats)
   if train_too:
     params = variables.pop('params')
     rule = optax.adam(1e-3)
@@ -231,10 +165,9 @@ def simvp(repeats, train_too):
       )
       for b in (4, 16)
     }
-    calls['matmul'] = product
-    for name, found in rounds(calls, 3).items():
-      times.setdefault(name, []).extend(found)
-  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+    of_steps, second = timing.rounds_and_peak(calls, 3)
+    times |= of_steps
+    peak = max(peak, second)
   rows = []
   for (name, batch), pairs in times.items():
     work = 2 * macs * batch / 1e9
@@ -244,7 +177,7 @@ def simvp(repeats, train_too):
       {
         'name': name,
         'batch': batch,
-        **statistics(pairs),
+        **timing.statistics(pairs),
         'share_of_peak': work / min(pairs)[0] / peak,
       }
     )
@@ -290,11 +223,9 @@ def rvd_of_size(size, repeats):
     '10 steps': steps(10),
     '40 steps': steps(40),
   }
-  calls['matmul'], matmul_gflop = matmul()
-  times = rounds(calls, repeats)
-  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+  times, peak = timing.rounds_and_peak(calls, repeats)
   rows = [
-    {'size': size, 'name': name, **statistics(pairs)}
+    {'size': size, 'name': name, **timing.statistics(pairs)}
     for name, pairs in times.items()
   ]
   return rows, peak
@@ -320,12 +251,10 @@ def flow_estimation(repeats, size=(512, 960), levels=3):
   for channels in (3, 16):
     image = jax.random.uniform(keys[3], (1, *size, channels))
     calls[f'splat, {channels} channels'] = lambda image=image: warp(image, flow)
-  calls['matmul'], matmul_gflop = matmul()
-  times = rounds(calls, repeats)
-  peak = matmul_gflop / min(wall for wall, _ in times.pop('matmul'))
+  times, peak = timing.rounds_and_peak(calls, repeats)
   name = f'{size[0]}x{size[1]}'
   rows = [
-    {'size': name, 'name': key, **statistics(pairs)}
+    {'size': name, 'name': key, **timing.statistics(pairs)}
     for key, pairs in times.items()
   ]
   return rows, peak
@@ -382,134 +311,9 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
       patches, prepared, warped, gates
     )
   rows = [
-    {'size': f'{size[0]}x{size[1]}', 'name': name, **statistics(pairs)}
-    for name, pairs in rounds(calls, repeats).items()
+    {'size': f'{size[0]}x{size[1]}', 'name': name, **timing.statistics(pairs)}
+    for name, pairs in timing.rounds(calls, repeats).items()
   ]
   for row in rows[5:]:
     row['ratio'] = row['min_ms'] / rows[5]['min_ms']
   return rows
-
-
-def report_dmvfn(options):
-  """Prints the tables of DMVFN; returns them."""
-  print(
-    f'{"size":>10} {"blocks":>16} {"min ms":>8} {"median":>8} {"cpu ms":>8} '
-    f'{"share":>6}'
-  )
-  rows, peaks = [], {}
-  for size in options.sizes.split(','):
-    found, peaks[size] = inference(
-      tuple(map(int, size.split('x'))), options.repeats
-    )
-    for row in found:
-      print(
-        f'{row["size"]:>10} {row["blocks"]:>16} {row["min_ms"]:8.1f} '
-        f'{row["median_ms"]:8.1f} {row["cpu_ms"]:8.1f} '
-        f'{row["share_of_peak"]:6.2f}'
-      )
-    print(f'{size:>10} matrix product {peaks[size]:.0f} GFLOP/s')
-    rows += found
-  mixed = mixed_routes(options.repeats)
-  print(
-    f'routes of 1, 3, 5, 8 blocks at 256x832: batch of 4 {mixed["batch"]:.1f} '
-    f'ms, one by one {mixed["singles"]:.1f} ms, ratio '
-    f'{mixed["batch"] / mixed["singles"]:.2f}'
-  )
-  report = {'matmul_gflops': peaks, 'rows': rows, 'mixed': mixed}
-  if options.training:
-    report['training'] = training(options.repeats)
-    print(
-      'training step, batch 2 of 224x224: '
-      + ', '.join(f'{k} {v:.0f} ms' for k, v in report['training'].items())
-    )
-  return report
-
-
-def report_simvp(options):
-  """Prints the table of SimVP; returns it."""
-  rows, peak = simvp(options.repeats, options.training)
-  print(
-    f'{"":27} {"batch":>5} {"min ms":>9} {"median":>9} {"cpu ms":>9} '
-    f'{"share":>6}'
-  )
-  for row in rows:
-    print(
-      f'simvp gSTA-S {row["name"]:>14} {row["batch"]:5} {row["min_ms"]:9.1f} '
-      f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f} '
-      f'{row["share_of_peak"]:6.2f}'
-    )
-  print(f'matrix product {peak:.0f} GFLOP/s')
-  return {'matmul_gflops': peak, 'rows': rows}
-
-
-def report_rvd(options):
-  """Prints the table of RVD; returns it."""
-  report = {'rows': [], 'matmul_gflops': {}}
-  print(f'{"":40} {"min ms":>9} {"median":>9} {"cpu ms":>9}')
-  for size in (64, 128):
-    rows, peak = rvd_of_size(size, options.repeats)
-    report['rows'] += rows
-    report['matmul_gflops'][size] = peak
-    for row in rows:
-      print(
-        f'rvd {size:4} {row["name"]:>31} {row["min_ms"]:9.1f} '
-        f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f}'
-      )
-    print(f'matrix product {peak:.0f} GFLOP/s')
-  return report
-
-
-def report_apr_vfi(options):
-  """Prints the table of APR-VFI; returns it."""
-  print(f'{"":50} {"min ms":>9} {"median":>9} {"cpu ms":>9} {"ratio":>6}')
-
-  def show(rows):
-    for row in rows:
-      print(
-        f'apr_vfi {row["size"]:>9} {row["name"]:>32} {row["min_ms"]:9.1f} '
-        f'{row["median_ms"]:9.1f} {row["cpu_ms"]:9.1f} '
-        + (f'{row["ratio"]:6.2f}' if 'ratio' in row else ''),
-        flush=True,
-      )
-    return rows
-
-  rows, peak = flow_estimation(options.repeats)
-  show(rows)
-  for size in ((512, 960), (1080, 2048)):
-    rows += show(interpolation(size, options.repeats))
-  print(f'matrix product {peak:.0f} GFLOP/s')
-  return {'matmul_gflops': peak, 'rows': rows}
-
-
-def main():
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--systems', default=','.join(SYSTEMS))
-  parser.add_argument('--sizes', default='256x832,720x1280')
-  parser.add_argument('--repeats', type=int, default=7)
-  parser.add_argument('--training', action='store_true')
-  parser.add_argument('--output', default='')
-  options = parser.parse_args()
-  wanted = options.systems.split(',')
-  if unknown := set(wanted) - set(SYSTEMS):
-    parser.error(
-      f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
-      f'unknown; expected some of {", ".join(SYSTEMS)}'
-    )
-  runtime.setup()
-  print(cost.machine())
-  report = {'machine': cost.machine()}
-  if 'dmvfn' in wanted:
-    report['dmvfn'] = report_dmvfn(options)
-  if 'simvp' in wanted:
-    report['simvp'] = report_simvp(options)
-  if 'rvd' in wanted:
-    report['rvd'] = report_rvd(options)
-  if 'apr_vfi' in wanted:
-    report['apr_vfi'] = report_apr_vfi(options)
-  if options.output:
-    with open(options.output, 'w') as file:
-      json.dump(report, file, indent=2)
-
-
-if __name__ == '__main__':
-  main()

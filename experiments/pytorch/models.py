@@ -1,41 +1,13 @@
-"""Times the same layers in PyTorch, for the ratios in README.md.
+"""The networks, written from the papers' descriptions, layer by layer."""
 
-  pip install torch && python -m experiments.pytorch
-    [--systems=dmvfn,simvp,rvd,apr_vfi] [--sizes=256x832,720x1280]
-    [--batches=1,16] [--repeats=7] [--training]
-
-PyTorch is no dependency of the project. These models are written from the
-papers' descriptions, layer by layer, in plain PyTorch. Weights are random; only
-the number of parameters is checked. Both memory formats and this machine's
-matrix product are timed. The allocator is set as `vidpred_jax.runtime.setup`
-does; without that both libraries pay for page faults. Run it and
-`experiments.benchmark` on the same idle machine.
-"""
-
-import argparse
-import ctypes
 import math
-import sys
-import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Parameters of the models below, as published: those of SimVPv2-S rounded to
-# 0.01 M; of RVD the denoisers for 64 and 128 pixels; of APR-VFI the flow.
-PARAMETERS = {
-  'dmvfn': 3_559_930,
-  'simvp': 46_770_000,
-  'rvd64': 18_744_291,
-  'rvd128': 18_951_683,
-  'apr_vfi': 632_900,
-}
-SYSTEMS = ('dmvfn', 'simvp', 'rvd', 'apr_vfi')
-
 SCALES = (4, 4, 4, 2, 2, 2, 1, 1, 1)
 WIDTHS = (160, 160, 160, 80, 80, 80, 44, 44, 44)
-
 
 # ----------------------------------------------------------------------- DMVFN
 
@@ -46,7 +18,7 @@ def _conv(inputs, outputs, stride=1):
   )
 
 
-def _enlarge(x, factor):
+def enlarge(x, factor):
   return F.interpolate(
     x, scale_factor=factor, mode='bilinear', align_corners=False
   )
@@ -71,9 +43,9 @@ class Block(nn.Module):
     scale = self.scale
     fine = torch.cat((x, flow), 1)
     if scale > 1:
-      x, flow = _enlarge(x, 1 / scale), _enlarge(flow, 1 / scale) / scale
+      x, flow = enlarge(x, 1 / scale), enlarge(flow, 1 / scale) / scale
     y = self.down(torch.cat((x, flow), 1))
-    y = _enlarge(self.squeeze(self.motion(y) + y), 2 * scale)
+    y = enlarge(self.squeeze(self.motion(y) + y), 2 * scale)
     out = self.head(torch.cat((y, self.detail(fine)), 1))
     return out[:, :4], out[:, 4:]
 
@@ -92,20 +64,21 @@ def warp(image, flow):
 
 
 class DMVFN(nn.Module):
-  """Nine blocks and a router."""
+  """Blocks, nine as published, and a router."""
 
-  def __init__(self):
+  def __init__(self, widths=WIDTHS, scales=SCALES):
     super().__init__()
-    self.blocks = nn.ModuleList(map(Block, WIDTHS, SCALES))
+    self.blocks = nn.ModuleList(map(Block, widths, scales))
     self.router = nn.Sequential(
       nn.Conv2d(6, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)
     )
-    self.logits = nn.Linear(32, 9)
+    self.logits = nn.Linear(32, len(widths))
 
   def probabilities(self, pair):
     """Of each block, budgeted."""
     score = torch.sigmoid(self.logits(self.router(pair).mean((2, 3))))
-    return (4.5 * score / score.sum(1, keepdim=True)).clamp(0, 1)
+    budget = 0.5 * len(self.blocks)
+    return (budget * score / score.sum(1, keepdim=True)).clamp(0, 1)
 
   def forward(self, pair, used):
     """The prediction with the first `used` blocks, the others skipped."""
@@ -139,7 +112,8 @@ class DMVFN(nn.Module):
         frame = _blend(*seen, now)
       else:
         frame = _blend(*warped, voxel)
-      total = total + 0.8 ** (8 - i) * laplacian(frame, truth)
+      weight = 0.8 ** (len(self.blocks) - 1 - i)
+      total = total + weight * laplacian(frame, truth)
     return total
 
 
@@ -444,12 +418,12 @@ class BiFlowNet(nn.Module):
     for level in reversed(range(levels)):
       frames = first, second
       if level:
-        frames = [_enlarge(x, 0.5**level) for x in frames]
+        frames = [enlarge(x, 0.5**level) for x in frames]
       if feature is None:
         feature = first.new_zeros(batch, 64, *size)
       else:
-        flow, feature = 2 * _enlarge(flow, 2), _enlarge(feature, 2)
-        half = 0.5 * _enlarge(flow, 4)
+        flow, feature = 2 * enlarge(flow, 2), enlarge(feature, 2)
+        half = 0.5 * enlarge(flow, 4)
         frames = map(splat, frames, (half[:, :2], half[:, 2:]))
       first_seen, second_seen = map(self.encoder, frames)
       cost = F.leaky_relu(cost_volume(first_seen, second_seen), 0.1)
@@ -457,138 +431,4 @@ class BiFlowNet(nn.Module):
         torch.cat((cost, first_seen, second_seen, feature, flow), 1)
       )
       flow = self.flow(feature)
-    return _enlarge(flow, 4)
-
-
-# ---------------------------------------------------------------------- timing
-
-
-def measure(name, repeats, call, *args):
-  """Prints least and median wall-clock and processor milliseconds."""
-  call(*args)
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter(), time.process_time()
-    call(*args)
-    times.append(
-      (time.perf_counter() - start[0], time.process_time() - start[1])
-    )
-  wall, cpu = (sorted(1e3 * t for t in x) for x in zip(*times))
-  print(
-    f'{name:48} {wall[0]:9.1f} {wall[len(wall) // 2]:9.1f} {cpu[0]:9.1f}',
-    flush=True,
-  )
-
-
-def optimised(model, loss):
-  """A function that makes one training step with Adam."""
-  rule = torch.optim.Adam(model.parameters(), 1e-4)
-
-  def call(*args):
-    rule.zero_grad()
-    loss(*args).backward()
-    rule.step()
-
-  return call
-
-
-def check(name, model):
-  """The model, if it has the published size to 0.1 %; else ValueError."""
-  count = sum(p.numel() for p in model.parameters())
-  if abs(count / PARAMETERS[name] - 1) > 1e-3:
-    raise ValueError(
-      f'The model of {name} has {count} parameters, expected '
-      f'{PARAMETERS[name]}.'
-    )
-  return model
-
-
-def main(argv=None):
-  """Times what the arguments ask for."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--systems', default=','.join(SYSTEMS))
-  parser.add_argument('--sizes', default='256x832,720x1280')
-  parser.add_argument('--batches', default='1,16')
-  parser.add_argument('--repeats', type=int, default=7)
-  parser.add_argument('--training', action='store_true')
-  options = parser.parse_args(argv)
-  wanted = options.systems.split(',')
-  if unknown := set(wanted) - set(SYSTEMS):
-    parser.error(
-      f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
-      f'unknown; expected some of {", ".join(SYSTEMS)}'
-    )
-  if sys.platform == 'linux':
-    libc = ctypes.CDLL(None)
-    for parameter, value in ((-4, 0), (-1, -1), (-8, 1), (-2, 64 << 20)):
-      libc.mallopt(parameter, value)
-  repeats = options.repeats
-  print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
-  print(f'{"":48} {"min ms":>9} {"median":>9} {"cpu ms":>9}')
-  a = torch.rand(2048, 2048)
-  measure('matrix product 2048^3', repeats, torch.mm, a, a)
-  for label, layout in (
-    ('', torch.contiguous_format),
-    (', channels last', torch.channels_last),
-  ):
-    if 'dmvfn' in wanted:
-      model = check('dmvfn', DMVFN()).to(memory_format=layout)
-      for size in options.sizes.split(','):
-        height, width = (-(-int(n) // 16) * 16 for n in size.split('x'))
-        pair = torch.rand(1, 6, height, width).to(memory_format=layout)
-        with torch.inference_mode():
-          for used in (9, 3, 1):
-            name = f'dmvfn {size}, {used} blocks and router{label}'
-            measure(name, repeats, model, pair, used)
-      if options.training:
-        pair = torch.rand(2, 6, 224, 224).to(memory_format=layout)
-        step = optimised(model, model.loss)
-        name = f'dmvfn training step, 2 of 224x224{label}'
-        measure(name, 3, step, pair, pair[:, :3])
-    if 'simvp' in wanted:
-      model = check('simvp', SimVP()).to(memory_format=layout)
-      for batch in map(int, options.batches.split(',')):
-        name = f'simvp gSTA-S, batch {batch}{label}'
-        with torch.inference_mode():
-          measure(name, 5, model.eval(), torch.rand(batch, 10, 1, 64, 64))
-      if options.training:
-        model.train()
-
-        def loss(video, model=model):
-          return (model(video) - video).square().mean()
-
-        for batch in (4, 16):
-          name = f'simvp gSTA-S training step, batch {batch}{label}'
-          step = optimised(model, loss)
-          measure(name, 3, step, torch.rand(batch, 10, 1, 64, 64))
-    for size in WIDTHS_OF if 'rvd' in wanted else ():
-      dim, mults = WIDTHS_OF[size]
-      model = check(f'rvd{size}', Denoiser(dim, mults)).to(memory_format=layout)
-      x = torch.rand(1, 3, size, size).to(memory_format=layout)
-      contexts = [
-        torch.rand(1, dim * m, size >> i, size >> i).to(memory_format=layout)
-        for i, m in enumerate(mults)
-      ]
-      with torch.inference_mode():
-        name = f'rvd denoising step, {size} pixels{label}'
-        measure(name, 20, model, x, torch.tensor([800]), contexts)
-    if 'apr_vfi' in wanted:
-      model = check('apr_vfi', BiFlowNet()).to(memory_format=layout)
-      pair = torch.rand(2, 1, 3, 512, 960)
-      first, second = (x.to(memory_format=layout) for x in pair)
-      flow = _enlarge(32 * torch.rand(1, 2, 8, 15) - 16, 64)
-      with torch.inference_mode():
-        name = f'apr_vfi flow 512x960, 3 levels{label}'
-        measure(name, repeats, model, first, second, 3)
-        for channels in (3, 16):
-          image = torch.rand(1, channels, 512, 960).to(memory_format=layout)
-          name = f'apr_vfi splat 512x960, {channels} channels{label}'
-          measure(name, repeats, splat, image, flow)
-        features = torch.rand(2, 1, 48, 64, 120)
-        features = (x.to(memory_format=layout) for x in features)
-        name = f'apr_vfi cost volume 64x120, 48 channels{label}'
-        measure(name, repeats, cost_volume, *features)
-
-
-if __name__ == '__main__':
-  main()
+    return enlarge(flow, 4)

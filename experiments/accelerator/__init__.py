@@ -1,0 +1,1 @@
+"""What an accelerator gives in a few minutes: a file a part."""

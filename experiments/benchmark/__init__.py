@@ -1,0 +1,1 @@
+"""The cost of the systems on this machine."""

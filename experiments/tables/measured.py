@@ -1,0 +1,211 @@
+"""The numbers of a row, from what its runs wrote."""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.tables import rows
+from experiments.tables.commands import Run
+
+
+class Outcome(NamedTuple):
+  """A run that is done.
+
+  Attributes:
+    run: its command.
+    results: what its evaluation wrote.
+    baseline: one of its baselines instead of the prediction; empty: that.
+  """
+
+  run: Run
+  results: dict
+  baseline: str
+
+  @classmethod
+  def read(cls, run: Run, baseline: str) -> 'Outcome':
+    """Reads what a run wrote."""
+    path = pathlib.Path(run.workdir) / 'results.json'
+    return cls(run, json.loads(path.read_text()), baseline)
+
+
+def value(
+  table: rows.Table, column: str, outcome: Outcome, first: Outcome
+) -> dict[str, float] | None:
+  """A number of a run, or None.
+
+  It is `{'mean': x}`, with the `'standard_error'` over clips where the results
+  hold a 95 % interval (of a root of a mean: half the interval's width / 1.96).
+
+  Args:
+    table: the table.
+    column: `QUANTITY [t+K]`, or one of those that are computed here.
+    outcome: the run's.
+    first: that of the first row, which 'PSNR gain' is over.
+  """
+  run, results, baseline = outcome
+  if column == 'PSNR gain':
+    return gain(outcome, first)
+  quantities = rows.SMALL_QUANTITIES[table.config]
+  quantity, _, when = column.partition(' t+')
+  if quantity in quantities:
+    metric, part, factor = quantities[quantity]
+    source = results['metrics']
+    if baseline:
+      source = results['baselines'][baseline]
+    found = source.get(metric)
+    if found is None:
+      return None
+    number = found[part]
+    if isinstance(number, list):
+      index = int(when or 1) - 1
+      if index >= len(number):
+        return None
+      return {'mean': factor * number[index]}
+    cell = {'mean': factor * number}
+    if 'interval' in found:
+      low, high = found['interval']
+      cell['standard_error'] = abs(factor) * (high - low) / (2 * 1.96)
+    return cell
+  if baseline:
+    return None
+  number = _computed(column, results, run)
+  return None if number is None else {'mean': number}
+
+
+def gain(outcome: Outcome, first: Outcome) -> dict[str, float] | None:
+  """The difference in PSNR on the same clips, whose error is far smaller."""
+  own, other = (saved_psnr(x) for x in (outcome, first))
+  if own is None or other is None or not np.array_equal(own[1], other[1]):
+    return None
+  difference = own[0] - other[0]
+  error = float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
+  return {'mean': float(np.mean(difference)), 'standard_error': error}
+
+
+def saved_psnr(outcome: Outcome) -> tuple[np.ndarray, np.ndarray] | None:
+  """The PSNR of the clips in predictions.npz, dB, [M], and the true frames."""
+  path = pathlib.Path(outcome.run.workdir) / 'predictions.npz'
+  if not path.exists():
+    return None
+  with np.load(path) as saved:
+    target = saved['target']
+    shown = saved['prediction']
+    if outcome.baseline == 'copy_last':
+      shown = np.float32(saved['context'][:, -1:]) / 255
+    elif outcome.baseline:
+      return None
+  error = np.mean((shown - np.float32(target) / 255) ** 2, (2, 3, 4))
+  return np.mean(-10 * np.log10(np.maximum(error, 1e-10)), 1), target
+
+
+def _milliseconds(run: Run) -> float:
+  """Processor time of a predicted frame, the least of 20 batches of 16 clips.
+
+  Processor time and not that of the clock: other programs run beside it.
+  """
+  import jax
+
+  from vidpred_jax import checkpoint, runtime
+
+  system, variables = checkpoint.load(run.weights or run.workdir)
+  with np.load(pathlib.Path(run.workdir) / 'predictions.npz') as saved:
+    context = np.float32(saved['context'][:16]) / 255
+  predict = jax.jit(system.predict)
+  arguments = jax.device_put((variables, context, runtime.key(0)))
+  times = []
+  for _ in range(21):
+    begin = time.process_time()
+    jax.block_until_ready(predict(*arguments))
+    times.append(time.process_time() - begin)
+  frames = len(context) * len(system.frames.target)
+  return 1000 * min(times[1:]) / frames
+
+
+def _computed(column: str, results: dict, run: Run) -> float | None:
+  """What stands in no metric."""
+  if column == 'ms of a frame':
+    return _milliseconds(run)
+  used = results.get('blocks_used')
+  if column == 'blocks':
+    return sum(used) if used else None
+  if column.startswith('block '):
+    index = int(column.split()[1]) - 1
+    return used[index] if used and index < len(used) else None
+  if column == 'frames a second':
+    return results.get('frames_per_second')
+  if column == 'seconds an epoch':
+    return _epoch_seconds(pathlib.Path(run.weights or run.workdir))
+  if column in ('parameters (M)', 'GFLOPs'):
+    cost = _cost(run, used)
+    return cost[column]
+  raise ValueError(f'There is no column {column!r}.')
+
+
+def _epoch_seconds(workdir: pathlib.Path) -> float | None:
+  found = None
+  for line in (workdir / 'metrics.jsonl').read_text().splitlines():
+    found = json.loads(line).get('epoch_seconds', found)
+  return found
+
+
+def _cost(run: Run, used: list[float] | None) -> dict[str, float]:
+  """Parameters, and multiply-adds in G of a frame on the routes taken.
+
+  Of the layers as published: of each block as much as it was used, the router
+  and all else once.
+  """
+  import jax
+
+  from vidpred_jax import checkpoint, cost
+
+  record, variables = checkpoint.read(run.weights or run.workdir)
+  settings = record['settings']
+  changed = {}
+  if 'formulation' in settings:
+    changed = {'formulation': 'published'}
+  system, variables = checkpoint.load(run.weights or run.workdir, **changed)
+  results = json.loads((pathlib.Path(run.workdir) / 'results.json').read_text())
+  size = _size(results['protocol']['data'])
+  context = jax.ShapeDtypeStruct(
+    (1, len(system.frames.context), *size, system.channels), 'float32'
+  )
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), variables
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  count = cost.count_macs(system.predict, shapes, context, key)
+  parts = cost.by_part(count, shapes['params'])
+  total = 0.0
+  for name, macs in parts.items():
+    block = name.removeprefix('block_')
+    share = used[int(block)] if used and block.isdigit() else 1.0
+    total += share * macs
+  numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes['params']))
+  return {
+    'parameters (M)': numbers / 1e6,
+    'GFLOPs': total / len(system.frames.target) / 1e9,
+  }
+
+
+def _size(settings: dict) -> tuple[int, int]:
+  size = settings.get('size') or (64, 64)
+  return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def gathered(each: list[dict | None]) -> dict[str, Any] | None:
+  """A number of several seeds as one."""
+  known = [x for x in each if x is not None]
+  if len(known) < len(each) or not known:
+    return None
+  numbers = [x['mean'] for x in known]
+  found = {'mean': float(np.mean(numbers)), 'each': numbers}
+  if len(numbers) > 1:
+    found['deviation'] = float(np.std(numbers, ddof=1))
+  errors = [x.get('standard_error') for x in known]
+  if None not in errors:
+    found['standard_error'] = float(np.mean(errors))
+  return found

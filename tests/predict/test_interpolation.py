@@ -1,0 +1,208 @@
+"""`Predictor.interpolate` and `resample`: frames between frames."""
+
+import fractions
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.predict.toys import (
+  HALF,
+  VARIABLES,
+  F,
+  blend,
+  clip_of,
+  damped,
+  make,
+  ramp,
+)
+from vidpred_jax.predict import engine, predictor
+
+
+@pytest.mark.parametrize('parts', [2, 3, 8])
+def test_interpolation_keeps_the_frames_and_fills_between(parts):
+  clip = clip_of(4, 9, 13)
+  frames = F((0, parts), tuple(range(1, parts)))
+  serve = predictor.Predictor(blend(frames), VARIABLES, cut=-1)
+  got = np.stack(list(serve.interpolate(clip)))
+  assert len(got) == 3 * parts + 1
+  np.testing.assert_array_equal(got[::parts], clip)
+  for i, frame in enumerate(got):
+    a, t = divmod(i, parts)
+    b = min(a + 1, 3)
+    expected = clip[a] * (1 - t / parts) + clip[b] * (t / parts)
+    assert np.abs(frame - expected).max() <= 0.51
+
+
+def test_a_factor_that_divides_is_served():
+  frames = F((0, 4), (1, 2, 3))
+  serve = predictor.Predictor(blend(frames), VARIABLES)
+  clip = clip_of(3)
+  four = list(serve.interpolate(clip, 4))
+  two = list(serve.interpolate(iter(clip), 2))
+  np.testing.assert_array_equal(np.stack(two), np.stack(four)[::2])
+  with pytest.raises(ValueError, match='factor=3.*by 4'):
+    serve.interpolate(clip, 3)
+
+
+def test_nothing_is_blended_across_a_cut():
+  other = ramp()[::-1, ::-1].transpose(1, 0, 2)
+  clip = np.stack([ramp(), ramp(step=1), other])
+  frames = F((0, 4), (1, 2, 3))
+  got = list(predictor.Predictor(blend(frames), VARIABLES).interpolate(clip))
+  assert len(got) == 9
+  # Half of the way each of both scenes, the middle is the first's.
+  for frame, expected in zip(got[4:], [1, 1, 1, 2, 2]):
+    np.testing.assert_array_equal(frame, clip[expected])
+  middle = np.mean(clip[:2].astype(float), 0)
+  assert np.abs(got[2] - middle).max() <= 0.51
+  always = predictor.Predictor(blend(frames), VARIABLES, cut=-1)
+  middle = np.mean(clip[1:].astype(float), 0)
+  assert np.abs(list(always.interpolate(clip))[6] - middle).max() <= 0.51
+
+
+@pytest.mark.parametrize('parts', [2, 3])
+def test_across_a_cut_the_nearer_frame_is_shown(parts):
+  clip = np.stack([ramp(), 255 - ramp()])
+  frames = F((0, parts), tuple(range(1, parts)))
+  serve = predictor.Predictor(blend(frames), VARIABLES)
+  got = list(serve.resample(enumerate(clip), parts))
+  numbers = [int(np.array_equal(frame, clip[1])) for frame in got]
+  assert numbers == {2: [0, 0, 1, 1], 3: [0, 0, 1, 1, 1, 1]}[parts]
+
+
+def test_between_equal_frames_nothing_is_computed():
+  def fails(x, context, key):
+    raise AssertionError('called')
+
+  serve = predictor.Predictor(make(fails, HALF), VARIABLES)
+  clip = np.stack([ramp()] * 3)
+  got = list(serve.interpolate(clip, with_diagnostics=False))
+  np.testing.assert_array_equal(np.stack(got), np.stack([ramp()] * 5))
+
+
+def test_frames_may_share_two_buffers():
+  """Two intervals that are skipped lie between two that are not."""
+  one, other = ramp(), ramp()[::-1, ::-1].transpose(1, 0, 2)
+  video = [one, ramp(step=1), other, one, ramp(step=1), ramp(step=2)]
+  buffers = np.zeros((2, *one.shape), np.uint8)
+
+  def shared():
+    for i, frame in enumerate(video):
+      buffers[i % 2] = frame
+      yield buffers[i % 2]
+
+  system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
+  ours = [frame.copy() for frame in system.interpolate(shared())]
+  np.testing.assert_array_equal(ours, list(system.interpolate(video)))
+
+
+def test_every_frame_is_entered_once(monkeypatch):
+  entered = []
+  enter = engine.Engine.to_device
+
+  def count(self, frame, tiles):
+    entered.append(frame)
+    return enter(self, frame, tiles)
+
+  monkeypatch.setattr(engine.Engine, 'to_device', count)
+  system = predictor.Predictor(blend(F((0, 2), (1,))), VARIABLES)
+  clip = np.stack([ramp(step=i) for i in range(4)])
+  assert len(list(system.interpolate(clip))) == 7
+  assert len(entered) == 4
+
+
+def test_a_cut_is_a_similarity():
+  with pytest.raises(ValueError, match='cut=2'):
+    predictor.Predictor(make(damped), VARIABLES, cut=2)
+
+
+def test_interpolation_reads_only_as_far_as_it_must():
+  taken = []
+
+  def video():
+    for i, frame in enumerate(clip_of(6)):
+      taken.append(i)
+      yield frame
+
+  serve = predictor.Predictor(blend(HALF), VARIABLES)
+  for n, _ in enumerate(serve.interpolate(video())):
+    # Two frames more tell a change of scene from fast motion.
+    assert len(taken) <= n // 2 + 4
+
+
+def brightening(times):
+  """Frames whose level is ten times their time in seconds, plus 20."""
+  for time in times:
+    level = 20 + 10 * float(time)
+    yield time, np.full((8, 8, 3), round(level), np.uint8)
+
+
+def test_24_to_60_frames_per_second():
+  frames = F((0, 5), (1, 2, 3, 4))
+  serve = predictor.Predictor(blend(frames), VARIABLES)
+  times = [fractions.Fraction(i, 24) for i in range(240)]
+  ones = [(t, np.full((8, 8, 3), i, np.uint8)) for i, t in enumerate(times)]
+  got = list(serve.resample(ones, 60))
+  assert len(got) == 600
+  for n, frame in enumerate(got):
+    assert abs(frame[0, 0, 0] - min(n * 24 / 60, 239)) <= 0.51
+
+
+def test_uneven_times_are_followed():
+  frames = F((0, 16), tuple(range(1, 16)))
+  serve = predictor.Predictor(blend(frames), VARIABLES)
+  times = [3.0, 3.5, 3.6, 5.0, 5.2]
+  got = list(serve.resample(brightening(times), 20))
+  assert len(got) == round(2.4 * 20)
+  for n, frame in enumerate(got[:44]):
+    expected = 20 + 10 * (3 + n / 20)
+    # Source levels are rounded, times to a sixteenth of an interval.
+    assert abs(frame[0, 0, 0] - expected) <= 1 + 10 * 1.4 / 32
+
+
+def test_slower_is_served_too():
+  serve = predictor.Predictor(blend(HALF), VARIABLES)
+  times = [fractions.Fraction(i, 30) for i in range(30)]
+  ones = [(t, np.full((8, 8, 3), i, np.uint8)) for i, t in enumerate(times)]
+  got = [f[0, 0, 0] for f in serve.resample(ones, 10)]
+  assert got == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]
+
+
+def test_times_must_increase():
+  serve = predictor.Predictor(blend(HALF), VARIABLES)
+  with pytest.raises(ValueError, match='must increase'):
+    list(serve.resample(brightening([0.0, 1.0, 1.0]), 2))
+
+
+def test_only_the_frames_needed_are_computed():
+  frames = F((0, 4), (1, 2, 3))
+
+  def one_by_one(x, context, key):
+    del x, key
+
+    parts = []
+    for t in frames.target:
+      frame = context[:, 0] * (1 - t / 4) + context[:, 1] * (t / 4)
+      # Something dear that the compiler cannot share between targets.
+      for _ in range(3):
+        frame = jnp.einsum('bhwc,hk->bkwc', frame, jnp.eye(8) + 0 * t)
+      parts.append(frame)
+    return jnp.stack(parts, 1)
+
+  serve = predictor.Predictor(make(one_by_one, frames), VARIABLES)
+
+  def flops(wanted):
+    context = tuple(jnp.zeros((8, 8, 3)) for _ in range(2))
+    compiled = serve._engine._step.lower(
+      VARIABLES,
+      context,
+      np.array([8, 8], np.int32),
+      jax.random.key(0),
+      wanted=wanted,
+      with_diagnostics=False,
+    ).compile()
+    return compiled.cost_analysis()['flops']
+
+  assert flops((1,)) < 0.5 * flops((0, 1, 2))

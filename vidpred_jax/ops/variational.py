@@ -1,0 +1,194 @@
+"""Optical flow without weights: the variational method, from coarse to fine.
+
+It minimises, over a flow u, a sum over pixels of a data term and a smoothness
+term (Brox et al., "High Accuracy Optical Flow Estimation Based on a Theory for
+Warping", ECCV 2004, equations 1 to 5):
+
+  psi_d(|second(x + (1 - t) u) - first(x - t u)|) + ALPHA psi_s(|gradient of u|)
+
+Here t is the time of the frame that the flow belongs to: 0 is the first frame
+and the published term, 1 the second. Between them it is a frame that is not
+there yet, and its flow is wanted for interpolation; below 0 or above 1 it is a
+frame before or after both. So the flow need not be moved from where it is known
+to where it is wanted.
+
+Both frames are grey. Brightness and its two derivatives are compared, so that a
+change of light does little. Each difference counts in units of its gradient, as
+a distance in pixels (Zimmer et al., "Optic Flow in Harmony", IJCV 2011, section
+3.1). psi(s) = sqrt(s^2 + epsilon^2) keeps the borders of objects.
+
+At every level of a pyramid both frames are warped by the flow so far, the
+differences are linearised, and increments are solved for: in outer iterations
+psi' is computed anew, in inner iterations the linear system is relaxed by
+red-black over-relaxation. The finest level has half the size of the frames.
+There is no gradient: frames are data here.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidpred_jax.ops import resize, warp
+
+ALPHA = 2.0  # weight of the smoothness term
+_LEVELS = 5  # the coarsest is 1/32 of the frames
+_SMALLEST = 8  # pixels that a side of a level has at least
+_WARPS = 3  # at each level; 1 at the two coarsest
+_OUTER, _INNER = 2, 5
+_RELAXATION = 1.6
+_EPSILON_DATA = 0.1  # pixels
+_EPSILON_SMOOTH = 0.1  # pixels a pixel
+_SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
+_GREY = np.float32([0.299, 0.587, 0.114])
+_NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+
+
+def optical_flow(
+  first: jax.Array, second: jax.Array, time: float | jax.Array = 0.0
+) -> jax.Array:
+  """Estimates the flow from one frame to another.
+
+  Args:
+    first: [B, H, W, 3] in [0, 1].
+    second: the same shape.
+    time: t, a scalar: whose pixels the flow belongs to.
+
+  Returns:
+    [B, H, W, 2], (dx, dy) in pixels, from the first to the second frame. So
+    `warp.backward(first, -time * flow)` and `warp.backward(second, (1 - time) *
+    flow)` resemble each other and the frame at that time. It has no gradient.
+  """
+  chex.assert_equal_shape([first, second])
+  chex.assert_shape(first, (None, None, None, 3))
+  pair = jax.lax.stop_gradient(jnp.stack([first, second])).astype(jnp.float32)
+  pair = jnp.einsum('pbhwc,c->pbhw', pair, _GREY)
+  pyramid = []
+  for _ in range(_LEVELS):
+    if pyramid and min(pair.shape[2:]) < 2 * _SMALLEST:
+      break
+    pair = _halved(pair)
+    pyramid.append(pair)
+  flow = jnp.zeros((*pair.shape[1:], 2), jnp.float32)
+  for level in reversed(range(len(pyramid))):
+    size = pyramid[level].shape[2:]
+    if flow.shape[1:3] != size:
+      flow = _enlarged(flow, size)
+    flow = jax.lax.fori_loop(
+      0,
+      1 if level >= _LEVELS - 2 else _WARPS,
+      lambda _, flow, pair=pyramid[level]: _refined(*pair, flow, time),
+      flow,
+    )
+  return _enlarged(flow, first.shape[1:3])
+
+
+def _halved(pair):
+  """Means of 2x2 pixels, [2, B, H, W] to [2, B, ceil(H / 2), ceil(W / 2)]."""
+  height, width = pair.shape[2:]
+  pads = ((0, 0), (0, 0), (0, height % 2), (0, width % 2))
+  pair = jnp.pad(pair, pads, mode='edge')
+  top, bottom = pair[:, :, ::2], pair[:, :, 1::2]
+  return 0.25 * sum(x[..., i::2] for x in (top, bottom) for i in (0, 1))
+
+
+def _enlarged(flow, size):
+  """A flow at twice its resolution, cut to a size."""
+  return 2 * resize.bilinear(flow, scale=2)[:, : size[0], : size[1]]
+
+
+def _shifted(x, dy, dx):
+  """[B, h, w, ...]: at each pixel its neighbour; at the border itself."""
+  height, width = x.shape[1:3]
+  pads = ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * (x.ndim - 3)
+  x = jnp.pad(x, pads, mode='edge')
+  return x[:, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+
+
+def _gradient(x):
+  """Central differences of [B, h, w, ...] along x and along y."""
+  return (
+    0.5 * (_shifted(x, 0, 1) - _shifted(x, 0, -1)),
+    0.5 * (_shifted(x, 1, 0) - _shifted(x, -1, 0)),
+  )
+
+
+def _compared(grey):
+  """Brightness and its derivatives, [B, h, w] to [B, h, w, 3]."""
+  return jnp.stack([grey, *_gradient(grey)], -1)
+
+
+def _refined(first, second, flow, time):
+  """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
+  first = warp.backward(_compared(first), -time * flow)
+  second = warp.backward(_compared(second), (1 - time) * flow)
+  difference = second - first
+  dx, dy = _gradient(0.5 * (first + second))
+  seen = warp.inside(-time * flow) & warp.inside((1 - time) * flow)
+  unit = seen / (dx**2 + dy**2 + _SMALLEST_GRADIENT**2)
+
+  def relinearised(_, new):
+    u, v = jnp.split(new - flow, 2, -1)
+    rest = difference + dx * u + dy * v
+    weight = unit * jax.lax.rsqrt(unit * rest**2 + _EPSILON_DATA**2)
+    # The normal equations of the data term, [[a, b], [b, c]] (u, v) = (p, q).
+    a, b, c, p, q = (
+      warp.sum_channels(weight * x * y)
+      for x, y in (
+        (dx, dx),
+        (dx, dy),
+        (dy, dy),
+        (dx, -difference),
+        (dy, -difference),
+      )
+    )
+    return _relaxed(new, flow, (a, b, c, p, q), _links(new))
+
+  return jax.lax.fori_loop(0, _OUTER, relinearised, flow)
+
+
+def _links(flow):
+  """The smoothness weights [B, h, w] to each of `_NEIGHBOURS`."""
+  height, width = flow.shape[1:3]
+  square = sum(warp.sum_channels(x**2) for x in _gradient(flow))
+  weight = ALPHA * jax.lax.rsqrt(square + _EPSILON_SMOOTH**2)
+  row, column = np.indices((1, height, width))[1:]
+  links = []
+  for dy, dx in _NEIGHBOURS:
+    exists = (0 <= row + dy) & (row + dy < height)
+    exists = exists & (0 <= column + dx) & (column + dx < width)
+    links.append(0.5 * (weight + _shifted(weight, dy, dx)) * exists)
+  return links
+
+
+def _relaxed(flow, start, data, links):
+  """Red-black over-relaxation of the linear system for `flow`."""
+  a, b, c, p, q = data
+  total = sum(links)
+  # Where a pixel has neither neighbours nor data the numerators are 0, too.
+  determinant = (a + total) * (c + total) - b * b + 1e-12
+  row, column = np.indices((1, *flow.shape[1:3]))[1:]
+  colour = (row + column) % 2
+
+  def around(x):
+    # Beyond the border the links are 0, so any number will do.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
+    return sum(
+      link * x[:, 1 + dy : x.shape[1] - 1 + dy, 1 + dx : x.shape[2] - 1 + dx]
+      for link, (dy, dx) in zip(links, _NEIGHBOURS)
+    )
+
+  def half_sweep(n, flow):
+    u, v = flow
+    right = p + around(u) - total * start[..., 0]
+    below = q + around(v) - total * start[..., 1]
+    new_u = start[..., 0] + ((c + total) * right - b * below) / determinant
+    new_v = start[..., 1] + ((a + total) * below - b * right) / determinant
+    return tuple(
+      jnp.where(colour == n % 2, old + _RELAXATION * (new - old), old)
+      for old, new in ((u, new_u), (v, new_v))
+    )
+
+  u, v = flow[..., 0], flow[..., 1]
+  u, v = jax.lax.fori_loop(0, 2 * _INNER, half_sweep, (u, v))
+  return jnp.stack([u, v], -1)
