@@ -179,7 +179,7 @@ def _holds(kind: str, path: pathlib.Path, stream) -> bool:
 def _same_times(file: io.BytesIO, times: list[tuple]) -> bool:
   """Whether sound that was written at these times is read at these times."""
   file.seek(0)
-  with av.open(file) as container:
+  with av.open(file, 'r') as container:
     packets = container.demux(audio=0)
     found = [_interval(p) for p in packets if p.size and p.pts is not None]
   if not found or not times:
