@@ -1,6 +1,11 @@
 """Films in any of FFmpeg's containers."""
 
+from fractions import Fraction
+
 import av
+import numpy as np
+
+from vidpred_jax import video_io
 
 
 class Pipe:
@@ -36,3 +41,41 @@ def muxed(path, codec, frames, options=None, piped=False):
   if pipe is not None:
     pipe.file.close()
   return path
+
+
+def clip_of(number, size=(64, 96)):
+  """Frames that all differ: a bar moves over noise."""
+  noise = np.random.default_rng(0).integers(0, 90, (*size, 3), np.uint8)
+  clip = np.repeat(noise[None], number, axis=0)
+  for t, frame in enumerate(clip):
+    at = (3 * t) % (size[1] - 8)
+    frame[:, at : at + 8] = 60 + (40 * t) % 180
+  return clip
+
+
+def encode(path, clip, codec='libx264', times=None, last=None, **settings):
+  """Writes packets as they come; times in milliseconds."""
+  options = settings.pop('options', {})
+  with av.open(str(path), 'w', format=settings.pop('container', None)) as c:
+    stream = c.add_stream(codec, rate=25, options=options)
+    stream.height, stream.width = clip.shape[1:3]
+    stream.pix_fmt = settings.pop('pixels', 'yuv420p')
+    if times is not None:
+      stream.codec_context.time_base = Fraction(1, 1000)
+    packets = []
+    for t, frame in enumerate(clip):
+      picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
+      if times is not None:
+        picture.pts, picture.time_base = times[t], Fraction(1, 1000)
+      packets += stream.encode(picture)
+    packets += stream.encode()
+    for n, packet in enumerate(packets):
+      if times is not None and last is not None:
+        until = times[n + 1] if n + 1 < len(times) else times[n] + last
+        packet.duration = until - times[n]
+      c.mux(packet)
+  return path
+
+
+def times_of(path):
+  return [float(time) for time, _ in video_io.frames(path)]

@@ -1,5 +1,6 @@
 """Frames look as a player shows them; pictures as their files mean them."""
 
+import pathlib
 import struct
 from fractions import Fraction
 
@@ -451,10 +452,28 @@ class TestFolders:
     assert times == [n / Fraction(rate) for n in range(4)]
 
   def test_kinds_of_films(self, tmp_path):
-    names = ['1.MTS', '2.3gp', '3.VOB', '4.mxf', '5.dv', '6.ogv', '7.m2ts']
+    names = [
+      '1.MTS',
+      '2.3gp',
+      '3.VOB',
+      '4.mxf',
+      '5.dv',
+      '6.ogv',
+      '7.m2ts',
+      '8.MOD',
+      '9.TOD',
+    ]
     for name in (*names, 'notes.txt', 'a.srt'):
       (tmp_path / name).write_text('')
     assert [p.name for p in video_io.find_videos(tmp_path)] == names
+
+  @pytest.mark.parametrize('name', ['~a.mp4', '~$a b.mp4'])
+  def test_nobodys_home(self, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with video_io.Writer(name, fps=25) as writer:
+      writer.write(flat(90))
+    assert len(video_io.read(name)) == 1 and video_io.Film(name).info
+    assert video_io.find_videos('.') == [pathlib.Path(name)]
 
   def test_home(self, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))

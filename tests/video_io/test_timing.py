@@ -15,44 +15,6 @@ from vidpred_jax.data import videos
 from vidpred_jax.video_io import decoding, endings, timing
 
 
-def clip_of(number, size=(64, 96)):
-  """Frames that all differ: a bar moves over noise."""
-  noise = np.random.default_rng(0).integers(0, 90, (*size, 3), np.uint8)
-  clip = np.repeat(noise[None], number, axis=0)
-  for t, frame in enumerate(clip):
-    at = (3 * t) % (size[1] - 8)
-    frame[:, at : at + 8] = 60 + (40 * t) % 180
-  return clip
-
-
-def encode(path, clip, codec='libx264', times=None, last=None, **settings):
-  """Writes packets as they come; times in milliseconds."""
-  options = settings.pop('options', {})
-  with av.open(str(path), 'w', format=settings.pop('container', None)) as c:
-    stream = c.add_stream(codec, rate=25, options=options)
-    stream.height, stream.width = clip.shape[1:3]
-    stream.pix_fmt = settings.pop('pixels', 'yuv420p')
-    if times is not None:
-      stream.codec_context.time_base = Fraction(1, 1000)
-    packets = []
-    for t, frame in enumerate(clip):
-      picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
-      if times is not None:
-        picture.pts, picture.time_base = times[t], Fraction(1, 1000)
-      packets += stream.encode(picture)
-    packets += stream.encode()
-    for n, packet in enumerate(packets):
-      if times is not None and last is not None:
-        until = times[n + 1] if n + 1 < len(times) else times[n] + last
-        packet.duration = until - times[n]
-      c.mux(packet)
-  return path
-
-
-def times_of(path):
-  return [float(time) for time, _ in video_io.frames(path)]
-
-
 @pytest.mark.parametrize(
   'name, codec, options',
   [
@@ -68,7 +30,9 @@ def times_of(path):
   ],
 )
 def test_frames_are_found_again(tmp_path, name, codec, options):
-  path = encode(tmp_path / name, clip_of(90), codec, options=options)
+  path = muxing.encode(
+    tmp_path / name, muxing.clip_of(90), codec, options=options
+  )
   whole = video_io.read(path)
   assert len(whole) == 90
   found = video_io.index(path)
@@ -76,12 +40,16 @@ def test_frames_are_found_again(tmp_path, name, codec, options):
     got = video_io.read(path, start=start, count=2, index=found)
     np.testing.assert_array_equal(got, whole[start : start + 2])
   np.testing.assert_array_equal(video_io.read_last(path, 3), whole[-3:])
-  np.testing.assert_allclose(times_of(path), np.arange(90) / 25, atol=2e-3)
+  np.testing.assert_allclose(
+    muxing.times_of(path), np.arange(90) / 25, atol=2e-3
+  )
 
 
 def test_a_seek_is_not_believed(tmp_path):
   """With marks of other pictures everything is decoded from the beginning."""
-  path = encode(tmp_path / 'a.mp4', clip_of(60), options={'g': '10'})
+  path = muxing.encode(
+    tmp_path / 'a.mp4', muxing.clip_of(60), options={'g': '10'}
+  )
   found = video_io.index(path)
   wrong = found._replace(marks=found.marks ^ 1)
   got = video_io.read(path, start=55, count=2, index=wrong)
@@ -90,7 +58,7 @@ def test_a_seek_is_not_believed(tmp_path):
 
 class TestSpeed:
   def test_a_pause_at_the_end_of_a_gif(self, tmp_path):
-    images = [Image.fromarray(frame) for frame in clip_of(10)]
+    images = [Image.fromarray(frame) for frame in muxing.clip_of(10)]
     path = tmp_path / 'a.gif'
     images[0].save(
       path, save_all=True, append_images=images[1:], duration=[40] * 9 + [2000]
@@ -98,12 +66,12 @@ class TestSpeed:
     info = video_io.probe(path, times=True)
     assert (info.fps, info.variable, info.last) == (25, False, 2)
     assert video_io.probe(path, count=True).fps == 25
-    np.testing.assert_allclose(times_of(path), np.arange(10) / 25)
+    np.testing.assert_allclose(muxing.times_of(path), np.arange(10) / 25)
 
   @pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv'])
   def test_a_last_sample_that_lasts(self, tmp_path, name):
-    path = encode(
-      tmp_path / name, clip_of(10), times=range(0, 400, 40), last=3000,
+    path = muxing.encode(
+      tmp_path / name, muxing.clip_of(10), times=range(0, 400, 40), last=3000,
       options={'bf': '0'},
     )  # fmt: skip
     info = video_io.probe(path, times=True)
@@ -111,8 +79,11 @@ class TestSpeed:
     assert info.last == 3 or name == 'a.mkv'  # which keeps only the sum
 
   def test_raw_dv(self, tmp_path):
-    path = encode(
-      tmp_path / 'a.dv', clip_of(4, (576, 720)), 'dvvideo', container='dv'
+    path = muxing.encode(
+      tmp_path / 'a.dv',
+      muxing.clip_of(4, (576, 720)),
+      'dvvideo',
+      container='dv',
     )
     for settings in ({'count': True}, {'times': True}):
       info = video_io.probe(path, **settings)
@@ -137,12 +108,12 @@ class TestEnds:
   def test_slides_are_whole(self, tmp_path, name):
     codec = 'libvpx-vp9' if name == 'a.webm' else 'libx264'
     options = {'bf': '0'} if codec == 'libx264' else {}
-    path = encode(
-      tmp_path / name, clip_of(4), codec, times=range(0, 16000, 4000),
+    path = muxing.encode(
+      tmp_path / name, muxing.clip_of(4), codec, times=range(0, 16000, 4000),
       last=10000, options=options,
     )  # fmt: skip
     assert video_io.probe(path, count=True).num_frames == 4
-    np.testing.assert_allclose(times_of(path), [0, 4, 8, 12], atol=2e-3)
+    np.testing.assert_allclose(muxing.times_of(path), [0, 4, 8, 12], atol=2e-3)
 
   @pytest.mark.parametrize('codec', ['mpeg4', 'mjpeg'])
   def test_dropped_frames_of_avi(self, tmp_path, codec):
@@ -151,14 +122,14 @@ class TestEnds:
     with av.open(str(path), 'w') as output:
       stream = output.add_stream(codec, rate=25)
       stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
-      for t, frame in enumerate(clip_of(25)):
+      for t, frame in enumerate(muxing.clip_of(25)):
         picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
         picture.pts, picture.time_base = t, Fraction(1, 25)
         if not 5 <= t < 15:
           output.mux(stream.encode(picture))
       output.mux(stream.encode())
     kept = [t / 25 for t in range(25) if not 5 <= t < 15]
-    np.testing.assert_allclose(times_of(path), kept)
+    np.testing.assert_allclose(muxing.times_of(path), kept)
     found = video_io.index(path)
     assert found.num_frames == 15 and found.time(14) == Fraction(24, 25)
 
@@ -171,13 +142,13 @@ class TestEnds:
       stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
       packets = []
       kept = [t for t in range(25) if not 8 <= t < 12]
-      for t, frame in enumerate(clip_of(len(kept))):
+      for t, frame in enumerate(muxing.clip_of(len(kept))):
         picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
         picture.pts, picture.time_base = kept[t], Fraction(1, 25)
         packets += stream.encode(picture)
       for packet in packets + stream.encode():
         output.mux(packet)
-    times = [round(25 * t) for t in times_of(path)]
+    times = [round(25 * t) for t in muxing.times_of(path)]
     assert times == kept
 
   @pytest.mark.parametrize('piped', [False, True])
@@ -207,28 +178,30 @@ class TestEnds:
   def test_a_missing_end(self, tmp_path, caplog, name, codec, options, piped):
     if piped and 'faststart' in options.values():
       pytest.skip('this is written by going back')
-    path = muxing.muxed(tmp_path / name, codec, clip_of(40), options, piped)
-    assert len(times_of(path)) == 40
+    path = muxing.muxed(
+      tmp_path / name, codec, muxing.clip_of(40), options, piped
+    )
+    assert len(muxing.times_of(path)) == 40
     assert not caplog.records
     data = path.read_bytes()
     path.write_bytes(data + bytes(300))  # other programs' data
-    assert len(times_of(path)) == 40
+    assert len(muxing.times_of(path)) == 40
     assert not [r for r in caplog.messages if 'ends within' in r]
     for part in (0.5, 0.77, 0.93):
       path.write_bytes(data[: int(part * len(data)) + 5])
       caplog.clear()
       if name.endswith(('ts', 'mpg', 'vob')):
-        assert 0 < len(times_of(path)) <= 40
+        assert 0 < len(muxing.times_of(path)) <= 40
         assert f'{name} ends within a packet' in caplog.text
       else:
         with pytest.raises(ValueError, match=f'{name} is truncated'):
-          times_of(path)
+          muxing.times_of(path)
 
   def test_a_list_of_segments_that_is_longer_than_its_box(self, tmp_path):
-    path = encode(tmp_path / 'a.mp4', clip_of(5))
+    path = muxing.encode(tmp_path / 'a.mp4', muxing.clip_of(5))
     box = struct.pack('>I4s20xHH', 32, b'sidx', 0, 0xFFFF)
     path.write_bytes(path.read_bytes() + 500 * box)
-    assert len(times_of(path)) == 5
+    assert len(muxing.times_of(path)) == 5
 
   def test_frames_that_are_shorter_than_their_head(self):
     rule = bytes([0, 8, 0, 1, 0, 0, 0, 0x82, 0, 0, 1])  # of frames of 0 bytes
@@ -246,66 +219,28 @@ class TestEnds:
     assert endings._nut(data[:-1], None) == len(data) - 1
 
   def test_the_pages_of_a_recorded_stream(self, tmp_path):
-    path = muxing.muxed(tmp_path / 'a.ogv', 'libvpx', clip_of(20))
+    path = muxing.muxed(tmp_path / 'a.ogv', 'libvpx', muxing.clip_of(20))
     data = bytearray(path.read_bytes())
     data[data.rindex(b'OggS') + 5] &= ~4  # it is not the last one
     assert endings._ogg(bytes(data), None) == len(data)
     assert endings._ogg(bytes(data[:-1]), None) == len(data)
 
   def test_the_last_frames_of_what_is_left(self, tmp_path):
-    path = muxing.muxed(tmp_path / 'a.flv', 'flv', clip_of(160))
+    path = muxing.muxed(tmp_path / 'a.flv', 'flv', muxing.clip_of(160))
     assert len(video_io.read_last(path, 2)) == 2
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match='a.flv is truncated'):
       video_io.read_last(path, 2)
 
 
-class TestStampsThatAreNotTimes:
-  @pytest.mark.parametrize('name', ['a.mxf', 'a.asf'])
-  def test_in_the_order_of_decoding(self, tmp_path, name):
-    path = encode(tmp_path / name, clip_of(30), options={'bf': '3'})
-    np.testing.assert_allclose(times_of(path), np.arange(30) / 25, atol=2e-3)
-    info = video_io.probe(path, times=True)
-    assert (info.fps, info.variable, info.num_frames) == (25, False, 30)
-
-  @pytest.mark.parametrize(
-    'name, codec',
-    [('a.m1v', 'mpeg1video'), ('a.m2v', 'mpeg2video'),
-     ('a.h264', 'libx264')],
-  )  # fmt: skip
-  def test_raw_streams_have_the_rate_of_their_header(
-    self, tmp_path, name, codec
-  ):
-    path = tmp_path / name
-    form = {'a.m1v': 'mpeg1video', 'a.m2v': 'mpeg2video'}
-    fps = Fraction(30000, 1001)
-    with av.open(str(path), 'w', format=form.get(name, 'h264')) as output:
-      stream = output.add_stream(codec, rate=fps)
-      stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
-      stream.codec_context.options = {'bf': '2'}
-      for frame in clip_of(12):
-        output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
-      output.mux(stream.encode())
-    expected = np.arange(12) * float(1 / fps)
-    np.testing.assert_allclose(times_of(path), expected, atol=1e-4)
-    info = video_io.probe(path, times=True)
-    assert (info.fps, info.variable) == (fps, False)
-
-  @pytest.mark.parametrize('name', ['a.gif', 'a.png'])
-  def test_what_is_too_fast_for_browsers(self, tmp_path, name):
-    images = [Image.fromarray(frame) for frame in clip_of(4)]
-    images[0].save(
-      tmp_path / name, save_all=True, append_images=images[1:], duration=10
-    )
-    np.testing.assert_allclose(times_of(tmp_path / name), [0, 0.1, 0.2, 0.3])
-    assert video_io.probe(tmp_path / name, times=True).duration == 0.4
-
-
 class TestPacketsWithoutFrames:
   @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264'])
   def test_a_recording_that_begins_between_key_frames(self, tmp_path, codec):
-    whole = encode(
-      tmp_path / 'a.ts', clip_of(75), codec, options={'g': '12', 'bf': '2'}
+    whole = muxing.encode(
+      tmp_path / 'a.ts',
+      muxing.clip_of(75),
+      codec,
+      options={'g': '12', 'bf': '2'},
     )
     data = whole.read_bytes()
     path = tmp_path / 'b.ts'
@@ -318,7 +253,7 @@ class TestPacketsWithoutFrames:
     assert (info.num_frames, info.fps, info.variable) == (number, 25, False)
 
   def test_a_comment_behind_the_last_picture(self, tmp_path):
-    images = [Image.fromarray(frame) for frame in clip_of(5)]
+    images = [Image.fromarray(frame) for frame in muxing.clip_of(5)]
     path = tmp_path / 'a.gif'
     images[0].save(path, save_all=True, append_images=images[1:], duration=40)
     comment = b'\x21\xfe\x05hello\x00;'
@@ -342,56 +277,6 @@ class TestPacketsWithoutFrames:
     assert found == ([0, 1, None] if size else [0, None])
 
 
-class TestClocks:
-  def mended(self, stamps, **settings):
-    items = ((s, n) for n, s in enumerate(stamps))
-    unit, usual = Fraction(1, 1000), Fraction(1, 25)
-    found = list(timing.mended(items, unit, usual, **settings))
-    assert [n for _, n in found] == list(range(len(stamps)))
-    return [float(1000 * t) for t, _ in found]
-
-  @pytest.mark.parametrize(
-    'stamps, times',
-    [
-      ([0, 40, 80], [0, 40, 80]),
-      ([500, 540, 700], [0, 40, 200]),
-      ([0, 40, 40, 120], [0, 40, 80, 120]),
-      ([0, 40, 30, 120], [0, 40, 80, 120]),
-      ([0, 40, 40], [0, 40, 80]),
-      ([7000, 7040, 0, 40], [0, 40, 80, 120]),
-      ([None, None, None], [0, 40, 80]),
-      ([0, 40, None, 120], [0, 40, 80, 120]),
-      ([5] * 3, [0, 40, 80]),
-    ],
-  )
-  def test_stamps_become_times(self, stamps, times):
-    assert self.mended(stamps) == times
-
-  def test_a_jump_forward(self):
-    stamps = [0, 40, 60_000, 60_040]
-    assert self.mended(stamps) == stamps
-    assert self.mended(stamps, resets=True) == [0, 40, 80, 120]
-
-  @pytest.mark.parametrize('again', [3600, 3601, 3603])
-  def test_a_stamp_that_repeats_but_for_a_tick(self, again):
-    stamps = [0, 3600, again, 10_800]
-    items = ((s, None) for s in stamps)
-    found = timing.mended(items, Fraction(1, 90_000), Fraction(1, 25))
-    assert [float(t) for t, _ in found] == [0, 0.04, 0.08, 0.12]
-
-  def test_many_that_are_all_the_same(self):
-    times = self.mended([0] * 50)
-    assert all(b > a for a, b in zip(times, times[1:]))
-
-  def test_two_recordings_in_one_file(self, tmp_path):
-    data = encode(tmp_path / 'a.ts', clip_of(30)).read_bytes()
-    path = tmp_path / 'b.ts'
-    path.write_bytes(2 * data)
-    number = len(times_of(path))
-    np.testing.assert_allclose(times_of(path), np.arange(number) / 25, atol=0.1)
-    assert number == 60 and video_io.index(path).pts is None
-
-
 def spoilt(path, clip):
   """A film with zeros in place of a part of it."""
   with av.open(str(path), 'w') as output:
@@ -409,8 +294,8 @@ def spoilt(path, clip):
 
 @pytest.mark.parametrize('name', ['a.m2v', 'a.mpg'])
 def test_damaged_frames_are_told(tmp_path, caplog, name):
-  spoilt(tmp_path / name, clip_of(20))
-  assert times_of(tmp_path / name)
+  spoilt(tmp_path / name, muxing.clip_of(20))
+  assert muxing.times_of(tmp_path / name)
   assert f'{name}: damaged frames: ' in caplog.text
 
 
@@ -421,7 +306,7 @@ def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
     stream = output.add_stream('mjpeg', rate=25)
     stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuvj420p'
     packets = []
-    for frame in clip_of(10):
+    for frame in muxing.clip_of(10):
       packets += stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24'))
     packets += stream.encode()
     for n, packet in enumerate(packets):
@@ -432,7 +317,7 @@ def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
         spoilt.duration = packet.duration
         packet = spoilt
       output.mux(packet)
-  times = times_of(path)
+  times = muxing.times_of(path)
   np.testing.assert_allclose(
     times, [n / 25 for n in range(10) if n != 5], atol=2e-3
   )
@@ -452,59 +337,64 @@ class TestDamagedMatroska:
   def test_lost_frames_are_counted(
     self, tmp_path, caplog, name, codec, options, piped
   ):
-    path = muxing.muxed(tmp_path / name, codec, clip_of(75), options, piped)
+    path = muxing.muxed(
+      tmp_path / name, codec, muxing.clip_of(75), options, piped
+    )
     data = bytearray(path.read_bytes())
-    assert len(times_of(path)) == 75 and not caplog.records
+    assert len(muxing.times_of(path)) == 75 and not caplog.records
     middle = len(data) // 2
     data[middle : middle + 900] = bytes(900)
     path.write_bytes(data)
-    lost = 75 - len(times_of(path))
+    lost = 75 - len(muxing.times_of(path))
     (told,) = re.findall(rf'{name} is damaged: about (\d+) fr', caplog.text)
     assert lost > 0
     assert abs(int(told) - lost) <= (2 if name[0] == 'a' else lost // 2)
 
   def test_of_which_one_frame_is_left(self, tmp_path, caplog):
-    path = muxing.muxed(tmp_path / 'a.mkv', 'libx264', clip_of(40))
+    path = muxing.muxed(tmp_path / 'a.mkv', 'libx264', muxing.clip_of(40))
     with av.open(str(path)) as film:
       second = [packet.pos for packet in film.demux(video=0)][1]
     data = bytearray(path.read_bytes())
     data[second - 10 : second + 100] = bytes(110)
     path.write_bytes(data)
-    assert len(times_of(path)) == 1
+    assert len(muxing.times_of(path)) == 1
     assert 'a.mkv is damaged: about 39 frames are lost' in caplog.text
 
   @pytest.mark.parametrize('name', ['a.mkv', 'a.webm'])
   def test_of_a_variable_rate(self, tmp_path, caplog, name):
     steps = np.random.default_rng(2).choice((33, 40, 100, 400, 5000), 60)
-    path = encode(
-      tmp_path / name, clip_of(60), 'libx264' if 'k' in name else 'libvpx',
+    path = muxing.encode(
+      tmp_path / name, muxing.clip_of(60),
+      'libx264' if 'k' in name else 'libvpx',
       times=[int(t) for t in np.cumsum(steps)], last=4000,
     )  # fmt: skip
-    assert len(times_of(path)) == 60 and not caplog.records
+    assert len(muxing.times_of(path)) == 60 and not caplog.records
     data = bytearray(path.read_bytes())
     data[-2000:-1500] = bytes(500)
     path.write_bytes(data)
-    assert len(times_of(path)) < 60
+    assert len(muxing.times_of(path)) < 60
     assert f'{name} is damaged: frames are lost, the first ' in caplog.text
 
   @pytest.mark.parametrize('size', [1, 40, 5000])
   def test_data_of_other_programs(self, tmp_path, caplog, size):
     path = muxing.muxed(
-      tmp_path / 'a.webm', 'libvpx', clip_of(40), {'live': '1'}, True
+      tmp_path / 'a.webm', 'libvpx', muxing.clip_of(40), {'live': '1'}, True
     )
     other = np.random.default_rng(0).bytes(size)
     path.write_bytes(path.read_bytes() + other)
-    assert len(times_of(path)) == 40 and 'lost' not in caplog.text
+    assert len(muxing.times_of(path)) == 40 and 'lost' not in caplog.text
 
 
 def test_names_that_look_like_protocols(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  other = encode(tmp_path / 'v.mp4', clip_of(3))
+  other = muxing.encode(tmp_path / 'v.mp4', muxing.clip_of(3))
   for name in ('12:30:05.mp4', 'concat:v.mp4', 'file:x.mp4'):
-    encode(tmp_path / 'whole.mp4', clip_of(5)).rename(tmp_path / name)
+    muxing.encode(tmp_path / 'whole.mp4', muxing.clip_of(5)).rename(
+      tmp_path / name
+    )
     assert len(video_io.read(name)) == 5
     with video_io.Writer(name, fps=25, overwrite=True) as writer:
-      for frame in clip_of(4):
+      for frame in muxing.clip_of(4):
         writer.write(frame)
     assert len(video_io.read(name)) == 4
   assert len(video_io.read(other)) == 3

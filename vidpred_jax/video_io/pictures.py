@@ -20,10 +20,11 @@ from vidpred_jax.video_io import timing
 _LOG = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
-  '.mp4 .m4v .mov .qt .f4v .3gp .3g2 .mj2 .mkv .mk3d .webm .avi .divx .gif '
-  '.apng .y4m .mpg .mpeg .mpe .m1v .m2v .mpv .vob .evo .ts .mts .m2ts .m2t '
-  '.tp .trp .wtv .wmv .asf .flv .rm .rmvb .ogv .ogm .mxf .dv .dif .gxf .nut '
-  '.ivf .obu .amv .mjpg .mjpeg .264 .h264 .avc .265 .h265 .hevc'.split()
+  '.mp4 .m4v .mp4v .mov .hdmov .qt .f4v .ismv .3gp .3g2 .mj2 .insv .mkv .mk3d '
+  '.webm .avi .divx .gif .apng .y4m .mpg .mpeg .mpe .m1v .m2v .mp2v .mpv .mpv2 '
+  '.m2p .mod .tod .vob .vro .evo .ts .mts .m2ts .m2t .tp .trp .wtv .wmv .asf '
+  '.flv .swf .rm .rmvb .ogv .ogm .mxf .dv .dif .gxf .nut .ivf .obu .drc .amv '
+  '.mjpg .mjpeg .264 .h264 .avc .265 .h265 .hevc'.split()
 )
 _HEIC = ('.heic', '.heif', '.hif')
 IMAGE_SUFFIXES = frozenset(
