@@ -18,7 +18,7 @@ from vidpred_jax import checkpoint, export, runtime, systems
 SYSTEMS = {
   'dmvfn': (
     ((0, 1), (2, 3)),
-    {'scales': (2,), 'widths': (8,)},
+    {'scales': (2, 1), 'widths': (8, 8)},
   ),
   'simvp': (
     ((0, 1), (2, 3)),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.predict import test_films as films
+from tests.predict import toys
 from vidpred_jax import predict, video_io
 from vidpred_jax.predict import overlap, videos
 
@@ -183,9 +184,9 @@ def one_after_another(monkeypatch):
 @pytest.mark.parametrize(
   'load, settings',
   [
-    (films.between, {'factor': 2}),
-    (films.between, {'fps': 60}),
-    (films.again, {'num_frames': 3, 'with_input': True}),
+    (toys.between, {'factor': 2}),
+    (toys.between, {'fps': 60}),
+    (toys.again, {'num_frames': 3, 'with_input': True}),
   ],
 )
 def test_the_film_is_the_same(tmp_path, monkeypatch, load, settings):
@@ -262,7 +263,7 @@ def test_a_failure_in_any_part_leaves_nothing(
   output = tmp_path / 'out.mp4'
   output.write_text('kept')
   with pytest.raises(expected):
-    predict.predict_video(films.between, source, output, overwrite=True)
+    predict.predict_video(toys.between, source, output, overwrite=True)
   assert output.read_text() == 'kept' and not threads()
   assert sorted(x.name for x in tmp_path.iterdir()) == ['in.mp4', 'out.mp4']
 
@@ -272,10 +273,10 @@ def test_frames_are_started_ahead():
 
   def counted(variables, context, key):
     jax.debug.callback(lambda: started.append(1))
-    return films.again()[0].predict(variables, context, key)
+    return toys.again()[0].predict(variables, context, key)
 
-  system = films.again()[0]._replace(predict=counted)
-  serve = videos.Predictor(system, films.VARIABLES)
+  system = toys.again()[0]._replace(predict=counted)
+  serve = videos.Predictor(system, toys.VARIABLES)
   clip = films.moving(0, 2)
   shots = serve.stream(clip, 5, ahead=2)
   first = next(shots)

@@ -187,6 +187,22 @@ class TestShape:
     np.testing.assert_array_equal(again, got[1:])
     assert video_io.read(cut, size=(25, 39)).shape == (3, 25, 39, 3)
 
+  @pytest.mark.parametrize('codec', ['h264', 'hevc'])
+  def test_crop_of_the_coding_itself(self, tmp_path, codec):
+    """Of 8 columns at the left, which FFmpeg alone would leave."""
+    path = tmp_path / f'a.{codec}'
+    name = {'h264': 'libx264', 'hevc': 'libx265'}[codec]
+    encode(path, [flat(90)] * 3, name)
+    with av.open(str(path)) as source:
+      video = source.streams.video[0]
+      crop = av.bitstream.BitStreamFilterContext(
+        f'{codec}_metadata=crop_left=8:crop_top=8', video
+      )
+      packets = [p for p in source.demux(video) if p.size]
+      data = b''.join(bytes(c) for p in packets for c in crop.filter(p))
+    path.write_bytes(data)
+    assert video_io.read(path).shape[1:] == (56, 88, 3)
+
   def test_clean_aperture_of_mp4(self, tmp_path):
     path = encode(tmp_path / 'a.mp4', [flat(90)] * 3)
     data = path.read_bytes()

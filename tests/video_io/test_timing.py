@@ -12,7 +12,7 @@ from PIL import Image
 from tests import muxing
 from vidpred_jax import video_io
 from vidpred_jax.data import videos
-from vidpred_jax.video_io import endings, timing
+from vidpred_jax.video_io import decoding, endings, timing
 
 
 def clip_of(number, size=(64, 96)):
@@ -162,6 +162,24 @@ class TestEnds:
     found = video_io.index(path)
     assert found.num_frames == 15 and found.time(14) == Fraction(24, 25)
 
+  @pytest.mark.parametrize('codec', ['mpeg4', 'mpeg2video'])
+  def test_dropped_frames_of_avi_that_are_not_in_order(self, tmp_path, codec):
+    """A frame waits for the packet that completes it."""
+    path = tmp_path / 'a.avi'
+    with av.open(str(path), 'w') as output:
+      stream = output.add_stream(codec, rate=25, options={'bf': '2'})
+      stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
+      packets = []
+      kept = [t for t in range(25) if not 8 <= t < 12]
+      for t, frame in enumerate(clip_of(len(kept))):
+        picture = av.VideoFrame.from_ndarray(frame, 'rgb24')
+        picture.pts, picture.time_base = kept[t], Fraction(1, 25)
+        packets += stream.encode(picture)
+      for packet in packets + stream.encode():
+        output.mux(packet)
+    times = [round(25 * t) for t in times_of(path)]
+    assert times == kept
+
   @pytest.mark.parametrize('piped', [False, True])
   @pytest.mark.parametrize(
     'name, codec, options',
@@ -242,6 +260,47 @@ class TestEnds:
       video_io.read_last(path, 2)
 
 
+class TestStampsThatAreNotTimes:
+  @pytest.mark.parametrize('name', ['a.mxf', 'a.asf'])
+  def test_in_the_order_of_decoding(self, tmp_path, name):
+    path = encode(tmp_path / name, clip_of(30), options={'bf': '3'})
+    np.testing.assert_allclose(times_of(path), np.arange(30) / 25, atol=2e-3)
+    info = video_io.probe(path, times=True)
+    assert (info.fps, info.variable, info.num_frames) == (25, False, 30)
+
+  @pytest.mark.parametrize(
+    'name, codec',
+    [('a.m1v', 'mpeg1video'), ('a.m2v', 'mpeg2video'),
+     ('a.h264', 'libx264')],
+  )  # fmt: skip
+  def test_raw_streams_have_the_rate_of_their_header(
+    self, tmp_path, name, codec
+  ):
+    path = tmp_path / name
+    form = {'a.m1v': 'mpeg1video', 'a.m2v': 'mpeg2video'}
+    fps = Fraction(30000, 1001)
+    with av.open(str(path), 'w', format=form.get(name, 'h264')) as output:
+      stream = output.add_stream(codec, rate=fps)
+      stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
+      stream.codec_context.options = {'bf': '2'}
+      for frame in clip_of(12):
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
+      output.mux(stream.encode())
+    expected = np.arange(12) * float(1 / fps)
+    np.testing.assert_allclose(times_of(path), expected, atol=1e-4)
+    info = video_io.probe(path, times=True)
+    assert (info.fps, info.variable) == (fps, False)
+
+  @pytest.mark.parametrize('name', ['a.gif', 'a.png'])
+  def test_what_is_too_fast_for_browsers(self, tmp_path, name):
+    images = [Image.fromarray(frame) for frame in clip_of(4)]
+    images[0].save(
+      tmp_path / name, save_all=True, append_images=images[1:], duration=10
+    )
+    np.testing.assert_allclose(times_of(tmp_path / name), [0, 0.1, 0.2, 0.3])
+    assert video_io.probe(tmp_path / name, times=True).duration == 0.4
+
+
 class TestPacketsWithoutFrames:
   @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264'])
   def test_a_recording_that_begins_between_key_frames(self, tmp_path, codec):
@@ -255,6 +314,8 @@ class TestPacketsWithoutFrames:
     assert 20 < number < 60
     assert videos.scan_file(path).index.num_frames == number
     assert video_io.probe(path, count=True).num_frames == number
+    info = video_io.probe(path, times=True)
+    assert (info.num_frames, info.fps, info.variable) == (number, 25, False)
 
   def test_a_comment_behind_the_last_picture(self, tmp_path):
     images = [Image.fromarray(frame) for frame in clip_of(5)]
@@ -264,6 +325,21 @@ class TestPacketsWithoutFrames:
     path.write_bytes(path.read_bytes()[:-1] + comment)
     assert video_io.index(path).num_frames == 5
     assert videos.scan_file(path).index.num_frames == 5
+
+  @pytest.mark.parametrize('size', [0, 1])
+  def test_empty_packets_are_passed_over(self, size):
+    """As Theora writes where nothing moves."""
+
+    class Packet:
+      def __init__(self, size, dts):
+        self.size, self.dts = size, dts
+
+    class Container:
+      def demux(self, _):
+        return iter([Packet(9, 0), Packet(size, 1), Packet(0, None)])
+
+    found = [p.dts for p in decoding.packets(Container(), None, [])]
+    assert found == ([0, 1, None] if size else [0, None])
 
 
 class TestClocks:
@@ -295,6 +371,13 @@ class TestClocks:
     stamps = [0, 40, 60_000, 60_040]
     assert self.mended(stamps) == stamps
     assert self.mended(stamps, resets=True) == [0, 40, 80, 120]
+
+  @pytest.mark.parametrize('again', [3600, 3601, 3603])
+  def test_a_stamp_that_repeats_but_for_a_tick(self, again):
+    stamps = [0, 3600, again, 10_800]
+    items = ((s, None) for s in stamps)
+    found = timing.mended(items, Fraction(1, 90_000), Fraction(1, 25))
+    assert [float(t) for t, _ in found] == [0, 0.04, 0.08, 0.12]
 
   def test_many_that_are_all_the_same(self):
     times = self.mended([0] * 50)

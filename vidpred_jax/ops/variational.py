@@ -165,23 +165,30 @@ def _relaxed(flow, start, data, links):
   """Red-black over-relaxation of the linear system for `flow`."""
   a, b, c, p, q = data
   total = sum(links)
+  # Where a pixel has neither neighbours nor data the numerators are 0, too.
   determinant = (a + total) * (c + total) - b * b + 1e-12
   row, column = np.indices((1, *flow.shape[1:3]))[1:]
-  colour = ((row + column) % 2)[..., None]
+  colour = (row + column) % 2
 
-  def solved(flow):
-    around = sum(
-      link[..., None] * _shifted(flow, *neighbour)
-      for link, neighbour in zip(links, _NEIGHBOURS)
+  def around(x):
+    # Beyond the border the links are 0, so any number will do.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
+    return sum(
+      link * x[:, 1 + dy : x.shape[1] - 1 + dy, 1 + dx : x.shape[2] - 1 + dx]
+      for link, (dy, dx) in zip(links, _NEIGHBOURS)
     )
-    around = around - total[..., None] * start
-    right, below = p + around[..., 0], q + around[..., 1]
-    u = ((c + total) * right - b * below) / determinant
-    v = ((a + total) * below - b * right) / determinant
-    new = start + jnp.stack([u, v], -1)
-    return flow + _RELAXATION * (new - flow)
 
   def half_sweep(n, flow):
-    return jnp.where(colour == n % 2, solved(flow), flow)
+    u, v = flow
+    right = p + around(u) - total * start[..., 0]
+    below = q + around(v) - total * start[..., 1]
+    new_u = start[..., 0] + ((c + total) * right - b * below) / determinant
+    new_v = start[..., 1] + ((a + total) * below - b * right) / determinant
+    return tuple(
+      jnp.where(colour == n % 2, old + _RELAXATION * (new - old), old)
+      for old, new in ((u, new_u), (v, new_v))
+    )
 
-  return jax.lax.fori_loop(0, 2 * _INNER, half_sweep, flow)
+  u, v = flow[..., 0], flow[..., 1]
+  u, v = jax.lax.fori_loop(0, 2 * _INNER, half_sweep, (u, v))
+  return jnp.stack([u, v], -1)

@@ -63,10 +63,12 @@ def decoded(
   with open_video(path, stream) as (container, video):
     unit, usual = video.time_base, 1 / (fps or timing.label(video))
     resets = container.format.name in RESETTING
+    is_gif = container.format.name == 'gif'
   stamped = ((stamp, shot) for shot, stamp in _stamped(path, stream))
   if fps is not None:
     stamped = _unstamped(path, stamped, fps)
-  yield from timing.mended(stamped, unit, usual, resets)
+  timed = timing.mended(stamped, unit, usual, resets)
+  yield from timing.as_browsers(timed) if is_gif else timed
 
 
 def _unstamped(path, stamped, fps):
@@ -336,6 +338,7 @@ def packet_times(
   with open_video(path, stream) as (container, video):
     unit, usual = video.time_base, 1 / (fps or timing.label(video))
     resets = container.format.name in RESETTING
+    is_gif = container.format.name == 'gif'
     # The order shown, parts with a clock of their own one after the other.
     parts, lasting, decoded_at, reordered = [[]], {}, None, False
     for pts, dts, duration in _from_key_frame(container, video):
@@ -364,7 +367,10 @@ def packet_times(
     steps = [b - a for a, b in zip(stamps, stamps[1:]) if b > a]
     longest = end - stamps[-1] if end > stamps[-1] else min(steps, default=0)
   timed = timing.mended(((s, None) for s in stamps), unit, usual, resets)
-  return [t for t, _ in timed], (longest or 0) * unit or None
+  last = (longest or 0) * unit or None
+  if is_gif:
+    timed, last = timing.as_browsers(timed), last and timing.lasting(last)
+  return [t for t, _ in timed], last
 
 
 def _from_key_frame(

@@ -54,7 +54,10 @@ def open_video(path: pathlib.Path, stream: int | None):
       format=_RAW_FORMATS.get(path.suffix.lower()),
       **TAGS,
     ) as container:
-      yield container, _video_stream(path, container, stream)
+      video = _video_stream(path, container, stream)
+      # Or H.264 and H.265 are cropped at the left in large steps only.
+      video.codec_context.flags |= av.codec.context.Flags.unaligned
+      yield container, video
 
 
 @contextlib.contextmanager

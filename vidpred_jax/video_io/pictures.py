@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
 
+from vidpred_jax.video_io import timing
+
 _LOG = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
@@ -195,9 +197,8 @@ def _pages(path: pathlib.Path) -> Pictures:
     )  # fmt: skip
   if not any(lasting):
     return Pictures(pages)
-  # As browsers do: what is shorter than 11 ms lasts 100 ms.
-  steps = [Fraction(ms / 1000 if ms > 10 else 0.1) for ms in lasting]
-  steps = [s.limit_denominator(100_000) for s in steps]
+  steps = [Fraction(ms / 1000).limit_denominator(100_000) for ms in lasting]
+  steps = [timing.lasting(step) for step in steps]
   times = [sum(steps[:n], Fraction(0)) for n in range(len(steps))]
   return Pictures(pages, times, steps[-1])
 

@@ -21,6 +21,7 @@ import numpy as np
 # Beyond this many seconds a transport stream's clock was set anew.
 JUMP = 10
 _PAUSE = 5  # usual steps
+_SAME = Fraction(1, 20_000)  # seconds; FFmpeg moves what repeats by a tick
 _WAITING = 8  # frames that may wait for a stamp that grows
 _RECENT = 9  # steps of which the median is the usual one
 _STANDARD = tuple(
@@ -95,10 +96,10 @@ def mended(
       ahead = (stamp - last) * unit
       back = -max(Fraction(1), 10 * steps[-1])
       set_anew = ahead < back or (resets and ahead > JUMP)
-      if ahead <= 0 and not set_anew and len(waiting) < _WAITING:
+      if ahead < _SAME and not set_anew and len(waiting) < _WAITING:
         waiting.append(item)
         continue
-    if set_anew or ahead <= 0:
+    if set_anew or ahead < _SAME:
       ahead = _usual(steps) * (len(waiting) + 1)
     for n, late in enumerate(waiting, 1):
       yield now + ahead * n / (len(waiting) + 1), late
@@ -115,6 +116,23 @@ def mended(
 def _usual(steps: Iterable[Fraction]) -> Fraction:
   """The median step, which a pause does not change."""
   return statistics.median_low(steps)
+
+
+def as_browsers(
+  timed: Iterable[tuple[Fraction, Any]],
+) -> Iterator[tuple[Fraction, Any]]:
+  """The times of a GIF: as in browsers what lasts up to 10 ms lasts 100 ms."""
+  now, before = Fraction(0), None
+  for time, item in timed:
+    if before is not None:
+      now += lasting(time - before)
+    before = time
+    yield now, item
+
+
+def lasting(step: Fraction) -> Fraction:
+  """For how long browsers show a picture of a GIF, PNG or WebP."""
+  return step if step > Fraction(1, 100) else Fraction(1, 10)
 
 
 def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:

@@ -105,8 +105,8 @@ class Writer:
     if coding and coding.codec == 'gif' and rate > _FASTEST_GIF:
       raise ValueError(
         f'{self._path}: a GIF shows at most {_FASTEST_GIF} frames per second, '
-        f'got {float(rate):g}; ask for fewer (--fps={_FASTEST_GIF}), or '
-        'write another kind of file.'
+        f'got {float(rate):g}; write another kind of file or, when frames are '
+        f'interpolated, ask for fewer (--fps={_FASTEST_GIF}).'
       )
     if curve is not None and (
       coding is None or coding.codec not in encoding.DEEP
