@@ -155,6 +155,8 @@ def test_nothing_is_imported_before_it_is_used():
   loaded = loaded_by('import vidpred_jax as vp; vp.load, vp.Predictor, vp.save')
   assert 'jax' in loaded
   assert not loaded & ({'grain', 'orbax', 'tensorboardX'} | extra)
+  loaded = loaded_by('import vidpred_jax.predict.__main__')
+  assert not loaded & ({'grain', 'optax', 'orbax', 'tensorboardX'} | extra)
 
 
 def test_every_public_name_is_there_and_models_stays_a_function():

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from vidpred_jax import atomic, checkpoint
+from vidpred_jax import atomic
 from vidpred_jax.data import files, prepare
 from vidpred_jax.train import workdir
 
@@ -160,8 +160,6 @@ def test_addresses_are_refused_and_nothing_is_made(tmp_path, monkeypatch, path):
     atomic.beside,
     lambda path: atomic.write_text(path, 'x'),
     lambda path: next(iter(workdir.held(path).gen)),
-    checkpoint.read,
-    checkpoint.read_data_spec,
     lambda path: prepare.prepare('videos', path),
     lambda path: files.find(path, list, 'videos', '*.mp4'),
   ):

@@ -116,3 +116,13 @@ def test_addresses_are_refused_in_one_line(module, arguments):
   commands_of_tests.is_one_line(*said, 'an address, not a path of a file')
   for name in ('gs:', 's3:', 'b.mp4', 'd'):
     assert not (commands_of_tests.ROOT / name).exists()
+
+
+@pytest.mark.parametrize(
+  'flag', [['--checkpoint', 'memory://m'], ['--checkpoint=memory://m']]
+)
+def test_weights_may_lie_at_an_address(flag, tmp_path):
+  output = f'--output={tmp_path / "a.mp4"}'
+  done = commands_of_tests.run('vidpred_jax.predict', output, *flag)
+  said = done.returncode, done.stdout, done.stderr
+  commands_of_tests.is_one_line(*said, 'm on that storage holds no exported')

@@ -5,7 +5,8 @@ process makes it. One that was killed leaves it there; the next one clears it.
 A folder that many files are written to is held by one process at a time.
 
 This needs a file system: object storage renames no folder, locks no file and
-appends to none. Its addresses (`gs://bucket/run`) are refused.
+appends to none. Its addresses (`gs://bucket/run`) are refused. Exports alone
+may lie there, see `checkpoint.remote`.
 """
 
 import contextlib
@@ -33,9 +34,14 @@ _MADE = re.compile(r'\.(.+)\.(part|old)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
 _ADDRESS = re.compile(r'[A-Za-z][\w+.-]+:/')
 
 
+def is_address(path: str | os.PathLike) -> bool:
+  """Whether this is an address such as gs://bucket/run, not a path."""
+  return _ADDRESS.match(os.fspath(path)) is not None
+
+
 def check_local(path: str | os.PathLike) -> None:
   """Raises ValueError for an address such as gs://bucket/run."""
-  if _ADDRESS.match(os.fspath(path)):
+  if is_address(path):
     raise ValueError(
       f'{path} is an address, not a path of a file system. Mount that storage '
       'and name the mounted folder, or copy it (docs/guide.md).'

@@ -6,6 +6,7 @@ Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
 
 import ast
 import importlib.util
+import itertools
 import logging as python_logging
 import os
 import pathlib
@@ -143,8 +144,10 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
   def parse(argv):
     try:
-      for argument in argv:
-        atomic.check_local(argument.partition('=')[2] or argument)
+      for before, argument in itertools.pairwise(['', *argv]):
+        name, _, value = argument.partition('=')
+        if '--checkpoint' not in (before, name):  # an export may lie anywhere
+          atomic.check_local(value or argument)
       argv = _with_config_file(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:

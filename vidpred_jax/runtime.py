@@ -2,9 +2,8 @@
 
 Programs (`main`, `predict`, `cost`) call `setup` once, before anything large is
 allocated. `jit` is `jax.jit` with the compiler options that measured fastest on
-the platform; programs only use it: for state creation, the training step, the
-evaluation step, prediction, what `cost` measures, and the solver of
-`simulation`.
+the platform; programs only use it: for the training step, the evaluation step,
+prediction, what `cost` measures, and the solver of `simulation`.
 """
 
 import contextlib
@@ -140,7 +139,7 @@ def trim(after: Any) -> None:
 
 
 def key(seed: int) -> jax.Array:
-  """A random key whose `init` programs compile fast (the 'rbg' generator).
+  """A random key whose draws compile and run fast (the 'rbg' generator).
 
   Args:
     seed: any integer.

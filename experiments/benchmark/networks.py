@@ -9,7 +9,7 @@ import optax
 
 from experiments.benchmark import timing
 from vidpred_jax import cost, runtime, systems
-from vidpred_jax.models import apr_vfi, blending, dmvfn, ebme, rvd
+from vidpred_jax.models import apr_vfi, blending, dmvfn, ebme, initial, rvd
 from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
 from vidpred_jax.train import update
 
@@ -45,7 +45,7 @@ def forward(formulation, **settings):
 def random_variables():
   """Of DMVFN."""
   clip = jnp.zeros((1, 2, 16, 16, 3))
-  return runtime.jit(dmvfn.DMVFN().init)(runtime.key(0), clip)
+  return initial.draw(runtime.key(0), dmvfn.DMVFN(), clip)
 
 
 def inference(size, repeats):
@@ -122,7 +122,7 @@ def training(repeats, crop=224, batch=2):
       frames=systems.Frames((0, 1), (2,)),
       formulation=formulation,
     )
-    params = runtime.jit(system.init)(runtime.key(0), video)['params']
+    params = system.init(runtime.key(0), video)['params']
     rule = optax.adamw(1e-4)
     state = update.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
     step = runtime.jit(update.make_train_step(system, rule))
@@ -141,7 +141,7 @@ def simvp(repeats, train_too):
   frames = systems.Frames(tuple(range(10)), tuple(range(10, 20)))
   system = systems.make('simvp', frames=frames)
   video = jax.random.uniform(jax.random.key(4), (16, 20, 64, 64, 1))
-  variables = dict(runtime.jit(system.init)(runtime.key(0), video[:1]))
+  variables = dict(system.init(runtime.key(0), video[:1]))
   jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
   predict, key = jit(system.predict), jax.random.key(0)
   calls = {
@@ -189,7 +189,7 @@ def rvd_of_size(size, repeats):
   model = rvd.RVD(channels=3, **(rvd.WIDTHS_64 if size == 64 else {}))
   frame = jax.random.uniform(jax.random.key(5), (1, 1, size, size, 3))
   n = jnp.int32(800)
-  variables = runtime.jit(model.init)(runtime.key(0), frame, frame[:, 0], n)
+  variables = initial.draw(runtime.key(0), model, frame, frame[:, 0], n)
   state = model.initial_state(1, size, size)
 
   def apply(method, *args):
@@ -236,8 +236,8 @@ def flow_estimation(repeats, size=(512, 960), levels=3):
   model = ebme.BiFlowNet()
   keys = jax.random.split(jax.random.key(6), 4)
   pair = jax.random.uniform(keys[0], (1, 2, *size, 3))
-  variables = runtime.jit(functools.partial(model.init, levels=1))(
-    runtime.key(0), jnp.zeros((1, 2, 32, 32, 3))
+  variables = initial.draw(
+    runtime.key(0), model, jnp.zeros((1, 2, 32, 32, 3)), levels=1
   )
   apply = runtime.jit(functools.partial(model.apply, levels=levels))
   coarse = jax.random.uniform(keys[1], (1, 8, 15, 2), minval=-16, maxval=16)
@@ -272,9 +272,7 @@ def interpolation(size, repeats, keep_ratios=(1.0, 0.5, 0.25, 0.0)):
   flat = blending.flatten_pair
   key = jax.random.key(7)
   pair = jax.random.uniform(key, (1, 2, *size, 3))
-  variables = runtime.jit(model.init)(
-    runtime.key(0), jnp.zeros((1, 2, 64, 64, 3))
-  )
+  variables = initial.draw(runtime.key(0), model, jnp.zeros((1, 2, 64, 64, 3)))
 
   def compiled(function, model=model, **kwargs):
     method = functools.partial(function, **kwargs)

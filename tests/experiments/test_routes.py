@@ -6,14 +6,14 @@ import pytest
 
 from experiments import routes
 from vidpred_jax import checkpoint, losses, runtime, systems
-from vidpred_jax.models import dmvfn
+from vidpred_jax.models import dmvfn, initial
 
 
 @pytest.fixture(scope='module')
 def small():
   model = dmvfn.DMVFN(scales=(2, 1), widths=(8, 8), router_outputs=0)
-  params = dmvfn.initial_params(runtime.key(0), model)
-  return model, params
+  pair = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), np.float32)
+  return model, initial.draw(runtime.key(0), model, pair)['params']
 
 
 def test_a_route_gives_what_the_network_gives_with_these_gates(small):

@@ -8,7 +8,7 @@ import pytest
 
 from vidpred_jax import cost
 from vidpred_jax.convert.dmvfn import torch_names
-from vidpred_jax.models import dmvfn
+from vidpred_jax.models import dmvfn, initial
 from vidpred_jax.ops import routing
 
 # The rows of the paper's table 11, as printed (some have ten blocks).
@@ -30,7 +30,9 @@ def small(**settings):
   """A model of three blocks, its parameters and three pairs of frames."""
   settings = {'scales': (4, 2, 1), 'widths': (12, 8, 8)} | settings
   model = dmvfn.DMVFN(**settings)
-  params = dmvfn.initial_params(jax.random.key(0, impl='rbg'), model)
+  side = dmvfn.size_multiple(model.scales, model.router_scale)
+  pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
+  params = initial.draw(jax.random.key(0), model, pair)['params']
   # Flow of some pixels, else nothing is to be seen.
   for i in range(len(model.scales)):
     params[f'block_{i}']['head']['kernel'] *= 4
@@ -87,10 +89,7 @@ def test_widths_follow_the_position():
 def test_initial_values_are_those_of_pytorch():
   model = dmvfn.DMVFN(scales=(4, 1), widths=(40, 40))
   pair = jnp.zeros((1, 2, 16, 16, 3))
-  key = jax.random.key(0, impl='rbg')
-  plain = jax.jit(model.init)(key, pair)['params']
-  at_once = dmvfn.initial_params(key, model)
-  assert jax.tree.structure(plain) == jax.tree.structure(at_once)
+  params = initial.draw(jax.random.key(0), model, pair)['params']
   bounds = {
     'motion_in_0': 17 * 9,
     'motion_in_1': 20 * 9,
@@ -98,16 +97,15 @@ def test_initial_values_are_those_of_pytorch():
     'spatial_1': 8 * 9,
     'head': 5 * 16,
   }
-  for params in (plain, at_once):
-    for name, fan_in in bounds.items():
-      for array in ('kernel', 'bias'):
-        values = np.asarray(params['block_0'][name][array]) * fan_in**0.5
-        assert np.abs(values).max() <= 1
-        if values.size > 500:
-          np.testing.assert_allclose(values.std(), 3**-0.5, atol=0.05)
-    assert np.all(params['block_1']['motion_mid_0']['slope'] == 0.25)
-    linear = np.asarray(params['router']['linear_kernel']) * 32**0.5
-    assert 0.8 < np.abs(linear).max() <= 1
+  for name, fan_in in bounds.items():
+    for array in ('kernel', 'bias'):
+      values = np.asarray(params['block_0'][name][array]) * fan_in**0.5
+      assert np.abs(values).max() <= 1
+      if values.size > 500:
+        np.testing.assert_allclose(values.std(), 3**-0.5, atol=0.05)
+  assert np.all(params['block_1']['motion_mid_0']['slope'] == 0.25)
+  linear = np.asarray(params['router']['linear_kernel']) * 32**0.5
+  assert 0.8 < np.abs(linear).max() <= 1
 
 
 def test_a_standardised_router_does_not_see_brightness_and_contrast():
@@ -263,9 +261,9 @@ def moving(count, dx=3, dy=-2, size=(48, 64)):
 
 def test_untrained_the_variational_flow_goes_on():
   clip = moving(3)
-  model, variables, _ = small(initial_flow='variational')
-  params = dmvfn.initial_params(jax.random.key(0, impl='rbg'), model)
-  output = jax.jit(model.apply)({'params': params}, clip[:, :2])
+  model, _, _ = small(initial_flow='variational')
+  variables = initial.draw(jax.random.key(0), model, clip[:, :2])
+  output = jax.jit(model.apply)(variables, clip[:, :2])
   for frame in output.frames:
     error = np.abs(frame - clip[:, 2])[:, 8:-8, 8:-8]
     assert error.mean() < 0.02

@@ -25,22 +25,16 @@ def test_group_norm_is_that_of_each_group():
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
-class LayerNorm(nn.Module):
-  @nn.compact
-  def __call__(self, x):
-    return layers.layer_norm(x, 1e-5, 'norm')
-
-
 def test_layer_norm_far_from_zero():
   """Where the mean of squares less the square of the mean would be rounded."""
   x = np.asarray(normal(0, 3, 5, 7, 12, mean=2000.0))
   scale, bias = np.asarray(normal(1, 12)), np.asarray(normal(2, 12))
-  variables = {'params': {'norm': {'scale': scale, 'bias': bias}}}
+  variables = {'params': {'scale': scale, 'bias': bias}}
   exact = x.astype(np.float64)
   exact -= exact.mean(-1, keepdims=True)
   exact /= np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(
-    LayerNorm().apply(variables, x), exact * scale + bias, atol=1e-3
+    layers.LayerNorm().apply(variables, x), exact * scale + bias, atol=1e-3
   )
 
 
@@ -128,7 +122,7 @@ def test_initial_values(init_scheme, shape, groups, deviation):
 
 def test_half_precision_in_and_out_with_statistics_in_full():
   x = normal(0, 2, 8, 8, 16, mean=5.0).astype(jnp.bfloat16)
-  for layer in (layers.GroupNorm(4), LayerNorm()):
+  for layer in (layers.GroupNorm(4), layers.LayerNorm()):
     out, variables = layer.init_with_output(jax.random.key(0), x)
     assert out.dtype == jnp.bfloat16
     assert {v.dtype for v in jax.tree.leaves(variables)} == {

@@ -167,7 +167,7 @@ S = {
 L = {'gsta': (524.00, 152.149), 'incepu': (684.97, 193.61)}
 
 
-NORMS = {layers.GroupNorm: 5, nn.LayerNorm: 5, layers.BatchNorm: 2}
+NORMS = {layers.GroupNorm: 5, layers.LayerNorm: 5, layers.BatchNorm: 2}
 
 
 def measured(**settings):

@@ -14,7 +14,6 @@ clips are images.
 """
 
 from vidpred_jax.checkpoint.exported import (
-  WEIGHTS,
   check_variables,
   export,
   inference_variables,
@@ -25,13 +24,13 @@ from vidpred_jax.checkpoint.exported import (
 from vidpred_jax.checkpoint.records import (
   CONFIG,
   DATA,
-  RECORD,
   read_config,
   read_data_spec,
   spec_to_json,
   system_from_record,
   write_json,
 )
+from vidpred_jax.checkpoint.remote import RECORD, WEIGHTS
 from vidpred_jax.checkpoint.states import (
   fingerprints,
   manager,

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from vidpred_jax import atomic, stored, systems, zoo
+from vidpred_jax import atomic, stored, systems
 from vidpred_jax import params as params_lib
-from vidpred_jax.checkpoint import records, states
-from vidpred_jax.checkpoint.records import CONFIG, RECORD
-
-WEIGHTS = 'weights.safetensors'
+from vidpred_jax.checkpoint import records, remote, states
+from vidpred_jax.checkpoint.records import CONFIG
+from vidpred_jax.checkpoint.remote import RECORD, WEIGHTS
 
 
 def save_system(
@@ -35,7 +34,8 @@ def save_system(
   The folder is written beside its place and moved there when complete.
 
   Args:
-    path: the folder to make.
+    path: the folder to make, or an address of object storage (see `remote`),
+      where nothing is replaced.
     system: name in `systems.SYSTEMS`.
     settings: keyword arguments of `systems.make`, JSON values and tuples.
     frames: the frames for which it is loaded; for a run those of its
@@ -52,8 +52,8 @@ def save_system(
     ValueError: for an unknown dtype, or a weight that is too large for it.
     OSError: if writing fails; existing files are unchanged.
   """
-  path = pathlib.Path(path)
-  if path.exists() and not (overwrite and (path / RECORD).exists()):
+  there, away = pathlib.Path(path), atomic.is_address(path)
+  if there.exists() and not (overwrite and (there / RECORD).exists()):
     raise FileExistsError(f'{path} exists already; nothing was written.')
   leaves = {
     name: np.asarray(leaf, order='C')  # a scalar stays one
@@ -76,10 +76,14 @@ def save_system(
   if data is not None:
     record['data'] = records.spec_to_json(data)
   record['sha256'] = stored.digest(record, weights)
+  text = json.dumps(record, indent=2) + '\n'
+  content = {WEIGHTS: weights, RECORD: text.encode()}
+  if away:
+    return remote.put(path, content)
   with atomic.replacing(path) as partial:
     partial.mkdir(parents=True)
-    (partial / WEIGHTS).write_bytes(weights)
-    (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n')
+    for name, data in content.items():
+      (partial / name).write_bytes(data)
 
 
 def export(
@@ -142,8 +146,9 @@ def load(
   newest checkpoint (the averaged weights if the run averages).
 
   Args:
-    path: an exported folder, the `--workdir` of a run, or the name of a model
-      that comes with the package (see `zoo`).
+    path: an exported folder, the `--workdir` of a run, the name of a model that
+      comes with the package (see `zoo`), or the address of an export (see
+      `remote`).
     allow_nonfinite: whether weights may be infinite or NaN.
     **overrides: settings that replace the stored ones, `frames` among them.
 
@@ -155,11 +160,10 @@ def load(
     ValueError: if a file is damaged, or the weights are not those of the
       system with these settings.
   """
-  record, variables = read(path, allow_nonfinite=allow_nonfinite)
-  system = records.system_from_record(record, **overrides)
-  system = system._replace(
-    data=records.read_data_spec(path) or systems.DataSpec()
-  )
+  with remote.local(path) as folder:
+    record, variables = read(folder, allow_nonfinite=allow_nonfinite)
+    data = records.read_data_spec(folder) or systems.DataSpec()
+  system = records.system_from_record(record, **overrides)._replace(data=data)
   return system, check_variables(path, record, system, variables)
 
 
@@ -199,15 +203,14 @@ def read(
   path: str | os.PathLike, *, allow_nonfinite: bool = False
 ) -> tuple[dict, dict]:
   """Reads the record and the variables of an export or a run; see `load`."""
-  atomic.check_local(path)
-  path = zoo.find(path)
-  record, variables = _read(path)
-  if not allow_nonfinite:
-    try:
-      params_lib.check_finite(params_lib.flatten(variables))
-    except ValueError as error:
-      raise ValueError(f'{path}: {error}') from None
-  return record, variables
+  with remote.local(path) as folder:
+    record, variables = _read(folder)
+    if not allow_nonfinite:
+      try:
+        params_lib.check_finite(params_lib.flatten(variables))
+      except ValueError as error:
+        raise ValueError(f'{folder}: {error}') from None
+    return record, variables
 
 
 def _read(path: pathlib.Path) -> tuple[dict, dict]:

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from vidpred_jax import atomic, stored, systems, zoo
+from vidpred_jax import atomic, stored, systems
+from vidpred_jax.checkpoint import remote
+from vidpred_jax.checkpoint.remote import RECORD
 
-RECORD = 'system.json'
 CONFIG = 'config.json'
 DATA = 'data.json'
 
@@ -43,14 +44,13 @@ def read_data_spec(path: str | os.PathLike) -> systems.DataSpec | None:
   Raises:
     ValueError: if its file is damaged.
   """
-  atomic.check_local(path)
-  path = zoo.find(path)
-  for folder in (path, path / 'export'):
-    if (folder / RECORD).exists():
-      record = stored.read_record(folder / RECORD)
-      return data_spec(folder / RECORD, record.get('data'))
-  path = path / DATA
-  return data_spec(path, stored.read_summed(path)) if path.exists() else None
+  with remote.local(path, (RECORD,)) as place:
+    for folder in (place, place / 'export'):
+      if (folder / RECORD).exists():
+        record = stored.read_record(folder / RECORD)
+        return data_spec(folder / RECORD, record.get('data'))
+    file = place / DATA
+    return data_spec(file, stored.read_summed(file)) if file.exists() else None
 
 
 def spec_to_json(data: systems.DataSpec) -> dict[str, Any]:

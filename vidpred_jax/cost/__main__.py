@@ -62,7 +62,7 @@ def main(argv) -> None:
   elif options.parameters:
     variables = jax.eval_shape(system.init, runtime.key(0), video)
   else:
-    variables = jax.jit(system.init)(runtime.key(0), video)
+    variables = system.init(runtime.key(0), jax.numpy.asarray(video))
   if options.parameters:
     known = options.checkpoint is not None
     print(params.overview(variables['params'], stats=known))

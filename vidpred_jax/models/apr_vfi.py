@@ -62,6 +62,7 @@ which tell what each block costs, come out within 1 %:
 """
 
 import functools
+import math
 from typing import Any
 
 import chex
@@ -69,7 +70,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.models import blending, ebme, layers
+from vidpred_jax.models import blending, ebme, initial, layers
 from vidpred_jax.ops import conv, layout, routing
 
 _FLOW_UNIT = 64.0
@@ -118,9 +119,9 @@ class UpConv(nn.Module):
     """[B, H, W, C] to [B, 2 H, 2 W, features]."""
     shape = (4, 4, x.shape[-1], self.features)
     # He's, for each output sees a quarter of the taps.
-    start = nn.initializers.variance_scaling(8, 'fan_in', 'truncated_normal')
-    kernel = self.param('kernel', start, shape)
-    bias = self.param('bias', nn.initializers.zeros, shape[-1:])
+    start = initial.truncated_normal(math.sqrt(8 / math.prod(shape[:-1])))
+    kernel = initial.param(self, 'kernel', start, shape)
+    bias = initial.param(self, 'bias', initial.ZEROS, shape[-1:])
     x = conv.bias_add(conv.transposed_conv(x, kernel), bias)
     return nn.leaky_relu(x, 0.1)
 
@@ -184,9 +185,9 @@ class Synthesis(nn.Module):
     if self.fusion == 'concat':
       self.fuse = ebme.Conv(self.features)
     # Nearly 0 initially, but with a gradient for all earlier layers.
-    small, shape = nn.initializers.normal(1e-4), (3, 3, self.features, 4)
-    self.head_kernel = self.param('head_kernel', small, shape)
-    self.head_bias = self.param('head_bias', nn.initializers.zeros, (4,))
+    small, shape = initial.normal(1e-4), (3, 3, self.features, 4)
+    self.head_kernel = initial.param(self, 'head_kernel', small, shape)
+    self.head_bias = initial.param(self, 'head_bias', initial.ZEROS, (4,))
 
   def _block(self, i, **kwargs):
     return RefineBlock(

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.models import layers
+from vidpred_jax.models import initial, layers
 from vidpred_jax.ops import layout
 
 _HEADS = 8  # of every attention
@@ -53,8 +53,10 @@ def _add_with_drop_path(x, branch, rate, train):
 
 def _layer_scale(module, name, value, x):
   """`x` times a learned factor per channel, initially `value`."""
-  init = nn.initializers.constant(value)
-  return layers.scale_channels(x, module.param(name, init, x.shape[-1:]))
+  init = initial.constant(value)
+  return layers.scale_channels(
+    x, initial.param(module, name, init, x.shape[-1:])
+  )
 
 
 def _mlp(x, ratio, layer):
@@ -191,10 +193,10 @@ class HorNet(nn.Module):
     """[B, H, W, C] to the same."""
     channels = x.shape[-1]
     _refuse_unless_divisible(channels, 'hornet')
-    y = self._gated(layers.layer_norm(x, 1e-6, 'norm_0'))
+    y = self._gated(layers.LayerNorm(1e-6, name='norm_0')(x))
     y = _layer_scale(self, 'scale_0', 1e-6, y)
     x = _add_with_drop_path(x, y, self.rate, train)
-    y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
+    y = _mlp(layers.LayerNorm(1e-6, name='norm_1')(x), self.ratio, _dense)
     y = _layer_scale(self, 'scale_1', 1e-6, y)
     return _add_with_drop_path(x, y, self.rate, train)
 
@@ -236,7 +238,7 @@ class ConvNeXt(nn.Module):
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
     y = layers.Depthwise(7, name='wide')(x)
-    y = _mlp(layers.layer_norm(y, 1e-6, 'norm'), self.ratio, _conv)
+    y = _mlp(layers.LayerNorm(1e-6, name='norm')(y), self.ratio, _conv)
     y = _layer_scale(self, 'scale', 1e-6, y)
     return _add_with_drop_path(x, y, self.rate, train)
 
@@ -324,9 +326,9 @@ class ViT(nn.Module):
     """[B, H, W, C] to the same."""
     shape = x.shape
     x = x.reshape(shape[0], -1, shape[-1])
-    y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
+    y = _attention(self, layers.LayerNorm(1e-5, name='norm_0')(x))
     x = _add_with_drop_path(x, y, self.rate, train)
-    y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
+    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
     return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
 
@@ -360,9 +362,9 @@ class Swin(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     """[B, H, W, C] to the same."""
-    y = self._attend(layers.layer_norm(x, 1e-5, 'norm_0'))
+    y = self._attend(layers.LayerNorm(1e-5, name='norm_0')(x))
     x = _add_with_drop_path(x, y, self.rate, train)
-    y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
+    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
     return _add_with_drop_path(x, y, self.rate, train)
 
   def _attend(self, x):
@@ -378,7 +380,7 @@ class Swin(nn.Module):
       )
     shift = side // 2 if self.shifted and min(height, width) > side else 0
     rows = (2 * side - 1) ** 2
-    table = self.param('offsets', nn.initializers.normal(0.02), (rows, _HEADS))
+    table = initial.param(self, 'offsets', initial.normal(0.02), (rows, _HEADS))
     # Row and column of each pixel of a window; their differences.
     place = np.stack(np.divmod(np.arange(side * side), side), -1)
     offset = place[:, None, :] - place[None, :, :] + side - 1
@@ -414,10 +416,10 @@ class Uniformer(nn.Module):
       return self._convolve(x, train)
     shape, channels = x.shape, x.shape[-1]
     x = x.reshape(shape[0], -1, channels)
-    y = _attention(self, layers.layer_norm(x, 1e-5, 'norm_0'))
+    y = _attention(self, layers.LayerNorm(1e-5, name='norm_0')(x))
     y = _layer_scale(self, 'scale_0', 1e-6, y)
     x = _add_with_drop_path(x, y, self.rate, train)
-    y = _mlp(layers.layer_norm(x, 1e-5, 'norm_1'), self.ratio, _dense)
+    y = _mlp(layers.LayerNorm(1e-5, name='norm_1')(x), self.ratio, _dense)
     y = _layer_scale(self, 'scale_1', 1e-6, y)
     return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
@@ -450,11 +452,11 @@ class MLPMixer(nn.Module):
         f'{tokens} rows, got {made["kernel"].shape[0]}.'
       )
     x = x.reshape(shape[0], tokens, channels)
-    y = layers.layer_norm(x, 1e-6, 'norm_0').swapaxes(1, 2)
+    y = layers.LayerNorm(1e-6, name='norm_0')(x).swapaxes(1, 2)
     y = _gelu(_dense(channels // 2, name='tokens_in')(y))
     y = _dense(tokens, name='tokens_out')(y).swapaxes(1, 2)
     x = _add_with_drop_path(x, y, self.rate, train)
-    y = _mlp(layers.layer_norm(x, 1e-6, 'norm_1'), self.ratio, _dense)
+    y = _mlp(layers.LayerNorm(1e-6, name='norm_1')(x), self.ratio, _dense)
     return _add_with_drop_path(x, y, self.rate, train).reshape(shape)
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.models import layers
+from vidpred_jax.models import initial, layers
 from vidpred_jax.ops import conv
 
 
@@ -42,9 +42,9 @@ class Conv(nn.Module):
     # PyTorch counts the outputs of a transposed convolution as its inputs;
     # here both are equal.
     kernel_init, bias_init = layers.initializers('torch', shape)
-    self.kernel = self.param('kernel', kernel_init, shape)
+    self.kernel = initial.param(self, 'kernel', kernel_init, shape)
     if self.use_bias:
-      self.bias = self.param('bias', bias_init, shape[-1:])
+      self.bias = initial.param(self, 'bias', bias_init, shape[-1:])
 
   def __call__(self, x, stride: int = 1):
     """[B, H, W, inputs] to [B, H', W', features]."""
@@ -158,13 +158,13 @@ class LinearAttention(nn.Module):
   def setup(self):
     """Declares the layers."""
     total = self.heads * self.width
-    self.norm = nn.LayerNorm(1e-5, use_fast_variance=False)
+    self.norm = layers.LayerNorm()
     self.qkv = Conv(self.inputs, 3 * total, size=1, use_bias=False)
     self.out = Conv(total, self.inputs, size=1)
 
   def __call__(self, x):
     """[B, H, W, inputs] to the same."""
-    pixels = self.norm(x).astype(x.dtype)
+    pixels = self.norm(x)
     pixels = pixels.reshape(x.shape[0], -1, self.inputs)
     of_query, of_key, of_value = jnp.split(self.qkv.kernel[0, 0], 3, -1)
     key = conv.pointwise(pixels, of_key).astype(jnp.float32)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.models import layers
+from vidpred_jax.models import initial, layers
 from vidpred_jax.ops import conv, layout, resize, variational, warp
 
 _SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
@@ -89,13 +89,12 @@ class Conv(nn.Module):
     shape = (self.size, self.size, self.inputs, self.features)
     bound = layers.torch_bound(shape, transposed=self.transposed)
     bound = 0.0 if self.zero else bound
-    init = layers.uniform(bound)
-    self.kernel = self.param('kernel', init, shape)
-    self.bias = self.param('bias', init, (self.features,))
+    init = initial.uniform(bound)
+    self.kernel = initial.param(self, 'kernel', init, shape)
+    self.bias = initial.param(self, 'bias', init, (self.features,))
     if self.activated:
-      self.slope = self.param(
-        'slope', nn.initializers.constant(_SLOPE), (self.features,)
-      )
+      slope = initial.constant(_SLOPE)
+      self.slope = initial.param(self, 'slope', slope, (self.features,))
 
   def finish(self, x):
     """Bias and activation, for [B, H, W, features] already convolved."""
@@ -128,8 +127,8 @@ class Router(nn.Module):
     self.conv_1 = Conv(32, 32, activated=False)
     shape = (32, self.outputs)
     init, _ = layers.initializers('torch', shape)
-    self.linear_kernel = self.param('linear_kernel', init, shape)
-    self.linear_bias = self.param('linear_bias', init, shape[1:])
+    self.linear_kernel = initial.param(self, 'linear_kernel', init, shape)
+    self.linear_bias = initial.param(self, 'linear_bias', init, shape[1:])
 
   def __call__(self, frames):
     """Frames [B, H, W, 6] to logits [B, outputs], float32."""
@@ -433,44 +432,6 @@ class DMVFN(nn.Module):
     return jax.lax.platform_dependent(
       pair, gates, cpu=one_by_one, default=together
     )
-
-
-def initial_params(key: jax.Array, model: DMVFN) -> dict[str, Any]:
-  """Draws the same distributions as `model.init`, in a single draw.
-
-  XLA takes 15 s to compile the 240 draws of `model.init`.
-
-  Args:
-    key: a random key.
-    model: any.
-
-  Returns:
-    `{'router': {'conv_0': {'kernel': ...`, the collection 'params'.
-  """
-  side = size_multiple(model.scales, model.router_scale)
-  pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
-  shapes = jax.eval_shape(model.init, key, pair)['params']
-  leaves, tree = jax.tree.flatten_with_path(shapes)
-  sizes = [math.prod(leaf.shape) for _, leaf in leaves]
-  draws = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
-  values, start = [], 0
-  for (path, leaf), size in zip(leaves, sizes):
-    names = [entry.key for entry in path]
-    value = draws[start : start + size].reshape(leaf.shape)
-    start += size
-    if names[-1] == 'slope':
-      values.append(jnp.full(leaf.shape, _SLOPE))
-      continue
-    layer = shapes
-    for name in names[:-1]:
-      layer = layer[name]
-    kernel = layer[names[-1].replace('bias', 'kernel')]
-    is_head = names[-2] == 'head'
-    bound = layers.torch_bound(kernel.shape, transposed=is_head)
-    if is_head and model.initial_flow != 'zero':
-      bound = 0.0
-    values.append(bound * value)
-  return jax.tree.unflatten(tree, values)
 
 
 def concat_pair(pair: jax.Array) -> jax.Array:

@@ -32,6 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vidpred_jax.models import initial
 from vidpred_jax.ops import conv, correlation, resize, splat
 
 _ENCODER = ((24, 2), (24, 1), (24, 1), (48, 2)) + ((48, 1),) * 5
@@ -78,15 +79,16 @@ class Conv(nn.Module):
   def __call__(self, x):
     """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
     shape = (self.size, self.size, x.shape[-1], self.features)
-    scale = 4 if self.images else 1
-    start = nn.initializers.variance_scaling(
-      2 * scale**2, 'fan_in', 'truncated_normal'
-    )
-    kernel = self.param('kernel', start, shape)
+    # He's; that of images is 4 times as wide.
+    deviation = (4 if self.images else 1) * math.sqrt(2 / math.prod(shape[:-1]))
+    start = initial.truncated_normal(deviation)
+    kernel = initial.param(self, 'kernel', start, shape)
     if self.images:
-      bias = self.param('bias', lambda _: -0.5 * jnp.sum(kernel, (0, 1, 2)))
+      bias = initial.param(
+        self, 'bias', initial.Derived(_centring, 'kernel'), kernel
+      )
     else:
-      bias = self.param('bias', nn.initializers.zeros, shape[-1:])
+      bias = initial.param(self, 'bias', initial.ZEROS, shape[-1:])
     if self.size == 1:
       x = conv.pointwise(x, kernel[0, 0])
     else:
@@ -94,6 +96,11 @@ class Conv(nn.Module):
       x = conv.conv(x, kernel, stride=self.stride, padding=padding)
     x = conv.bias_add(x, bias)
     return nn.leaky_relu(x, 0.1) if self.activated else x
+
+
+def _centring(kernel):
+  """The bias with which a kernel does not see that images have mean 0.5."""
+  return -0.5 * kernel.sum((0, 1, 2))
 
 
 class Encoder(nn.Module):

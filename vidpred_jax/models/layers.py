@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vidpred_jax.models import initial
 from vidpred_jax.ops import conv
 
 
@@ -29,15 +30,15 @@ def initializers(init_scheme: str, shape: tuple[int, ...], *, groups: int = 1):
     groups: of a convolution.
 
   Returns:
-    Two functions `(key, shape) -> array`.
+    Their distributions.
   """
   if init_scheme == 'torch':
-    init = uniform(torch_bound(shape))
+    init = initial.uniform(torch_bound(shape))
     return init, init
   *window, _, outputs = shape
   fan_out = math.prod(window) * outputs // groups
   deviation = {'fan_out': math.sqrt(2 / fan_out), 'small': 0.02}[init_scheme]
-  return nn.initializers.normal(deviation), nn.initializers.zeros
+  return initial.normal(deviation), initial.ZEROS
 
 
 def torch_bound(shape: Sequence[int], *, transposed: bool = False) -> float:
@@ -50,15 +51,6 @@ def torch_bound(shape: Sequence[int], *, transposed: bool = False) -> float:
   """
   *window, inputs, outputs = shape
   return 1 / math.sqrt(math.prod(window) * (outputs if transposed else inputs))
-
-
-def uniform(bound: float):
-  """Makes an initialiser that is uniform in [-bound, bound)."""
-
-  def init(key, shape, dtype=jnp.float32):
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-  return init
 
 
 def scale_channels(x: jax.Array, factor: jax.Array) -> jax.Array:
@@ -89,8 +81,8 @@ class Conv(nn.Module):
     kernel_init, bias_init = initializers(
       self.init_scheme, shape, groups=self.groups
     )
-    kernel = self.param('kernel', kernel_init, shape)
-    bias = self.param('bias', bias_init, shape[-1:])
+    kernel = initial.param(self, 'kernel', kernel_init, shape)
+    bias = initial.param(self, 'bias', bias_init, shape[-1:])
     if self.groups > 1:
       x = conv.grouped(x, kernel, self.groups)
     elif self.size > 1:
@@ -118,10 +110,10 @@ class Dense(nn.Module):
     """[..., C] to [..., features]."""
     shape = (x.shape[-1], self.features)
     kernel_init, bias_init = initializers(self.init_scheme, shape)
-    x = conv.pointwise(x, self.param('kernel', kernel_init, shape))
+    x = conv.pointwise(x, initial.param(self, 'kernel', kernel_init, shape))
     if self.use_bias:
       # The fan-in of a bias is that of its kernel.
-      x = conv.bias_add(x, self.param('bias', bias_init, shape[-1:]))
+      x = conv.bias_add(x, initial.param(self, 'bias', bias_init, shape[-1:]))
     return x
 
 
@@ -146,8 +138,8 @@ class Depthwise(nn.Module):
       self.init_scheme, (self.size, self.size, 1, channels), groups=channels
     )
     shape = (self.size, self.size, channels)
-    kernel = self.param('kernel', kernel_init, shape)
-    bias = self.param('bias', bias_init, shape[-1:])
+    kernel = initial.param(self, 'kernel', kernel_init, shape)
+    bias = initial.param(self, 'bias', bias_init, shape[-1:])
     x = conv.depthwise(x, kernel, dilation=self.dilation)
     return conv.bias_add(x, bias)
 
@@ -168,8 +160,8 @@ class GroupNorm(nn.Module):
   def __call__(self, x):
     """[B, ..., C] to the same."""
     channels = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (channels,))
-    bias = self.param('bias', nn.initializers.zeros, (channels,))
+    scale = initial.param(self, 'scale', initial.ONES, (channels,))
+    bias = initial.param(self, 'bias', initial.ZEROS, (channels,))
     wide = x.astype(jnp.float32)
     pixels = tuple(range(1, x.ndim - 1))
 
@@ -204,10 +196,14 @@ class BatchNorm(nn.Module):
   def __call__(self, x, train: bool):
     """[B, ..., C] to the same; `train`: normalises by the batch."""
     shape = x.shape[-1:]
-    scale = self.param('scale', nn.initializers.ones, shape)
-    bias = self.param('bias', nn.initializers.zeros, shape)
-    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
-    running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    scale = initial.param(self, 'scale', initial.ONES, shape)
+    bias = initial.param(self, 'bias', initial.ZEROS, shape)
+    running_mean = initial.variable(
+      self, 'batch_stats', 'mean', initial.ZEROS, shape
+    )
+    running_var = initial.variable(
+      self, 'batch_stats', 'var', initial.ONES, shape
+    )
     mean, variance = running_mean.value, running_var.value
     wide = x.astype(jnp.float32)
     if train:
@@ -225,21 +221,28 @@ class BatchNorm(nn.Module):
     return conv.bias_add(out, bias - mean * factor).astype(x.dtype)
 
 
-def layer_norm(x: jax.Array, epsilon: float, name: str) -> jax.Array:
-  """Layer normalisation over channels, in the dtype of `x`.
+class LayerNorm(nn.Module):
+  """Layer normalisation: mean 0 and variance 1 over the channels of a pixel.
 
-  Args:
-    x: [..., C].
+  Equal to `torch.nn.LayerNorm`.
+
+  Attributes:
     epsilon: added to the variance.
-    name: of the submodule that this adds to the calling module.
-
-  Returns:
-    [..., C].
   """
-  norm = nn.LayerNorm(
-    epsilon, dtype=x.dtype, use_fast_variance=False, name=name
-  )
-  return norm(x)
+
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x):
+    """[..., C] to the same."""
+    shape = x.shape[-1:]
+    scale = initial.param(self, 'scale', initial.ONES, shape)
+    bias = initial.param(self, 'bias', initial.ZEROS, shape)
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, -1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
+    factor = scale_channels(jax.lax.rsqrt(variance + self.epsilon), scale)
+    return conv.bias_add(centred * factor, bias).astype(x.dtype)
 
 
 def normalised(x: jax.Array, *, axis: int = -1) -> jax.Array:

@@ -23,7 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.models import blocks, layers, translators
+from vidpred_jax.models import blocks, initial, layers, translators
 from vidpred_jax.ops import conv, layout
 
 TRANSLATORS = (*blocks.BLOCKS, 'incepu')
@@ -51,8 +51,8 @@ class ConvSC(nn.Module):
     outputs = 4 * features if self.change == 'up' else features
     shape = (self.size, self.size, channels, outputs)
     kernel_init, bias_init = layers.initializers('small', shape)
-    kernel = self.param('kernel', kernel_init, shape)
-    bias = self.param('bias', bias_init, (outputs,))
+    kernel = initial.param(self, 'kernel', kernel_init, shape)
+    bias = initial.param(self, 'bias', bias_init, (outputs,))
     if self.change == 'up':
       # So that the features of a pixel are contiguous.
       kernel = kernel.reshape(*shape[:3], features, 4).swapaxes(3, 4)

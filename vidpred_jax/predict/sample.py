@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from vidpred_jax import data, video_io
+from vidpred_jax import video_io
 
 _SIZE = (256, 448)
 _NUM_INPUT = 8
@@ -17,6 +17,8 @@ _NUM_INPUT = 8
 
 def frames(count: int) -> np.ndarray:
   """The film, uint8 [count, 256, 448, 3]."""
+  from vidpred_jax import data  # grain and Orbax, half a second
+
   source = data.make_source(
     'photos', split='test', num_frames=count, size=_SIZE, max_speed=6.0
   )

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax import losses
-from vidpred_jax.models import apr_vfi, blending, ebme
+from vidpred_jax.models import apr_vfi, blending, ebme, initial
 from vidpred_jax.ops import resize
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import base
@@ -476,11 +476,10 @@ def make(*, frames: base.Frames, **settings) -> base.System:
 
   def init(key, video):
     base.check_shape(video, frames.length, 3, 1)
-    # No parameter depends on the size. Lazily: they are drawn, nothing is run.
+    # No parameter depends on the size.
     side = max(32, chosen.patch)
     pair = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.float32)
-    # Without a network there are none.
-    return {'params': model.lazy_init(key, pair).get('params', {})}
+    return initial.draw(key, model, pair)
 
   def loss(variables, video, key, flow=None):
     base.check_clip(video, frames.length, 3, 1)

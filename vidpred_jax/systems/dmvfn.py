@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax import losses
-from vidpred_jax.models import dmvfn, features
+from vidpred_jax.models import dmvfn, features, initial
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
@@ -425,7 +425,8 @@ def make(*, frames: Frames, **settings) -> System:
 
   def init(key, video):
     check_shape(video, frames.length, 3, multiple)
-    variables = {'params': dmvfn.initial_params(key, model)}
+    pair = jax.ShapeDtypeStruct((1, 2, multiple, multiple, 3), jnp.float32)
+    variables = initial.draw(key, model, pair)
     if chosen.routing == 'gumbel':
       variables['routing'] = {'step': jnp.zeros((), jnp.int32)}
     return variables

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vidpred_jax.models import rvd
+from vidpred_jax.models import initial, rvd
 from vidpred_jax.ops import diffusion
 from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
@@ -398,9 +398,9 @@ def make(*, frames: Frames, **settings) -> System:
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
     batch, _, *frame = video.shape
-    # Lazily: the parameters are drawn, nothing is run.
-    return model.lazy_init(
+    return initial.draw(
       key,
+      model,
       jax.ShapeDtypeStruct((batch, 1, *frame), jnp.float32),
       jax.ShapeDtypeStruct((batch, *frame), jnp.float32),
       jax.ShapeDtypeStruct((), jnp.int32),

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax import losses
-from vidpred_jax.models import simvp
+from vidpred_jax.models import initial, simvp
 from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
   Frames,
@@ -187,10 +187,8 @@ def make(*, frames: Frames, **settings) -> System:
   def init(key, video):
     check_shape(video, frames.length, channels, multiple)
     seen_clip = (len(video), num_context, *video.shape[2:])
-    # Lazily: the parameters are drawn, nothing is run.
-    return model.lazy_init(
-      key, jax.ShapeDtypeStruct(seen_clip, jnp.float32), train=False
-    )
+    seen = jax.ShapeDtypeStruct(seen_clip, jnp.float32)
+    return initial.draw(key, model, seen, train=False)
 
   def clip_size(variables):
     size = simvp.feature_size(variables['params'])

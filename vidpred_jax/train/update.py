@@ -180,7 +180,7 @@ def initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
   `begin` are variables to take what `init_match` names from, or None.
   """
   clip = jnp.zeros((1, *shape[1:]))
-  variables = dict(runtime.jit(system.init)(runtime.key(config.seed), clip))
+  variables = dict(system.init(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
   for name, path in config.features.items():
     if path:
