@@ -25,6 +25,7 @@ both cases the flow is learnt late, or not at all.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -239,3 +240,24 @@ def per_frame_flow(flow: jax.Array) -> jax.Array:
   batch, height, width, _ = flow.shape
   flow = flow.reshape(batch, height, width, 2, 2).transpose(0, 3, 1, 2, 4)
   return flow.reshape(2 * batch, height, width, 2)
+
+
+def whole_flows(
+  pyramid: Sequence[jax.Array], size: tuple[int, int]
+) -> list[jax.Array]:
+  """The flow of each level at the frames' size and in their pixels.
+
+  Args:
+    pyramid: of an `Estimate`, from coarse to fine.
+    size: (H, W) of the frames.
+
+  Returns:
+    [B, 2, H, W, 2] for each level: of frame 0 and of frame 1.
+  """
+  flows = []
+  for level, small in zip(reversed(range(len(pyramid))), pyramid):
+    scale = 2**level
+    whole = scale * resize.bilinear(small, scale=4 * scale)
+    both = per_frame_flow(whole[:, : size[0], : size[1]])
+    flows.append(both.reshape(-1, 2, *size, 2))
+  return flows

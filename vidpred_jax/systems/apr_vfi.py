@@ -29,7 +29,6 @@ import jax.numpy as jnp
 
 from vidpred_jax import losses
 from vidpred_jax.models import apr_vfi, blending, ebme, initial
-from vidpred_jax.ops import resize
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import base
 from vidpred_jax.systems import settings as rules
@@ -272,13 +271,16 @@ def frame_loss(
       model, settings, variables, scene, warped, truth, key
     )
     total = settings.apr_weight * metrics['apr']
-  distance = metrics['charbonnier'] = losses.charbonnier(output.frame, truth)
+  distance = jax.vmap(losses.charbonnier)(output.frame, truth)
+  metrics['charbonnier'] = jnp.mean(distance)
   if settings.census_weight:
-    metrics['census'] = losses.census(output.frame, truth)
-    distance += settings.census_weight * metrics['census']
+    census = jax.vmap(lambda a, b: losses.census(a[None], b[None]))
+    census = census(output.frame, truth)
+    metrics['census'] = jnp.mean(census)
+    distance += settings.census_weight * census
   if settings.logarithmic:
-    distance = _logarithm(settings, output.frame, truth)
-  total += distance
+    distance = jnp.log(distance)
+  total += jnp.mean(distance)
   if settings.warp_weight:
     metrics['warp'] = _warp_loss(model, variables, scene, time, truth)
     total += settings.warp_weight * metrics['warp']
@@ -286,19 +288,6 @@ def frame_loss(
   error = jnp.mean((shown - truth) ** 2, (1, 2, 3))
   metrics['psnr'] = jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10)))
   return total, metrics
-
-
-def _logarithm(settings, frame, truth):
-  """The mean over clips of the logarithm of their distance from the truth."""
-
-  def distance(frame, truth):
-    total = losses.charbonnier(frame, truth)
-    if settings.census_weight:
-      census = losses.census(frame[None], truth[None])
-      total += settings.census_weight * census
-    return total
-
-  return jnp.mean(jnp.log(jax.vmap(distance)(frame, truth)))
 
 
 def _routed(model, settings, variables, scene, warped, truth, key):
@@ -331,26 +320,6 @@ def _warp_loss(model, variables, scene, time, truth):
   return jnp.mean(losses.laplacian(error, jnp.zeros_like(error), levels=4))
 
 
-def flow_errors(pyramid, flow: jax.Array) -> jax.Array:
-  """The end-point error of each level, from coarse to fine.
-
-  Args:
-    pyramid: of the flow network, from coarse to fine, at quarter resolution.
-    flow: [B, 2, H, W, 2], the exact flow of both frames.
-
-  Returns:
-    [L], in pixels of the frames.
-  """
-  height, width = flow.shape[2:4]
-  errors = []
-  for level, small in zip(reversed(range(len(pyramid))), pyramid):
-    scale = 2**level
-    whole = scale * resize.bilinear(small, scale=4 * scale)
-    both = ebme.per_frame_flow(whole[:, :height, :width]).reshape(flow.shape)
-    errors.append(losses.end_point_error(both, flow))
-  return jnp.stack(errors)
-
-
 def clip_loss(
   model: apr_vfi.APRVFI,
   settings: Settings,
@@ -381,7 +350,8 @@ def clip_loss(
     )
   total, metrics = jax.tree.map(jnp.mean, (total, metrics))
   if flow is not None:
-    errors = flow_errors(estimated.pyramid, flow)
+    flows = ebme.whole_flows(estimated.pyramid, flow.shape[2:4])
+    errors = jnp.stack([losses.end_point_error(x, flow) for x in flows])
     metrics['end_point_error'] = errors[-1]
     total += settings.flow_weight * losses.deep_supervision(
       errors, settings.flow_gamma
