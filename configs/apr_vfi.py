@@ -332,8 +332,8 @@ def _variational(config):
   if config.model.synthesis == 'warp' or config.init_match == 'flow/.*':
     if config.init_from != 'runs/film1':
       raise ValueError(
-        'The variant variational learns no flow; it does not go with warp, '
-        'ebme and film1.'
+        'The variants warp, ebme and film1 do not go with variational, which '
+        'learns no flow.'
       )
     config.init_from, config.init_match = '', '.*'  # film2 without film1
   config.model.motion = 'variational'
