@@ -9,6 +9,8 @@ size (a live recording) may be intact.
 Each function of `_DECLARED` returns the least number of bytes that an intact
 file has by what it declares, 0 if it declares nothing. It stops at what is no
 part of its container: other programs append their own data, players stop there.
+Those of `_READ_ALONE` return the place where they stop, since there a second
+file may have been joined on, which FFmpeg passes over.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ import pathlib
 import re
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from vidpred_jax.video_io import matroska
 
@@ -25,28 +28,44 @@ BROADCAST = frozenset({'mpegts', 'mpeg'})
 _UNKNOWN = 0xFFFFFFFF
 
 
-def missing(path: pathlib.Path, container, video) -> str | None:
-  """Describes the missing end of a file; None if none is known to be missing.
+class Ending(NamedTuple):
+  """How a file ends.
+
+  Attributes:
+    missing: a phrase such as '3000 of at least 5000 bytes are there'; None if
+      none is known to be missing.
+    joined: the place of a second file behind the first that is not read whole;
+      None if there is none.
+  """
+
+  missing: str | None = None
+  joined: int | None = None
+
+
+def find(path: pathlib.Path, container, video) -> Ending:
+  """Compares the end of a file with what it declares.
 
   Args:
     path: the file.
     container: PyAV's.
     video: its video stream, read to its end.
-
-  Returns:
-    A phrase such as '3000 of at least 5000 bytes are there'.
   """
   names = container.format.name.split(',')
-  declared = next((_DECLARED[n] for n in names if n in _DECLARED), None)
-  if declared is None:
-    return None
+  name = next((n for n in names if n in _DECLARED), None)
+  if name is None:
+    return Ending()
   with contents(path) as data:
     size = len(data)
     try:
-      least = declared(data, video)
+      least = _DECLARED[name](data, video)
+      joined = _second_movie(data) if name == 'mov' else least
     except (IndexError, ValueError):
-      return None  # damaged where it matters; FFmpeg says so
-  return f'{size} of at least {least} bytes are there' if least > size else None
+      return Ending()  # damaged where it matters; FFmpeg says so
+    if least > size:
+      return Ending(f'{size} of at least {least} bytes are there')
+    head = _READ_ALONE.get(name)
+    again = head and joined and data[joined : joined + len(head)] == head
+  return Ending(joined=joined if again else None)
 
 
 @contextlib.contextmanager
@@ -98,6 +117,24 @@ def _mov(data, video) -> int:
     at += length
   # Without fragments the box of samples may declare anything.
   return max(least, at) if fragments else least
+
+
+def _second_movie(data) -> int:
+  """The place before the name of a second file's first box, 0 if none is.
+
+  A film in fragments may repeat its head, and is read whole.
+  """
+  at, begins, heads = 0, [], 0
+  while at + 8 <= len(data):
+    length, kind = _big(data, at, 4), data[at + 4 : at + 8]
+    length = _big(data, at + 8, 8) if length == 1 else length
+    if length < 8 or kind not in _BOXES or kind == b'moof':
+      break
+    heads += kind == b'moov'
+    begins += [at] if kind == b'ftyp' else []
+    at += length
+  is_second = kind != b'moof' and len(begins) > 1 and heads > 1
+  return begins[1] + 4 if is_second else 0
 
 
 def _segments(data, at: int, end: int) -> int:
@@ -166,7 +203,7 @@ def _flv(data, _) -> int:
   while at < len(data):
     # Sound, video, script; the number of the stream is always 0.
     if data[at] & 0x1F not in (8, 9, 18) or any(data[at + 8 : at + 11]):
-      return 0
+      return at
     end = at + 11 + _big(data, at + 1, 3)
     if at + 11 > len(data) or end > len(data):
       return max(end, at + 11)
@@ -273,6 +310,8 @@ def _nut(data, _) -> int:
   """The end of the last frame or head of the rest."""
   at, codes, elided, head = len(_NUT), [], [0], None
   while at < len(data):
+    if data[at : at + len(_NUT)] == _NUT:
+      return at
     try:
       if data[at] == ord('N'):
         head = _NUT_HEADS.get(data[at : at + 8])
@@ -427,6 +466,20 @@ def _table(flags: int) -> int:
   return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
+_PNG = bytes.fromhex('89504e470d0a1a0a')
+
+
+def _png(data, _) -> int:
+  """The end of the last part."""
+  at = len(_PNG)
+  while at < len(data):
+    kind = data[at + 4 : at + 8]
+    at += 12 + _big(data, at, 4)
+    if kind == b'IEND':
+      break
+  return at
+
+
 def _y4m(data, video) -> int:
   """The end of the last frame."""
   picture = sum(
@@ -452,5 +505,16 @@ _DECLARED: dict[str, Callable] = {
   'mpegts': _transport,
   'mpeg': _program,
   'gif': _gif,
+  'apng': _png,
   'yuv4mpegpipe': _y4m,
+}
+# The first bytes of files of which FFmpeg reads only one, or only parts of the
+# others: joined Matroska, AVI, Ogg, MXF, GIF and broadcasts are read whole.
+_READ_ALONE: dict[str, bytes] = {
+  'mov': b'ftyp',
+  'asf': _ASF_HEADER,
+  'flv': b'FLV',
+  'ivf': b'DKIF',
+  'nut': _NUT,
+  'apng': _PNG,
 }
