@@ -168,7 +168,11 @@ class TestEnds:
       ('a.webm', 'libvpx', {'live': '1'}),
       ('a.avi', 'mjpeg', {}),
       ('a.wmv', 'wmv2', {}),
-      ('a.mp4', 'libx264', {'movflags': 'frag_keyframe+empty_moov'}),
+      (
+        'a.mp4',
+        'libx264',
+        {'movflags': 'frag_keyframe+empty_moov+default_base_moof'},
+      ),
       ('b.mp4', 'libx264', {'movflags': 'dash+empty_moov+default_base_moof'}),
       ('a.mov', 'mpeg4', {'movflags': 'faststart'}),
       ('a.y4m', 'wrapped_avframe', {}),
@@ -233,8 +237,35 @@ class TestEnds:
       video_io.read_last(path, 2)
 
 
+@pytest.mark.parametrize(
+  'name, codec, others',
+  [('a.flv', 'flv', 0), ('a.mp4', 'mpeg4', 0), ('a.wmv', 'wmv2', 0),
+   ('a.ivf', 'libvpx', 0), ('a.mkv', 'mpeg4', 5), ('a.ts', 'mpeg2video', 5)],
+)  # fmt: skip
+def test_joined_files_are_read_or_it_says_so(
+  tmp_path, caplog, name, codec, others
+):
+  path = muxing.muxed(tmp_path / name, codec, muxing.clip_of(5))
+  assert len(muxing.times_of(path)) == 5 and not caplog.text
+  data = path.read_bytes()
+  path.write_bytes(2 * data)
+  assert len(muxing.times_of(path)) == 5 + others
+  said = f'the next begins at byte {len(data)}.' in caplog.text
+  assert said == (not others)
+
+
+def test_a_film_in_fragments_may_repeat_its_head(tmp_path, caplog):
+  path = muxing.muxed(
+    tmp_path / 'a.mp4', 'mpeg4', muxing.clip_of(5),
+    {'movflags': 'frag_keyframe+empty_moov+default_base_moof'},
+  )  # fmt: skip
+  data = path.read_bytes()
+  path.write_bytes(data[: data.index(b'moof') - 4] + data)
+  assert len(muxing.times_of(path)) == 5 and not caplog.text
+
+
 class TestPacketsWithoutFrames:
-  @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264'])
+  @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264', 'libx265'])
   def test_a_recording_that_begins_between_key_frames(self, tmp_path, codec):
     whole = muxing.encode(
       tmp_path / 'a.ts',
@@ -290,6 +321,37 @@ def spoilt(path, clip):
   middle = len(data) // 2
   data[middle : middle + 300] = bytes(300)
   path.write_bytes(data)
+
+
+def spoilt_packet(path, codec, at, value):
+  """A film of which a byte of the seventh packet has changed."""
+  clip = muxing.clip_of(12)
+  muxing.encode(path, clip, codec, options={'x265-params': 'log-level=none'})
+  with av.open(str(path)) as container:
+    packets = [p for p in container.demux(video=0) if p.size]
+    head = bytes(packets[6])[:40]
+  data = bytearray(path.read_bytes())
+  assert data.count(head) == 1
+  data[data.index(head) + at] ^= value
+  path.write_bytes(data)
+  return path
+
+
+@pytest.mark.parametrize('codec', ['mpeg1video', 'mpeg2video'])
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4'])
+def test_a_picture_without_its_head_is_told(tmp_path, caplog, name, codec):
+  path = spoilt_packet(tmp_path / name, codec, 2, 0x55)
+  assert len(muxing.times_of(path)) == 11
+  assert f'{name}: 1 packets are damaged' in caplog.text or (
+    f'{name}: damaged frames: 1' in caplog.text  # it is joined to another's
+  )
+
+
+@pytest.mark.parametrize('at, value', [(4, 0x55), (5, 0x10)])
+def test_a_lost_frame_takes_no_others_along(tmp_path, caplog, at, value):
+  path = spoilt_packet(tmp_path / 'a.mkv', 'libx265', at, value)
+  assert len(muxing.times_of(path)) == 11
+  assert 'a.mkv: damaged frames: ' in caplog.text
 
 
 @pytest.mark.parametrize('name', ['a.m2v', 'a.mpg'])

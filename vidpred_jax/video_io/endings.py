@@ -58,14 +58,15 @@ def find(path: pathlib.Path, container, video) -> Ending:
     size = len(data)
     try:
       least = _DECLARED[name](data, video)
-      joined = _second_movie(data) if name == 'mov' else least
     except (IndexError, ValueError):
       return Ending()  # damaged where it matters; FFmpeg says so
     if least > size:
       return Ending(f'{size} of at least {least} bytes are there')
+    if name == 'mov':
+      return Ending(joined=_second_movie(data))
     head = _READ_ALONE.get(name)
-    again = head and joined and data[joined : joined + len(head)] == head
-  return Ending(joined=joined if again else None)
+    again = head and least and data[least : least + len(head)] == head
+    return Ending(joined=least if again else None)
 
 
 @contextlib.contextmanager
@@ -119,22 +120,22 @@ def _mov(data, video) -> int:
   return max(least, at) if fragments else least
 
 
-def _second_movie(data) -> int:
-  """The place before the name of a second file's first box, 0 if none is.
+def _second_movie(data) -> int | None:
+  """The place of a second file; one in fragments that repeats its head is one.
 
-  A film in fragments may repeat its head, and is read whole.
+  FFmpeg takes the samples of the first box `moov` only, but all fragments.
   """
-  at, begins, heads = 0, [], 0
+  at, places = 0, {b'ftyp': [], b'moov': []}
   while at + 8 <= len(data):
     length, kind = _big(data, at, 4), data[at + 4 : at + 8]
     length = _big(data, at + 8, 8) if length == 1 else length
-    if length < 8 or kind not in _BOXES or kind == b'moof':
+    if kind == b'moof':
+      return None
+    if length < 8 or kind not in _BOXES:
       break
-    heads += kind == b'moov'
-    begins += [at] if kind == b'ftyp' else []
+    places.get(kind, []).append(at)
     at += length
-  is_second = kind != b'moof' and len(begins) > 1 and heads > 1
-  return begins[1] + 4 if is_second else 0
+  return places[b'ftyp'][1] if min(map(len, places.values())) > 1 else None
 
 
 def _segments(data, at: int, end: int) -> int:
@@ -509,9 +510,8 @@ _DECLARED: dict[str, Callable] = {
   'yuv4mpegpipe': _y4m,
 }
 # The first bytes of files of which FFmpeg reads only one, or only parts of the
-# others: joined Matroska, AVI, Ogg, MXF, GIF and broadcasts are read whole.
+# others, as of MP4: joined Matroska, AVI, Ogg, MXF, GIF, broadcasts are whole.
 _READ_ALONE: dict[str, bytes] = {
-  'mov': b'ftyp',
   'asf': _ASF_HEADER,
   'flv': b'FLV',
   'ivf': b'DKIF',

@@ -239,8 +239,8 @@ def _check_single(image: Image.Image) -> None:
   image.seek(1)
   if image.size == size:
     raise ValueError(
-      f'it holds {number} pictures; expected one in each file of a folder. Give '
-      'this file by itself, or save its pictures one by one'
+      f'it holds {number} pictures; expected one in each file of a folder. '
+      'Give this file by itself, or save its pictures one by one'
     )
   image.seek(0)
 
