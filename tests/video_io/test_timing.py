@@ -412,6 +412,18 @@ class TestDamagedMatroska:
     assert lost > 0
     assert abs(int(told) - lost) <= (2 if name[0] == 'a' else lost // 2)
 
+  @pytest.mark.parametrize('name', ['a.mkv', 'a.webm'])
+  def test_a_frame_of_a_track_that_is_not_there(self, tmp_path, caplog, name):
+    path = muxing.muxed(tmp_path / name, 'libvpx', muxing.clip_of(12))
+    with av.open(str(path)) as container:
+      packets = [p for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(packets[6])) - 4] ^= 0x10
+    path.write_bytes(data)
+    lost = 12 - len(muxing.times_of(path))
+    assert lost > 0
+    assert f'{name} is damaged: about {lost} frames are lost' in caplog.text
+
   def test_of_which_one_frame_is_left(self, tmp_path, caplog):
     path = muxing.muxed(tmp_path / 'a.mkv', 'libx264', muxing.clip_of(40))
     with av.open(str(path)) as film:
