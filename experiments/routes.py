@@ -76,10 +76,11 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
 
   def add(i, weights, frames, voxel):
     block = model._block(i, parent=None)
+    unwarped = i == 0 and model.initial_flow == 'zero'
     state = dmvfn.warp_frames(frames, voxel)
-    if i == 0:
+    if unwarped:
       state = dmvfn.initial_state(frames)
-    step = block.apply({'params': weights}, frames, state, first=i == 0)
+    step = block.apply({'params': weights}, frames, state, first=unwarped)
     return voxel + step
 
   @jax.jit
@@ -87,7 +88,7 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
     shown = dmvfn.blend(dmvfn.warp_frames(frames, voxel))
     return losses.laplacian(shown, truth)
 
-  voxels = [jnp.zeros((*frames.shape[:-1], 5), jnp.float32)]
+  voxels = [dmvfn.initial_state(frames, model.initial_flow).voxel]
   for i in range(len(model.scales)):
     run = jax.jit(add, static_argnums=0)
     weights = params[f'block_{i}']
@@ -106,6 +107,7 @@ def measured(folder: str, clips: int, size: int, max_speed: float) -> Losses:
     scales=tuple(settings.scales),
     widths=settings.widths and tuple(settings.widths),
     spatial_path=settings.spatial_path,
+    initial_flow=settings.initial_flow,
     router_outputs=0,
   )
   multiple = dmvfn.size_multiple(model.scales, 1)

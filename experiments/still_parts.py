@@ -7,7 +7,7 @@ Of each pair of frames of the film, a window in the middle that has `--moving`
 of the area goes on; the rest is that of the first frame, as with a camera that
 stands still. APR-VFI restores the frame between them, its blocks after the
 first on that share of the patches, those that differ most
-(`inference_routing='reference'`). The weights are of `apr-vfi-film`, which
+(`inference_routing='reference'`). The weights are of `apr-vfi-biflownet`, which
 itself routes nothing; times do not depend on them. Given are milliseconds and
 processor milliseconds of a call and of the same model with every block on every
 patch (`all`) and on the whole picture (`whole`), in turns, least of the pairs.
@@ -33,7 +33,7 @@ from vidpred_jax import cost, runtime, video_io
 from vidpred_jax.models import apr_vfi, blending
 from vidpred_jax.ops import routing
 
-MODEL = 'apr-vfi-film'
+MODEL = 'apr-vfi-biflownet'
 
 
 def half_still(pair, share):

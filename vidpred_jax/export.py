@@ -77,6 +77,25 @@ def one_form() -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def short_loops_unrolled() -> Iterator[None]:
+  """Traces `lax.fori_loop` of up to three steps step by step, inside the block.
+
+  2026-11: jax2onnx takes shapes of a loop for those of the loop around it.
+  """
+  loop = jax.lax.fori_loop
+
+  def repeated(lower, upper, body, value):
+    if not isinstance(upper, int) or upper - lower > 3:
+      return loop(lower, upper, body, value)
+    for i in range(lower, upper):
+      value = body(i, value)
+    return value
+
+  with mock.patch.object(jax.lax, 'fori_loop', repeated):
+    yield
+
+
 def prediction(system: systems.System, variables) -> Callable:
   """The prediction as a function of arrays alone, weights included.
 
@@ -131,7 +150,7 @@ def plain_prediction(
   _check_size(system, size)
   shape = batch, len(system.frames.context), *size, system.channels
   context = jax.ShapeDtypeStruct(shape, jnp.float32)
-  with one_form():
+  with one_form(), short_loops_unrolled():
     closed = jax.make_jaxpr(prediction(system, variables))(context)
   used, _ = partial_eval.dce_jaxpr(
     closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
