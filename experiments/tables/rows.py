@@ -138,6 +138,7 @@ _ROUTER = "optim.rates=(('router/.*',5.0),)"
 _DMVFN_SMALL = (
   'init_from=dmvfn-film',
   'init_match=block_.*',
+  'model.initial_flow=variational',
   'ema.decay=0.0',
   'export_dtype=float32',
   'steps=200',
