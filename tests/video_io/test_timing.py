@@ -12,7 +12,7 @@ from PIL import Image
 from tests import muxing
 from vidpred_jax import video_io
 from vidpred_jax.data import videos
-from vidpred_jax.video_io import decoding, endings, timing
+from vidpred_jax.video_io import decoding, endings, nut, timing
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ class TestEnds:
   def test_frames_that_are_shorter_than_their_head(self):
     rule = bytes([0, 8, 0, 1, 0, 0, 0, 0x82, 0, 0, 1])  # of frames of 0 bytes
     body = bytes([3, 1, 1, 1, 1, 25]) + rule + bytes([1, 1, 170])
-    kinds = {name: code for code, name in endings._NUT_HEADS.items()}
+    kinds = {name: code for code, name in nut.HEADS.items()}
     heads = [
       kinds['main'],
       bytes([len(body)]),
@@ -218,9 +218,9 @@ class TestEnds:
       kinds['point'],
       bytes([0]),
     ]
-    data = endings._NUT + b''.join(heads) + bytes(1)
-    assert endings._nut(data, None) == 0
-    assert endings._nut(data[:-1], None) == len(data) - 1
+    data = nut.NAME + b''.join(heads) + bytes(1)
+    assert nut.end(data) == 0
+    assert nut.end(data[:-1]) == len(data) - 1
 
   def test_the_pages_of_a_recorded_stream(self, tmp_path):
     path = muxing.muxed(tmp_path / 'a.ogv', 'libvpx', muxing.clip_of(20))
