@@ -135,7 +135,7 @@ def test_an_animation_in_a_folder_is_no_picture(tmp_path, image, name):
   folder = folder_with(tmp_path / 'a', ('1.png',), ())
   pages = [Image.fromarray(image[:16, at : at + 16]) for at in (0, 16)]
   pages[0].save(folder / name, save_all=True, append_images=pages[1:])
-  with pytest.raises(ValueError, match=f'{name}.*it holds 2 pictures'):
+  with pytest.raises(ValueError, match=f'{name} holds 2 pictures'):
     video_io.read(folder)
   assert len(video_io.read(folder / name)) == 2
 

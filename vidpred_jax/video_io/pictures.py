@@ -219,30 +219,31 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
           if image is not None:
             image.close()
           image, path = _open(picture.path), picture.path
-        if picture.page is None:
-          _check_single(image)
-        elif picture.page != image.tell():
+        number = 1 if picture.page is not None else _number(image)
+        if picture.page is not None and picture.page != image.tell():
           image.seek(picture.page)
         shown = _rgb(image)
+      if number > 1:
+        raise ValueError(
+          f'{path} holds {number} pictures; expected one in each file of a '
+          'folder. Give this file by itself, or save its pictures one by one.'
+        )
       yield shown
   finally:
     if image is not None:
       image.close()
 
 
-def _check_single(image: Image.Image) -> None:
-  """Refuses several pictures; a small one of the first is none of its own."""
+def _number(image: Image.Image) -> int:
+  """How many pictures an image is; 1 if the second is of another size."""
   number = getattr(image, 'n_frames', 1)
   if number == 1 or image.format not in _SEQUENCES:
-    return
+    return 1
   size = image.size
   image.seek(1)
-  if image.size == size:
-    raise ValueError(
-      f'it holds {number} pictures; expected one in each file of a folder. '
-      'Give this file by itself, or save its pictures one by one'
-    )
+  same = image.size == size
   image.seek(0)
+  return number if same else 1
 
 
 def _open(path: pathlib.Path) -> Image.Image:
