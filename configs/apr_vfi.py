@@ -58,7 +58,8 @@ come first, then small models and films, x2 to x8, the stages, and the rest.
   film2      photographs and films, with the synthesis network, from runs/film1
   film3      as film2, by patches and with the router, from film2
   variational  motion is estimated without weights, and clips count alike: ours;
-             `film2,variational` begins with none and needs no film1
+             `film2,variational` begins with none and needs no film1; not with
+             film1, warp and ebme
   ebme       the flow network has EBME's weights, converted to weights/ebme, and
              is frozen; the other networks are trained from scratch
   warp       no synthesis network: the mean of both warped frames; `ebme,warp`
@@ -328,12 +329,21 @@ def _film3(config):
 
 
 def _variational(config):
+  if config.model.synthesis == 'warp' or config.init_match == 'flow/.*':
+    if config.init_from != 'runs/film1':
+      raise ValueError(
+        'The variant variational learns no flow; it does not go with warp, '
+        'ebme and film1.'
+      )
+    config.init_from, config.init_match = '', '.*'  # film2 without film1
   config.model.motion = 'variational'
   config.model.logarithmic = True
-  config.model.flow_weight = 0.0  # no flow is learnt
+  config.model.flow_weight = 0.0
   config.model.warp_weight = 0.0
-  if config.init_from == 'runs/film1':  # nothing of which is needed
-    config.init_from, config.init_match = '', '.*'
+  config.optim.frozen = ()
+  if config.init_match.startswith('(flow|'):
+    config.init_match = config.init_match.replace('(flow|', '(')
+  if 'parts' in config.data:
     config.data.parts.films.teacher = ''
 
 
@@ -387,7 +397,6 @@ VARIANTS = {
   'film1': _film1,
   'film2': _film2,
   'film3': _film3,
-  'variational': _variational,
   'x2': _between(2),
   'x4': _between(4),
   'x8': _between(8),
@@ -396,6 +405,7 @@ VARIANTS = {
   'stage3': _stage3,
   'ebme': _ebme,
   'warp': _model(synthesis='warp'),
+  'variational': _variational,
   'keep_2_5_7_10': _keep(0.2, 0.5, 0.7, 1.0),
   'keep_2_4_6_8': _keep(0.2, 0.4, 0.6, 0.8),
   'keep_5_5_5_5': _keep(0.5, 0.5, 0.5, 0.5),

@@ -336,3 +336,28 @@ def test_simvps_epochs_are_those_of_the_paper():
     assert config.steps == 50 * 324_313 // 16
   assert module.get_config('caltech').steps == 100 * 2_042 // 16
   assert module.get_config('caltech,paper').steps == 50 * 2_042 // 16
+
+
+@pytest.mark.parametrize(
+  'variants, begins',
+  [
+    ('stage2', 'runs/apr_vfi/stage1'),
+    ('', 'runs/apr_vfi/stage2'),
+    ('film2', ''),
+    ('film3', 'runs/film2'),
+    ('videos,small', ''),
+  ],
+)
+def test_without_a_flow_to_learn_nothing_of_it_is_frozen_or_taken(
+  variants, begins
+):
+  config = load(CONFIGS / 'apr_vfi.py').get_config(f'{variants},variational')
+  assert config.init_from == begins
+  assert not config.optim.frozen and 'flow' not in config.init_match
+  assert config.model.flow_weight == config.model.warp_weight == 0
+
+
+@pytest.mark.parametrize('variant', ['film1', 'ebme', 'warp'])
+def test_without_a_flow_to_learn_there_must_be_something_else(variant):
+  with pytest.raises(ValueError, match='learns no flow'):
+    load(CONFIGS / 'apr_vfi.py').get_config(f'{variant},variational')

@@ -122,3 +122,21 @@ def test_a_storage_without_its_package_is_refused(monkeypatch):
   monkeypatch.setattr(fsspec, 'url_to_fs', missing)
   with pytest.raises(ValueError, match='s3://b/m cannot be .*Install s3fs'):
     checkpoint.load('s3:/b/m')  # as pathlib writes it
+
+
+@pytest.mark.parametrize('form', ['file://{}', 'file:{}'])
+def test_a_path_is_no_address(form, made, tmp_path):
+  with pytest.raises(ValueError, match='the path of a folder on a disk'):
+    checkpoint.export(*made, form.format(tmp_path / 'a'))
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_storage_that_fails_does_not_have_nothing(storage, made, monkeypatch):
+  checkpoint.export(*made, ADDRESS)
+
+  def fail(self, path):
+    raise OSError('the line is down')
+
+  monkeypatch.setattr(type(storage), 'info', fail)
+  with pytest.raises(ValueError, match='the line is down'):
+    checkpoint.export(*made, ADDRESS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vidpred_jax as vp
-from vidpred_jax import checkpoint, zoo
+from vidpred_jax import checkpoint, convert, zoo
 
 
 @pytest.fixture
@@ -108,3 +108,21 @@ def test_the_zoo_is_small():
   folder = pathlib.Path(zoo.__file__).parent
   files = [p for p in folder.rglob('*') if p.is_file()]
   assert sum(p.stat().st_size for p in files) < 12 * 2**20
+
+
+def test_a_model_without_parameters_is_a_model():
+  system, variables = vp.load('apr-vfi-film')
+  assert variables == {'params': {}}
+  assert 'weights: 0 parameters' in repr(vp.Predictor(system, variables))
+  with pytest.raises(ValueError, match='only the flow was published'):
+    convert.to_torch(system, variables)
+
+
+@pytest.mark.parametrize('name', ['dmvfn-film', 'simvp-digits'])
+def test_weights_mean_to_the_authors_what_they_mean_here(name):
+  system, variables = vp.load(name)
+  if name == 'simvp-digits':
+    assert convert.to_torch(system, variables)
+    return
+  with pytest.raises(ValueError, match="only initial_flow='zero'"):
+    convert.to_torch(system, variables)

@@ -21,12 +21,12 @@ of every operation instead of one for each platform (`lax.platform_dependent`).
 That form is slower on a CPU and gives the same numbers up to rounding.
 `plain_prediction` is for converters to other formats.
 
-  vidpred export --checkpoint=dmvfn-film --size=256x448 --output=film.onnx
+  vidpred export --checkpoint=simvp-digits --size=64x64 --output=digits.onnx
 
 writes ONNX by jax2onnx (`pip install 'vidpred_jax[onnx]'`), runs it in ONNX
 Runtime and compares. Deterministic systems alone can be written.
 
-  vidpred export --checkpoint=dmvfn-film --output=weights.pth
+  vidpred export --checkpoint=simvp-digits --output=weights.pth
 
 writes the weights by the names of the authors' code instead
 (`convert.to_torch`): `.safetensors`, `.pth`, `.pt` or `.pkl`.

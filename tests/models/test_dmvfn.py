@@ -290,8 +290,8 @@ def test_with_a_variational_flow_skipping_is_masking(platform):
   skipped = jax.jit(run_route)(variables, pair, gates)
   np.testing.assert_allclose(skipped.flow, masked.flow, atol=1e-4)
   np.testing.assert_allclose(skipped.frames[-1], masked.frames[-1], atol=1e-4)
-  start = dmvfn.initial_state(dmvfn.concat_pair(pair), 'variational')
+  start = dmvfn.initial_state(dmvfn.concat_pair(pair), flow='variational')
   np.testing.assert_allclose(
     skipped.flow[1], start.voxel[1, ..., :4], atol=1e-4
   )
-  assert np.abs(skipped.flow[0] - start.voxel[0, ..., :4]).max() > 0.1
+  assert np.abs(skipped.flow[0] - start.voxel[0, ..., :4]).max() > 0.03

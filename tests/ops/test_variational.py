@@ -25,7 +25,7 @@ def moved(image, dx, dy):
 def test_motion_is_found_at_any_time(time, dx, dy):
   image = texture()
   first, second = moved(image, 0, 0), moved(image, dx, dy)
-  flow = variational.optical_flow(first, second, time)
+  flow = variational.optical_flow(first, second, time=time)
   inner = np.asarray(flow)[0, 16:-16, 20:-20]
   error = np.linalg.norm(inner - np.float32([dx, dy]), axis=-1)
   assert error.mean() < 0.1

@@ -192,7 +192,7 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
   )
   assert np.all(diagnostics['blocks'] == 0)
   start = model_room.initial_state(
-    model_room.concat_pair(video[:, :2]), 'variational'
+    model_room.concat_pair(video[:, :2]), flow='variational'
   )
   np.testing.assert_allclose(frames[:, 0], model_room.blend(start), atol=1e-4)
   np.testing.assert_allclose(

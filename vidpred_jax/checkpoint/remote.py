@@ -66,7 +66,7 @@ def put(path: str | os.PathLike, content: Mapping[str, bytes]) -> None:
     ValueError: if the storage cannot be reached.
   """
   with _reaching(path) as (storage, root):
-    if storage.exists(f'{root}/{RECORD}'):
+    if _exists(storage, f'{root}/{RECORD}'):
       raise FileExistsError(f'{path} exists already; nothing was written.')
     for name in (WEIGHTS, RECORD):
       storage.pipe_file(f'{root}/{name}', content[name])
@@ -78,7 +78,9 @@ def _reaching(path):
   import fsspec
 
   # pathlib writes gs:/bucket.
-  address = re.sub(':/+', '://', os.fspath(path), count=1).rstrip('/')
+  address = re.sub(':/(?!/)', '://', os.fspath(path), count=1).rstrip('/')
+  if address.startswith('file:'):
+    raise ValueError(f'Got {address}; expected the path of a folder on a disk.')
   try:
     yield fsspec.url_to_fs(address)
   except (FileNotFoundError, FileExistsError, ValueError):
@@ -89,9 +91,18 @@ def _reaching(path):
     ) from error
 
 
+def _exists(storage, place):
+  """As `storage.exists`, for which some storages take any error for a no."""
+  try:
+    storage.info(place)
+  except FileNotFoundError:
+    return False
+  return True
+
+
 def _fetch(storage, root, names, folder):
   for place in (root, f'{root}/export'):
-    if storage.exists(f'{place}/{RECORD}'):
+    if _exists(storage, f'{place}/{RECORD}'):
       break
   else:
     raise FileNotFoundError(

@@ -63,9 +63,23 @@ def to_torch(
   return converted
 
 
+# Settings that change what the same parameters mean, as published.
+_PUBLISHED = {
+  'initial_flow': 'zero',
+  'router_standardised': False,
+  'standardised': False,
+}
+
+
 def _names(system, variables, flat) -> dict[str, tuple[str, str, tuple]]:
   """`{published name: (path, kind, images)}`; paths are those of `flat`."""
   tree, settings = variables['params'], dict(system.settings)
+  for name, published in _PUBLISHED.items():
+    if settings.get(name, published) != published:
+      raise ValueError(
+        f"The authors' code of {system.name} knows only {name}={published!r}; "
+        f'these weights are of {settings[name]!r}.'
+      )
   if system.name == 'dmvfn':
     return _below('params', dmvfn.torch_names_of(tree))
   if system.name == 'apr_vfi':

@@ -13,7 +13,8 @@ Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video Prediction", CVPR
 
 Differences from the reference: at inference each sample of a batch has its own
 route (the published code applies the first sample's route to all), and an empty
-route returns the newer frame (published: the older one).
+route returns the newer frame, or what the initial flow predicts (published: the
+older one).
 """
 
 import math
@@ -366,7 +367,7 @@ class DMVFN(nn.Module):
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = initial_state(frames, self.initial_flow)
+    state = initial_state(frames, flow=self.initial_flow)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
@@ -403,7 +404,7 @@ class DMVFN(nn.Module):
 
     def together(pair, gates):
       frames = concat_pair(pair)
-      state = initial_state(frames, self.initial_flow)
+      state = initial_state(frames, flow=self.initial_flow)
       for i in range(len(self.scales)):
         block, on = self._block(i, parent=None), gates[:, i] != 0
 
@@ -457,7 +458,7 @@ def standardised(frames: jax.Array) -> jax.Array:
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
-def initial_state(frames: jax.Array, flow: str = 'zero') -> State:
+def initial_state(frames: jax.Array, *, flow: str = 'zero') -> State:
   """The state before the first block.
 
   Args:

@@ -35,8 +35,8 @@ from vidpred_jax.ops import resize, warp
 
 ALPHA = 2.0  # weight of the smoothness term
 _LEVELS = 5  # the coarsest is 1/32 of the frames
-_SMALLEST = 8  # pixels that a side of a level has at least
-_WARPS = 3  # at each level; 1 at the two coarsest
+_SMALLEST = 8  # pixels a side: there is no level after the first with less
+_WARPS = 3  # at each level; 1 at 1/16 and 1/32
 _OUTER, _INNER = 2, 5
 _RELAXATION = 1.6
 _EPSILON_DATA = 0.1  # pixels
@@ -47,7 +47,7 @@ _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 def optical_flow(
-  first: jax.Array, second: jax.Array, time: float | jax.Array = 0.0
+  first: jax.Array, second: jax.Array, *, time: float | jax.Array = 0.0
 ) -> jax.Array:
   """Estimates the flow from one frame to another.
 
@@ -62,6 +62,7 @@ def optical_flow(
     flow)` resemble each other and the frame at that time. It has no gradient.
   """
   chex.assert_equal_shape([first, second])
+  chex.assert_rank(time, 0)
   chex.assert_shape(first, (None, None, None, 3))
   pair = jax.lax.stop_gradient(jnp.stack([first, second])).astype(jnp.float32)
   pair = jnp.einsum('pbhwc,c->pbhw', pair, _GREY)

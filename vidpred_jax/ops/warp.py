@@ -134,7 +134,14 @@ def backward(image: jax.Array, flow: jax.Array) -> jax.Array:
 
 
 def points(flow: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The columns and rows [B, H, W] where a backward flow [B, H, W, 2] reads."""
+  """The points where a backward flow reads.
+
+  Args:
+    flow: [B, H, W, 2], (dx, dy) in pixels.
+
+  Returns:
+    Their columns and their rows, each [B, H, W], float32.
+  """
   flow = flow.astype(jnp.float32)
   height, width = flow.shape[1:3]
   columns = jnp.arange(width, dtype=jnp.float32)[None, None, :]
@@ -143,7 +150,14 @@ def points(flow: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def inside(flow: jax.Array) -> jax.Array:
-  """Where a backward flow [B, H, W, 2] reads in the image, [B, H, W, 1]."""
+  """Whether the points that a backward flow reads are in the image.
+
+  Args:
+    flow: [B, H, W, 2], (dx, dy) in pixels.
+
+  Returns:
+    [B, H, W, 1], bool.
+  """
   height, width = flow.shape[1:3]
   x, y = points(flow)
   within = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)

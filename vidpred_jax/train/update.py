@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import checkpoint, convert, params, runtime, systems
@@ -159,6 +160,15 @@ def weights_to_begin(config):
       f'init_from holds weights of {record["system"]!r}, the configuration '
       f'is for {config.system!r}.'
     )
+  for name in ('initial_flow', 'standardised', 'router_standardised'):
+    before, now = (x.get(name) for x in (record['settings'], config.model))
+    if None not in (before, now) and before != now:
+      logging.warning(
+        'The weights of init_from were trained with %s=%r, this run has %r.',
+        name,
+        before,
+        now,
+      )
   return variables
 
 
@@ -182,6 +192,11 @@ def initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
   clip = jnp.zeros((1, *shape[1:]))
   variables = dict(system.init(runtime.key(config.seed), clip))
   parameters = variables.pop('params')
+  if not params.flatten(parameters):
+    raise ValueError(
+      f'{config.system} has no parameters with these settings; there is '
+      'nothing to train.'
+    )
   for name, path in config.features.items():
     if path:
       variables[name] = convert.FEATURES[name](path)
