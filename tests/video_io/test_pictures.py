@@ -130,6 +130,48 @@ def test_pictures_beside_films_are_used_and_it_says_so(tmp_path, caplog):
   assert video_io.find_videos(folder) == [folder, folder / 'a.mp4']
 
 
+@pytest.mark.parametrize('name', ['2.png', '2.webp', '2.tif'])
+def test_an_animation_in_a_folder_is_no_picture(tmp_path, image, name):
+  folder = folder_with(tmp_path / 'a', ('1.png',), ())
+  pages = [Image.fromarray(image[:16, at : at + 16]) for at in (0, 16)]
+  pages[0].save(folder / name, save_all=True, append_images=pages[1:])
+  with pytest.raises(ValueError, match=f'{name} holds 2 pictures'):
+    video_io.read(folder)
+  assert len(video_io.read(folder / name)) == 2
+
+
+def test_a_small_picture_beside_the_first_is_left_out(tmp_path, image):
+  folder = folder_with(tmp_path / 'a', (), ())
+  pages = [Image.fromarray(image), Image.fromarray(image[::4, ::4])]
+  pages[0].save(folder / '1.tif', save_all=True, append_images=pages[1:])
+  pages[0].save(folder / '2.tif')
+  np.testing.assert_array_equal(video_io.read(folder), [image, image])
+
+
+@pytest.mark.parametrize('bits', [12, 16])
+def test_packed_bits_of_tiff_reach_white(tmp_path, bits):
+  values = np.arange(0, 1 << bits, 1 << bits - 4, np.uint16).reshape(4, 4)
+  values[-1, -1] = (1 << bits) - 1
+  if bits == 16:
+    content = values.tobytes()
+  else:
+    digits = ''.join(f'{value:03x}' for value in values.flat)
+    content = bytes.fromhex(digits)
+  tags = [(256, 4), (257, 4), (258, bits), (259, 1), (262, 1), (273, 8),
+          (277, 1), (278, 4), (279, len(content))]  # fmt: skip
+  path = tmp_path / 'a.tif'
+  content += bytes(len(content) % 2)
+  path.write_bytes(
+    struct.pack('<2sHI', b'II', 42, 8 + len(content))
+    + content
+    + struct.pack('<H', len(tags))
+    + b''.join(struct.pack('<HHII', tag, 3, 1, value) for tag, value in tags)
+    + bytes(4)
+  )
+  expected = np.rint(values / ((1 << bits) - 1) * 255)
+  np.testing.assert_array_equal(video_io.read(path)[0, :, :, 0], expected)
+
+
 def test_a_single_picture_is_still_one(tmp_path):
   folder = folder_with(tmp_path / 'a', ('1.png',), ())
   assert video_io.probe(folder).num_frames == 1

@@ -12,7 +12,7 @@ from PIL import Image
 from tests import muxing
 from vidpred_jax import video_io
 from vidpred_jax.data import videos
-from vidpred_jax.video_io import decoding, endings, timing
+from vidpred_jax.video_io import decoding, endings, nut, timing
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,11 @@ class TestEnds:
       ('a.webm', 'libvpx', {'live': '1'}),
       ('a.avi', 'mjpeg', {}),
       ('a.wmv', 'wmv2', {}),
-      ('a.mp4', 'libx264', {'movflags': 'frag_keyframe+empty_moov'}),
+      (
+        'a.mp4',
+        'libx264',
+        {'movflags': 'frag_keyframe+empty_moov+default_base_moof'},
+      ),
       ('b.mp4', 'libx264', {'movflags': 'dash+empty_moov+default_base_moof'}),
       ('a.mov', 'mpeg4', {'movflags': 'faststart'}),
       ('a.y4m', 'wrapped_avframe', {}),
@@ -206,7 +210,7 @@ class TestEnds:
   def test_frames_that_are_shorter_than_their_head(self):
     rule = bytes([0, 8, 0, 1, 0, 0, 0, 0x82, 0, 0, 1])  # of frames of 0 bytes
     body = bytes([3, 1, 1, 1, 1, 25]) + rule + bytes([1, 1, 170])
-    kinds = {name: code for code, name in endings._NUT_HEADS.items()}
+    kinds = {name: code for code, name in nut.HEADS.items()}
     heads = [
       kinds['main'],
       bytes([len(body)]),
@@ -214,9 +218,9 @@ class TestEnds:
       kinds['point'],
       bytes([0]),
     ]
-    data = endings._NUT + b''.join(heads) + bytes(1)
-    assert endings._nut(data, None) == 0
-    assert endings._nut(data[:-1], None) == len(data) - 1
+    data = nut.NAME + b''.join(heads) + bytes(1)
+    assert nut.end(data) == 0
+    assert nut.end(data[:-1]) == len(data) - 1
 
   def test_the_pages_of_a_recorded_stream(self, tmp_path):
     path = muxing.muxed(tmp_path / 'a.ogv', 'libvpx', muxing.clip_of(20))
@@ -233,8 +237,35 @@ class TestEnds:
       video_io.read_last(path, 2)
 
 
+@pytest.mark.parametrize(
+  'name, codec, others',
+  [('a.flv', 'flv', 0), ('a.mp4', 'mpeg4', 0), ('a.wmv', 'wmv2', 0),
+   ('a.ivf', 'libvpx', 0), ('a.mkv', 'mpeg4', 5), ('a.ts', 'mpeg2video', 5)],
+)  # fmt: skip
+def test_joined_files_are_read_or_it_says_so(
+  tmp_path, caplog, name, codec, others
+):
+  path = muxing.muxed(tmp_path / name, codec, muxing.clip_of(5))
+  assert len(muxing.times_of(path)) == 5 and not caplog.text
+  data = path.read_bytes()
+  path.write_bytes(2 * data)
+  assert len(muxing.times_of(path)) == 5 + others
+  said = f'the next begins at byte {len(data)}.' in caplog.text
+  assert said == (not others)
+
+
+def test_a_film_in_fragments_may_repeat_its_head(tmp_path, caplog):
+  path = muxing.muxed(
+    tmp_path / 'a.mp4', 'mpeg4', muxing.clip_of(5),
+    {'movflags': 'frag_keyframe+empty_moov+default_base_moof'},
+  )  # fmt: skip
+  data = path.read_bytes()
+  path.write_bytes(data[: data.index(b'moof') - 4] + data)
+  assert len(muxing.times_of(path)) == 5 and not caplog.text
+
+
 class TestPacketsWithoutFrames:
-  @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264'])
+  @pytest.mark.parametrize('codec', ['mpeg2video', 'libx264', 'libx265'])
   def test_a_recording_that_begins_between_key_frames(self, tmp_path, codec):
     whole = muxing.encode(
       tmp_path / 'a.ts',
@@ -290,6 +321,37 @@ def spoilt(path, clip):
   middle = len(data) // 2
   data[middle : middle + 300] = bytes(300)
   path.write_bytes(data)
+
+
+def spoilt_packet(path, codec, at, value):
+  """A film of which a byte of the seventh packet has changed."""
+  clip = muxing.clip_of(12)
+  muxing.encode(path, clip, codec, options={'x265-params': 'log-level=none'})
+  with av.open(str(path)) as container:
+    packets = [p for p in container.demux(video=0) if p.size]
+    head = bytes(packets[6])[:40]
+  data = bytearray(path.read_bytes())
+  assert data.count(head) == 1
+  data[data.index(head) + at] ^= value
+  path.write_bytes(data)
+  return path
+
+
+@pytest.mark.parametrize('codec', ['mpeg1video', 'mpeg2video'])
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4'])
+def test_a_picture_without_its_head_is_told(tmp_path, caplog, name, codec):
+  path = spoilt_packet(tmp_path / name, codec, 2, 0x55)
+  assert len(muxing.times_of(path)) == 11
+  assert f'{name}: 1 packets are damaged' in caplog.text or (
+    f'{name}: damaged frames: 1' in caplog.text  # it is joined to another's
+  )
+
+
+@pytest.mark.parametrize('at, value', [(4, 0x55), (5, 0x10)])
+def test_a_lost_frame_takes_no_others_along(tmp_path, caplog, at, value):
+  path = spoilt_packet(tmp_path / 'a.mkv', 'libx265', at, value)
+  assert len(muxing.times_of(path)) == 11
+  assert 'a.mkv: damaged frames: ' in caplog.text
 
 
 @pytest.mark.parametrize('name', ['a.m2v', 'a.mpg'])
@@ -349,6 +411,18 @@ class TestDamagedMatroska:
     (told,) = re.findall(rf'{name} is damaged: about (\d+) fr', caplog.text)
     assert lost > 0
     assert abs(int(told) - lost) <= (2 if name[0] == 'a' else lost // 2)
+
+  @pytest.mark.parametrize('name', ['a.mkv', 'a.webm'])
+  def test_a_frame_of_a_track_that_is_not_there(self, tmp_path, caplog, name):
+    path = muxing.muxed(tmp_path / name, 'libvpx', muxing.clip_of(12))
+    with av.open(str(path)) as container:
+      packets = [p for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(packets[6])) - 4] ^= 0x10
+    path.write_bytes(data)
+    lost = 12 - len(muxing.times_of(path))
+    assert lost > 0
+    assert f'{name} is damaged: about {lost} frames are lost' in caplog.text
 
   def test_of_which_one_frame_is_left(self, tmp_path, caplog):
     path = muxing.muxed(tmp_path / 'a.mkv', 'libx264', muxing.clip_of(40))

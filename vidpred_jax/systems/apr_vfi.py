@@ -350,7 +350,7 @@ def clip_loss(
     )
   total, metrics = jax.tree.map(jnp.mean, (total, metrics))
   if flow is not None:
-    flows = ebme.whole_flows(estimated.pyramid, flow.shape[2:4])
+    flows = ebme.whole_flows(estimated.pyramid, (flow.shape[2], flow.shape[3]))
     errors = jnp.stack([losses.end_point_error(x, flow) for x in flows])
     metrics['end_point_error'] = errors[-1]
     total += settings.flow_weight * losses.deep_supervision(

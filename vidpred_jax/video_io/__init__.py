@@ -8,7 +8,8 @@ not resampled; `probe` returns their shape and `Writer` stores it. Formats that
 are read and written: mp4, m4v, mov, mkv, webm, avi, gif, y4m and folders of
 pictures. Formats that are only read: all others that FFmpeg decodes, raw H.264
 and H.265, and picture files, which may hold several pictures (animated PNG,
-WebP and AVIF, pages of TIFF).
+WebP and AVIF, pages of TIFF). In a folder each file holds one picture, or it is
+an error.
 
 Of several video streams FFmpeg's best one is read (the default one or the
 largest), unless `stream` gives its number among the file's video streams.
@@ -17,7 +18,8 @@ Times are seconds after the first frame, as fractions, by the time stamps of the
 decoded frames. Pictures in a folder are frames in natural order (2 before 10)
 at `FOLDER_FPS`. A packet that cannot be decoded is skipped with a warning. A
 truncated file is an error; a broadcast (MPEG-TS, MPEG-PS) that ends within a
-packet gets a warning, as it has no end of its own.
+packet gets a warning, as it has no end of its own. So does a file behind which
+another was joined that FFmpeg does not read.
 
 `logging` warns about everything that is changed or left out. Every error about
 a file is a `ValueError` that names it, or an `OSError`

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import re
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
@@ -122,8 +123,19 @@ def _pass(path, stream, threads, problems):
   clock = _clock(path, stream)
   with open_video(path, stream) as (container, video):
     video.thread_type = threads
-    decode = _decoder(video)
+    decode, coding = _decoder(video), video.codec_context.name
+    # A recording may begin within a picture.
+    begun = container.format.name not in RESETTING and not timing.is_raw(video)
     for packet in packets(container, video, problems):
+      if coding in ('mpeg1video', 'mpeg2video') and packet.size:
+        # The decoder passes such a packet over in silence.
+        is_headless = _is_headless(bytes(packet), coding)
+        if is_headless and begun:
+          problems.append('slices without the head of their picture')
+          bad += 1
+          if threads == 'AUTO':
+            return
+        begun |= not is_headless
       try:
         frames = decode(packet)
       except av.error.FFmpegError as error:
@@ -133,6 +145,8 @@ def _pass(path, stream, threads, problems):
           return
         continue
       for frame in frames:
+        if coding == 'hevc' and frame.is_corrupt and not good:
+          continue  # a recording that begins between key frames
         shape = frame.height, frame.width
         first = first or shape
         if shape != first:
@@ -153,6 +167,15 @@ def _pass(path, stream, threads, problems):
       raise ValueError(
         f'{path} is damaged: of {bad + good} packets {bad} cannot be decoded.'
       )
+
+
+def _is_headless(data: bytes, coding: str) -> bool:
+  """Whether a packet of MPEG-1 or MPEG-2 has slices and no picture's head."""
+  for head in re.finditer(rb'\x00\x00\x01\x00.(.)', data, re.DOTALL):
+    # Without a type of MPEG-1 the decoder takes no slice of it.
+    if coding == 'mpeg2video' or head[1][0] >> 3 & 7 in (1, 2, 3):
+      return False
+  return re.search(rb'\x00\x00\x01[\x01-\xaf]', data) is not None
 
 
 def _clock(path, stream) -> str:
@@ -187,7 +210,12 @@ def _grow(stamps: Iterable[int]) -> bool:
 
 
 def _check_end(path, container, video) -> None:
-  lost = endings.missing(path, container, video)
+  lost, joined = endings.find(path, container, video)
+  if joined is not None:
+    _LOG.warning(
+      '%s: files were joined in it; only the first is read whole, the next '
+      'begins at byte %d.', path, joined,
+    )  # fmt: skip
   if lost is None:
     return
   if container.format.name in endings.BROADCAST:

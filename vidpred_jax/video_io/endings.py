@@ -9,6 +9,8 @@ size (a live recording) may be intact.
 Each function of `_DECLARED` returns the least number of bytes that an intact
 file has by what it declares, 0 if it declares nothing. It stops at what is no
 part of its container: other programs append their own data, players stop there.
+Those of `_READ_ALONE` return the place where they stop, since there a second
+file may have been joined on, which FFmpeg passes over.
 """
 
 import contextlib
@@ -17,36 +19,54 @@ import pathlib
 import re
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
-from vidpred_jax.video_io import matroska
+from vidpred_jax.video_io import matroska, nut
 
 # Recordings of broadcasts, which begin and end anywhere.
 BROADCAST = frozenset({'mpegts', 'mpeg'})
 _UNKNOWN = 0xFFFFFFFF
 
 
-def missing(path: pathlib.Path, container, video) -> str | None:
-  """Describes the missing end of a file; None if none is known to be missing.
+class Ending(NamedTuple):
+  """How a file ends.
+
+  Attributes:
+    missing: a phrase such as '3000 of at least 5000 bytes are there'; None if
+      none is known to be missing.
+    joined: the place of a second file behind the first that is not read whole;
+      None if there is none.
+  """
+
+  missing: str | None = None
+  joined: int | None = None
+
+
+def find(path: pathlib.Path, container, video) -> Ending:
+  """Compares the end of a file with what it declares.
 
   Args:
     path: the file.
     container: PyAV's.
     video: its video stream, read to its end.
-
-  Returns:
-    A phrase such as '3000 of at least 5000 bytes are there'.
   """
   names = container.format.name.split(',')
-  declared = next((_DECLARED[n] for n in names if n in _DECLARED), None)
-  if declared is None:
-    return None
+  name = next((n for n in names if n in _DECLARED), None)
+  if name is None:
+    return Ending()
   with contents(path) as data:
     size = len(data)
     try:
-      least = declared(data, video)
+      least = _DECLARED[name](data, video)
     except (IndexError, ValueError):
-      return None  # damaged where it matters; FFmpeg says so
-  return f'{size} of at least {least} bytes are there' if least > size else None
+      return Ending()  # damaged where it matters; FFmpeg says so
+    if least > size:
+      return Ending(f'{size} of at least {least} bytes are there')
+    if name == 'mov':
+      return Ending(joined=_second_movie(data))
+    head = _READ_ALONE.get(name)
+    again = head and least and data[least : least + len(head)] == head
+    return Ending(joined=least if again else None)
 
 
 @contextlib.contextmanager
@@ -98,6 +118,24 @@ def _mov(data, video) -> int:
     at += length
   # Without fragments the box of samples may declare anything.
   return max(least, at) if fragments else least
+
+
+def _second_movie(data) -> int | None:
+  """The place of a second file; one in fragments that repeats its head is one.
+
+  FFmpeg takes the samples of the first box `moov` only, but all fragments.
+  """
+  at, places = 0, {b'ftyp': [], b'moov': []}
+  while at + 8 <= len(data):
+    length, kind = _big(data, at, 4), data[at + 4 : at + 8]
+    length = _big(data, at + 8, 8) if length == 1 else length
+    if kind == b'moof':
+      return None
+    if length < 8 or kind not in _BOXES:
+      break
+    places.get(kind, []).append(at)
+    at += length
+  return places[b'ftyp'][1] if min(map(len, places.values())) > 1 else None
 
 
 def _segments(data, at: int, end: int) -> int:
@@ -166,7 +204,7 @@ def _flv(data, _) -> int:
   while at < len(data):
     # Sound, video, script; the number of the stream is always 0.
     if data[at] & 0x1F not in (8, 9, 18) or any(data[at + 8 : at + 11]):
-      return 0
+      return at
     end = at + 11 + _big(data, at + 1, 3)
     if at + 11 > len(data) or end > len(data):
       return max(end, at + 11)
@@ -244,127 +282,6 @@ def _mxf(data, _) -> int:
   return max(footer, at)
 
 
-# ----------------------------------------------------------------------- NUT
-
-_NUT = b'nut/multimedia container\0'
-_NUT_HEADS = {  # of the file, a stream, a point to seek to, the index, facts
-  bytes.fromhex('4e4d7a561f5f04ad'): 'main',
-  bytes.fromhex('4e5311405bf2f9db'): 'stream',
-  bytes.fromhex('4e4be4adeeca4569'): 'point',
-  bytes.fromhex('4e58dd672f23e64e'): 'index',
-  bytes.fromhex('4e49ab68b596ba78'): 'facts',
-}
-# What a frame's head holds, in this order.
-_CODED, _CHECKSUM, _RESERVED, _INVALID = 4096, 64, 128, 8192
-_NUT_STREAM, _NUT_PTS, _NUT_SIZE, _NUT_TIME, _NUT_HEADER = 16, 8, 32, 2048, 1024
-
-
-def _number(data, at: int) -> tuple[int, int]:
-  """A number of seven bits in each byte, and the place behind it."""
-  value = 0
-  for i in range(at, at + 10):
-    value = value << 7 | data[i] & 0x7F
-    if not data[i] & 0x80:
-      return value, i + 1
-  raise ValueError('a number is longer than any that is written')
-
-
-def _nut(data, _) -> int:
-  """The end of the last frame or head of the rest."""
-  at, codes, elided, head = len(_NUT), [], [0], None
-  while at < len(data):
-    try:
-      if data[at] == ord('N'):
-        head = _NUT_HEADS.get(data[at : at + 8])
-        length, body = _number(data, at + 8)
-        body += 4 * (length > 4096)
-        if head is None:
-          return 0
-        if head == 'main':
-          try:
-            codes, elided = _nut_codes(data[body : body + length])
-          except IndexError:
-            return 0 if body + length <= len(data) else body + length
-        at = body + length
-      elif head != 'point' or not codes:  # frames follow nothing else
-        return 0
-      else:
-        at = _nut_frame(data, at, codes, elided)
-        if not at:
-          return 0  # damaged
-    except IndexError:
-      return len(data) + 1  # it ends within a head
-  return at
-
-
-def _nut_frame(data, at: int, codes, elided) -> int:
-  flags, mul, size, reserved, header = codes[data[at]]
-  at += 1
-  if flags & _CODED:
-    coded, at = _number(data, at)
-    flags ^= coded
-  for flag in (_NUT_STREAM, _NUT_PTS, _NUT_SIZE, _NUT_TIME, _NUT_HEADER,
-               _RESERVED):  # fmt: skip
-    if flags & flag:
-      value, at = _number(data, at)
-      if flag == _NUT_SIZE:
-        size += value * mul
-      elif flag == _NUT_HEADER:
-        header = value
-      elif flag == _RESERVED:
-        reserved = value
-  if flags & _INVALID or header >= len(elided):
-    return 0
-  for _ in range(reserved):
-    _, at = _number(data, at)
-  at += 4 * bool(flags & _CHECKSUM)
-  size -= elided[header] if size <= 4096 else 0
-  return at + size if size >= 0 else 0
-
-
-def _nut_codes(data: bytes):
-  """(flags, factor, size, reserved, header) of each first byte of a frame."""
-  at = 0
-
-  def numbers(count):
-    nonlocal at
-    for _ in range(count):
-      value, at = _number(data, at)
-      yield value
-
-  (version,) = numbers(1)
-  if version > 3:
-    list(numbers(1))
-  *_, bases = numbers(3)
-  list(numbers(2 * bases))
-  codes, mul, header = [], 1, 0
-  while len(codes) < 256:
-    flags, fields = numbers(2)
-    _, mul, _, size, reserved, count, _, header, *_ = (
-      given if given is not None else usual
-      for given, usual in zip(
-        [*numbers(fields), *[None] * 8],
-        (0, mul, 0, 0, 0, -1, 0, header, *[0] * fields),
-      )
-    )
-    count = mul - size if count < 0 else count
-    j = 0
-    while j < count and len(codes) < 256:
-      if len(codes) == ord('N'):
-        codes.append((_INVALID, 1, 0, 0, 0))
-        continue
-      codes.append((flags, mul, size + j, reserved, header))
-      j += 1
-    if not count:
-      raise ValueError('a rule for the heads of frames is for none')
-  elided = [0]
-  for _ in range(next(numbers(1))):
-    (length,) = numbers(1)
-    at += length
-    elided.append(length)
-  return codes, elided
-
-
 # ------------------------------------------------------------ MPEG-TS, MPEG-PS
 
 
@@ -427,6 +344,20 @@ def _table(flags: int) -> int:
   return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
+_PNG = bytes.fromhex('89504e470d0a1a0a')
+
+
+def _png(data, _) -> int:
+  """The end of the last part."""
+  at = len(_PNG)
+  while at < len(data):
+    kind = data[at + 4 : at + 8]
+    at += 12 + _big(data, at, 4)
+    if kind == b'IEND':
+      break
+  return at
+
+
 def _y4m(data, video) -> int:
   """The end of the last frame."""
   picture = sum(
@@ -448,9 +379,19 @@ _DECLARED: dict[str, Callable] = {
   'ivf': _ivf,
   'ogg': _ogg,
   'mxf': _mxf,
-  'nut': _nut,
+  'nut': lambda data, _: nut.end(data),
   'mpegts': _transport,
   'mpeg': _program,
   'gif': _gif,
+  'apng': _png,
   'yuv4mpegpipe': _y4m,
+}
+# The first bytes of files of which FFmpeg reads only one, or only parts of the
+# others, as of MP4: joined Matroska, AVI, Ogg, MXF, GIF, broadcasts are whole.
+_READ_ALONE: dict[str, bytes] = {
+  'asf': _ASF_HEADER,
+  'flv': b'FLV',
+  'ivf': b'DKIF',
+  'nut': nut.NAME,
+  'apng': _PNG,
 }

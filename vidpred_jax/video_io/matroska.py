@@ -7,15 +7,17 @@ segment; these two may be of unknown size in a live recording.
 import bisect
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
+_TRACKS, _TRACK, _TRACK_NUMBER = 0x1654AE6B, 0xAE, 0xD7
+_BLOCK, _SIMPLE_BLOCK, _GROUP = 0xA1, 0xA3, 0xA0
 _IN_CLUSTER = frozenset({0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF, 0xEC})
 _ELEMENTS = _IN_CLUSTER | {
   0x1A45DFA3, SEGMENT, CLUSTER,
   # In a segment.
-  0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
+  0x114D9B74, 0x1549A966, _TRACKS, 0x1C53BB6B, 0x1254C367, 0x1941A469,
   0x1043A770, 0xBF,
 }  # fmt: skip
 _NEAR, _CHAIN = 1 << 20, 5  # bytes looked through, elements one after another
@@ -59,23 +61,28 @@ def end(data) -> int:
 def breaks(data) -> list[int]:
   """The places where the chain of elements is broken.
 
-  Among frames an element of unknown kind is a break; in front of them it is
-  skipped, as the format demands. Behind a break the chain goes on at the next
-  cluster, as in players.
+  Among frames an element of unknown kind, or of a track that is not there, is a
+  break; in front of them the first is skipped, as the format demands. Behind a
+  break the chain goes on at the next cluster, as in players.
 
   Args:
     data: all bytes of the file.
   """
   found, at, parents, known = [], 0, [len(data)], False
+  tracks: set[int] = set()
   while at < parents[0]:
     kind, size, used = element(data[at : at + _HEAD])
     after = at + used + (size or 0)
     entered = kind in (SEGMENT, CLUSTER)
     known |= kind == CLUSTER
+    if kind == _TRACKS and size is not None:
+      tracks = _tracks(data[at + used : after])
+    number = _track_of_block(data, at) if tracks else None
     if (
       kind is None
       or (known and kind not in _ELEMENTS)
       or (size is None and not entered)
+      or (number is not None and number not in tracks)
       or after > parents[-1]
     ):
       found.append(at)
@@ -92,6 +99,39 @@ def breaks(data) -> list[int]:
     while len(parents) > 1 and at == parents[-1]:
       parents.pop()
   return found
+
+
+def _children(data: bytes) -> Iterator[tuple[int, bytes]]:
+  """Yields (kind, content) of the elements in an element."""
+  at = 0
+  while at + 2 <= len(data):
+    kind, size, used = element(data[at : at + _HEAD])
+    if kind is None or size is None:
+      return
+    yield kind, data[at + used : at + used + size]
+    at += used + size
+
+
+def _tracks(data: bytes) -> set[int]:
+  """The numbers of the tracks."""
+  return {
+    int.from_bytes(number, 'big')
+    for kind, track in _children(data)
+    for inner, number in (_children(track) if kind == _TRACK else ())
+    if inner == _TRACK_NUMBER
+  }
+
+
+def _track_of_block(data, at: int) -> int | None:
+  """The number of the track of a block; None if it is no block."""
+  kind, _, used = element(data[at : at + _HEAD])
+  if kind == _GROUP:
+    at += used
+    kind, _, used = element(data[at : at + _HEAD] or bytes(1))
+  if kind not in (_SIMPLE_BLOCK, _BLOCK) or at + used >= len(data):
+    return None
+  first = data[at + used]
+  return first & 0x7F if first & 0x80 else None  # or it has several bytes
 
 
 def resumes(data, place: int) -> bool:

@@ -57,6 +57,9 @@ def open_video(path: pathlib.Path, stream: int | None):
       video = _video_stream(path, container, stream)
       # Or H.264 and H.265 are cropped at the left in large steps only.
       video.codec_context.flags |= av.codec.context.Flags.unaligned
+      if video.codec_context.name == 'hevc':
+        # Or one lost frame takes all along until the next key frame.
+        video.codec_context.flags |= av.codec.context.Flags.output_corrupt
       yield container, video
 
 

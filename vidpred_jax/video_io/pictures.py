@@ -43,10 +43,10 @@ _BAND = 1 << 20  # pixels to convert at once
 
 
 class Picture(NamedTuple):
-  """One picture: a file and its place in it."""
+  """One picture: a file, and its place in it unless it is the only one."""
 
   path: pathlib.Path
-  page: int = 0
+  page: int | None = None
 
 
 class Pictures(NamedTuple):
@@ -208,7 +208,8 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
   """Yields pictures as a viewer shows them, uint8 [H, W, 3].
 
   Raises:
-    ValueError: if one is damaged or holds numbers that are no colours.
+    ValueError: if one is damaged, holds numbers that are no colours, or is one
+      of a folder and holds several pictures.
   """
   image = path = None
   try:
@@ -218,13 +219,31 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
           if image is not None:
             image.close()
           image, path = _open(picture.path), picture.path
-        if picture.page != image.tell():
+        number = 1 if picture.page is not None else _number(image)
+        if picture.page is not None and picture.page != image.tell():
           image.seek(picture.page)
         shown = _rgb(image)
+      if number > 1:
+        raise ValueError(
+          f'{path} holds {number} pictures; expected one in each file of a '
+          'folder. Give this file by itself, or save its pictures one by one.'
+        )
       yield shown
   finally:
     if image is not None:
       image.close()
+
+
+def _number(image: Image.Image) -> int:
+  """How many pictures an image is; 1 if the second is of another size."""
+  number = getattr(image, 'n_frames', 1)
+  if number == 1 or image.format not in _SEQUENCES:
+    return 1
+  size = image.size
+  image.seek(1)
+  same = image.size == size
+  image.seek(0)
+  return number if same else 1
 
 
 def _open(path: pathlib.Path) -> Image.Image:
@@ -328,12 +347,14 @@ def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
         '(white). Bring them to that range first'
       )
     return _bytes(values, lambda v: np.rint(255 * v))
-  # The tag MaxSampleValue of TIFF: 4095 where 12 bits are stored in 16.
+  # Tags of TIFF. MaxSampleValue is 4095 where 12 bits are stored in 16,
+  # BitsPerSample is 12 where they are packed. Without either there is no sign.
   tags = getattr(image, 'tag_v2', {})
-  white = tags.get(281, 65535)
-  white = white[0] if isinstance(white, tuple) else white
+  bits = int(np.ravel(tags.get(258, 16))[0])
+  full = (1 << bits) - 1 if 8 < bits < 16 else 65535
+  white = int(np.ravel(tags.get(281, full))[0])
   if white < high or white < 256:
-    white = 65535
+    white = full
   if low < 0 or high > white:
     raise ValueError(
       f'its numbers reach from {low} to {high}; expected 0 to 65535 (16 bits). '
