@@ -111,9 +111,9 @@ def warp_backward(prepared: Prepared, time) -> Warped:
   older, newer = prepared.pair[:, 0], prepared.pair[:, 1]
   flow = variational.optical_flow(older, newer, time=time)
   to = jnp.stack([time * flow, (time - 1) * flow], 1)
-  weight = warp.inside(-flatten_pair(to)).astype(jnp.float32)
-  weight = weight.reshape(*to.shape[:4], 1)
-  frames = warp.backward_cubic(flatten_pair(prepared.pair), -flatten_pair(to))
+  back = -flatten_pair(to)
+  weight = warp.inside(back).astype(jnp.float32).reshape(*to.shape[:4], 1)
+  frames = warp.backward_cubic(flatten_pair(prepared.pair), back)
   return Warped(frames.reshape(prepared.pair.shape), to, weight, to, time)
 
 

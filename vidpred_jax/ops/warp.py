@@ -65,11 +65,15 @@ def _neighbours(image, x, y):
     return rows[below] * width + columns[right]
 
   def read(below, right):
-    return jax.vmap(lambda p, i: p.at[i].get(mode='promise_in_bounds'))(
-      pixels, index(below, right)
-    )
+    return _read(pixels, index(below, right))
 
   return (index, read), (wx, wy)
+
+
+@jax.vmap
+def _read(pixels, index):
+  """Pixels [B, H W, C] at indices [B, ...] that are known to exist."""
+  return pixels.at[index].get(mode='promise_in_bounds')
 
 
 def sum_channels(x):
@@ -190,13 +194,12 @@ def backward_cubic(image: jax.Array, flow: jax.Array) -> jax.Array:
   ]
   pixels = image.reshape(batch, height * width, channels)
   pixels = pixels.astype(jnp.float32)
-  read = jax.vmap(lambda p, i: p.at[i].get(mode='promise_in_bounds'))
   total = jnp.zeros((*x.shape, channels), jnp.float32)
   for i, across in enumerate(_cubic_weights(y - top)):
     row = jnp.clip(top.astype(jnp.int32) + i - 1, 0, height - 1)
     for column, along in zip(columns, _cubic_weights(x - left)):
       weight = (across * along)[..., None]
-      total += weight * read(pixels, row * width + column)
+      total += weight * _read(pixels, row * width + column)
   return total
 
 
