@@ -325,7 +325,7 @@ def _common_hours(variables, span) -> np.ndarray:
     if (np.diff(hours) <= 0).any():
       raise ValueError(
         f'The hours of {variable.name} in {variable.paths[0].parent} do not '
-        'ascend from file to file.'
+        'ascend within and from file to file.'
       )
     all_hours.append(hours[slice(*np.searchsorted(hours, span))])
   for variable, hours in zip(variables, all_hours):
