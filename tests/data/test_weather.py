@@ -209,5 +209,7 @@ def test_times_between_hours_are_refused(tmp_path, calendar, first):
   write_store(path, grid(first=f'2018-01-01T{first}'))
   with netCDF4.Dataset(path, 'a') as file:
     file['time'].calendar = calendar
-  with pytest.raises(ValueError, match=r"^time of \S*w\.nc is .* o'clock; expected whole"):
+  with pytest.raises(
+    ValueError, match=r"^time of \S*w\.nc is .* o'clock; expected whole"
+  ):
     fields.read(path, ('sst',))
