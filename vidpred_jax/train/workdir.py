@@ -7,6 +7,7 @@ one configuration. A folder that holds another run is never changed.
 import contextlib
 import errno
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -17,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -26,6 +26,7 @@ from tensorboardX.proto import event_pb2
 from vidpred_jax import atomic, checkpoint, stored, systems
 from vidpred_jax import config as configuration
 
+_LOG = logging.getLogger(__name__)
 # What may change between two tries at the same run.
 _MAY_CHANGE = (
   'eval',
@@ -241,7 +242,7 @@ def _append(path: pathlib.Path, waiting: list[str]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
   except OSError as error:
     if len(waiting) == 1:  # once, not for every line that joins it
-      logging.warning('%s could not be written and waits: %s', path, error)
+      _LOG.warning('%s could not be written and waits: %s', path, error)
   else:
     waiting.clear()
 
@@ -263,12 +264,12 @@ def _board(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
         events[0].flush()
     except OSError as error:
       events.clear()
-      logging.warning('TensorBoard events are given up: %s', error)
+      _LOG.warning('TensorBoard events are given up: %s', error)
 
   try:
     events.append(EventsWriter(str(workdir / 'events')))
   except OSError as error:
-    logging.warning('There are no TensorBoard events: %s', error)
+    _LOG.warning('There are no TensorBoard events: %s', error)
   if start:  # hides what an earlier try wrote after that step
     session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     send(
@@ -293,14 +294,17 @@ def _board(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
 
 
 def _logged(path: pathlib.Path, last: int) -> list[str]:
-  """The lines of a log up to a step."""
-  kept = []
+  """The whole lines of a log up to a step."""
+  kept, damaged = [], 0
   text = path.read_text(errors='replace') if path.exists() else ''
   for line in text.splitlines():
     try:
       step = json.loads(line)['step']
     except (ValueError, KeyError, TypeError, RecursionError):
-      break  # cut off when an earlier try was killed, or damaged
+      damaged += 1
+      continue
     if isinstance(step, int) and step <= last:
       kept.append(line + '\n')
+  if damaged:  # the last one is, when an earlier try was killed
+    _LOG.warning('%s: %d damaged lines are left out.', path, damaged)
   return kept
