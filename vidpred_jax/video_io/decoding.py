@@ -28,8 +28,11 @@ from vidpred_jax.video_io.opening import open_video
 _LOG = logging.getLogger(__name__)
 
 _LOOKED_AT = 40  # packets in which stamps are compared
+_LAST, _HIDDEN = 64, 16  # packets that may wait for each other; bytes of a mark
 # Their clocks may be set anew.
 RESETTING = frozenset({'mpegts', 'mpeg', 'mpegtsraw', 'vob'})
+# Packets of these may hold a frame that is not shown.
+_UNSHOWN = ('vp8', 'vp9', 'av1', 'theora')
 # What libavcodec's own decoders do not see.
 _ALPHA = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 
@@ -90,8 +93,9 @@ def _check_unstamped(path, stamp: int | None, fps: Fraction | None) -> None:
 def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
   """Yields (frame, time stamp or place), threaded until a packet is bad.
 
-  With several threads an error takes frames beside it along, so from the first
-  one on a single thread decodes, once more from the beginning.
+  With several threads an error takes frames beside it along, and among the last
+  frames it is not even told. So from the first one on a single thread decodes,
+  once more from the beginning.
   """
   count = 0
   for threads in ('AUTO', 'NONE'):
@@ -120,7 +124,7 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
 
 def _pass(path, stream, threads, problems):
   first, bad, good = None, 0, 0
-  clock = _clock(path, stream)
+  clock, ends = _clock(path, stream), _Ends()
   with open_video(path, stream) as (container, video):
     video.thread_type = threads
     decode, coding = _decoder(video), video.codec_context.name
@@ -137,7 +141,7 @@ def _pass(path, stream, threads, problems):
             return
         begun |= not is_headless
       try:
-        frames = decode(packet)
+        frames = ends.of(packet, decode(packet))
       except av.error.FFmpegError as error:
         problems.append(str(error))
         bad += 1
@@ -158,6 +162,9 @@ def _pass(path, stream, threads, problems):
         stamp = frame.pts if clock == 'shown' else None
         place = frame.dts if stamp is None and clock != 'none' else stamp
         yield Shot(frame, stamp), place
+    if threads == 'AUTO' and coding not in _UNSHOWN and ends.lost():
+      problems.append('the last packets')
+      return
     _check_end(path, container, video)
     if 'matroska' in container.format.name.split(','):
       _tell_lost(path, stream)
@@ -167,6 +174,26 @@ def _pass(path, stream, threads, problems):
       raise ValueError(
         f'{path} is damaged: of {bad + good} packets {bad} cannot be decoded.'
       )
+
+
+class _Ends:
+  """The last packets and frames, to see whether each packet gave a frame."""
+
+  def __init__(self):
+    self._packets = collections.deque(maxlen=_LAST)
+    self._frames = collections.deque(maxlen=4 * _LAST)
+
+  def of(self, packet, frames: list) -> list:
+    """Notes a packet and the frames that came of it; returns these."""
+    if packet.size > _HIDDEN and not packet.is_discard:
+      self._packets.append(packet.dts if packet.pts is None else packet.pts)
+    for frame in frames:
+      self._frames += [frame.pts, frame.dts]
+    return frames
+
+  def lost(self) -> bool:
+    """Whether a packet gave none; those without a stamp are not counted."""
+    return not {*self._packets} <= {*self._frames, None}
 
 
 def _is_headless(data: bytes, coding: str) -> bool:
