@@ -388,7 +388,7 @@ def test_a_damaged_packet_is_passed_over(tmp_path, caplog, name):
 
 
 @pytest.mark.parametrize('name', ['a.mkv', 'a.mp4', 'a.flv'])
-@pytest.mark.parametrize('place', [-2, -4])
+@pytest.mark.parametrize('place', [-1, -3])
 def test_a_bad_packet_at_the_end_takes_no_frame_along(
   tmp_path, caplog, name, place
 ):
