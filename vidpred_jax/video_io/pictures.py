@@ -252,6 +252,8 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
         if picture.page is not None and picture.page != image.tell():
           image.seek(picture.page)
         shown = _rgb(image)
+        if _is_dark(image, shown):
+          _tell_dark(path.parent)
       if number > 1:
         raise ValueError(
           f'{path} holds {number} pictures; expected one in each file of a '
@@ -261,6 +263,22 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
   finally:
     if image is not None:
       image.close()
+
+
+def _is_dark(image: Image.Image, shown: np.ndarray) -> bool:
+  """Whether no number of 16 bits needs more than 12, and some more than 8."""
+  return image.mode.startswith('I') and 0 < shown.max(initial=0) <= 16
+
+
+@functools.cache
+def _tell_dark(folder: pathlib.Path) -> None:
+  """Warns once of a folder."""
+  _LOG.warning(
+    'Pictures of 16 bits in %s hold no number above 4095 and are dark. If 12 '
+    'bits or fewer are meant, multiply them, or say so by the tag '
+    'MaxSampleValue of TIFF.',
+    folder,
+  )
 
 
 def _number(image: Image.Image) -> int:
