@@ -226,6 +226,7 @@ def test_intervals_are_divided_as_finely_as_needed(rate, fps, parts):
     (forward, dict(fps=Fraction(60)), 'predicts what follows.*--fps'),
     (forward, dict(samples=2), 'deterministic'),
     (forward, dict(num_frames=0), 'num_frames=0'),
+    (forward, dict(num_frames=10**9), 'num_frames=1000000000, expected 1 to'),
     (forward, dict(overlay=['root']), 'has blocks, flow, mask'),
     (forward, dict(max_pixels=10), 'max_pixels=10'),
     (between, dict(num_frames=2), 'interpolates.*--num_frames'),

@@ -98,6 +98,7 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
   """
   wanted = json.loads(json.dumps(config.to_dict()))
   path = workdir / checkpoint.CONFIG
+  _check_places(workdir)
   # A try that ended before its first checkpoint owns nothing yet.
   trained = any(p.name.isdigit() for p in (workdir / 'checkpoints').glob('*'))
   if path.exists() and trained:
@@ -120,6 +121,19 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, wanted)
   _wait('claimed')
+
+
+def _check_places(workdir: pathlib.Path) -> None:
+  """Raises ValueError, before training, if its results have no place."""
+  saved = workdir / 'checkpoints'
+  if saved.exists() and not saved.is_dir():
+    raise ValueError(f'{saved} is a file, expected the folder of a run.')
+  place = workdir / 'export'
+  if place.exists() and not (place / checkpoint.RECORD).exists():
+    raise ValueError(
+      f'{place}, which will be replaced when the run ends, is no export of it; '
+      'move it away.'
+    )
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
