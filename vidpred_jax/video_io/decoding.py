@@ -133,13 +133,13 @@ def _pass(path, stream, threads, problems):
     for packet in packets(container, video, problems):
       if coding in ('mpeg1video', 'mpeg2video') and packet.size:
         # The decoder passes such a packet over in silence.
-        is_headless = _is_headless(bytes(packet), coding)
-        if is_headless and begun:
-          problems.append('slices without the head of their picture')
-          bad += 1
+        lost, has_head = _headless(bytes(packet), coding)
+        if lost and begun:
+          problems += lost * ['slices without the head of their picture']
+          bad += lost
           if threads == 'AUTO':
             return
-        begun |= not is_headless
+        begun |= has_head
       try:
         frames = ends.of(packet, decode(packet))
       except av.error.FFmpegError as error:
@@ -196,13 +196,29 @@ class _Ends:
     return not {*self._packets} <= {*self._frames, None}
 
 
-def _is_headless(data: bytes, coding: str) -> bool:
-  """Whether a packet of MPEG-1 or MPEG-2 has slices and no picture's head."""
-  for head in re.finditer(rb'\x00\x00\x01\x00.(.)', data, re.DOTALL):
+def _headless(data: bytes, coding: str) -> tuple[int, bool]:
+  """Counts pictures of MPEG-1 or MPEG-2 in a packet that have lost their head.
+
+  Their slices stand by themselves or, since a head begins a packet, behind
+  those of the picture before, from the top row on again.
+
+  Returns:
+    The number, and whether some picture has a head.
+  """
+  lost, row, has_head, known = 0, 0, False, False
+  for start in re.finditer(rb'\x00\x00\x01(.)', data, re.DOTALL):
+    kind, place = start[1][0], start.end() + 1
     # Without a type of MPEG-1 the decoder takes no slice of it.
-    if coding == 'mpeg2video' or head[1][0] >> 3 & 7 in (1, 2, 3):
-      return False
-  return re.search(rb'\x00\x00\x01[\x01-\xaf]', data) is not None
+    if kind == 0 and (
+      coding == 'mpeg2video'
+      or data[place : place + 1]
+      and data[place] >> 3 & 7 in (1, 2, 3)
+    ):
+      row, known, has_head = 0, True, True
+    elif 1 <= kind <= 0xAF:
+      lost += kind < row or not known
+      row, known = kind, True
+  return lost, has_head
 
 
 def _clock(path, stream) -> str:
