@@ -403,6 +403,20 @@ def test_a_bad_packet_at_the_end_takes_no_frame_along(
   assert f'{name}: 1 packets are damaged' in caplog.text
 
 
+@pytest.mark.parametrize('codec', ['mpeg1video', 'mpeg2video'])
+@pytest.mark.parametrize('name', ['a.ts', 'a.mpg', 'a.mkv'])
+def test_a_picture_without_its_head_is_told(tmp_path, caplog, name, codec):
+  """Parsers put its slices behind those of the picture before."""
+  path = muxing.muxed(tmp_path / name, codec, muxing.clip_of(25))
+  data = path.read_bytes()
+  heads = [m.start() for m in re.finditer(rb'\x00\x00\x01\x00', data)]
+  assert len(muxing.times_of(path)) == 25 and not caplog.records
+  at = heads[len(heads) // 2]
+  path.write_bytes(data[:at] + b'\xff' * 4 + data[at + 4 :])
+  assert len(muxing.times_of(path)) == 24
+  assert f'{name}: 1 packets are damaged' in caplog.text
+
+
 class TestDamagedMatroska:
   @pytest.mark.parametrize(
     'name, codec, options, piped',
