@@ -90,3 +90,26 @@ def test_what_is_written_over_a_moving_picture_stands_still(time):
   flow = variational.optical_flow(*jnp.asarray(frames)[:, None], time=time)[0]
   assert np.mean(np.linalg.norm(flow[letters], axis=-1) < 0.3) > 0.7
   np.testing.assert_allclose(flow[50:, 20:-20, 0].mean(), 6, atol=0.2)
+
+
+@pytest.mark.parametrize('time', [0.0, 0.5])
+def test_what_is_small_and_fast_is_found_by_being_thorough(time):
+  ground = texture((160, 256))
+  cells = np.random.default_rng(4).uniform(size=(4, 4, 1))
+  thing = np.kron(cells, np.ones((16, 16, 3)))
+  frames = []
+  for t in range(2):
+    frame = ndimage.shift(ground, (0, -2 * t, 0), order=1, mode='grid-wrap')
+    frame[48:112, 60 + 32 * t : 124 + 32 * t] = thing
+    frames.append(frame)
+  pair = jnp.asarray(np.stack(frames), jnp.float32)[:, None]
+  left = int(60 + 32 * time)
+  few, many = (
+    variational.optical_flow(*pair, time=time, thorough=thorough)
+    for thorough in (False, True)
+  )
+  few, many = (
+    x[0, 64:96, left + 16 : left + 48, 0].mean() for x in (few, many)
+  )
+  assert few < 16
+  np.testing.assert_allclose(many, 32, atol=1)

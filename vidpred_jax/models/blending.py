@@ -109,7 +109,7 @@ def warp_backward(prepared: Prepared, time) -> Warped:
   """
   time = jnp.asarray(time, jnp.float32)
   older, newer = prepared.pair[:, 0], prepared.pair[:, 1]
-  flow = variational.optical_flow(older, newer, time=time)
+  flow = variational.optical_flow(older, newer, time=time, thorough=True)
   to = jnp.stack([time * flow, (time - 1) * flow], 1)
   back = -flatten_pair(to)
   weight = warp.inside(back).astype(jnp.float32).reshape(*to.shape[:4], 1)

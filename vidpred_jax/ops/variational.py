@@ -20,14 +20,19 @@ a distance in pixels (Zimmer et al., "Optic Flow in Harmony", IJCV 2011, section
 At every level of a pyramid both frames are warped by the flow so far, the
 differences are linearised, and increments are solved for: in outer iterations
 psi' is computed anew, in inner iterations the linear system is relaxed by
-red-black over-relaxation. At half the size of the frames flow and no flow are
-fused (Lempitsky et al., "FusionFlow", CVPR 2008, with one proposal and without
-smoothness), so that what is written over a moving picture stands still. At full
-size one warping follows. There is no gradient: frames are data here.
+red-black over-relaxation. There is no gradient: frames are data here.
+
+Smoothness has two faults. They are mended by fusing the flow with constant
+ones, pixel by pixel (Lempitsky et al., "FusionFlow", CVPR 2008, without
+smoothness). What is written over a moving picture moves with it: at half the
+size of the frames the other flow is 0. What is small and fast is lost at the
+coarsest levels: at an eighth, and only if it is to be thorough, the others are
+all flows of whole pixels up to `_REACH` (compare Brox and Malik, "Large
+Displacement Optical Flow", PAMI 2011).
 """
 
-import functools
 import math
+from typing import NamedTuple
 
 import chex
 import jax
@@ -37,22 +42,40 @@ import numpy as np
 from vidpred_jax.ops import resize, warp
 
 ALPHA = 2.0  # weight of the smoothness term
-_LEVELS = 5  # smaller than the frames; the coarsest is 1/32 of them
+_LEVELS = 5  # smaller than the frames: 1/2, 1/4, ... 1/32 of them
+_EIGHTH = 2
 _SMALLEST = 8  # pixels a side: there is no level after the first with less
-_WARPS = 3  # at each level; 1 at 1/16, 1/32 and full size
-_OUTER, _INNER = 2, 5
 _RELAXATION = 1.6
 _EPSILON_DATA = 0.1  # pixels
 _EPSILON_SMOOTH = 0.1  # pixels a pixel
 _SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
-_AROUND = 2  # pixels: differences are compared over 5x5 of them
-_BETTER = 0.01  # by this no flow must be better
+_AROUND = 2  # pixels: flows are compared by their differences in 5x5
+_BETTER = 0.02  # by this another flow must be better
+_REACH = 5  # pixels of 1/8 of the frames
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+_STILL = np.zeros((1, 2), np.float32)
+_FAST = np.stack(np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1], -1)
+_FAST = _FAST.reshape(-1, 2).astype(np.float32)
+
+
+class _Iterations(NamedTuple):
+  warps: int  # at a level
+  coarse_warps: int  # at 1/16 and 1/32; at full size there is one
+  outer: int
+  inner: int
+
+
+_FEW = _Iterations(3, 1, 2, 5)
+_MANY = _Iterations(5, 5, 3, 10)
 
 
 def optical_flow(
-  first: jax.Array, second: jax.Array, *, time: float | jax.Array = 0.0
+  first: jax.Array,
+  second: jax.Array,
+  *,
+  time: float | jax.Array = 0.0,
+  thorough: bool = False,
 ) -> jax.Array:
   """Estimates the flow from one frame to another.
 
@@ -60,6 +83,8 @@ def optical_flow(
     first: [B, H, W, 3] in [0, 1].
     second: the same shape.
     time: t, a scalar: whose pixels the flow belongs to.
+    thorough: whether to take more iterations, and to look for what is small and
+      fast. It takes two to three times as long.
 
   Returns:
     [B, H, W, 2], (dx, dy) in pixels, from the first to the second frame. So
@@ -77,21 +102,25 @@ def optical_flow(
       break
     small = _halved(small)
     pyramid.append(small)
+  counts = _MANY if thorough else _FEW
+
+  def refined(pair, flow, warps):
+    return jax.lax.fori_loop(
+      0, warps, lambda _, flow: _refined(*pair, time, flow, counts), flow
+    )
+
   flow = jnp.zeros((*small.shape[1:], 2), jnp.float32)
   for level in reversed(range(len(pyramid))):
-    size = pyramid[level].shape[2:]
+    pair_at, size = pyramid[level], pyramid[level].shape[2:]
     if flow.shape[1:3] != size:
       flow = _enlarged(flow, size)
-    older, newer = pyramid[level]
-    flow = jax.lax.fori_loop(
-      0,
-      1 if level >= _LEVELS - 2 else _WARPS,
-      functools.partial(_refined, older, newer, time),
-      flow,
-    )
-  flow = _fused(*pyramid[0], time, flow)
-  flow = _enlarged(flow, first.shape[1:3])
-  return _refined(*pair, time, 0, flow)
+    coarse = level >= _LEVELS - 2
+    warps = counts.coarse_warps if coarse else counts.warps
+    flow = refined(pair_at, flow, warps)
+    if thorough and level == _EIGHTH:
+      flow = refined(pair_at, _fused(*pair_at, time, flow, _FAST), warps)
+  flow = _fused(*pyramid[0], time, flow, _STILL)
+  return refined(pair, _enlarged(flow, first.shape[1:3]), 1)
 
 
 def _halved(pair):
@@ -137,7 +166,7 @@ def _warped(first, second, time, flow):
   return first, second, warp.inside(to_first) & warp.inside(to_second)
 
 
-def _refined(first, second, time, _, flow):
+def _refined(first, second, time, flow, counts):
   """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
   first, second, seen = _warped(first, second, time, flow)
   difference = second - first
@@ -159,25 +188,32 @@ def _refined(first, second, time, _, flow):
         (dy, -difference),
       )
     )
-    return _relaxed(new, flow, (a, b, c, p, q), _links(new))
+    return _relaxed(new, flow, (a, b, c, p, q), _links(new), counts.inner)
 
-  return jax.lax.fori_loop(0, _OUTER, relinearised, flow)
+  return jax.lax.fori_loop(0, counts.outer, relinearised, flow)
 
 
-def _fused(first, second, time, flow):
-  """The flow [B, h, w, 2]; 0 where the frames agree better without it."""
+def _fused(first, second, time, flow, others):
+  """The flow [B, h, w, 2]; the best of `others` [N, 2] where it is better."""
 
-  def distance(first, second, seen=True):
-    distance = jnp.where(seen, jnp.abs(first - second), 0)
+  def distance(flow):
+    first_, second_, seen = _warped(first, second, time, flow)
+    distance = jnp.where(seen, jnp.abs(first_ - second_), 0)
     window = (1, 2 * _AROUND + 1, 2 * _AROUND + 1)
     total = jax.lax.reduce_window(
       warp.sum_channels(distance), 0.0, jax.lax.add, window, (1, 1, 1), 'SAME'
     )
     return total / math.prod(window)
 
-  moved = distance(*_warped(first, second, time, flow))
-  still = distance(_compared(first), _compared(second))
-  return jnp.where((still + _BETTER < moved)[..., None], 0, flow)
+  def closer(best, other):
+    least, flow = best
+    other = jnp.broadcast_to(other, flow.shape)
+    off = distance(other)
+    chosen = jnp.where((off < least)[..., None], other, flow)
+    return (jnp.minimum(off, least), chosen), None
+
+  start = distance(flow) - _BETTER, flow
+  return jax.lax.scan(closer, start, jnp.asarray(others))[0][1]
 
 
 def _links(flow):
@@ -194,7 +230,7 @@ def _links(flow):
   return links
 
 
-def _relaxed(flow, start, data, links):
+def _relaxed(flow, start, data, links, sweeps):
   """Red-black over-relaxation of the linear system for `flow`."""
   a, b, c, p, q = data
   total = sum(links)
@@ -223,5 +259,5 @@ def _relaxed(flow, start, data, links):
     )
 
   u, v = flow[..., 0], flow[..., 1]
-  u, v = jax.lax.fori_loop(0, 2 * _INNER, half_sweep, (u, v))
+  u, v = jax.lax.fori_loop(0, 2 * sweeps, half_sweep, (u, v))
   return jnp.stack([u, v], -1)
