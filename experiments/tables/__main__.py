@@ -145,7 +145,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   columns = (*base.columns, *table.columns)
   found, lines, protocols, seconds = {}, [], {}, {}
   firsts: dict[int, measured.Outcome] = {}
-  of_clips = {}
+  of_clips: dict[str, list[float]] = {}
   settings = tuple(options.set)
   for row in chosen:
     if (row.why and row.small is None) or row.not_small:
@@ -166,9 +166,9 @@ def make(name, table, chosen, options) -> dict[str, Any]:
         {c: measured.value(table, c, outcome, first) for c in columns}
       )
     protocols[row.label] = _protocol(outcome.results)
-    saved = measured.saved_psnr(outcome)
-    if saved is not None and measured.gain(outcome, firsts[0]):
-      of_clips[row.label] = [round(float(x), 3) for x in saved[0]]
+    saved = measured.of_clips(table, outcome)
+    if saved is not None and measured.gain(table, outcome, first):
+      of_clips[row.label] = [float(f'{x:.6g}') for x in saved[0]]
     found[row.label] = {
       c: measured.gathered([numbers[c] for numbers in each]) for c in columns
     }
@@ -183,7 +183,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     'versions': outcome.results['versions'],
     'columns': columns,
     'rows': found,
-    'psnr_of_clips': of_clips,  # of the last seed
+    'of_clips': of_clips,  # of the last seed, see `rows.ORDERS`
     'paper': _paper(name, table),
     'commands': list(dict.fromkeys(lines)),
     'processor_seconds': sum(known) if len(known) == len(seconds) else None,
