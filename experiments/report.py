@@ -216,8 +216,8 @@ def _order(name: str, made: dict[str, Any]) -> str:
 
 def _difference(made, column: str, a: str, b: str) -> tuple[float, float]:
   """Of two rows, with its standard error; of the same clips if known."""
-  clips = made['psnr_of_clips']
-  if column == 'PSNR gain' and a in clips and b in clips:
+  clips = made['of_clips']
+  if a in clips and b in clips:
     each = np.subtract(clips[a], clips[b])
     error = np.std(each, ddof=1) / math.sqrt(len(each))
     return float(np.mean(each)), float(error)

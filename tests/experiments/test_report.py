@@ -28,7 +28,7 @@ def made(name, labels, columns, **more):
       label: {c: {'mean': i + 0.5, 'standard_error': 0.1} for c in columns}
       for i, label in enumerate(labels)
     },
-    'psnr_of_clips': {
+    'of_clips': {
       label: [20.0 + i, 22.0 + i, 24.1 + i] for i, label in enumerate(labels)
     },
     'paper': paper.get(
@@ -70,7 +70,7 @@ def test_the_order_is_counted_on_the_same_clips():
   text = report.page({'apr:2': found})
   assert 'of 6 pairs of rows 6 are as in the paper' in text
   # One row falls below all others, one cannot be told from its neighbour.
-  clips = found['psnr_of_clips']
+  clips = found['of_clips']
   clips['64'] = [x - 9 for x in clips['8']]
   clips['16'] = [clips['8'][0] + 5, clips['8'][1] - 5, clips['8'][2]]
   text = report.page({'apr:2': found})
@@ -82,7 +82,7 @@ def test_where_less_is_better_the_order_turns():
   found = made('rvd:2', ['VD(2+6)', 'RVD(2+6)'], ['CRPS'])
   for label, mean in (('VD(2+6)', 3.0), ('RVD(2+6)', 2.0)):
     found['rows'][label]['CRPS'] = {'mean': mean, 'standard_error': 0.1}
-  found['psnr_of_clips'] = {}
+  found['of_clips'] = {}
   assert 'of 1 pairs of rows 1 are as' in report.page({'rvd:2': found})
   found['rows']['RVD(2+6)']['CRPS']['mean'] = 4.0
   assert 'VD(2+6) over RVD(2+6) by 1 +- 0.14' in report.page({'rvd:2': found})
