@@ -143,6 +143,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   """
   base = commands.scale_of(table, options.scale)
   columns = (*base.columns, *table.columns)
+  scale, runs = options.scale, options.runs
   found, lines, protocols, seconds = {}, [], {}, {}
   firsts: dict[int, measured.Outcome] = {}
   of_clips: dict[str, list[float]] = {}
@@ -154,12 +155,14 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     each = []
     for seed in range(options.seeds):
       needed = [commands.row_of(table, row.weights)] if row.weights else []
-      for one in (*needed, row):
-        run = commands.small_run(
-          table, one, options.scale, options.runs, seed, settings
-        )
+      before = commands.small_before(table, scale, runs, seed, settings)
+      each_run = (
+        commands.small_run(table, one, scale, runs, seed, settings)
+        for one in (*needed, row)
+      )
+      for run in (*([before] if before else []), *each_run):
         seconds[run.workdir] = perform(run)
-        lines.append(_shown(run, options.runs))
+        lines.append(_shown(run, runs))
       outcome = measured.Outcome.read(run, row.baseline)
       first = firsts.setdefault(seed, outcome)
       each.append(
@@ -281,6 +284,11 @@ def main() -> None:
   if table.not_small:
     parser.error(f'{options.table} has no small scale: {table.not_small}')
   if options.list:
+    before = commands.small_before(
+      table, options.scale, options.runs, 0, options.set
+    )
+    if before:
+      print(f'before all: python {shlex.join(before.command())}')
     for row in chosen:
       if row.not_small:
         print(f'{row.label}: left out, {row.not_small}')
