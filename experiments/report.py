@@ -24,15 +24,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'experiments' / 'results'
 HEAD = """# Small runs of the papers' tables
 
-Made by `python -m experiments.report` from `experiments/results`, which
-`python -m experiments.tables TABLE --scale=small` writes. The models are small,
-trained for minutes on one core of a shared machine, on data that can be made
-anywhere. None of these numbers is to be compared with a paper's: what can be
-compared is the order of the rows. The number after +- is the standard error
-over clips; over seeds nothing is known where there is one. `PSNR gain` is the
-mean difference from the first row on the same clips. Reasons are given where
-the order is another. `dmvfn-film` and `apr-vfi-film` stand for the weights that
-the package had until commits 069dd37 and be7d284.
+Each table below is one of a paper, with small models: the rows of the paper,
+trained for a minute or a few on one core of a shared machine, on data that can
+be made anywhere. `python -m experiments.tables TABLE --scale=small` runs one
+and writes it to `experiments/results`; `python -m experiments.report` makes
+this page of them. `--scale=paper` prints the commands of the paper's own
+recipe, which were not run here.
+
+None of our numbers is to be compared with the paper's beside it. What can be
+compared is the order of the rows, and where it is another the reason is given,
+as far as it was found. The columns named `gain` say how much better a row is
+than the first one on the same clips (of an error: how much lower). The number
+after +- is the standard error over test clips. Two rows are called different
+where they differ by two standard errors or more. Each row was trained once, so
+what another training would change is not in that error.
 """
 # Why the order is what it is: what was looked for and found.
 REASONS = {

@@ -338,6 +338,9 @@ _MNIST = (
 _USAGE = tuple(f'block {i}' for i in range(1, 10))
 _WITHOUT_GPU = 'Seconds are of the machine that runs it.'
 _TRIALS = 'The paper has three trials: add --seeds=3. ' + _WITHOUT_GPU
+_OTHERS = ('Uniformer', 'ConvNeXt', 'VAN', 'HorNet', 'MogaNet')
+_SECOND = "not in the paper's table but in OpenSTL's"
+_ANOTHER = 'It shows what seeds alone do, at the small scale.'
 _NO_DATA = 'Its question needs data that cannot be made: see --scale=paper.'
 
 
@@ -442,7 +445,7 @@ TABLES = {
   'simvp:8': Table(
     'simvp',
     tuple(
-      Row(label, variant)
+      Row(label, variant, not_small=_SECOND if label in _OTHERS else '')
       for label, variant in {
         'ViT': 'vit',
         'Swin Transformer': 'swin',
@@ -457,7 +460,7 @@ TABLES = {
         'HorNet': 'hornet',
         'MogaNet': 'moga',
       }.items()
-    ),
+    ) + (Row('gSTA, another seed', '', ('seed=1',), why=_ANOTHER),),
     ('mnist',),
     _SIMVP,
   ),
