@@ -129,6 +129,11 @@ _APR_SMALL = (
   "optim.frozen=('flow/.*',)",
   'model.warp_weight=0.0',
 )
+_THREE = (  # blocks, as many as the small scale has, for its keep ratios
+  'model.widths=(8,8,8)',
+  'model.depths=(1,1,1)',
+  'model.keep_ratios=(0.3,0.7)',
+)
 # Of 150 steps at 0.001 a parameter moves by 0.08: too little for a new router.
 _ROUTER = "optim.rates=(('router/.*',5.0),)"
 # The blocks of the zoo's model, which has no router; frames that move slowly as
@@ -214,9 +219,9 @@ SCALES = {
     'rvd': Scale('smoke', ('eval.show=0',), ('CRPS', 'spread/skill')),
     'apr_vfi': Scale(
       'smoke',
-      (*_APR_SMALL, 'eval.show=0'),
+      (*_APR_SMALL, *_THREE, 'eval.show=0'),
       ('PSNR', 'blocks'),
-      ('static',),
+      ('static', *_THREE),
     ),
   },
 }
