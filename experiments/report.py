@@ -76,6 +76,18 @@ REASONS = {
     'this reason.'
   ),
 }
+# Tables whose rows are, at the small scale, among those of another.
+AMONG = {
+  'dmvfn:1': 'dmvfn:5',
+  'dmvfn:2': 'dmvfn:5',
+  'dmvfn:3': 'dmvfn:5',
+  'dmvfn:6': 'dmvfn:11',
+  'dmvfn:10': 'dmvfn:5',
+  'dmvfn:12': 'dmvfn:7',
+  'dmvfn:13': 'dmvfn:8',
+  'simvp:figure7': 'simvp:2',
+  'rvd:figure3': 'rvd:1',
+}
 
 
 def read(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -104,12 +116,19 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     if name not in results and not table.not_small
   ]
   if lacking:
-    names = ', '.join(f'`{name}`' for name in lacking)
     parts.append(
-      '## Not run\n\nThere is a small scale of these, too, for which there was '
-      f'no time: {names}.\n'
+      '## Not run\n\nThere is a small scale of these, too:\n\n'
+      + '\n'.join(f'- `{x}`: {_not_run(x)}.' for x in lacking)
+      + '\n'
     )
   return '\n'.join(parts)
+
+
+def _not_run(name: str) -> str:
+  other = AMONG.get(name)
+  if other is None:
+    return 'there was no time'
+  return f'its small rows are among those of `{other}`'
 
 
 def _section(name: str, made: dict[str, Any]) -> str:

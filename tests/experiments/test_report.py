@@ -1,5 +1,6 @@
 """The page of results says what the files say."""
 
+import itertools
 import json
 import pathlib
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments import report
-from experiments.tables import rows
+from experiments.tables import commands, rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -62,7 +63,7 @@ def test_ours_stands_beside_the_papers():
   assert '10 minutes of one core' in text
   assert '| 16 | 1.5 +- 0.1 | 1.5 +- 0.1 | 1.5 +- 0.1 | 36.54 |' in text
   assert '| 128 | not run: too large |' in text
-  assert 'no time: `dmvfn:1`' in text and '`apr:2`' not in text
+  assert '- `rvd:2`: there was no time.' in text and '`apr:2`' not in text
 
 
 def test_the_order_is_counted_on_the_same_clips():
@@ -86,6 +87,23 @@ def test_where_less_is_better_the_order_turns():
   assert 'of 1 pairs of rows 1 are as' in report.page({'rvd:2': found})
   found['rows']['RVD(2+6)']['CRPS']['mean'] = 4.0
   assert 'VD(2+6) over RVD(2+6) by 1 +- 0.14' in report.page({'rvd:2': found})
+
+
+def test_tables_that_are_among_others_have_nothing_of_their_own():
+  def places(name):
+    table = rows.TABLES[name]
+    own = [r for r in table.rows if not r.not_small]
+    return {
+      commands.small_run(table, r, 'small', 'runs', 0, ()).workdir for r in own
+    }
+
+  for name, other in report.AMONG.items():
+    assert places(name) <= places(other), name
+  # All others have rows that no other table has.
+  for name, other in itertools.permutations(rows.TABLES, 2):
+    small = not any(rows.TABLES[x].not_small for x in (name, other))
+    if small and name not in report.AMONG and other not in report.AMONG:
+      assert not places(name) <= places(other), (name, other)
 
 
 def test_every_system_has_its_order():
