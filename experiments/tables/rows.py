@@ -159,9 +159,17 @@ _DMVFN_SMALL = (
 _NEW = 'init_match=flow/.*'  # the synthesis has random weights
 SCALES = {
   'small': {
+    # From random weights. Without the true flow of the photographs nothing moves
+    # in so few steps, and the moment when it begins to hangs on the seed.
     'dmvfn': Scale(
       'demo',
-      ('eval.save=64',),
+      (
+        'steps=400',
+        'schedule.warmup=40',
+        'model.flow_weight=0.05',
+        'eval.show=2',
+        'eval.save=64',
+      ),
       ('PSNR t+1', 'PSNR t+3', 'PSNR gain', 'SSIM t+1', 'blocks', 'GFLOPs'),
     ),
     'dmvfn-film': Scale(
