@@ -42,16 +42,18 @@ what another training would change is not in that error.
 # Why the order is what it is: what was looked for and found.
 REASONS = {
   'dmvfn:5': (
-    'Every row begins with the blocks of `dmvfn-film`, which were trained '
-    'together, all seven at once; the paper trains with routing from the first '
-    'step, 300 epochs long. So short a training with blocks left out does not '
-    'make good what each loses without the others. STEBS is far above random '
-    'routes because it keeps the blocks that matter; it gives every clip the '
-    'same ones. The Gumbel-softmax has the weight 0.05 of the mean gate: with '
+    'Every row begins with the blocks of the `dmvfn-film` that the package had '
+    'until commit 069dd37, before it began with an optical flow; the same '
+    'command begins with others now and gives other numbers. Those blocks were '
+    'trained together, all seven at once; the paper trains with routing from '
+    'the first step, 300 epochs long. So short a training with blocks left out '
+    'does not make good what each loses without the others. STEBS is far above '
+    'random routes because it keeps the blocks that matter; it gives every clip '
+    'the same ones. The Gumbel-softmax has the weight 0.05 of the mean gate: with '
     'the default, 1, every gate is closed after 140 steps.'
   ),
   'dmvfn:8': (
-    'A budget of 5.6 blocks, beta 0.8, is spent on four: probabilities are '
+    'The weights are those of STEBS in `dmvfn:5`. A budget of 5.6 blocks, beta 0.8, is spent on four: probabilities are '
     'clipped at 1, and what is left over does not go to the others. The '
     "paper's GFLOPs grow more and more slowly with beta, too. On frames of "
     '64x64 the time is that of what every route has; on larger ones it follows '
@@ -59,11 +61,12 @@ REASONS = {
   ),
   'dmvfn:9': (
     'Routing is behind here for the reason under `dmvfn:5`; by supervision no '
-    'pair can be told apart. The blocks were trained with the deep one before, '
-    'in `dmvfn-film`, so that the rows differ in the last 200 steps alone.'
+    'pair can be told apart. The blocks, the same as there, were trained with '
+    'the deep one before, so that the rows differ in the last 200 steps alone.'
   ),
   'dmvfn:figure5': (
-    'Whatever the motion, every clip has the same route. The reasons are in '
+    'The weights are those of STEBS in `dmvfn:5`. Whatever the motion, every '
+    'clip has the same route. The reasons are in '
     '`experiments/README.md`, "What DMVFN\'s router goes by".'
   ),
   'apr:3': (
