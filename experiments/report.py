@@ -69,6 +69,16 @@ REASONS = {
     'clip has the same route. The reasons are in '
     '`experiments/README.md`, "What DMVFN\'s router goes by".'
   ),
+  'simvp:8': (
+    'gSTA is the best here, too, and ViT the worst. ConvMixer and IncepU stand '
+    'higher than in the paper, at the cost of those that mix by attention, '
+    'pooling or dense layers. Likely reasons, not tested: convolutions know '
+    'from the first step that neighbours belong together, and 1200 clips are '
+    "a thousandth of the paper's 2 million; and all rows have one rate, 5e-3, "
+    'where the published recipes give ConvMixer 1e-2, ViT 5e-4 and the others '
+    '1e-3. At this length all pictures are still blurred: a copy of the last '
+    'frame has a higher SSIM, and nearly three times the error.'
+  ),
   'apr:3': (
     'Every row is as good as the two frames warped and mixed. The synthesis, '
     'whose patches are routed, adds nothing to them yet (see '
@@ -257,6 +267,16 @@ def _difference(made, column: str, a: str, b: str) -> tuple[float, float]:
 
 PLOTS = {
   'dmvfn:figure5': ('usage.png', 'How often each block is used, by the motion'),
+  'simvp:8': (
+    'gSTA is the best here, too, and ViT the worst. ConvMixer and IncepU stand '
+    'higher than in the paper, at the cost of those that mix by attention, '
+    'pooling or dense layers. Likely reasons, not tested: convolutions know '
+    'from the first step that neighbours belong together, and 1200 clips are '
+    "a thousandth of the paper's 2 million; and all rows have one rate, 5e-3, "
+    'where the published recipes give ConvMixer 1e-2, ViT 5e-4 and the others '
+    '1e-3. At this length all pictures are still blurred: a copy of the last '
+    'frame has a higher SSIM, and nearly three times the error.'
+  ),
   'apr:3': ('apr_time.png', 'PSNR against processor time of APR-VFI'),
 }
 

@@ -74,7 +74,7 @@ def value(
     return cell
   if baseline:
     return None
-  number = _computed(column, results, run)
+  number = _computed(table, column, results, run)
   return None if number is None else {'mean': number}
 
 
@@ -151,7 +151,9 @@ def _milliseconds(run: Run) -> float:
   return 1000 * min(times[1:]) / frames
 
 
-def _computed(column: str, results: dict, run: Run) -> float | None:
+def _computed(
+  table: rows.Table, column: str, results: dict, run: Run
+) -> float | None:
   """What stands in no metric."""
   if column == 'ms of a frame':
     return _milliseconds(run)
@@ -166,7 +168,7 @@ def _computed(column: str, results: dict, run: Run) -> float | None:
   if column == 'seconds an epoch':
     return _epoch_seconds(pathlib.Path(run.weights or run.workdir))
   if column in ('parameters (M)', 'GFLOPs'):
-    cost = _cost(run, used)
+    cost = _cost(run, used, at_once=table.config == 'simvp')
     return cost[column]
   raise ValueError(f'There is no column {column!r}.')
 
@@ -178,8 +180,12 @@ def _epoch_seconds(workdir: pathlib.Path) -> float | None:
   return found
 
 
-def _cost(run: Run, used: list[float] | None) -> dict[str, float]:
+def _cost(
+  run: Run, used: list[float] | None, *, at_once: bool
+) -> dict[str, float]:
   """Parameters, and multiply-adds in G of a frame on the routes taken.
+
+  Of all frames where they are predicted at once, as the papers count.
 
   Of the layers as published: of each block as much as it was used, the router
   and all else once.
@@ -213,7 +219,7 @@ def _cost(run: Run, used: list[float] | None) -> dict[str, float]:
   numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes['params']))
   return {
     'parameters (M)': numbers / 1e6,
-    'GFLOPs': total / len(system.frames.target) / 1e9,
+    'GFLOPs': total / (1 if at_once else len(system.frames.target)) / 1e9,
   }
 
 

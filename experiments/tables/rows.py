@@ -473,7 +473,10 @@ TABLES = {
         'HorNet': 'hornet',
         'MogaNet': 'moga',
       }.items()
-    ) + (Row('gSTA, another seed', '', ('seed=1',), why=_ANOTHER),),
+    ) + (
+      Row('gSTA, another seed', '', ('seed=1',), why=_ANOTHER),
+      Row('copy', weights='gSTA', baseline='copy_last'),
+    ),
     ('mnist',),
     _SIMVP,
   ),
