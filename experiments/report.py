@@ -46,15 +46,16 @@ REASONS = {
     'until commit 069dd37, before it began with an optical flow; the same '
     'command begins with others now and gives other numbers. Those blocks were '
     'trained together, all seven at once; the paper trains with routing from '
-    'the first step, 300 epochs long. So short a training with blocks left out '
-    'does not make good what each loses without the others. STEBS is far above '
-    'random routes because it keeps the blocks that matter; it gives every clip '
-    'the same ones. The Gumbel-softmax has the weight 0.05 of the mean gate: with '
-    'the default, 1, every gate is closed after 140 steps.'
+    'the first step, 300 epochs long. So short a training with blocks left '
+    'out does not make good what each loses without the others. STEBS is far '
+    'above random routes because it keeps the blocks that matter; it gives '
+    'every clip the same ones. The Gumbel-softmax has the weight 0.05 of the '
+    'mean gate: with the default, 1, every gate is closed after 140 steps.'
   ),
   'dmvfn:8': (
-    'The weights are those of STEBS in `dmvfn:5`. A budget of 5.6 blocks, beta 0.8, is spent on four: probabilities are '
-    'clipped at 1, and what is left over does not go to the others. The '
+    'The weights are those of STEBS in `dmvfn:5`. A budget of 5.6 blocks, beta '
+    '0.8, is spent on four: probabilities are clipped at 1, and what is left '
+    'over does not go to the others. The '
     "paper's GFLOPs grow more and more slowly with beta, too. On frames of "
     '64x64 the time is that of what every route has; on larger ones it follows '
     'the blocks.'
@@ -267,16 +268,6 @@ def _difference(made, column: str, a: str, b: str) -> tuple[float, float]:
 
 PLOTS = {
   'dmvfn:figure5': ('usage.png', 'How often each block is used, by the motion'),
-  'simvp:8': (
-    'gSTA is the best here, too, and ViT the worst. ConvMixer and IncepU stand '
-    'higher than in the paper, at the cost of those that mix by attention, '
-    'pooling or dense layers. Likely reasons, not tested: convolutions know '
-    'from the first step that neighbours belong together, and 1200 clips are '
-    "a thousandth of the paper's 2 million; and all rows have one rate, 5e-3, "
-    'where the published recipes give ConvMixer 1e-2, ViT 5e-4 and the others '
-    '1e-3. At this length all pictures are still blurred: a copy of the last '
-    'frame has a higher SSIM, and nearly three times the error.'
-  ),
   'apr:3': ('apr_time.png', 'PSNR against processor time of APR-VFI'),
 }
 

@@ -159,8 +159,8 @@ _DMVFN_SMALL = (
 _NEW = 'init_match=flow/.*'  # the synthesis has random weights
 SCALES = {
   'small': {
-    # From random weights. Without the true flow of the photographs nothing moves
-    # in so few steps, and the moment when it begins to hangs on the seed.
+    # From random weights. Without the true flow of the photographs nothing
+    # moves in so few steps, and when it begins to hangs on the seed.
     'dmvfn': Scale(
       'demo',
       (
