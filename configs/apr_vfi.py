@@ -112,6 +112,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.context_hidden = 48  # channels of what makes them
   # Or variational: an optical flow without weights; not in the paper.
   config.model.motion = 'biflownet'
+  # Whether flat edges that stand still are left as they are: ours.
+  config.model.keep_bars = False
   config.model.levels = placeholder(int)  # of the flow; None: by the width
   config.model.standardised = False  # features are, before they are compared
   config.model.train_flow = False  # whether eq. (4) has a gradient to the flow
@@ -337,6 +339,7 @@ def _variational(config):
       )
     config.init_from, config.init_match = '', '.*'  # film2 without film1
   config.model.motion = 'variational'
+  config.model.keep_bars = True
   config.model.logarithmic = True
   config.model.flow_weight = 0.0
   config.model.warp_weight = 0.0

@@ -116,6 +116,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.router_standardised = False
   # Or variational: blocks begin with an optical flow; not in the paper.
   config.model.initial_flow = 'zero'
+  # Whether flat edges that stand still are left as they are: ours.
+  config.model.keep_bars = False
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
   # Whether each prediction's distance counts by its logarithm: ours.
@@ -302,6 +304,7 @@ def _film3(config):
 
 def _variational(config):
   config.model.initial_flow = 'variational'
+  config.model.keep_bars = True
   config.model.logarithmic = True
   if config.init_from == 'runs/film1':  # nothing of which is needed
     config.init_from = ''

@@ -77,3 +77,16 @@ def test_it_has_no_gradient():
 
   for gradient in jax.grad(total, (0, 1))(first, second):
     np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize('time', [0.5, -1.0])
+def test_what_is_written_over_a_moving_picture_stands_still(time):
+  frames = [np.array(moved(texture(), dx, 0)[0]) for dx in (0, 6)]
+  strokes = np.random.default_rng(1).uniform(size=(4, 8)) < 0.5
+  letters = np.zeros((64, 80), bool)
+  letters[26:42, 26:58] = np.kron(strokes, np.ones((4, 4)))
+  for frame in frames:
+    frame[letters] = 1
+  flow = variational.optical_flow(*jnp.asarray(frames)[:, None], time=time)[0]
+  assert np.mean(np.linalg.norm(flow[letters], axis=-1) < 0.3) > 0.7
+  np.testing.assert_allclose(flow[50:, 20:-20, 0].mean(), 6, atol=0.2)

@@ -20,11 +20,14 @@ a distance in pixels (Zimmer et al., "Optic Flow in Harmony", IJCV 2011, section
 At every level of a pyramid both frames are warped by the flow so far, the
 differences are linearised, and increments are solved for: in outer iterations
 psi' is computed anew, in inner iterations the linear system is relaxed by
-red-black over-relaxation. The finest level has half the size of the frames.
-There is no gradient: frames are data here.
+red-black over-relaxation. At half the size of the frames flow and no flow are
+fused (Lempitsky et al., "FusionFlow", CVPR 2008, with one proposal and without
+smoothness), so that what is written over a moving picture stands still. At full
+size one warping follows. There is no gradient: frames are data here.
 """
 
 import functools
+import math
 
 import chex
 import jax
@@ -34,14 +37,16 @@ import numpy as np
 from vidpred_jax.ops import resize, warp
 
 ALPHA = 2.0  # weight of the smoothness term
-_LEVELS = 5  # the coarsest is 1/32 of the frames
+_LEVELS = 5  # smaller than the frames; the coarsest is 1/32 of them
 _SMALLEST = 8  # pixels a side: there is no level after the first with less
-_WARPS = 3  # at each level; 1 at 1/16 and 1/32
+_WARPS = 3  # at each level; 1 at 1/16, 1/32 and full size
 _OUTER, _INNER = 2, 5
 _RELAXATION = 1.6
 _EPSILON_DATA = 0.1  # pixels
 _EPSILON_SMOOTH = 0.1  # pixels a pixel
 _SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
+_AROUND = 2  # pixels: differences are compared over 5x5 of them
+_BETTER = 0.01  # by this no flow must be better
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
@@ -66,13 +71,13 @@ def optical_flow(
   chex.assert_shape(first, (None, None, None, 3))
   pair = jax.lax.stop_gradient(jnp.stack([first, second])).astype(jnp.float32)
   pair = jnp.einsum('pbhwc,c->pbhw', pair, _GREY)
-  pyramid = []
+  pyramid, small = [], pair
   for _ in range(_LEVELS):
-    if pyramid and min(pair.shape[2:]) < 2 * _SMALLEST:
+    if pyramid and min(small.shape[2:]) < 2 * _SMALLEST:
       break
-    pair = _halved(pair)
-    pyramid.append(pair)
-  flow = jnp.zeros((*pair.shape[1:], 2), jnp.float32)
+    small = _halved(small)
+    pyramid.append(small)
+  flow = jnp.zeros((*small.shape[1:], 2), jnp.float32)
   for level in reversed(range(len(pyramid))):
     size = pyramid[level].shape[2:]
     if flow.shape[1:3] != size:
@@ -84,7 +89,9 @@ def optical_flow(
       functools.partial(_refined, older, newer, time),
       flow,
     )
-  return _enlarged(flow, first.shape[1:3])
+  flow = _fused(*pyramid[0], time, flow)
+  flow = _enlarged(flow, first.shape[1:3])
+  return _refined(*pair, time, 0, flow)
 
 
 def _halved(pair):
@@ -122,13 +129,19 @@ def _compared(grey):
   return jnp.stack([grey, *_gradient(grey)], -1)
 
 
+def _warped(first, second, time, flow):
+  """What is compared of both frames, by the flow, and where both are seen."""
+  to_first, to_second = -time * flow, (1 - time) * flow
+  first = warp.backward(_compared(first), to_first)
+  second = warp.backward(_compared(second), to_second)
+  return first, second, warp.inside(to_first) & warp.inside(to_second)
+
+
 def _refined(first, second, time, _, flow):
   """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
-  first = warp.backward(_compared(first), -time * flow)
-  second = warp.backward(_compared(second), (1 - time) * flow)
+  first, second, seen = _warped(first, second, time, flow)
   difference = second - first
   dx, dy = _gradient(0.5 * (first + second))
-  seen = warp.inside(-time * flow) & warp.inside((1 - time) * flow)
   unit = seen / (dx**2 + dy**2 + _SMALLEST_GRADIENT**2)
 
   def relinearised(_, new):
@@ -149,6 +162,22 @@ def _refined(first, second, time, _, flow):
     return _relaxed(new, flow, (a, b, c, p, q), _links(new))
 
   return jax.lax.fori_loop(0, _OUTER, relinearised, flow)
+
+
+def _fused(first, second, time, flow):
+  """The flow [B, h, w, 2]; 0 where the frames agree better without it."""
+
+  def distance(first, second, seen=True):
+    distance = jnp.where(seen, jnp.abs(first - second), 0)
+    window = (1, 2 * _AROUND + 1, 2 * _AROUND + 1)
+    total = jax.lax.reduce_window(
+      warp.sum_channels(distance), 0.0, jax.lax.add, window, (1, 1, 1), 'SAME'
+    )
+    return total / math.prod(window)
+
+  moved = distance(*_warped(first, second, time, flow))
+  still = distance(_compared(first), _compared(second))
+  return jnp.where((still + _BETTER < moved)[..., None], 0, flow)
 
 
 def _links(flow):

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from vidpred_jax import losses
 from vidpred_jax.models import apr_vfi, blending, ebme, initial
+from vidpred_jax.ops import bars
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import base
 from vidpred_jax.systems import settings as rules
@@ -66,6 +67,8 @@ class Settings(NamedTuple):
       `models.ebme.num_levels`.
     standardised: whether the flow network compares standardised features, see
       `models.ebme.BiFlowNet`. Weights are of one or the other.
+    keep_bars: whether a prediction leaves flat edges that stand still as they
+      are, see `ops.bars.fill`. The paper does not do so.
     train_flow: whether equation 4 has a gradient to the flow's parameters. (To
       freeze them also needs the optimiser's `frozen`.)
     temperature: of the Gumbel-softmax.
@@ -101,6 +104,7 @@ class Settings(NamedTuple):
   motion: str = 'biflownet'
   levels: int | None = None
   standardised: bool = False
+  keep_bars: bool = False
   train_flow: bool = True
   temperature: float = 1.0
   census_weight: float = 0.1
@@ -132,6 +136,7 @@ _RULES = {
     None, rules.whole(1, 12, 'a whole number from 1 to 12, or None')
   ),
   'standardised': rules.truth(),
+  'keep_bars': rules.truth(),
   'train_flow': rules.truth(),
   'temperature': rules.number(0, expected='a positive number', above=True),
   'census_weight': rules.number(0),
@@ -459,11 +464,18 @@ def make(*, frames: base.Frames, **settings) -> base.System:
   def diagnostics(variables, context, key):
     del key
     base.check_context(context, 2, 3, 1)
-    prepared = model.apply(variables, context, chosen.levels, method='prepare')
-    shots = [
-      frame_at(model, chosen, variables, prepared, time)
-      for time in relative_times(frames)
-    ]
+    pair, inside = context, None
+    if chosen.keep_bars:
+      pair, inside = bars.fill(context)
+    prepared = model.apply(variables, pair, chosen.levels, method='prepare')
+    shots = []
+    for time in relative_times(frames):
+      frame, shown = frame_at(model, chosen, variables, prepared, time)
+      if inside is not None:
+        still = (1 - time) * context[:, 0] + time * context[:, 1]
+        frame = jnp.where(inside, frame, still)
+        shown['flow'] = jnp.where(inside, shown['flow'], 0)
+      shots.append((frame, shown))
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
 
   def predict(variables, context, key):

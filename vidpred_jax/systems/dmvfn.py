@@ -18,6 +18,7 @@ import numpy as np
 
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features, initial
+from vidpred_jax.ops import bars
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
@@ -66,6 +67,8 @@ class Settings(NamedTuple):
     initial_flow: what the blocks begin with. 'zero': no flow, as published.
       'variational': an optical flow that goes on at constant velocity, see
       `models.dmvfn.initial_state`.
+    keep_bars: whether a prediction leaves flat edges that stand still as they
+      are, see `ops.bars.fill`. The paper does not do so.
     supervision: 'deep': the loss of every block's output (equation 13);
       'single': of the last output only (table 9).
     gamma: of equation 13.
@@ -101,6 +104,7 @@ class Settings(NamedTuple):
   router_scale: int = 1
   router_standardised: bool = False
   initial_flow: str = 'zero'
+  keep_bars: bool = False
   supervision: str = 'deep'
   gamma: float = 0.8
   logarithmic: bool = False
@@ -133,6 +137,7 @@ _RULES = {
   'router_scale': rules.positive_int(most=256),
   'router_standardised': rules.truth(),
   'initial_flow': rules.one_of(('zero', 'variational')),
+  'keep_bars': rules.truth(),
   'supervision': rules.one_of(('deep', 'single')),
   'gamma': rules.number(0),
   'logarithmic': rules.truth(),
@@ -379,14 +384,18 @@ def next_frame(
   Returns:
     `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
+  newer, inside = pair[:, 1], True
+  if settings.keep_bars:
+    pair, inside = bars.fill(pair)
   gates = inference_gates(model, settings, variables, pair, key)
   output = model.apply(variables, pair, gates, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without flow and without any block there is nothing but the mean of both.
   used |= settings.initial_flow != 'zero'
-  frame = jnp.where(used, output.frames[-1], pair[:, 1])
+  frame = jnp.where(used & inside, output.frames[-1], newer)
   mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
-  diagnostics = {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
+  flow = jnp.where(inside, output.flow[..., 2:], 0)
+  diagnostics = {'flow': flow, 'mask': mask, 'blocks': gates}
   return frame, diagnostics
 
 

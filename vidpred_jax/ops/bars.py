@@ -1,0 +1,68 @@
+"""Bars: flat edges of a film that stand still while the picture moves.
+
+Black edges of a few columns, the bars above and below a wide picture, those
+beside an upright one. A flow that is smooth moves them with the picture, and
+the picture under them.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+_STILL = 1 / 255  # mean change of a line of pixels that stands still
+_FLAT = 2 / 255  # mean distance from the line's mean colour
+_FADE = 1  # lines beside a bar that resizing has mixed with it
+
+
+def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Continues the picture over its bars.
+
+  A bar is made of whole rows or columns at an edge, each of one colour that
+  does not change in time. The line next to it counts as a part of it, for it
+  may be a mixture of both.
+
+  Args:
+    frames: [B, T, H, W, C] in [0, 1]; they share their bars.
+
+  Returns:
+    `(filled, inside)`: the frames, in whose bars each pixel is the nearest one
+    of the picture; and where the picture is, [B, H, W, 1], bool. All of it
+    where there is no picture between the bars.
+  """
+  chex.assert_rank(frames, 5)
+  height, width = frames.shape[2:4]
+  lines = (
+    (_between(frames, along=3, across=2), height),
+    (_between(frames, along=2, across=3), width),
+  )
+  (rows, row_inside), (columns, column_inside) = (
+    _nearest(first, last, size) for (first, last), size in lines
+  )
+  inside = row_inside[:, :, None] & column_inside[:, None, :]
+  filled = jax.vmap(lambda x, at: x[:, at])(frames, rows)
+  filled = jax.vmap(lambda x, at: x[:, :, at])(filled, columns)
+  return filled, inside[..., None]
+
+
+def _between(frames, *, along, across):
+  """The first and the last line [B] of the picture across an axis."""
+  colour = jnp.mean(frames, along, keepdims=True)
+  flat = jnp.mean(jnp.abs(frames - colour), (1, along, 4)) < _FLAT
+  change = jnp.abs(frames - frames[:, :1])
+  still = jnp.mean(change, (along, 4)).max(1) < _STILL
+  bar = (flat & still).astype(jnp.int32)  # [B, size]
+  size = frames.shape[across]
+  before = jnp.sum(jnp.cumprod(bar, 1), 1)
+  behind = jnp.sum(jnp.cumprod(bar[:, ::-1], 1), 1)
+  before, behind = (n + _FADE * (n > 0) for n in (before, behind))
+  exists = before + behind < size
+  return jnp.where(exists, before, 0), jnp.where(
+    exists, size - 1 - behind, size - 1
+  )
+
+
+def _nearest(first, last, size):
+  """Of each line the nearest within [first, last], and whether it is there."""
+  line, first, last = jnp.arange(size)[None], first[:, None], last[:, None]
+  nearest = jnp.clip(line, first, last)
+  return nearest, nearest == line
