@@ -80,12 +80,12 @@ def test_the_order_is_counted_on_the_same_clips():
 
 
 def test_where_less_is_better_the_order_turns():
-  found = made('rvd:2', ['VD(2+6)', 'RVD(2+6)'], ['CRPS'])
+  found = made('rvd:2', ['VD(2+6)', 'RVD(2+6)'], ['fair CRPS'])
   for label, mean in (('VD(2+6)', 3.0), ('RVD(2+6)', 2.0)):
-    found['rows'][label]['CRPS'] = {'mean': mean, 'standard_error': 0.1}
+    found['rows'][label]['fair CRPS'] = {'mean': mean, 'standard_error': 0.1}
   found['of_clips'] = {}
   assert 'of 1 pairs of rows 1 are as' in report.page({'rvd:2': found})
-  found['rows']['RVD(2+6)']['CRPS']['mean'] = 4.0
+  found['rows']['RVD(2+6)']['fair CRPS']['mean'] = 4.0
   assert 'VD(2+6) over RVD(2+6) by 1 +- 0.14' in report.page({'rvd:2': found})
 
 
