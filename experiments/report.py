@@ -81,15 +81,16 @@ REASONS = {
     'frame has a higher SSIM, and nearly three times the error.'
   ),
   'rvd:2': (
-    'RVD has the lower CRPS, as in the paper. VD draws the same frame again and '
-    'again (spread/skill): in so few steps it has learned the mean of what may '
-    'come, which is why each of its samples has the higher PSNR. RVD did the '
-    'same where the scale of its residual was 0.2 instead of 0.02 '
-    '(`experiments/README.md`, "RVD on a vortex street"). So what helps it here '
-    'is that what is uncertain is brought to the size of the noise; VD has the '
-    'scale 1. Training clips of three and of six new frames cannot be told '
-    'apart after as many steps; three take half the time. The gain is of the '
-    'three samples of a clip that are stored, the other columns are of eight.'
+    'RVD has the lower CRPS, as in the paper. VD draws the same frame again '
+    'and again (spread/skill): in so few steps it has learned the mean of what '
+    'may come, which is why each of its samples has the higher PSNR. RVD did '
+    'the same where the scale of its residual was 0.2 instead of 0.02 '
+    '(`experiments/README.md`, "RVD on a vortex street"). So what helps it '
+    'here is likely that the uncertain part is brought to the size of the '
+    'noise; VD has the scale 1. Training clips of three and of six new frames '
+    'cannot be told apart after as many steps; three take two thirds of the '
+    'time. The gain is of the three samples of a clip that are stored, the '
+    'other columns are of eight.'
   ),
   'apr:3': (
     'Every row is as good as the two frames warped and mixed. The rows began '
