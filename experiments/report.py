@@ -71,7 +71,9 @@ REASONS = {
     '`experiments/README.md`, "What DMVFN\'s router goes by".'
   ),
   'simvp:8': (
-    'gSTA is the best here, too, and ViT the worst. ConvMixer and IncepU stand '
+    'gSTA is the best here, too, and ViT the worst. With another seed its '
+    'error differs by less than that of any two rows; its SSIM does not, so no '
+    'order is read off that. ConvMixer and IncepU stand '
     'higher than in the paper, at the cost of those that mix by attention, '
     'pooling or dense layers. Likely reasons, not tested: convolutions know '
     'from the first step that neighbours belong together, and 1200 clips are '
