@@ -73,11 +73,11 @@ REASONS = {
   'simvp:8': (
     'gSTA is the best here, too, and ViT the worst. With another seed its '
     'error differs by less than that of any two rows; its SSIM does not, so no '
-    'order is read off that. ConvMixer and IncepU stand '
-    'higher than in the paper, at the cost of those that mix by attention, '
-    'pooling or dense layers. Likely reasons, not tested: convolutions know '
-    'from the first step that neighbours belong together, and 1200 clips are '
-    "a thousandth of the paper's 2 million; and all rows have one rate, 5e-3, "
+    'order is read off that. ConvMixer and IncepU stand higher than in the '
+    'paper, at the cost of those that mix by attention, pooling or dense '
+    'layers. Likely reasons, not tested: convolutions know from the first step '
+    'that neighbours belong together, and 1200 clips are less than a '
+    "thousandth of the paper's 2 million; and all rows have one rate, 5e-3, "
     'where the published recipes give ConvMixer 1e-2, ViT 5e-4 and the others '
     '1e-3. At this length all pictures are still blurred: a copy of the last '
     'frame has a higher SSIM, and nearly three times the error.'
