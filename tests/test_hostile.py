@@ -152,3 +152,12 @@ def test_sums_that_leave_arrays_out_are_seen(run, tmp_path, sums):
   path.write_text(sums)
   with pytest.raises(ValueError, match='Remove that folder'):
     checkpoint.load(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('other', ['2', '17'])
+def test_a_checkpoint_under_another_number_is_seen(run, tmp_path, other):
+  shutil.copytree(run, tmp_path / 'run')
+  saved = tmp_path / 'run' / 'checkpoints'
+  shutil.copytree(saved / '1', saved / other)
+  with pytest.raises(ValueError, match=f'step {other} in .* is that of step 1'):
+    checkpoint.load(tmp_path / 'run')

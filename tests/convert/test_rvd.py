@@ -80,10 +80,13 @@ def test_weights_find_their_places(mode):
   if mode == 'frame':
     expected -= {'transform_fn'}
   assert prefixes == expected
-  # As data parallelism saves it.
-  parallel = {f'module.{k}': x for k, x in state.items()}
-  got = convert.from_torch('rvd', parallel, **SETTINGS, mode=mode)
-  assert_equal(got, variables)
+  # As data parallelism and trainers save it.
+  for prefix in ('module.', 'model.', 'model.diffusion.'):
+    others = {prefix + k: x for k, x in state.items()}
+    got = convert.from_torch('rvd', others, **SETTINGS, mode=mode)
+    assert_equal(got, variables)
+    told = convert.trained_settings('rvd', others)
+    assert told == convert.trained_settings('rvd', state) != {}
 
 
 @pytest.mark.parametrize(

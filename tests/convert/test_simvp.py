@@ -20,7 +20,7 @@ def test_both_formats_of_openstl(tmp_path):
   full = state | DERIVED
   lightning = {
     'epoch': 7,
-    'state_dict': {f'model.{k}': x for k, x in full.items()},
+    'state_dict': {f'model.net.{k}': x for k, x in full.items()},
     'loops': {'fit_loop': {'state_dict': {}}},
   }
   (tmp_path / 'plain.pth').write_bytes(saved(full))

@@ -5,12 +5,15 @@ import collections
 import datetime
 import decimal
 import fractions
+import functools
 import io
 import ipaddress
 import pathlib
 import pickle
+import re
 import types
 import zipfile
+import zoneinfo
 
 import numpy as np
 import pytest
@@ -103,7 +106,7 @@ def test_what_they_hold_is_not_run_either(tmp_path):
     (np.array([Command(trace)], object), 'system'),
     (np.ones(2).view(Sub), 'Sub'),
     (np.array([ipaddress.ip_address('::1')], object), 'ipaddress.IPv6'),
-    (np.random.default_rng(0), r'numpy\.random'),
+    (np.polynomial.Polynomial([1]), r'numpy\.polynomial'),
   ):
     path = lightning(tmp_path / 'a.ckpt', settings)
     with pytest.raises(ValueError, match=name):
@@ -128,6 +131,15 @@ def test_what_they_hold_is_not_run_either(tmp_path):
     1 + 2j,
     bytearray(b'ab'),
     collections.deque([1]),
+    collections.UserDict(a=1),
+    zoneinfo.ZoneInfo('UTC'),
+    functools.partial(int, base=2),
+    re.compile('a'),
+    np.float32,
+    np.random.default_rng(0),
+    np.random.RandomState(0),
+    np.ma.array([1, 2], mask=[0, 1]),
+    ...,
     types.SimpleNamespace(a=1),
     pathlib.PurePosixPath('/data'),
   ],
@@ -140,4 +152,5 @@ def test_what_programs_keep_beside_weights(tmp_path, beside, protocol):
     archive.writestr('a/data.pkl', pickle.dumps(tree, protocol))
   got = torch_file.load(tmp_path / 'a.pth')
   assert got['steps'] == 40
-  assert isinstance(got['args']['x'], torch_file.Other | dict)
+  kinds = torch_file.Other | torch_file.NumPy | dict | str
+  assert isinstance(got['args']['x'], kinds)

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from tests.convert.harm import Command
-from tests.convert.published import legacy, zipped
+from tests.convert.published import legacy, saved, zipped
 from vidpred_jax import convert
 
 FILES = pathlib.Path(__file__).parent / 'torch_files'
@@ -120,8 +120,19 @@ def test_reads_npz_and_safetensors(tmp_path):
     lambda k: f'module._orig_mod.{k}',
     lambda k: f'_orig_mod.module.{k}',
     lambda k: k.replace('.', '._orig_mod.', 1),
+    lambda k: k.replace('.', '.module.', 1),
+    lambda k: '_forward_module.' + k.replace('.w', '._fsdp_wrapped_module.w'),
+    lambda k: k.replace('.', '._checkpoint_wrapped_module.', 1),
   ],
-  ids=['compiled', 'in parallel', 'the other way', 'a part'],
+  ids=[
+    'compiled',
+    'in parallel',
+    'the other way',
+    'a part',
+    'a part in parallel',
+    'sharded',
+    'recomputed',
+  ],
 )
 def test_names_as_before_they_were_wrapped(tmp_path, wrapped):
   arrays = {f'encoder.{k}.weight': np.full(2, k, np.float32) for k in range(3)}
@@ -144,6 +155,40 @@ def test_what_a_trainer_puts_in_front_is_no_name(shared, prefix):
   state = {prefix + k: x for k, x in state.items()}
   got = convert.from_torch('apr_vfi', state, synthesis='warp')
   jax.tree.map(np.testing.assert_array_equal, got, plain)
+
+
+@pytest.mark.parametrize('key', ['ema_model', 'state_dict/ema_model'])
+def test_a_key_may_be_what_names_begin_with(tmp_path, key):
+  ours = {'a.weight': np.ones(2, np.float32)}
+  names = {f'ema_model.{k}': x for k, x in ours.items()}
+  names |= {'online_model.a.weight': np.zeros(2), 'step': np.array(3)}
+  path = tmp_path / 'a.npz'
+  np.savez(path, **names)
+  if key == 'ema_model':
+    assert_same(convert.read_torch(path, key=key), ours)
+  else:
+    with pytest.raises(ValueError, match="no 'state_dict'"):
+      convert.read_torch(path, key=key)
+
+
+def test_numbers_are_no_names_of_places(tmp_path):
+  path = tmp_path / 'a.pth'
+  data = saved({'\0': {'w': np.ones(2, np.float32)}})
+  path.write_bytes(data.replace(b"S'\0'", b'I000'))
+  assert list(convert.read_torch(path)) == ['w']
+
+
+def test_what_stands_beside_the_weights_is_named(shared):
+  path = shared / 'data/weights/ebme/ebme_bi-flownet.pkl'
+  state = convert.read_torch(path)
+  both = {f'{p}.{k}': x for k, x in state.items() for p in ('net', 'ema')}
+  loss = {f'net.{k}': x for k, x in state.items()} | {'vgg.w': np.ones(2)}
+  for names, message in (
+    (both, r'begin with ema\., net\.; say by key .* such as ema\.'),
+    (loss, r'begin with net\. and there are others: vgg; say by key'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      convert.from_torch('apr_vfi', names, synthesis='warp')
 
 
 def rewrite(path, replace):
@@ -228,7 +273,7 @@ def test_other_pickles_are_refused(payload, wrap, tmp_path):
 def test_foreign_classes_are_named(tmp_path):
   for content, name in (
     ({'a': ipaddress.ip_address('::1')}, 'ipaddress.IPv6'),
-    ({'a': np.random.default_rng(0)}, r'numpy\.random'),
+    ({'a': np.polynomial.Polynomial([1])}, r'numpy\.polynomial'),
   ):
     (tmp_path / 'a.pth').write_bytes(zipped(pickle.dumps(content)))
     with pytest.raises(ValueError, match=name):
@@ -276,6 +321,32 @@ def test_views_stay_inside_their_storage(tmp_path):
   path.write_bytes(tensor_file(0, (2,), (1,), count=5))
   with pytest.raises(ValueError, match='6 elements, expected 5'):
     convert.read_torch(path)
+
+
+@pytest.mark.parametrize('bit', ['neg', 'conj'])
+def test_views_with_another_sign_are_refused(tmp_path, bit):
+  """What is stored is not what they hold."""
+  data = tensor_file(0, (2,), (1,))
+  end = b'I00\n}'
+  said = end + b"}S'%s'\nI01\ns" % bit.encode()
+  (tmp_path / 'a.pth').write_bytes(data.replace(end, said))
+  with pytest.raises(ValueError, match=r'a\.pth.*negative or conjugate'):
+    convert.read_torch(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize(
+  'kind', ['torch\nTensor', 'torch.nn.parameter\nBuffer']
+)
+def test_tensors_with_attributes(tmp_path, kind):
+  data = tensor_file(0, (2,), (1,))
+  call = b'ctorch._utils\n_rebuild_tensor_v2\n('
+  typed = b'ctorch._tensor\n_rebuild_from_type_v2\n(' + call[:-1]
+  typed += b'c' + kind.encode() + b'\n('
+  data = data.replace(call, typed).replace(b'}tRs.', b'}t}tRs.')
+  (tmp_path / 'a.pth').write_bytes(data)
+  np.testing.assert_array_equal(
+    convert.read_torch(tmp_path / 'a.pth')['x'], [0, 1]
+  )
 
 
 # --- Damage and confusion ----------------------------------------------------

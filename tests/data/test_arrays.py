@@ -36,6 +36,39 @@ def write(path, values):
   return path
 
 
+def test_films_too_short_for_a_clip_are_named(tmp_path, caplog):
+  for name, length in (('a', 8), ('b', 2), ('c', 3)):
+    write(tmp_path / f'{name}.npy', films(1, length))
+  clips = source(tmp_path, num_frames=3, test_fraction=0)
+  assert len(clips) == 6 + 1
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert said.startswith('Left out, not of 3 frames, 1 of 3: ')
+  assert 'b.npy' in said and 'c.npy' not in said
+
+
+@pytest.mark.parametrize('form', [2, 3])
+def test_lost_parts_of_a_store_are_told(tmp_path, caplog, form):
+  zarr = pytest.importorskip('zarr')
+  path = tmp_path / 'a.zarr'
+  made = zarr.create_array(
+    path,
+    shape=(4, 8, 4, 6, 3),
+    chunks=(1, 8, 4, 6, 3),
+    dtype='u1',
+    fill_value=0,
+    zarr_format=form,
+  )
+  made[:] = films(4) + 1
+  assert len(source(path, test_fraction=0.25)) and not caplog.records
+  name = '1.0.0.0.0' if form == 2 else 'c/1/0/0/0/0'
+  (path / name).unlink()
+  source(path, test_fraction=0.25)
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert said.endswith(
+    'a.zarr: 1 parts of the array are in no file and are read as 0.'
+  )
+
+
 @pytest.mark.parametrize('suffix', ['.npy', '.npz', '.zarr'])
 @pytest.mark.parametrize('dtype', [np.uint8, np.float16, '>f4', np.float64])
 def test_every_kind_of_file_gives_the_same_clips(tmp_path, suffix, dtype):

@@ -77,6 +77,14 @@ def source(root, split='train', num_frames=24, **settings):
   return fields.Fields(split, num_frames, root=root, **YEARS | settings)
 
 
+def test_hours_that_are_not_there_are_told(bench, caplog):
+  source(bench, 'test')
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert f'has {HOURS} of {2 * 365 * 24} hours for test' in said
+  assert 'from 2017-01-01T00 to 2017-01-05T23' in said
+  assert 'those from 2017-01-01T00 to before 2019-01-01T00' in said
+
+
 class TestWeatherBench:
   def test_windows_and_normalisation(self, bench):
     train, test = source(bench), source(bench, 'test')

@@ -282,6 +282,20 @@ def test_a_folder_without_photographs_and_a_damaged_one(tmp_path):
   with pytest.raises(FileNotFoundError, match='no photographs'):
     source(folder=tmp_path)
   (tmp_path / 'cut.png').write_bytes(b'not a picture')
-  clips = source(size=16, folder=tmp_path, cutouts=20)
   with pytest.raises(ValueError, match='cut.png'):
-    clips[0]
+    source(size=16, folder=tmp_path, cutouts=20)
+
+
+@pytest.mark.parametrize('kind', ['uint16', 'palette'])
+def test_photographs_are_read_as_a_viewer_shows_them(tmp_path, kind):
+  """And what systems put into folders is none."""
+  (tmp_path / '._a.png').write_bytes(b'junk')
+  (tmp_path / 'folder.png').mkdir()
+  ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
+  wide = photos.Image.fromarray(ramp.astype(np.uint16) * 257)
+  image = wide if kind == 'uint16' else photos.Image.fromarray(ramp)
+  path = tmp_path / 'a.png'
+  (image if kind == 'uint16' else image.quantize(64)).save(path)
+  assert photos._photographs(tmp_path) == (path,)
+  shown = np.asarray(photos._photo(path))
+  np.testing.assert_allclose(shown[0, :, 1], ramp[0], atol=4)

@@ -223,13 +223,22 @@ def test_what_cannot_be_is_refused(tmp_path):
     ('"train-00000', '"../train-00000'), ('"dtype": "uint8"', '"dtype": "O"'),
     ('"shape": [8', '"shape": [-8'), ('"lengths": [9', '"lengths": ["9"'),
     ('"lengths": [9, ', '"lengths": ['), ('"kind"', '"kinds"'),
+    ('"image"', '"field"'), ('"lengths": [9', f'"lengths": [{10**30}'),
+    ('"hops": null', '"hops": [1]'),
   ):  # fmt: skip
     assert old in text
     listing.write_text(text.replace(old, new))
-    with pytest.raises(ValueError, match='is damaged: .*expected|and 4 length'):
+    with pytest.raises(ValueError, match='is damaged: .*expected|expected 5'):
       prepared.Prepared('train', 3, root=place)
   listing.write_text(text)
-  next(place.glob('train-*')).unlink()
+  shard = next(place.glob('train-*'))
+  whole = shard.read_bytes()
+  for cut in (whole[:-100], whole[:3000], b''):
+    shard.write_bytes(cut)
+    prepared._opened.cache_clear()
+    with pytest.raises(ValueError, match='train.json is damaged or no list of'):
+      prepared.Prepared('train', 3, root=place)[0]
+  shard.unlink()
   with pytest.raises(ValueError, match='which is not there'):
     prepared.Prepared('train', 3, root=place)[0]
 

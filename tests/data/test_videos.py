@@ -248,6 +248,16 @@ class TestUnreadable:
     with pytest.raises((ValueError, FileNotFoundError), match=name):
       videos.VideoClips('train', 3, root=tmp_path / name, test_fraction=0)
 
+  def test_what_is_no_film_by_its_name_is_named(self, tmp_path, caplog):
+    (tmp_path / 'there.mp4').symlink_to(tmp_path / 'nowhere.mp4')
+    for name in ('notes.txt', 'film.mp4.part', '._a.mp4', 'Thumbs.db'):
+      (tmp_path / name).write_text('x')
+    path = write(tmp_path / 'a.gif', moving(0, 4, (16, 16)))
+    assert video_io.find_videos(tmp_path) == [path]
+    said = [r.getMessage() for r in caplog.records]
+    names = 'film.mp4.part, notes.txt, there.mp4'
+    assert said == [f'Passed over in {tmp_path}, no films or pictures: {names}']
+
   def test_pictures_of_several_sizes(self, tmp_path):
     for n, height in enumerate((48, 48, 40)):
       image = Image.fromarray(np.zeros((height, 64, 3), np.uint8))

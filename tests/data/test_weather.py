@@ -185,3 +185,31 @@ def test_values_that_are_missing_by_the_conventions(tmp_path, how):
 def test_an_address_is_no_folder():
   with pytest.raises(ValueError, match='gs://bucket/w.zarr is an address'):
     fields.Fields('train', 5, root='gs://bucket/w.zarr')
+
+
+@pytest.mark.parametrize('unlimited', [(), ('time',)], ids=['fixed', 'records'])
+@pytest.mark.parametrize('kind', ['NETCDF3_CLASSIC', 'NETCDF3_64BIT'])
+def test_a_truncated_file_of_the_first_format(tmp_path, kind, unlimited):
+  """What is beyond its end would be read as zeros."""
+  path = tmp_path / 'w.nc'
+  stored = grid().drop_vars('geopotential')
+  stored.to_netcdf(
+    path, engine='netcdf4', format=kind, unlimited_dims=unlimited
+  )
+  assert fields.read(path, ('sst',)).values.shape == (40, 4, 6, 1)
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(ValueError, match=r'w\.nc is damaged.*it is truncated'):
+    fields.read(path, ('sst',))
+
+
+@pytest.mark.parametrize('calendar', ['standard', ' noleap'])
+@pytest.mark.parametrize('first', ['00:30', '00:20'])
+def test_times_between_hours_are_refused(tmp_path, calendar, first):
+  path = tmp_path / 'w.nc'
+  write_store(path, grid(first=f'2018-01-01T{first}'))
+  with netCDF4.Dataset(path, 'a') as file:
+    file['time'].calendar = calendar
+  with pytest.raises(
+    ValueError, match=r"^time of \S*w\.nc is .* o'clock; expected whole"
+  ):
+    fields.read(path, ('sst',))

@@ -64,3 +64,22 @@ def test_a_killed_worker_is_told_in_a_sentence():
     with pytest.raises(OSError, match='loads data has ended.*workers'):
       for _ in range(100):
         next(batches)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='signals as POSIX has them')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_who_began_them_alone_hears_of_an_interrupt(tmp_path, number):
+  """A terminal sends it to all; what ends in silence has nothing to say."""
+  script = tmp_path / 'load.py'
+  script.write_text(_LOAD.replace('{end}', f'killpg(0, {int(number)})'))
+  root = pathlib.Path(__file__).parents[2]
+  ended = subprocess.run(
+    [sys.executable, script],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(root)},
+    timeout=200,
+    start_new_session=True,
+  )
+  assert ended.stderr.count('Traceback') == (number == signal.SIGINT)
+  assert 'resource_tracker' not in ended.stderr

@@ -70,6 +70,7 @@ def test_the_command_predicts_a_video(exported, tmp_path):
     (['--input=none.mp4'], 'none.mp4'),
     (['--factor=2'], '--factor'),
     (['--fps=fast'], 'expected a number'),
+    (['--fps=1e400'], 'expected a number'),
     (['--checkpoint=nowhere'], 'nowhere'),
     (['--output=out.txt'], 'out.txt'),
   ],

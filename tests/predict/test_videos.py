@@ -226,6 +226,7 @@ def test_intervals_are_divided_as_finely_as_needed(rate, fps, parts):
     (forward, dict(fps=Fraction(60)), 'predicts what follows.*--fps'),
     (forward, dict(samples=2), 'deterministic'),
     (forward, dict(num_frames=0), 'num_frames=0'),
+    (forward, dict(num_frames=10**9), 'num_frames=1000000000, expected 1 to'),
     (forward, dict(overlay=['root']), 'has blocks, flow, mask'),
     (forward, dict(max_pixels=10), 'max_pixels=10'),
     (between, dict(num_frames=2), 'interpolates.*--num_frames'),
@@ -236,6 +237,8 @@ def test_intervals_are_divided_as_finely_as_needed(rate, fps, parts):
     (between, dict(fps=Fraction(60), factor=2), 'both'),
     (between, dict(overlay=['flow']), 'has no diagnostics'),
     (drawn, dict(samples=2, with_input=True), '--samples together'),
+    (drawn, dict(samples=10**8), 'samples=100000000, expected 1 to 1000'),
+    (forward, dict(samples=0), 'samples=0, expected 1'),
   ],
 )
 def test_what_does_not_suit_is_refused(

@@ -5,7 +5,6 @@ import resource
 import signal
 
 import pytest
-from absl import logging
 from tensorboardX.proto import event_pb2
 
 from vidpred_jax.train import workdir
@@ -26,10 +25,12 @@ def full_disk(size=0):
 
 @pytest.fixture
 def said(monkeypatch):
+  """What commands show: warnings of the package's own loggers."""
   lines = []
   monkeypatch.setattr(
-    logging, 'warning', lambda text, *values: lines.append(text % values)
+    workdir._LOG, 'warning', lambda text, *values: lines.append(text % values)
   )
+  assert workdir._LOG.name.startswith('vidpred_jax.')
   return lines
 
 
@@ -82,12 +83,14 @@ def test_a_disk_that_stays_full_does_not_stop_a_run(tmp_path, said):
 @pytest.mark.parametrize(
   'damage', ['[1]', '{"stap": 2}', '{"step": 2', '\x00\xff', '3']
 )
-def test_a_damaged_line_ends_what_is_read_back(tmp_path, damage):
+def test_a_damaged_line_alone_is_lost(tmp_path, damage, said):
   path = tmp_path / 'metrics.jsonl'
-  path.write_bytes(b'{"step": 1}\n' + damage.encode('latin-1') + b'\n')
+  lines = b'{"step": 1}', damage.encode('latin-1'), b'{"step": 3}', b''
+  path.write_bytes(b'\n'.join(lines))
   with workdir.log(tmp_path, 5) as write:
     write(6, {'loss': 1.0})
-  assert logged(tmp_path) == [1, 6]
+  assert logged(tmp_path) == [1, 3, 6]
+  assert said == [f'{path}: 1 damaged lines are left out.']
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -146,3 +146,16 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
     )
   assert 'is in use by process' in second.stderr
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', ['export', 'export/mine.txt', 'checkpoints'])
+def test_what_has_no_place_shows_before_training(tmp_path, name):
+  wanted = base('simvp')
+  workdir.check_or_create(tmp_path, wanted)
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  path.write_text('mine')
+  message = 'is a file' if name == 'checkpoints' else 'is no export of it'
+  with pytest.raises(ValueError, match=message):
+    workdir.check_or_create(tmp_path, wanted)
+  assert path.read_text() == 'mine'

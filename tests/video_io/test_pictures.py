@@ -172,6 +172,19 @@ def test_packed_bits_of_tiff_reach_white(tmp_path, bits):
   np.testing.assert_array_equal(video_io.read(path)[0, :, :, 0], expected)
 
 
+@pytest.mark.parametrize('name', ['a.png', 'a.tif'])
+def test_few_bits_in_sixteen_are_dark_and_it_says_so(tmp_path, caplog, name):
+  ramp = np.tile(np.linspace(0, 4095, 16).astype(np.uint16), (8, 1))
+  Image.fromarray(ramp).save(tmp_path / name)
+  for _ in range(2):
+    assert video_io.read(tmp_path / name).max() == 16
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert f'in {tmp_path} hold no number above 4095 and are dark' in said
+  caplog.clear()
+  Image.fromarray(16 * ramp).save(tmp_path / name)
+  assert video_io.read(tmp_path / name).max() == 255 and not caplog.records
+
+
 def test_a_single_picture_is_still_one(tmp_path):
   folder = folder_with(tmp_path / 'a', ('1.png',), ())
   assert video_io.probe(folder).num_frames == 1

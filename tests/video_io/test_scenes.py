@@ -76,6 +76,17 @@ def test_never_on_request_and_two_frames_of_two_scenes():
   assert scenes.find([]) == ()
 
 
+def test_two_frames_alone_that_move_fast_are_one_scene():
+  """No other step shows how much the picture usually changes."""
+  clip = photos.PhotosInMotion(
+    'train', 4, size=(144, 256), seed=0, max_speed=10
+  )[0]['video']
+  alike = scenes.likeness(clip[0], clip[3])
+  assert 0.55 < alike < scenes.MIN_SIMILARITY
+  assert found(clip[[0, 3]]) == []
+  assert found(np.stack([clip[0], moving(3)[0]])) == [1]
+
+
 class TestLists:
   def begins(self, tmp_path, text):
     path = tmp_path / 'cuts.txt'

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+_STEP = '/step'  # beside the sums of leaves, whose names begin otherwise
+
 
 def manager(
   workdir: str | os.PathLike,
@@ -95,7 +97,7 @@ def save(saved, step: int, state, metrics=None) -> None:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state._asdict()),
-        sums=ocp.args.JsonSave(fingerprints(state._asdict())),
+        sums=ocp.args.JsonSave({**fingerprints(state._asdict()), _STEP: step}),
       ),
       metrics=metrics,
       force=True,
@@ -153,6 +155,12 @@ def restore(saved, step: int, like=None):
   expected, got = restored['sums'], fingerprints(restored['state'])
   if not isinstance(expected, dict):
     expected = {}
+  # Older ones do not say it.
+  if (said := expected.pop(_STEP, step)) != step:
+    raise ValueError(
+      f'The checkpoint of step {step} in {saved.directory} is that of step '
+      f'{said}, copied or renamed. Remove that folder to use an older one.'
+    )
   damaged = sorted(
     k for k in {*expected, *got} if expected.get(k) != got.get(k)
   )

@@ -41,21 +41,23 @@ class Converter(NamedTuple):
 
   Attributes:
     convert: `(state_dict, expected variables, **settings) -> variables`.
+    firsts: a regular expression of what their names begin with.
     clip: `state_dict -> (frames, (H, W))`: what they were trained for, and a
       size at which parameters have their shapes, in multiples of the system's.
     settings: `state_dict -> dict`: what they tell of the system's settings.
   """
 
   convert: Callable
+  firsts: str
   clip: Callable
   settings: Callable = lambda state_dict: {}
 
 
 CONVERTERS = {
-  'apr_vfi': Converter(ebme.convert, ebme.clip),
-  'dmvfn': Converter(dmvfn.convert, dmvfn.clip),
-  'rvd': Converter(rvd.convert, rvd.clip, rvd.settings),
-  'simvp': Converter(simvp.convert, simvp.clip),
+  'apr_vfi': Converter(ebme.convert, ebme.FIRSTS, ebme.clip),
+  'dmvfn': Converter(dmvfn.convert, dmvfn.FIRSTS, dmvfn.clip),
+  'rvd': Converter(rvd.convert, rvd.FIRSTS, rvd.clip, rvd.settings),
+  'simvp': Converter(simvp.convert, simvp.FIRSTS, simvp.clip),
 }
 
 
@@ -71,8 +73,8 @@ def trained_frames(
   Returns:
     For 'simvp' as many targets as context frames.
   """
-  state_dict = weights.unwrapped(state_dict)
-  return CONVERTERS[system_name].clip(state_dict)[0]
+  converter = CONVERTERS[system_name]
+  return converter.clip(weights.own_names(state_dict, converter.firsts))[0]
 
 
 def trained_settings(
@@ -88,8 +90,8 @@ def trained_settings(
     For 'rvd' `channels`, `dim`, `mults`, `mean_mults` or `mode='frame'`, and
     `num_timesteps`; {} for others.
   """
-  state_dict = weights.unwrapped(state_dict)
-  return CONVERTERS[system_name].settings(state_dict)
+  converter = CONVERTERS[system_name]
+  return converter.settings(weights.own_names(state_dict, converter.firsts))
 
 
 def from_torch(
@@ -133,7 +135,7 @@ def from_torch(
       f'are for {", ".join(CONVERTERS)}.'
     )
   converter = CONVERTERS[system_name]
-  state_dict = weights.unwrapped(state_dict)
+  state_dict = weights.own_names(state_dict, converter.firsts)
   frames, (height, width) = converter.clip(state_dict)
   if 'frames' in settings:
     raise ValueError(

@@ -3,6 +3,9 @@
 from vidpred_jax import systems
 from vidpred_jax.convert import weights
 
+# What published names begin with.
+FIRSTS = r'block\d+\.(?:conv\w*|lastconv)|routing|l1'
+
 
 def torch_names(
   num_blocks: int = 9, spatial_path: bool = True, router: bool = True

@@ -3,6 +3,9 @@
 from vidpred_jax import systems
 from vidpred_jax.convert import weights
 
+# What published names begin with.
+FIRSTS = 'feat_pyramid|flow_estimator'
+
 
 def torch_names() -> dict[str, tuple[str, str, tuple[int, ...]]]:
   """Maps the published checkpoint's names to parameters.

@@ -140,6 +140,9 @@ _SCHEDULE = {
   'posterior_mean_coef2',
 }
 
+# What published names begin with.
+FIRSTS = '|'.join((*_NETS.values(), *_SCHEDULE))
+
 
 def convert(
   state_dict,

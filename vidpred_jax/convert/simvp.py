@@ -10,6 +10,9 @@ from vidpred_jax import params, systems
 from vidpred_jax.convert import weights
 from vidpred_jax.models import blocks
 
+# What published names begin with.
+FIRSTS = r'enc\.enc|hid\.(?:enc|dec)|dec\.(?:dec|readout)'
+
 _NORMS = {'norm_0': 'norm1', 'norm_1': 'norm2'}
 _SCALES = {'scale_0': 'layer_scale_1', 'scale_1': 'layer_scale_2'}
 _MLP = {'mlp_in': 'mlp.fc1', 'mlp_out': 'mlp.fc2'}
@@ -191,12 +194,10 @@ def convert(state_dict, expected, *, translator: str = 'gsta'):
 
 
 def _own_weights(state_dict):
-  """Removes Lightning's prefix and arrays that PyTorch computes by itself."""
+  """Removes arrays that PyTorch computes by itself."""
   derived = r'.*\.(num_batches_tracked|relative_position_index|attn_mask)'
   return {
-    name: x
-    for name, x in weights.without(state_dict, 'model.').items()
-    if not re.fullmatch(derived, name)
+    name: x for name, x in state_dict.items() if not re.fullmatch(derived, name)
   }
 
 

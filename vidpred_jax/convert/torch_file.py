@@ -168,7 +168,7 @@ def _arrays(tree: Any, made: dict[int, Any] | None = None) -> Any:
     case Name():
       return tree.name.replace(' ', '.')
     case Slice():
-      raise ValueError('it holds a storage that is no tensor')
+      return Other()  # a storage that is no tensor
     case dict():
       if id(tree) not in made:
         made[id(tree)] = {k: _arrays(v, made) for k, v in tree.items()}

@@ -119,6 +119,24 @@ def _tensor_v3(slice_, start, shape, strides, grad, hooks, dtype, *_):
   )
 
 
+def _tensor_v2(slice_, start, shape, strides, *rest):
+  """Of `rest` the last may say that what is stored is another's negative."""
+  said = rest[2] if len(rest) > 2 else None
+  if isinstance(said, dict) and any(said.get(k) for k in ('neg', 'conj')):
+    raise ValueError(
+      'a tensor that is the negative or conjugate of what is stored; save '
+      'tensor.resolve_neg().resolve_conj()'
+    )
+  return _tensor(slice_, start, shape, strides)
+
+
+def _typed(function, _, args, *__):
+  """A tensor with attributes of its own, or of a kind such as a buffer."""
+  if not isinstance(function, Name) or function.name not in _TENSORS:
+    raise ValueError(f'a tensor made by {stored.shown(function)}')
+  return _TENSORS[function.name](*args)
+
+
 class NumPy:
   """Stands for a number, an array or a type of NumPy's; it holds nothing."""
 
@@ -150,15 +168,19 @@ def _is_simple(key: Any) -> bool:
   )
 
 
+_TENSORS: dict[str, Callable[..., Any]] = {
+  'torch._utils _rebuild_tensor': _tensor,
+  'torch._utils _rebuild_tensor_v2': _tensor_v2,
+  'torch._utils _rebuild_tensor_v3': _tensor_v3,
+  'torch._utils _rebuild_parameter': lambda data, *_: data,
+  'torch._utils _rebuild_parameter_with_state': lambda data, *_: data,
+}
 # What a weight file may "call", and what that means here.
 _CALLS: dict[str, Callable[..., Any]] = {
   'collections OrderedDict': _mapping,
   'torch Size': lambda sizes=(): tuple(sizes),
-  'torch._utils _rebuild_tensor': _tensor,
-  'torch._utils _rebuild_tensor_v2': lambda *args: _tensor(*args[:4]),
-  'torch._utils _rebuild_tensor_v3': _tensor_v3,
-  'torch._utils _rebuild_parameter': lambda data, *_: data,
-  'torch._utils _rebuild_parameter_with_state': lambda data, *_: data,
+  **_TENSORS,
+  'torch._tensor _rebuild_from_type_v2': _typed,
   'numpy dtype': lambda *_: NumPy(),
   # The bytes of those, before protocol 3; only the text is kept.
   '_codecs encode': lambda text, *_: text,
@@ -173,11 +195,17 @@ for _module, _kinds in beside.OTHERS.items():
 for _place in ('numpy.core.multiarray', 'numpy._core.multiarray'):
   _CALLS[f'{_place} scalar'] = lambda *_: NumPy()
   _CALLS[f'{_place} _reconstruct'] = lambda *_: NumPy()
+for _place in ('numpy.core.numeric', 'numpy._core.numeric'):
+  _CALLS[f'{_place} _frombuffer'] = lambda *_: NumPy()
 _NAMES = {
   *_CALLS,
   *_STORAGES,
   *(f'torch {name}' for name in DTYPES),
   'numpy ndarray',
+  'torch Tensor',
+  'torch._tensor Tensor',
+  'torch.nn.parameter Parameter',
+  'torch.nn.parameter Buffer',
 }
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -297,6 +325,8 @@ class Machine:
         stack.append(_named(f'{module} {attribute}'))
       case 'REDUCE':
         args, function = stack.pop(), stack.pop()
+        if isinstance(function, Other):
+          return stack.append(Other())
         if not isinstance(function, Name) or function.name not in _CALLS:
           raise ValueError(
             f'it calls {stored.shown(function)}, which no weight file does'

@@ -6,6 +6,7 @@ a file is run, and PyTorch is not needed.
 """
 
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,14 @@ from vidpred_jax.convert import torch_file
 
 # Bytes that an npz file may become, and how many for one of its own.
 _LEAST_OF_NPZ, _MOST_PACKED = 256 << 20, 20
+# What PyTorch's wrappers call what they wrap, wherever it stands in a name.
+_WRAPPERS = {
+  '_orig_mod',
+  '_fsdp_wrapped_module',
+  '_fpw_module',
+  '_checkpoint_wrapped_module',
+  '_forward_module',
+}
 
 # --- Reading files -----------------------------------------------------------
 
@@ -31,11 +40,12 @@ def read_torch(path: str, key: str | None = None) -> dict[str, np.ndarray]:
       file; told apart by their content. No code in it is run.
     key: where in nested dicts the weights are, such as 'state_dict' or
       'model/ema'. Not needed if they are at the top or in the only place that
-      holds arrays.
+      holds arrays. It may end with what their names begin with: 'model' are
+      those called `model.` and more, without that.
 
   Returns:
     `{name: array}`, read-only, a `module.` in front of all names removed, and
-    `_orig_mod.` wherever it stands.
+    the names of other wrappers, such as `_orig_mod.`, wherever they stand.
     bfloat16 comes back as float32.
 
   Raises:
@@ -81,33 +91,47 @@ def _read_safetensors(data: bytes, path: str) -> dict[str, np.ndarray]:
 
 def _named_arrays(tree: Any, path: str, key: str | None):
   """The dict of arrays in a file's content."""
-  if key is not None:
-    for part in key.split('/'):
-      if not isinstance(tree, dict) or part not in tree:
-        content = (
-          sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
-        )
-        raise ValueError(
-          f'{path} has no {part!r} (of key {key!r}); there is {content}.'
-        )
-      tree = tree[part]
+  for part in key.split('/') if key is not None else ():
+    tree = _part(tree, part, path, key)
   if not isinstance(tree, dict) or not tree:
     raise ValueError(
       f'{path} holds no named arrays but a {type(tree).__name__}.'
     )
   if _is_named_arrays(tree):
     return tree
-  places = sorted(str(k) for k, v in tree.items() if _is_named_arrays(v))
+  places = [k for k, v in tree.items() if _is_named_arrays(v)]
   if key is None and len(places) == 1:
     return tree[places[0]]
   if places:
     raise ValueError(
       f'{path} holds several sets of weights; say which one by key: '
-      f'{", ".join(places)}.'
+      f'{", ".join(sorted(map(str, places)))}.'
     )
   others = [str(k) for k, v in tree.items() if not isinstance(v, np.ndarray)]
   raise ValueError(
     f'{path} holds things that are no arrays: {", ".join(others[:8])}.'
+  )
+
+
+def _part(tree: Any, part: str, path: str, key: str | None):
+  """What one part of a key names: an entry, or what names begin with."""
+  if isinstance(tree, dict) and part in tree:
+    return tree[part]
+  places = [tree]
+  if isinstance(tree, dict) and not _is_named_arrays(tree):
+    places = [x for x in tree.values() if _is_named_arrays(x)]
+  if len(places) == 1 and _is_named_arrays(places[0]):
+    begin = f'{part}.'
+    found = {
+      name.removeprefix(begin): x
+      for name, x in places[0].items()
+      if name.startswith(begin)
+    }
+    if found:
+      return found
+  content = sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
+  raise ValueError(
+    f'{path} has no {part!r} (of key {key!r}); there is {content}.'
   )
 
 
@@ -124,20 +148,53 @@ def _is_named_arrays(tree: Any) -> bool:
 def unwrapped(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Removes the prefixes that PyTorch's wrappers add to names.
 
-  `torch.compile` puts `_orig_mod.` in front of what it compiles, a part or the
-  whole; data parallelism and averaging put `module.` in front of all, averaging
-  with a count `n_averaged` beside.
+  What compiles, shards or recomputes a network puts its own name in front of
+  what it wraps, a part or the whole; data parallelism and averaging put
+  `module.` there, averaging with a count `n_averaged` beside.
   """
   inner = {}
   for name, x in arrays.items():
-    plain = '.'.join(p for p in name.split('.') if p != '_orig_mod')
+    first, *rest = (p for p in name.split('.') if p not in _WRAPPERS)
+    plain = '.'.join([first, *(p for p in rest if p != 'module')])
     if plain in inner:
-      raise ValueError(f'The weights hold {plain} twice, compiled and not.')
+      raise ValueError(f'The weights hold {plain} twice, wrapped and not.')
     inner[plain] = x
-  averaged = {k: x for k, x in inner.items() if k != 'n_averaged'}
-  if all(name.startswith('module.') for name in averaged):
-    inner = averaged
+  if any('module' in name.split('.') for name in arrays):
+    counts = [k for k in inner if k.split('.')[-1] == 'n_averaged']
+    inner = {k: x for k, x in inner.items() if k not in counts}
   return without(inner, 'module.')
+
+
+def own_names(arrays: Mapping[str, Any], firsts: str) -> dict[str, Any]:
+  """Removes what stands in front of a network's names, such as `model.`.
+
+  Args:
+    arrays: `{name: array}`.
+    firsts: a regular expression of what the names of the network begin with.
+
+  Returns:
+    The arrays; as they are if none has such a name.
+
+  Raises:
+    ValueError: if others are beside them, or there are several such networks.
+  """
+  arrays = unwrapped(arrays)
+  pattern = re.compile(rf'((?:[^.]+\.)*?)(?:{firsts})(?:\..*)?')
+  prefixes = {}
+  for name in arrays:
+    found = pattern.fullmatch(name)
+    prefixes.setdefault(found and found[1], []).append(name)
+  known = sorted(p for p in prefixes if p is not None)
+  if not known or '' in known:
+    return arrays
+  if len(prefixes) > 1:
+    others = sorted({x.partition('.')[0] for x in prefixes.get(None, ())})
+    raise ValueError(
+      f'The names of the weights begin with {", ".join(known)}'
+      f'{" and there are others: " if others else ""}{", ".join(others)}; say '
+      f'by key which are meant, such as {known[0].rstrip(".")}.'
+    )
+  return without(arrays, known[0])
 
 
 def without(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -188,7 +245,6 @@ def rearrange(
       PyTorch's names and layout.
   """
   flat = params.flatten(expected)
-  state_dict = _unprefixed(names, state_dict)
   wanted = {}
   for name, (path, kind) in names.items():
     axes, shape = AXES[kind], flat[path].shape
@@ -237,17 +293,3 @@ def rearrange_images(names, state_dict, tree, channel_order):
       kernel = flat[path]
       kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
   return tree
-
-
-def _unprefixed(names, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Removes the common prefix of all names, such as `model.`.
-
-  Where no part of the names leads to those that are known they stay whole.
-  """
-  rest = state_dict
-  while rest and not any(name in rest for name in names):
-    firsts = {name.partition('.')[0] for name in rest}
-    if len(firsts) > 1 or not all('.' in name for name in rest):
-      return state_dict
-    rest = without(rest, f'{firsts.pop()}.')
-  return rest

@@ -70,6 +70,17 @@ def opened(path: str, mtime: int, size: int, array: str):
   return values
 
 
+def unwritten(values) -> int:
+  """How many parts of an array are in no file and are read as its fill value.
+
+  A Zarr array is a folder of parts; one that a copy has lost looks like one
+  that nobody has written. NumPy's files are whole.
+  """
+  if not hasattr(values, 'nchunks_initialized'):
+    return 0
+  return max(values.nchunks - values.nchunks_initialized, 0)
+
+
 def _chosen(path, array: str, names: Sequence[str]) -> str:
   if not array and len(names) != 1:
     raise ValueError(

@@ -13,6 +13,7 @@ No film has frames in two splits, except a single film: it is cut in time.
 """
 
 import functools
+import logging
 import os
 import pathlib
 import re
@@ -33,6 +34,7 @@ _SPLITS = {
   'test': 'test',
   'testing': 'test',
 }
+_LOG = logging.getLogger(__name__)
 _BLOCK = 2**24  # values that statistics take at once
 
 
@@ -150,13 +152,14 @@ class Arrays:
       hop=hop,
       overlap=split == 'train',
     )
+    least = (num_frames - 1) * np.min(step) + 1
     if not len(self._windows):
-      least = (num_frames - 1) * np.min(step) + 1
       raise ValueError(
         f'No {split} film of {root} has the {least} frames that a clip needs; '
         f'the longest has {self._films.lengths.max()}. What a clip needs say '
         'frames.context, frames.target and step.'
       )
+    self._windows.warn_of_short(self._films.name, least)
     if kind == 'field':
       self._describe(films, variables, units, mean, std)
 
@@ -289,6 +292,13 @@ class Films:
     for f, path in enumerate(paths):
       stamps.append(array_files.stamp(path, array))
       values = array_files.opened(*stamps[f])
+      if lost := array_files.unwritten(values):
+        _LOG.warning(
+          '%s: %d parts of the array are in no file and are read as %s.',
+          path,
+          lost,
+          values.fill_value,
+        )
       headers.append((tuple(values.shape[-3:]), values.dtype))
       length = values.shape[-4]
       count = values.shape[0] if len(values.shape) == 5 else 1

@@ -24,6 +24,7 @@ Differences from the reference:
 
 import functools
 import itertools
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ import numpy as np
 from vidpred_jax import atomic
 from vidpred_jax.data import validation, weather
 from vidpred_jax.data.moments import moments
+
+_LOG = logging.getLogger(__name__)
 
 
 class Fields:
@@ -103,8 +106,10 @@ class Fields:
     atomic.check_local(root)
     root = pathlib.Path(os.path.expanduser(root))
     variables = tuple(weather.find(root, name, split) for name in names)
-    is_npz = root.suffix == '.npz'
-    if is_npz or (train_years is None and root.suffix in weather.SUFFIXES):
+    by_shares = root.suffix == '.npz' or (
+      train_years is None and root.suffix in weather.SUFFIXES
+    )
+    if by_shares:
       spans = _shares(variables[0], train_fraction, val_fraction, split)
     else:
       years = {'train': train_years or (1979, 2015), 'test': test_years}
@@ -137,6 +142,8 @@ class Fields:
         f'The {split} split of {root} has {len(self._hours)} hours; none of '
         f'its windows has {num_frames} without a gap.'
       )
+    if not by_shares:
+      self._warn_of_missing(spans[split])
     rows = self._values.shape[1]
     if self.latitudes is not None and len(self.latitudes) != rows:
       raise ValueError(
@@ -185,6 +192,17 @@ class Fields:
         values[begin : begin + len(block), ..., channel] = block
         begin += len(block)
     return values
+
+  def _warn_of_missing(self, span: tuple[int, int]) -> None:
+    """Warns of hours of the years asked for that are in no file."""
+    wanted = -(-(span[1] - span[0]) // self._frame_interval())
+    if len(self._hours) < wanted:
+      _LOG.warning(
+        '%s has %d of %d hours for %s, from %s to %s; asked for are those from '
+        '%s to before %s.',
+        self._root, len(self._hours), wanted, self._split,
+        *(_time(self._hours[k]) for k in (0, -1)), *map(_time, span),
+      )  # fmt: skip
 
   def _frame_interval(self) -> int:
     """Hours between frames."""
@@ -325,7 +343,7 @@ def _common_hours(variables, span) -> np.ndarray:
     if (np.diff(hours) <= 0).any():
       raise ValueError(
         f'The hours of {variable.name} in {variable.paths[0].parent} do not '
-        'ascend from file to file.'
+        'ascend within and from file to file.'
       )
     all_hours.append(hours[slice(*np.searchsorted(hours, span))])
   for variable, hours in zip(variables, all_hours):

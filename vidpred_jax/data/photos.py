@@ -34,8 +34,9 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from vidpred_jax import video_io
 from vidpred_jax.data import camera, validation
 from vidpred_jax.data.layers import DENSITY, Layer, flow
 
@@ -297,23 +298,25 @@ class PhotosInMotion:
 
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
   """Finds the photographs in a folder and its subfolders, by name."""
-  endings = ('.jpg', '.jpeg', '.png', '.webp')
+  endings = sorted(video_io.IMAGE_SUFFIXES)
   root = pathlib.Path(os.path.expanduser(folder))
-  paths = [p for p in root.rglob('*') if p.suffix.lower() in endings]
+  paths = [
+    p
+    for p in sorted(root.rglob('*'))
+    if p.suffix.lower() in endings and p.name[0] != '.' and not p.is_dir()
+  ]
   if not paths:
     raise FileNotFoundError(
       f'There are no photographs ({", ".join(endings)}) in {root}.'
     )
-  return tuple(sorted(paths))
+  for path in paths:  # now, not when one is drawn in the midst of training
+    video_io.probe(path)
+  return tuple(paths)
 
 
 @functools.lru_cache(maxsize=128)
 def _photo(path: pathlib.Path) -> Image.Image:
-  try:
-    with Image.open(path) as image:
-      photo = ImageOps.exif_transpose(image).convert('RGB')
-  except (OSError, Image.DecompressionBombError) as error:
-    raise ValueError(f'{path} cannot be read: {error}') from None
+  photo = Image.fromarray(video_io.read(path, count=1)[0])
   if path.name == 'retina.jpg':  # black outside of a disc
     margin = 0.15
     width, height = photo.size

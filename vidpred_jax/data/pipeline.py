@@ -4,14 +4,17 @@
 a source once.
 """
 
+import contextlib
 import functools
 import inspect
 import math
 import multiprocessing.connection
 import os
+import signal
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
@@ -135,6 +138,10 @@ class Batches:
   def __exit__(self, *error) -> None:
     self.close()
 
+  def start(self) -> None:
+    """Begins to load before the first batch is asked for."""
+    self._inner[0].start_prefetch()
+
   def close(self) -> None:
     """Ends the loading."""
     self._close()
@@ -146,6 +153,7 @@ def _end_with_parent(*_) -> None:
   However that ends, its end of a pipe is closed. Waiting for it is all that a
   thread here does.
   """
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # see `_undisturbed`
   parent = multiprocessing.parent_process()
 
   def wait():
@@ -154,6 +162,31 @@ def _end_with_parent(*_) -> None:
 
   if parent is not None:
     threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+  """A context for beginning processes that end in silence.
+
+  Ctrl-C goes to all processes of a terminal. It is for the one that began the
+  others, which ends them; these inherit that the signal is blocked. What they
+  loaded and nobody took is freed by a process that warns of it.
+  """
+  warned = os.environ.get('PYTHONWARNINGS')
+  ours = 'ignore::UserWarning:multiprocessing.resource_tracker'
+  os.environ['PYTHONWARNINGS'] = f'{warned},{ours}' if warned else ours
+  resource_tracker.ensure_running()  # now, for it unblocks the signal
+  blocks = hasattr(signal, 'pthread_sigmask')
+  if blocks:
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    if blocks:
+      signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    del os.environ['PYTHONWARNINGS']
+    if warned is not None:
+      os.environ['PYTHONWARNINGS'] = warned
 
 
 def _close(inner: list) -> None:
@@ -294,17 +327,20 @@ def train_iterator(
     )
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
-  return Batches(
-    dataset.to_iter_dataset(
-      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    ).mp_prefetch(
-      grain.MultiprocessingOptions(
-        num_workers=workers, per_worker_buffer_size=2
+  with _undisturbed():
+    batches = Batches(
+      dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+      ).mp_prefetch(
+        grain.MultiprocessingOptions(
+          num_workers=workers, per_worker_buffer_size=2
+        ),
+        worker_init_fn=_end_with_parent,
       ),
-      worker_init_fn=_end_with_parent,
-    ),
-    source,
-  )
+      source,
+    )
+    batches.start()
+  return batches
 
 
 def eval_batches(

@@ -30,7 +30,7 @@ def _all(accepts):
 
 
 def _is_count(x) -> bool:
-  return type(x) is int and x > 0
+  return type(x) is int and 0 < x < 2**40
 
 
 _FIELDS = {
@@ -53,6 +53,18 @@ _FIELDS = {
   'hops': stored.Field(
     lambda x: x is None or _all(lambda n: n is None or _is_count(n))(x),
     'null or distances of windows',
+  ),
+}
+_NUMBERS = _all(lambda x: type(x) in (int, float))
+_OF_FIELDS = {
+  'variables': stored.Field(
+    lambda x: _all(lambda n: isinstance(n, str))(x) and bool(x), 'names'
+  ),
+  'units': stored.Field(lambda x: isinstance(x, str), 'a text'),
+  'mean': stored.Field(_NUMBERS, 'numbers'),
+  'std': stored.Field(_NUMBERS, 'numbers'),
+  'latitudes': stored.Field(
+    lambda x: x is None or _NUMBERS(x), 'null or numbers'
   ),
 }
 
@@ -124,12 +136,13 @@ class Prepared:
     self._windows = windows.Windows(
       lengths, num_frames, step=step, hop=hop, overlap=split == 'train'
     )
+    least = (num_frames - 1) * np.min(step) + 1
     if not len(self._windows):
       raise ValueError(
-        f'No run of {split} in {root} has the '
-        f'{(num_frames - 1) * np.min(step) + 1} frames that a clip needs; the '
-        f'longest has {lengths.max()}.'
+        f'No run of {split} in {root} has the {least} frames that a clip '
+        f'needs; the longest has {lengths.max()}.'
       )
+    self._windows.warn_of_short(self._names.__getitem__, least)
 
   def __len__(self) -> int:
     return len(self._windows)
@@ -176,14 +189,21 @@ def read_manifest(path: str | os.PathLike) -> dict:
   with reading(path, 'list of prepared frames'):
     record = json.loads(pathlib.Path(path).read_text())
     version = record['format']
-  if version != FORMAT:
+  if type(version) is not int or version != FORMAT:
     raise ValueError(f'{path} has the format {version}; expected {FORMAT}.')
   stored.check(path, record, _FIELDS)
-  if len(record['names']) != len(record['lengths']):
-    raise ValueError(
-      f'{path} is damaged: it has {len(record["names"])} names and '
-      f'{len(record["lengths"])} lengths of runs.'
-    )
+  parts = {'names', 'hops'} if record['hops'] is not None else {'names'}
+  lengths, channels = len(record['lengths']), record['shape'][-1]
+  counts = {name: lengths for name in sorted(parts)}
+  if record['kind'] == 'field':
+    stored.check(path, record, _OF_FIELDS)
+    counts |= {'variables': channels, 'mean': channels, 'std': channels}
+  for name, expected in counts.items():
+    if len(record[name]) != expected:
+      raise ValueError(
+        f'{path} is damaged: it has {len(record[name])} {name}, expected '
+        f'{expected}.'
+      )
   return record
 
 
@@ -216,7 +236,8 @@ def _opened(path: str, mtime: int):
   missing = [name for name in shards if not os.path.isfile(name)]
   if missing:
     raise ValueError(f'{path} names {missing[0]}, which is not there.')
-  records = array_record.ArrayRecordDataSource(shards)
+  with reading(path, 'list of whole shards'):
+    records = array_record.ArrayRecordDataSource(shards)
   if len(records) != sum(record['lengths']):
     raise ValueError(
       f'{path} names {sum(record["lengths"])} frames; its shards have '

@@ -115,6 +115,10 @@ class TfdsClips:
         f'No example of {name}, {self._split}, has the {self._span} frames '
         f'that a clip needs; the longest has {max(lengths, default=0)}.'
       )
+    if self._windows is not None:
+      self._windows.warn_of_short(
+        lambda k: f'{self._split}/{self._examples[k]}', self._span
+      )
 
   def __len__(self) -> int:
     return self._count

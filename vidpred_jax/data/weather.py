@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import pathlib
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -189,7 +190,7 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
   else:
     with _dataset(path) as file, reading(path, 'file with time and its units'):
       time = file[_named(file, _TIMES)]
-      calendar = time.attrs.get('calendar', 'standard').lower()
+      calendar = time.attrs.get('calendar', 'standard').strip().lower()
       times, units = time.values.astype(np.float64), time.units
     hours = calendars.since_1970(path, times, units, calendar)
   good = np.abs(hours) < 2**53  # not of NaN
@@ -411,8 +412,28 @@ def _dataset(path: pathlib.Path):
   if is_zarr:  # asked for where there is none, xarray warns
     settings['consolidated'] = (path / '.zmetadata').exists()
   with reading(path, 'Zarr store' if is_zarr else 'NetCDF file'):
+    if not is_zarr:
+      _check_end(path)
     file = xarray.open_dataset(
       path, decode_times=False, cache=False, **settings
     )
   with file:
     yield file
+
+
+def _check_end(path: pathlib.Path) -> None:
+  """Raises ValueError if a file of NetCDF's first format is truncated.
+
+  NetCDF's library reads zeros beyond its end; those of HDF5 it refuses.
+  """
+  with open(path, 'rb') as stream:
+    if stream.read(4) not in (b'CDF\x01', b'CDF\x02'):
+      return
+  import scipy.io  # comes with JAX
+
+  try:
+    with warnings.catch_warnings():  # that arrays are mapped
+      warnings.simplefilter('ignore')
+      scipy.io.netcdf_file(path, 'r', mmap=True).close()
+  except (ValueError, IndexError):
+    raise ValueError('it is truncated') from None

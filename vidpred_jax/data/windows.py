@@ -1,9 +1,12 @@
 """Windows of clips in runs of frames: films, scenes, episodes."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+_LOG = logging.getLogger(__name__)
 
 
 class Windows:
@@ -61,6 +64,24 @@ class Windows:
       counts.append((lengths[runs] - span) // distance + 1)
     self._rows = np.concatenate(rows)
     self._ends = np.cumsum(np.concatenate(counts))
+
+  def warn_of_short(self, name: Callable[[int], str], length: int) -> None:
+    """Warns of runs without a clip.
+
+    Args:
+      name: of a run, by its number.
+      length: the fewest frames of one with a clip.
+    """
+    short = np.flatnonzero(~self.used).tolist()
+    if short:
+      _LOG.warning(
+        'Left out, not of %d frames, %d of %d: %s%s',
+        length,
+        len(short),
+        len(self.used),
+        ', '.join(map(name, short[:20])),
+        ', ...' * (len(short) > 20),
+      )
 
   def __len__(self) -> int:
     return int(self._ends[-1]) if len(self._ends) else 0

@@ -257,8 +257,9 @@ def _rate(name: str, flag) -> Fraction | None:
   """A flag's frames per second."""
   if flag.value is None:
     return None
-  with contextlib.suppress(ValueError, ZeroDivisionError):
+  with contextlib.suppress(ValueError, ZeroDivisionError, OverflowError):
     rate = Fraction(flag.value)
+    float(rate)  # so that it can be said
     if rate > 0 or name == 'fps':
       return rate
   raise ValueError(

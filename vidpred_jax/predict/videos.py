@@ -27,6 +27,8 @@ _MARK = (1.0, 0.69, 0.23)
 _FINEST = 16
 # Of --factor, whose frames are made in one call, and --fps.
 _LARGEST, _FASTEST = 64, 1000
+_LONGEST = 10**6  # frames to predict: half a day of film
+_FUTURES = 1000  # each is a file that is open
 
 
 def predict_video(
@@ -220,6 +222,11 @@ def _check_request(between: bool, **request) -> None:
     if request[name] is not None:
       raise ValueError(f'This system {does}; it cannot serve --{name}.')
   samples, factor, fps = request['samples'], request['factor'], request['fps']
+  number = request['num_frames']
+  if number is not None and not 1 <= number <= _LONGEST:
+    raise ValueError(f'Got --num_frames={number}, expected 1 to {_LONGEST}.')
+  if samples is not None and not 1 <= samples <= _FUTURES:
+    raise ValueError(f'Got --samples={samples}, expected 1 to {_FUTURES}.')
   if samples is not None and (request['with_input'] or request['overlay']):
     raise ValueError('Got --samples together with --with_input or --overlay.')
   if factor is not None and fps is not None:

@@ -65,12 +65,10 @@ class Settings(NamedTuple):
       `flow_weight` must be 0, for no flow is learnt.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
-    standardised: whether the flow network compares standardised features, see
-      `models.ebme.BiFlowNet`. Weights are of one or the other.
+    standardised: see `models.ebme.BiFlowNet`; weights are of one or the other.
     keep_bars: whether a prediction leaves flat edges that stand still as they
       are, see `ops.bars.fill`. The paper does not do so.
-    train_flow: whether equation 4 has a gradient to the flow's parameters. (To
-      freeze them also needs the optimiser's `frozen`.)
+    train_flow: whether equation 4 has a gradient to the flow (`optim.frozen`).
     temperature: of the Gumbel-softmax.
     census_weight: lambda_1 of equation 4.
     logarithmic: whether the first two terms of equation 4 count, for each clip,
@@ -80,13 +78,11 @@ class Settings(NamedTuple):
     warp_weight: weight of the Laplacian-pyramid difference of each warped frame
       from the truth, with a gradient to the flow in any case. The paper does
       not have this term. From random weights it alone teaches a flow in some
-      hundred steps; equation 4 is first minimised by blending, which delays the
-      flow.
+      hundred steps; equation 4 is first minimised by blending.
     flow_weight: weight of the end-point error of both flows in pixels, at every
       level of the pyramid, where the exact flow is known, with a gradient to
       the flow in any case. The paper does not have this term.
-    flow_gamma: the factor of a level in that error relative to the next finer
-      level.
+    flow_gamma: the factor of a level in that error relative to the next finer.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
   """
 
@@ -464,17 +460,14 @@ def make(*, frames: base.Frames, **settings) -> base.System:
   def diagnostics(variables, context, key):
     del key
     base.check_context(context, 2, 3, 1)
-    pair, inside = context, None
-    if chosen.keep_bars:
-      pair, inside = bars.fill(context)
+    pair, inside = bars.fill(context) if chosen.keep_bars else (context, True)
     prepared = model.apply(variables, pair, chosen.levels, method='prepare')
     shots = []
     for time in relative_times(frames):
       frame, shown = frame_at(model, chosen, variables, prepared, time)
-      if inside is not None:
-        still = (1 - time) * context[:, 0] + time * context[:, 1]
-        frame = jnp.where(inside, frame, still)
-        shown['flow'] = jnp.where(inside, shown['flow'], 0)
+      still = (1 - time) * context[:, 0] + time * context[:, 1]
+      shown['flow'] = jnp.where(inside, shown['flow'], 0)
+      frame = jnp.where(inside, frame, still)
       shots.append((frame, shown))
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
 

@@ -384,9 +384,8 @@ def next_frame(
   Returns:
     `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
-  newer, inside = pair[:, 1], True
-  if settings.keep_bars:
-    pair, inside = bars.fill(pair)
+  newer = pair[:, 1]
+  pair, inside = bars.fill(pair) if settings.keep_bars else (pair, True)
   gates = inference_gates(model, settings, variables, pair, key)
   output = model.apply(variables, pair, gates, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]

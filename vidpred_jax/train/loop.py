@@ -90,6 +90,11 @@ def _run(
   evaluate = _evaluation(config, measure, sources, best)
   saved = checkpoint.manager(workdir, keep=config.keep, best=best)
   start = saved.latest_step() or 0
+  if start > config.steps:
+    raise ValueError(
+      f'{workdir} has a checkpoint of step {start}, but config.steps is '
+      f'{config.steps}; remove it if it was copied there.'
+    )
   trace = Trace(workdir / 'profile', config.get('profile', ()))
   with saved, trace, folder.Stop() as stop, folder.log(workdir, start) as log:
     batches = _batches(config, system, start, sources)

@@ -1,6 +1,7 @@
 """The state of training, one step of it, and where its arrays live."""
 
 import functools
+import logging
 import math
 import re
 from typing import Any, NamedTuple
@@ -9,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vidpred_jax import checkpoint, convert, params, runtime, systems
 from vidpred_jax.systems import base
 from vidpred_jax.train import optim
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainState(NamedTuple):
@@ -163,7 +165,7 @@ def weights_to_begin(config):
   for name in ('initial_flow', 'standardised', 'router_standardised'):
     before, now = (x.get(name) for x in (record['settings'], config.model))
     if None not in (before, now) and before != now:
-      logging.warning(
+      _LOG.warning(
         'The weights of init_from were trained with %s=%r, this run has %r.',
         name,
         before,

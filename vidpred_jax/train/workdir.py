@@ -7,6 +7,7 @@ one configuration. A folder that holds another run is never changed.
 import contextlib
 import errno
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -17,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -26,6 +26,7 @@ from tensorboardX.proto import event_pb2
 from vidpred_jax import atomic, checkpoint, stored, systems
 from vidpred_jax import config as configuration
 
+_LOG = logging.getLogger(__name__)
 # What may change between two tries at the same run.
 _MAY_CHANGE = (
   'eval',
@@ -97,6 +98,7 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
   """
   wanted = json.loads(json.dumps(config.to_dict()))
   path = workdir / checkpoint.CONFIG
+  _check_places(workdir)
   # A try that ended before its first checkpoint owns nothing yet.
   trained = any(p.name.isdigit() for p in (workdir / 'checkpoints').glob('*'))
   if path.exists() and trained:
@@ -119,6 +121,19 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, wanted)
   _wait('claimed')
+
+
+def _check_places(workdir: pathlib.Path) -> None:
+  """Raises ValueError, before training, if its results have no place."""
+  saved = workdir / 'checkpoints'
+  if saved.exists() and not saved.is_dir():
+    raise ValueError(f'{saved} is a file, expected the folder of a run.')
+  place = workdir / 'export'
+  if place.exists() and not (place / checkpoint.RECORD).exists():
+    raise ValueError(
+      f'{place}, which will be replaced when the run ends, is no export of it; '
+      'move it away.'
+    )
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +256,7 @@ def _append(path: pathlib.Path, waiting: list[str]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
   except OSError as error:
     if len(waiting) == 1:  # once, not for every line that joins it
-      logging.warning('%s could not be written and waits: %s', path, error)
+      _LOG.warning('%s could not be written and waits: %s', path, error)
   else:
     waiting.clear()
 
@@ -263,12 +278,12 @@ def _board(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
         events[0].flush()
     except OSError as error:
       events.clear()
-      logging.warning('TensorBoard events are given up: %s', error)
+      _LOG.warning('TensorBoard events are given up: %s', error)
 
   try:
     events.append(EventsWriter(str(workdir / 'events')))
   except OSError as error:
-    logging.warning('There are no TensorBoard events: %s', error)
+    _LOG.warning('There are no TensorBoard events: %s', error)
   if start:  # hides what an earlier try wrote after that step
     session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     send(
@@ -293,14 +308,17 @@ def _board(workdir: pathlib.Path, start: int) -> Iterator[Callable[..., None]]:
 
 
 def _logged(path: pathlib.Path, last: int) -> list[str]:
-  """The lines of a log up to a step."""
-  kept = []
+  """The whole lines of a log up to a step."""
+  kept, damaged = [], 0
   text = path.read_text(errors='replace') if path.exists() else ''
   for line in text.splitlines():
     try:
       step = json.loads(line)['step']
     except (ValueError, KeyError, TypeError, RecursionError):
-      break  # cut off when an earlier try was killed, or damaged
+      damaged += 1
+      continue
     if isinstance(step, int) and step <= last:
       kept.append(line + '\n')
+  if damaged:  # the last one is, when an earlier try was killed
+    _LOG.warning('%s: %d damaged lines are left out.', path, damaged)
   return kept

@@ -28,8 +28,11 @@ from vidpred_jax.video_io.opening import open_video
 _LOG = logging.getLogger(__name__)
 
 _LOOKED_AT = 40  # packets in which stamps are compared
+_LAST, _HIDDEN = 64, 16  # packets that may wait for each other; bytes of a mark
 # Their clocks may be set anew.
 RESETTING = frozenset({'mpegts', 'mpeg', 'mpegtsraw', 'vob'})
+# Packets of these may hold a frame that is not shown.
+_UNSHOWN = ('vp8', 'vp9', 'av1', 'theora')
 # What libavcodec's own decoders do not see.
 _ALPHA = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 
@@ -90,8 +93,9 @@ def _check_unstamped(path, stamp: int | None, fps: Fraction | None) -> None:
 def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
   """Yields (frame, time stamp or place), threaded until a packet is bad.
 
-  With several threads an error takes frames beside it along, so from the first
-  one on a single thread decodes, once more from the beginning.
+  With several threads an error takes frames beside it along, and among the last
+  frames it is not even told. So from the first one on a single thread decodes,
+  once more from the beginning.
   """
   count = 0
   for threads in ('AUTO', 'NONE'):
@@ -120,7 +124,7 @@ def _stamped(path, stream) -> Generator[tuple[Shot, int | None]]:
 
 def _pass(path, stream, threads, problems):
   first, bad, good = None, 0, 0
-  clock = _clock(path, stream)
+  clock, ends = _clock(path, stream), _Ends()
   with open_video(path, stream) as (container, video):
     video.thread_type = threads
     decode, coding = _decoder(video), video.codec_context.name
@@ -129,15 +133,15 @@ def _pass(path, stream, threads, problems):
     for packet in packets(container, video, problems):
       if coding in ('mpeg1video', 'mpeg2video') and packet.size:
         # The decoder passes such a packet over in silence.
-        is_headless = _is_headless(bytes(packet), coding)
-        if is_headless and begun:
-          problems.append('slices without the head of their picture')
-          bad += 1
+        lost, has_head = _headless(bytes(packet), coding)
+        if lost and begun:
+          problems += lost * ['slices without the head of their picture']
+          bad += lost
           if threads == 'AUTO':
             return
-        begun |= not is_headless
+        begun |= has_head
       try:
-        frames = decode(packet)
+        frames = ends.of(packet, decode(packet))
       except av.error.FFmpegError as error:
         problems.append(str(error))
         bad += 1
@@ -158,6 +162,9 @@ def _pass(path, stream, threads, problems):
         stamp = frame.pts if clock == 'shown' else None
         place = frame.dts if stamp is None and clock != 'none' else stamp
         yield Shot(frame, stamp), place
+    if threads == 'AUTO' and coding not in _UNSHOWN and ends.lost():
+      problems.append('the last packets')
+      return
     _check_end(path, container, video)
     if 'matroska' in container.format.name.split(','):
       _tell_lost(path, stream)
@@ -169,13 +176,49 @@ def _pass(path, stream, threads, problems):
       )
 
 
-def _is_headless(data: bytes, coding: str) -> bool:
-  """Whether a packet of MPEG-1 or MPEG-2 has slices and no picture's head."""
-  for head in re.finditer(rb'\x00\x00\x01\x00.(.)', data, re.DOTALL):
+class _Ends:
+  """The last packets and frames, to see whether each packet gave a frame."""
+
+  def __init__(self):
+    self._packets = collections.deque(maxlen=_LAST)
+    self._frames = collections.deque(maxlen=4 * _LAST)
+
+  def of(self, packet, frames: list) -> list:
+    """Notes a packet and the frames that came of it; returns these."""
+    if packet.size > _HIDDEN and not packet.is_discard:
+      self._packets.append(packet.dts if packet.pts is None else packet.pts)
+    for frame in frames:
+      self._frames += [frame.pts, frame.dts]
+    return frames
+
+  def lost(self) -> bool:
+    """Whether a packet gave none; those without a stamp are not counted."""
+    return not {*self._packets} <= {*self._frames, None}
+
+
+def _headless(data: bytes, coding: str) -> tuple[int, bool]:
+  """Counts pictures of MPEG-1 or MPEG-2 in a packet that have lost their head.
+
+  Their slices stand by themselves or, since a head begins a packet, behind
+  those of the picture before, from the top row on again.
+
+  Returns:
+    The number, and whether some picture has a head.
+  """
+  lost, row, has_head, known = 0, 0, False, False
+  for start in re.finditer(rb'\x00\x00\x01(.)', data, re.DOTALL):
+    kind, place = start[1][0], start.end() + 1
     # Without a type of MPEG-1 the decoder takes no slice of it.
-    if coding == 'mpeg2video' or head[1][0] >> 3 & 7 in (1, 2, 3):
-      return False
-  return re.search(rb'\x00\x00\x01[\x01-\xaf]', data) is not None
+    if kind == 0 and (
+      coding == 'mpeg2video'
+      or data[place : place + 1]
+      and data[place] >> 3 & 7 in (1, 2, 3)
+    ):
+      row, known, has_head = 0, True, True
+    elif 1 <= kind <= 0xAF:
+      lost += kind < row or not known
+      row, known = kind, True
+  return lost, has_head
 
 
 def _clock(path, stream) -> str:

@@ -66,10 +66,11 @@ class Pictures(NamedTuple):
 def find_videos(folder) -> list[pathlib.Path]:
   """Video files and folders of pictures anywhere below `folder`, sorted.
 
-  A single picture beside films is given by itself.
+  A single picture beside films is given by itself. `logging` warns of what is
+  neither by its name, of links to nothing and of folders that cannot be read.
   """
-  videos, visited = [], set()
-  for root, folders, names in os.walk(folder, followlinks=True):
+  videos, visited, others = [], set(), []
+  for root, folders, names in os.walk(folder, onerror=_warn, followlinks=True):
     real = os.path.realpath(root)
     if real in visited:  # a link leads back
       folders.clear()
@@ -77,6 +78,7 @@ def find_videos(folder) -> list[pathlib.Path]:
     visited.add(real)
     folders[:] = sorted(n for n in folders if not n.startswith('.'))
     paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
+    others += _neither(pathlib.Path(root), names)
     films = [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
     videos += films
     pages = [p for p in paths if _is_picture(p)]
@@ -84,7 +86,34 @@ def find_videos(folder) -> list[pathlib.Path]:
       videos += pages
     elif pages:
       videos.append(pathlib.Path(root))
+  if others:
+    more = f' and {len(others) - 8} more' if len(others) > 8 else ''
+    _LOG.warning(
+      'Passed over in %s, no films or pictures: %s%s',
+      folder,
+      ', '.join(others[:8]),
+      more,
+    )
   return sorted(videos)
+
+
+def _warn(error: OSError) -> None:
+  _LOG.warning('Left out: %s', error)
+
+
+def _neither(folder: pathlib.Path, names: Iterable[str]) -> list[str]:
+  """Names of visible files that are no films or pictures, or lead nowhere."""
+  known = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *_HEIC}
+  return [
+    name
+    for name in sorted(names)
+    if name[0] != '.'
+    and name not in ('Thumbs.db', 'desktop.ini')
+    and not (
+      os.path.splitext(name)[1].lower() in known
+      and os.path.isfile(folder / name)
+    )
+  ]
 
 
 def _is_file(path: pathlib.Path) -> bool:
@@ -223,6 +252,8 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
         if picture.page is not None and picture.page != image.tell():
           image.seek(picture.page)
         shown = _rgb(image)
+        if _is_dark(image, shown):
+          _tell_dark(path.parent)
       if number > 1:
         raise ValueError(
           f'{path} holds {number} pictures; expected one in each file of a '
@@ -232,6 +263,22 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
   finally:
     if image is not None:
       image.close()
+
+
+def _is_dark(image: Image.Image, shown: np.ndarray) -> bool:
+  """Whether no number of 16 bits needs more than 12, and some more than 8."""
+  return image.mode.startswith('I') and 0 < shown.max(initial=0) <= 16
+
+
+@functools.cache
+def _tell_dark(folder: pathlib.Path) -> None:
+  """Warns once of a folder."""
+  _LOG.warning(
+    'Pictures of 16 bits in %s hold no number above 4095 and are dark. If 12 '
+    'bits or fewer are meant, multiply them, or say so by the tag '
+    'MaxSampleValue of TIFF.',
+    folder,
+  )
 
 
 def _number(image: Image.Image) -> int:

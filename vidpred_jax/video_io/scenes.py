@@ -7,6 +7,9 @@ differ between frames t - 1 and t. Frame t begins a scene if for these pixels
   - their difference is at least 2.5 times the usual difference, the median of
     the two steps before and the two steps after.
 
+Of two frames alone no usual difference is known. Then the second begins a scene
+if the likeness is below `MIN_SIMILARITY` - 0.25.
+
 So static parts, such as bars, a frame around the picture or the page behind it,
 do not count. Changes of light do not count either: the similarity compares
 patterns, and a fade changes in equal steps. A change of less than a fiftieth of
@@ -27,6 +30,7 @@ from PIL import Image
 THUMBNAIL = (36, 64)
 MIN_SIMILARITY = 0.8
 _STANDS_OUT = 2.5
+_ALONE = 0.25  # so much less similar are two frames of two scenes
 _NOISE = 0.3  # of a step's mean difference, in levels
 _SMALLEST = 0.02  # share of the picture
 _MOVED = 0.75  # levels
@@ -217,5 +221,6 @@ def _begins(thumbnails: Sequence[np.ndarray], t: int, least: float) -> bool:
     for x, y in zip(thumbnails, thumbnails[1:])
   ]
   step = steps.pop(t - 1)
-  usual = np.median(steps) if steps else 0.0
-  return bool(step >= _STANDS_OUT * (usual + _NOISE))
+  if not steps:
+    return alike < least - _ALONE
+  return bool(step >= _STANDS_OUT * (np.median(steps) + _NOISE))

@@ -264,6 +264,23 @@ class TestWindows:
       assert levels(clips[1]['video']) == list(range(9))
 
 
+@pytest.mark.parametrize('val_fraction', [0.0, 0.5])
+def test_too_few_clips_are_told_by_the_package(tmp_path, caplog, val_fraction):
+  """Commands show the warnings of the package, not those of absl."""
+  vimeo90k(tmp_path)
+  data.make_source(
+    'frames',
+    split='train',
+    num_frames=3,
+    dataset='vimeo90k',
+    root=tmp_path,
+    val_fraction=val_fraction,
+  )
+  (said,) = caplog.records
+  assert said.name.startswith('vidpred_jax.')
+  assert 'vimeo90k train: 2 clips at' in said.getMessage()
+
+
 class TestUcf101:
   def test_frames_start_and_step_are_drawn(self, tmp_path):
     ucf101_frames(tmp_path)

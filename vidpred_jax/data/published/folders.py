@@ -9,11 +9,11 @@ anywhere.
 """
 
 import functools
+import logging
 import os
 import pathlib
 
 import numpy as np
-from absl import logging
 
 from vidpred_jax import names
 from vidpred_jax.data import validation
@@ -22,6 +22,7 @@ from vidpred_jax.data.published import layouts
 from vidpred_jax.data.published.prediction import PROTOCOLS, absent
 from vidpred_jax.data.published.sequences import Sequence, length, read
 
+_LOG = logging.getLogger(__name__)
 # Clips with a random start: so many of each video before the order repeats.
 _DRAWS = 100
 
@@ -79,6 +80,10 @@ class FrameClips:
         f'val_fraction={val_fraction}.'
       )
     self._sequences = find(dataset, root, split if listed else 'train')
+    # Before some are held out: what is not there is missing from the whole.
+    _warn_of_missing(
+      dataset, root, split if listed else 'train', self._sequences
+    )
     if not listed or val_fraction and split == 'train':
       self._sequences = _held_out(self._sequences, split, val_fraction)
     self._windows = protocol.train if split == 'train' else protocol.test
@@ -100,14 +105,6 @@ class FrameClips:
     self._ends = np.cumsum(counts)
     if not self._ends[-1]:
       raise ValueError(f'No sequence of {dataset} has {num_frames} frames.')
-    expected = protocol.counts[split if listed else 'train']
-    clips = count(dataset, self._sequences)
-    if clips != expected.clips and not val_fraction:
-      logging.warning(
-        '%s %s: %d clips at %s, %d expected. '
-        'python -m vidpred_jax.data --check %s --root %s says more.',
-        dataset, split, clips, root, expected.clips, dataset, root,
-      )  # fmt: skip
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -179,6 +176,20 @@ class FrameClips:
       most = min(5, max(1, number // max(10, self._num_frames)))
       step = int(rng.integers(1, most + 1))
     return int(rng.integers(0, number - (self._num_frames - 1) * step)), step
+
+
+def _warn_of_missing(dataset, root, split, sequences) -> None:
+  """Warns if there are more or fewer clips than were published."""
+  expected, clips = (
+    PROTOCOLS[dataset].counts[split].clips,
+    count(dataset, sequences),
+  )
+  if clips != expected:
+    _LOG.warning(
+      '%s %s: %d clips at %s, %d expected. '
+      'python -m vidpred_jax.data --check %s --root %s says more.',
+      dataset, split, clips, root, expected, dataset, root,
+    )  # fmt: skip
 
 
 def _held_out(
