@@ -52,6 +52,15 @@ REASONS = {
     'every clip the same ones. The Gumbel-softmax has the weight 0.05 of the '
     'mean gate: with the default, 1, every gate is closed after 140 steps.'
   ),
+  'dmvfn:7': (
+    'With all blocks in use the spatial path helps; with routes no difference '
+    'can be told. Three of six blocks are as good as all, as far as can be '
+    'told. But all four rows lie within a tenth of a dB, and seeds of the demo '
+    'differ by half a dB after 2200 steps (`experiments/README.md`, "The demo '
+    'of DMVFN"), so that other seeds may turn this round. Here rows learn from '
+    'random weights, and from the true flow of the photographs, too, without '
+    'which nothing moves in so few steps.'
+  ),
   'dmvfn:8': (
     'The weights are those of STEBS in `dmvfn:5`. A budget of 5.6 blocks, beta '
     '0.8, is spent on four: probabilities are clipped at 1, and what is left '
