@@ -143,9 +143,10 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   """
   base = commands.scale_of(table, options.scale)
   columns = (*base.columns, *table.columns)
+  scale, runs = options.scale, options.runs
   found, lines, protocols, seconds = {}, [], {}, {}
   firsts: dict[int, measured.Outcome] = {}
-  of_clips = {}
+  of_clips: dict[str, list[float]] = {}
   settings = tuple(options.set)
   for row in chosen:
     if (row.why and row.small is None) or row.not_small:
@@ -154,21 +155,23 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     each = []
     for seed in range(options.seeds):
       needed = [commands.row_of(table, row.weights)] if row.weights else []
-      for one in (*needed, row):
-        run = commands.small_run(
-          table, one, options.scale, options.runs, seed, settings
-        )
+      before = commands.small_before(table, scale, runs, seed, settings)
+      each_run = (
+        commands.small_run(table, one, scale, runs, seed, settings)
+        for one in (*needed, row)
+      )
+      for run in (*([before] if before else []), *each_run):
         seconds[run.workdir] = perform(run)
-        lines.append(_shown(run, options.runs))
+        lines.append(_shown(run, runs))
       outcome = measured.Outcome.read(run, row.baseline)
       first = firsts.setdefault(seed, outcome)
       each.append(
         {c: measured.value(table, c, outcome, first) for c in columns}
       )
     protocols[row.label] = _protocol(outcome.results)
-    saved = measured.saved_psnr(outcome)
-    if saved is not None and measured.gain(outcome, firsts[0]):
-      of_clips[row.label] = [round(float(x), 3) for x in saved[0]]
+    saved = measured.of_clips(table, outcome)
+    if saved is not None and measured.gain(table, outcome, first):
+      of_clips[row.label] = [float(f'{x:.6g}') for x in saved[0]]
     found[row.label] = {
       c: measured.gathered([numbers[c] for numbers in each]) for c in columns
     }
@@ -183,7 +186,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     'versions': outcome.results['versions'],
     'columns': columns,
     'rows': found,
-    'psnr_of_clips': of_clips,  # of the last seed
+    'of_clips': of_clips,  # of the last seed, see `rows.ORDERS`
     'paper': _paper(name, table),
     'commands': list(dict.fromkeys(lines)),
     'processor_seconds': sum(known) if len(known) == len(seconds) else None,
@@ -281,6 +284,11 @@ def main() -> None:
   if table.not_small:
     parser.error(f'{options.table} has no small scale: {table.not_small}')
   if options.list:
+    before = commands.small_before(
+      table, options.scale, options.runs, 0, options.set
+    )
+    if before:
+      print(f'before all: python {shlex.join(before.command())}')
     for row in chosen:
       if row.not_small:
         print(f'{row.label}: left out, {row.not_small}')

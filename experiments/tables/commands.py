@@ -115,9 +115,28 @@ def small_run(
     more: settings of the command line.
   """
   base = scale_of(table, scale)
+  before = small_before(table, scale, runs, seed, more)
+  begin = (f'init_from={before.workdir}',) if before else ()
+  base = base._replace(settings=begin + base.settings)
+  return _small(table, row, base, pathlib.Path(runs) / scale, seed, more)
+
+
+def small_before(
+  table: rows.Table, scale: str, runs: str, seed: int, more
+) -> Run | None:
+  """The command of what all rows begin with, or None; see `small_run`."""
+  base = scale_of(table, scale)
+  if not base.before:
+    return None
+  row = rows.Row('', small=base.before)
+  base = base._replace(settings=())
+  return _small(table, row, base, pathlib.Path(runs) / scale, seed, more)
+
+
+def _small(table, row, base: rows.Scale, place, seed: int, more) -> Run:
   source = row_of(table, row.weights) if row.weights else row
   seeds = (f'seed={seed}',) if seed else ()
-  place = pathlib.Path(runs) / scale / table.config
+  place = place / table.config
 
   def of(row):
     own = row.small if row.small is not None else (row.variants,)

@@ -6,10 +6,12 @@ import pathlib
 import time
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.tables import rows
 from experiments.tables.commands import Run
+from vidpred_jax import metrics
 
 
 class Outcome(NamedTuple):
@@ -44,11 +46,11 @@ def value(
     table: the table.
     column: `QUANTITY [t+K]`, or one of those that are computed here.
     outcome: the run's.
-    first: that of the first row, which 'PSNR gain' is over.
+    first: that of the first row, which '... gain' is over.
   """
   run, results, baseline = outcome
-  if column == 'PSNR gain':
-    return gain(outcome, first)
+  if column == f'{rows.ORDERS[table.config][0]} gain':
+    return gain(table, outcome, first)
   quantities = rows.SMALL_QUANTITIES[table.config]
   quantity, _, when = column.partition(' t+')
   if quantity in quantities:
@@ -72,34 +74,58 @@ def value(
     return cell
   if baseline:
     return None
-  number = _computed(column, results, run)
+  number = _computed(table, column, results, run)
   return None if number is None else {'mean': number}
 
 
-def gain(outcome: Outcome, first: Outcome) -> dict[str, float] | None:
-  """The difference in PSNR on the same clips, whose error is far smaller."""
-  own, other = (saved_psnr(x) for x in (outcome, first))
+def gain(
+  table: rows.Table, outcome: Outcome, first: Outcome
+) -> dict[str, float] | None:
+  """How much better it is on the same clips, whose error is far smaller."""
+  own, other = (of_clips(table, x) for x in (outcome, first))
   if own is None or other is None or not np.array_equal(own[1], other[1]):
     return None
-  difference = own[0] - other[0]
+  difference = rows.ORDERS[table.config][2] * (own[0] - other[0])
   error = float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
   return {'mean': float(np.mean(difference)), 'standard_error': error}
 
 
-def saved_psnr(outcome: Outcome) -> tuple[np.ndarray, np.ndarray] | None:
-  """The PSNR of the clips in predictions.npz, dB, [M], and the true frames."""
+def of_clips(
+  table: rows.Table, outcome: Outcome
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """What the rows are judged by, of each clip of predictions.npz.
+
+  Args:
+    table: the table.
+    outcome: the run's.
+
+  Returns:
+    The values of `rows.ORDERS` [M], a perfect PSNR as 100 dB, and the true
+    frames [M, N, H, W, C]; None if the clips were not saved.
+  """
   path = pathlib.Path(outcome.run.workdir) / 'predictions.npz'
   if not path.exists():
     return None
   with np.load(path) as saved:
     target = saved['target']
-    shown = saved['prediction']
     if outcome.baseline == 'copy_last':
-      shown = np.float32(saved['context'][:, -1:]) / 255
+      shown = np.float32(saved['context'][:, None, -1:]) / 255
+      shown = np.broadcast_to(shown, target[:, None].shape)
     elif outcome.baseline:
       return None
-  error = np.mean((shown - np.float32(target) / 255) ** 2, (2, 3, 4))
-  return np.mean(-10 * np.log10(np.maximum(error, 1e-10)), 1), target
+    else:
+      known = 'samples' in saved
+      shown = saved['samples'] if known else saved['prediction'][:, None]
+  quantity = rows.ORDERS[table.config][0]
+  name, _, factor = rows.SMALL_QUANTITIES[table.config][quantity]
+  values = metrics.of_samples(
+    {name: metrics.make(name)},
+    jnp.asarray(np.moveaxis(shown, 1, 0)),
+    jnp.asarray(np.float32(target) / 255),
+  )[name]
+  values = np.float64(values)
+  values[np.isinf(values)] = 100.0
+  return factor * values.mean(1), target
 
 
 def _milliseconds(run: Run) -> float:
@@ -125,7 +151,9 @@ def _milliseconds(run: Run) -> float:
   return 1000 * min(times[1:]) / frames
 
 
-def _computed(column: str, results: dict, run: Run) -> float | None:
+def _computed(
+  table: rows.Table, column: str, results: dict, run: Run
+) -> float | None:
   """What stands in no metric."""
   if column == 'ms of a frame':
     return _milliseconds(run)
@@ -140,7 +168,7 @@ def _computed(column: str, results: dict, run: Run) -> float | None:
   if column == 'seconds an epoch':
     return _epoch_seconds(pathlib.Path(run.weights or run.workdir))
   if column in ('parameters (M)', 'GFLOPs'):
-    cost = _cost(run, used)
+    cost = _cost(run, used, at_once=table.config == 'simvp')
     return cost[column]
   raise ValueError(f'There is no column {column!r}.')
 
@@ -152,8 +180,12 @@ def _epoch_seconds(workdir: pathlib.Path) -> float | None:
   return found
 
 
-def _cost(run: Run, used: list[float] | None) -> dict[str, float]:
+def _cost(
+  run: Run, used: list[float] | None, *, at_once: bool
+) -> dict[str, float]:
   """Parameters, and multiply-adds in G of a frame on the routes taken.
+
+  Of all frames where they are predicted at once, as the papers count.
 
   Of the layers as published: of each block as much as it was used, the router
   and all else once.
@@ -187,7 +219,7 @@ def _cost(run: Run, used: list[float] | None) -> dict[str, float]:
   numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes['params']))
   return {
     'parameters (M)': numbers / 1e6,
-    'GFLOPs': total / len(system.frames.target) / 1e9,
+    'GFLOPs': total / (1 if at_once else len(system.frames.target)) / 1e9,
   }
 
 
