@@ -50,13 +50,27 @@ _EPSILON_DATA = 0.1  # pixels
 _EPSILON_SMOOTH = 0.1  # pixels a pixel
 _SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
 _AROUND = 2  # pixels: flows are compared by their differences in 5x5
-_BETTER = 0.02  # by this another flow must be better
 _REACH = 5  # pixels of 1/8 of the frames
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
-_STILL = np.zeros((1, 2), np.float32)
-_FAST = np.stack(np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1], -1)
-_FAST = _FAST.reshape(-1, 2).astype(np.float32)
+
+
+class _Others(NamedTuple):
+  flows: np.ndarray  # [N, 2]
+  # The difference of one must be below share * (that of the flow) - margin.
+  share: float
+  margin: float
+
+
+_STILL = _Others(np.zeros((1, 2), np.float32), 1.0, 0.01)
+# Half, for what repeats itself fits nearly as well a period off.
+_FAST = _Others(
+  np.stack(np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1], -1)
+  .reshape(-1, 2)
+  .astype(np.float32),
+  0.5,
+  0.02,
+)
 
 
 class _Iterations(NamedTuple):
@@ -194,7 +208,7 @@ def _refined(first, second, time, flow, counts):
 
 
 def _fused(first, second, time, flow, others):
-  """The flow [B, h, w, 2]; the best of `others` [N, 2] where it is better."""
+  """The flow [B, h, w, 2]; the best of the others where it is better."""
 
   def distance(flow):
     first_, second_, seen = _warped(first, second, time, flow)
@@ -212,8 +226,8 @@ def _fused(first, second, time, flow, others):
     chosen = jnp.where((off < least)[..., None], other, flow)
     return (jnp.minimum(off, least), chosen), None
 
-  start = distance(flow) - _BETTER, flow
-  return jax.lax.scan(closer, start, jnp.asarray(others))[0][1]
+  start = others.share * distance(flow) - others.margin, flow
+  return jax.lax.scan(closer, start, jnp.asarray(others.flows))[0][1]
 
 
 def _links(flow):
