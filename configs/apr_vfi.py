@@ -112,7 +112,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.context_hidden = 48  # channels of what makes them
   # Or variational: an optical flow without weights; not in the paper.
   config.model.motion = 'biflownet'
-  # Whether flat edges that stand still are left as they are: ours.
+  # Whether black edges that stand still are left as they are: ours.
   config.model.keep_bars = False
   config.model.levels = placeholder(int)  # of the flow; None: by the width
   config.model.standardised = False  # features are, before they are compared

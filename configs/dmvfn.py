@@ -116,7 +116,7 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.router_standardised = False
   # Or variational: blocks begin with an optical flow; not in the paper.
   config.model.initial_flow = 'zero'
-  # Whether flat edges that stand still are left as they are: ours.
+  # Whether black edges that stand still are left as they are: ours.
   config.model.keep_bars = False
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)

@@ -21,7 +21,7 @@ def frames(batch=1):
   ],
   ids=['above and below', 'at the right', 'around'],
 )
-@pytest.mark.parametrize('colour', [0.0, (0.9, 1.0, 0.8)])
+@pytest.mark.parametrize('colour', [0.0, (0.06, 0.06, 0.08)])
 def test_the_picture_goes_on_over_its_bars(rows, columns, colour):
   video = frames()
   barred = np.broadcast_to(np.float32(colour), video.shape).copy()
@@ -44,7 +44,7 @@ def test_the_picture_goes_on_over_its_bars(rows, columns, colour):
 
 def test_each_clip_has_its_own_and_noise_of_coding_is_no_picture():
   video = frames(3)
-  video[1, :, :, :3] = 0.1 + 0.002 * video[1, :, :, :3]
+  video[1, :, :, :3] = 0.05 + 0.002 * video[1, :, :, :3]
   video[2, 1, :2] = 0  # only in the second frame
   filled, inside = bars.fill(jnp.asarray(video, jnp.float32))
   np.testing.assert_array_equal(inside[jnp.array([0, 2])], True)
@@ -63,5 +63,23 @@ def test_nothing_but_bars_is_all_picture(shape):
 def test_a_moving_flat_edge_is_picture():
   video = frames()
   video[:, 0, :3], video[:, 1, :3] = 0.2, 0.3
+  _, inside = bars.fill(jnp.asarray(video, jnp.float32))
+  np.testing.assert_array_equal(inside, True)
+
+
+@pytest.mark.parametrize('ground', [0.0, 0.05, 0.7])
+def test_a_plain_ground_is_no_bar(ground):
+  """Things move into it."""
+  video = np.full((1, 2, H, W, 3), ground)
+  video[:, 0, 8:18, 6:16] = frames()[:, 0, 8:18, 6:16]
+  video[:, 1, 8:18, 9:19] = video[:, 0, 8:18, 6:16]
+  filled, inside = bars.fill(jnp.asarray(video, jnp.float32))
+  np.testing.assert_allclose(filled, video, atol=1e-6)
+  np.testing.assert_array_equal(inside, True)
+
+
+def test_a_bright_edge_is_picture():
+  video = frames()
+  video[:, :, :6] = 0.8
   _, inside = bars.fill(jnp.asarray(video, jnp.float32))
   np.testing.assert_array_equal(inside, True)

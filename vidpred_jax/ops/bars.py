@@ -1,8 +1,8 @@
-"""Bars: flat edges of a film that stand still while the picture moves.
+"""Bars: black edges of a film that stand still while the picture moves.
 
-Black edges of a few columns, the bars above and below a wide picture, those
-beside an upright one. A flow that is smooth moves them with the picture, and
-the picture under them.
+A few columns at the side, the bars above and below a wide picture, those beside
+an upright one. A flow that is smooth moves them with the picture, and the
+picture under them.
 """
 
 import chex
@@ -11,15 +11,19 @@ import jax.numpy as jnp
 
 _STILL = 1 / 255  # mean change of a line of pixels that stands still
 _FLAT = 2 / 255  # mean distance from the line's mean colour
+_BLACK = 0.1  # colour that a bar has at most
 _FADE = 1  # lines beside a bar that resizing has mixed with it
+_EDGE = 8 / 255  # difference of a pixel of the picture from the bar beside it
+_EDGES = 0.5  # share of the pixels beside a bar that differ so
 
 
 def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Continues the picture over its bars.
 
-  A bar is made of whole rows or columns at an edge, each of one colour that
-  does not change in time. The line next to it counts as a part of it, for it
-  may be a mixture of both.
+  A bar is made of whole rows or columns at an edge, which are black and do not
+  change in time. It ends all at once: most pixels of the line behind it have
+  other colours. So a plain dark ground, into which things may move, is none.
+  The line next to a bar counts as a part of it, for it may be a mixture.
 
   Args:
     frames: [B, T, H, W, C] in [0, 1]; they share their bars.
@@ -48,17 +52,31 @@ def _between(frames, *, along, across):
   """The first and the last line [B] of the picture across an axis."""
   colour = jnp.mean(frames, along, keepdims=True)
   flat = jnp.mean(jnp.abs(frames - colour), (1, along, 4)) < _FLAT
+  black = colour.max((1, along, 4)) < _BLACK
   change = jnp.abs(frames - frames[:, :1])
   still = jnp.mean(change, (along, 4)).max(1) < _STILL
-  bar = (flat & still).astype(jnp.int32)  # [B, size]
+  bar = (flat & black & still).astype(jnp.int32)  # [B, size]
   size = frames.shape[across]
-  before = jnp.sum(jnp.cumprod(bar, 1), 1)
-  behind = jnp.sum(jnp.cumprod(bar[:, ::-1], 1), 1)
-  before, behind = (n + _FADE * (n > 0) for n in (before, behind))
+  before = _width(frames, bar, across)
+  behind = _width(jnp.flip(frames, across), bar[:, ::-1], across)
   exists = before + behind < size
   return jnp.where(exists, before, 0), jnp.where(
     exists, size - 1 - behind, size - 1
   )
+
+
+def _width(frames, bar, across):
+  """The lines [B] of the bar at the start of an axis and the one beside it."""
+  width = jnp.sum(jnp.cumprod(bar, 1), 1)
+  last = frames.shape[across] - 1
+
+  def line(at):
+    at = jnp.clip(at, 0, last)
+    return jax.vmap(lambda x, i: jnp.take(x, i, across - 1))(frames, at)
+
+  differs = jnp.abs(line(width + _FADE) - line(width - 1)).max(-1) > _EDGE
+  ends = jnp.mean(differs, tuple(range(1, differs.ndim))) >= _EDGES
+  return jnp.where((width > 0) & ends, width + _FADE, 0)
 
 
 def _nearest(first, last, size):

@@ -50,6 +50,7 @@ _EPSILON_DATA = 0.1  # pixels
 _EPSILON_SMOOTH = 0.1  # pixels a pixel
 _SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
 _AROUND = 2  # pixels: flows are compared by their differences in 5x5
+_UNSEEN = 1.0  # difference where another flow leads out of the frames
 _REACH = 5  # pixels of 1/8 of the frames
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
@@ -210,9 +211,9 @@ def _refined(first, second, time, flow, counts):
 def _fused(first, second, time, flow, others):
   """The flow [B, h, w, 2]; the best of the others where it is better."""
 
-  def distance(flow):
+  def distance(flow, unseen):
     first_, second_, seen = _warped(first, second, time, flow)
-    distance = jnp.where(seen, jnp.abs(first_ - second_), 0)
+    distance = jnp.where(seen, jnp.abs(first_ - second_), unseen)
     window = (1, 2 * _AROUND + 1, 2 * _AROUND + 1)
     total = jax.lax.reduce_window(
       warp.sum_channels(distance), 0.0, jax.lax.add, window, (1, 1, 1), 'SAME'
@@ -222,11 +223,11 @@ def _fused(first, second, time, flow, others):
   def closer(best, other):
     least, flow = best
     other = jnp.broadcast_to(other, flow.shape)
-    off = distance(other)
+    off = distance(other, _UNSEEN)
     chosen = jnp.where((off < least)[..., None], other, flow)
     return (jnp.minimum(off, least), chosen), None
 
-  start = others.share * distance(flow) - others.margin, flow
+  start = others.share * distance(flow, 0.0) - others.margin, flow
   return jax.lax.scan(closer, start, jnp.asarray(others.flows))[0][1]
 
 

@@ -66,7 +66,7 @@ class Settings(NamedTuple):
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
     standardised: see `models.ebme.BiFlowNet`; weights are of one or the other.
-    keep_bars: whether a prediction leaves flat edges that stand still as they
+    keep_bars: whether a prediction leaves black edges that stand still as they
       are, see `ops.bars.fill`. The paper does not do so.
     train_flow: whether equation 4 has a gradient to the flow (`optim.frozen`).
     temperature: of the Gumbel-softmax.

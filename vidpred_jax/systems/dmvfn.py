@@ -67,7 +67,7 @@ class Settings(NamedTuple):
     initial_flow: what the blocks begin with. 'zero': no flow, as published.
       'variational': an optical flow that goes on at constant velocity, see
       `models.dmvfn.initial_state`.
-    keep_bars: whether a prediction leaves flat edges that stand still as they
+    keep_bars: whether a prediction leaves black edges that stand still as they
       are, see `ops.bars.fill`. The paper does not do so.
     supervision: 'deep': the loss of every block's output (equation 13);
       'single': of the last output only (table 9).
