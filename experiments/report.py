@@ -32,12 +32,12 @@ this page of them. `--scale=paper` prints the commands of the paper's own
 recipe, which were not run here.
 
 None of our numbers is to be compared with the paper's beside it. What can be
-compared is the order of the rows, and where it is another the reason is given,
-as far as it was found. The columns named `gain` say how much better a row is
-than the first one on the same clips (of an error: how much lower). The number
-after +- is the standard error over test clips. Two rows are called different
-where they differ by two standard errors or more. Each row was trained once, so
-what another training would change is not in that error.
+compared is the order of the rows. Where it is another than the paper's, the
+reason is given if it was found. The columns named `gain` say how much better a
+row is than the first one on the same clips (of an error: how much lower). The
+number after +- is the standard error over test clips. Two rows are called
+different where they differ by two standard errors or more. Each row was trained
+once, so what another training would change is not in that error.
 """
 # Why the order is what it is: what was looked for and found.
 REASONS = {
@@ -55,7 +55,7 @@ REASONS = {
   'dmvfn:7': (
     'With all blocks in use the spatial path helps; with routes no difference '
     'can be told. Three of six blocks are as good as all, as far as can be '
-    'told. But all four rows lie within a tenth of a dB, and seeds of the demo '
+    'told. But the mean gains lie within 0.11 dB, and seeds of the demo '
     'differ by half a dB after 2200 steps (`experiments/README.md`, "The demo '
     'of DMVFN"), so that other seeds may turn this round. Here rows learn from '
     'random weights, and from the true flow of the photographs, too, without '
@@ -80,16 +80,17 @@ REASONS = {
     '`experiments/README.md`, "What DMVFN\'s router goes by".'
   ),
   'simvp:8': (
-    'gSTA is the best here, too, and ViT the worst. With another seed its '
-    'error differs by less than that of any two rows; its SSIM does not, so no '
-    'order is read off that. ConvMixer and IncepU stand higher than in the '
-    'paper, at the cost of those that mix by attention, pooling or dense '
-    'layers. Likely reasons, not tested: convolutions know from the first step '
-    'that neighbours belong together, and 1200 clips are less than a '
-    "thousandth of the paper's 2 million; and all rows have one rate, 5e-3, "
-    'where the published recipes give ConvMixer 1e-2, ViT 5e-4 and the others '
-    '1e-3. At this length all pictures are still blurred: a copy of the last '
-    'frame has a higher SSIM, and nearly three times the error.'
+    'gSTA is the best here, too, and ViT the worst. Another seed changes its '
+    'error by 0.25, less than any two rows differ. It changes its SSIM by '
+    '0.02, more than some rows differ, so SSIM gives no order. ConvMixer and '
+    'IncepU stand higher than in the paper, at the cost of those that mix by '
+    'attention, pooling or dense layers. Likely reasons, not tested: '
+    'convolutions know from the first step that neighbours belong together, '
+    "and 1200 clips are less than a thousandth of the paper's 2 million; and "
+    'all rows have one rate, 5e-3, where the published recipes give ConvMixer '
+    '1e-2, ViT 5e-4 and the others 1e-3. At this length all pictures are '
+    'still blurred: a copy of the last frame has a higher SSIM, and nearly '
+    'three times the error.'
   ),
   'rvd:2': (
     'RVD has the lower CRPS, as in the paper. VD draws the same frame again '

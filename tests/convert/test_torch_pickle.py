@@ -140,6 +140,12 @@ def test_names_as_before_they_were_wrapped(tmp_path, wrapped):
   assert_same(convert.read_torch(tmp_path / 'a.npz'), arrays)
 
 
+def test_a_name_of_wrappers_alone_is_refused(tmp_path):
+  np.savez(tmp_path / 'a.npz', **{'_orig_mod': np.ones(2, np.float32)})
+  with pytest.raises(ValueError, match='_orig_mod, which says nothing'):
+    convert.read_torch(tmp_path / 'a.npz')
+
+
 def test_an_average_of_weights_has_a_count_beside(tmp_path):
   arrays = {'a.weight': np.ones(2, np.float32)}
   averaged = {f'module.{k}': x for k, x in arrays.items()}

@@ -42,7 +42,7 @@ def test_films_too_short_for_a_clip_are_named(tmp_path, caplog):
   clips = source(tmp_path, num_frames=3, test_fraction=0)
   assert len(clips) == 6 + 1
   (said,) = [r.getMessage() for r in caplog.records]
-  assert said.startswith('Left out, not of 3 frames, 1 of 3: ')
+  assert said.startswith('Left out, shorter than 3 frames: 1 of 3, ')
   assert 'b.npy' in said and 'c.npy' not in said
 
 

@@ -291,6 +291,8 @@ def test_photographs_are_read_as_a_viewer_shows_them(tmp_path, kind):
   """And what systems put into folders is none."""
   (tmp_path / '._a.png').write_bytes(b'junk')
   (tmp_path / 'folder.png').mkdir()
+  (tmp_path / '.thumbnails').mkdir()
+  (tmp_path / '.thumbnails' / 'b.png').write_bytes(b'junk')
   ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
   wide = photos.Image.fromarray(ramp.astype(np.uint16) * 257)
   image = wide if kind == 'uint16' else photos.Image.fromarray(ramp)

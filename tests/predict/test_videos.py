@@ -237,7 +237,7 @@ def test_intervals_are_divided_as_finely_as_needed(rate, fps, parts):
     (between, dict(fps=Fraction(60), factor=2), 'both'),
     (between, dict(overlay=['flow']), 'has no diagnostics'),
     (drawn, dict(samples=2, with_input=True), '--samples together'),
-    (drawn, dict(samples=10**8), 'samples=100000000, expected 1 to 1000'),
+    (drawn, dict(samples=10**8), 'samples=100000000, expected 1 to 256'),
     (forward, dict(samples=0), 'samples=0, expected 1'),
   ],
 )

@@ -3,6 +3,7 @@
 import re
 
 import av
+import numpy as np
 import pytest
 
 from tests import muxing
@@ -36,3 +37,9 @@ def test_slices_behind_those_of_another_picture(tmp_path, caplog, name, codec):
   path.write_bytes(data[:at] + b'\xff' * 4 + data[at + 4 :])
   assert len(muxing.times_of(path)) == 24
   assert f'{name}: 1 packets are damaged' in caplog.text
+
+
+def test_rows_of_a_tall_picture_have_numbers_twice(tmp_path, caplog):
+  clip = np.tile(muxing.clip_of(4), (1, 90, 1, 1))[:, :2880]
+  path = muxing.muxed(tmp_path / 'a.mkv', 'mpeg2video', clip)
+  assert len(muxing.times_of(path)) == 4 and not caplog.records

@@ -179,7 +179,7 @@ def test_few_bits_in_sixteen_are_dark_and_it_says_so(tmp_path, caplog, name):
   for _ in range(2):
     assert video_io.read(tmp_path / name).max() == 16
   (said,) = [r.getMessage() for r in caplog.records]
-  assert f'in {tmp_path} hold no number above 4095 and are dark' in said
+  assert f'in {tmp_path} holds no number above 4095 and is dark' in said
   caplog.clear()
   Image.fromarray(16 * ramp).save(tmp_path / name)
   assert video_io.read(tmp_path / name).max() == 255 and not caplog.records

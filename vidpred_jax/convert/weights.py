@@ -154,7 +154,10 @@ def unwrapped(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """
   inner = {}
   for name, x in arrays.items():
-    first, *rest = (p for p in name.split('.') if p not in _WRAPPERS)
+    parts = [p for p in name.split('.') if p not in _WRAPPERS]
+    if not parts:
+      raise ValueError(f'Got weights of the name {name}, which says nothing.')
+    first, *rest = parts
     plain = '.'.join([first, *(p for p in rest if p != 'module')])
     if plain in inner:
       raise ValueError(f'The weights hold {plain} twice, wrapped and not.')

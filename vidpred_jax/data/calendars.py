@@ -7,7 +7,7 @@ import numpy as np
 from vidpred_jax.data.files import reading
 
 _OURS = ('standard', 'gregorian', 'proleptic_gregorian')
-# Hours; days since 1900 are a tenth off in float32.
+# Hours; days since 1900 are up to 0.05 off in float32.
 _MOST_ROUNDED = 0.15
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 

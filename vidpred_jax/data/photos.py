@@ -303,14 +303,16 @@ def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
   paths = [
     p
     for p in sorted(root.rglob('*'))
-    if p.suffix.lower() in endings and p.name[0] != '.' and not p.is_dir()
+    if p.suffix.lower() in endings
+    and not any(part[0] == '.' for part in p.relative_to(root).parts)
+    and not p.is_dir()
   ]
   if not paths:
     raise FileNotFoundError(
       f'There are no photographs ({", ".join(endings)}) in {root}.'
     )
   for path in paths:  # now, not when one is drawn in the midst of training
-    video_io.probe(path)
+    video_io.check(path)
   return tuple(paths)
 
 

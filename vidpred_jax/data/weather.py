@@ -435,5 +435,7 @@ def _check_end(path: pathlib.Path) -> None:
     with warnings.catch_warnings():  # that arrays are mapped
       warnings.simplefilter('ignore')
       scipy.io.netcdf_file(path, 'r', mmap=True).close()
-  except (ValueError, IndexError):
+  except (ValueError, IndexError) as e:
+    if 'divisor' in str(e):  # of a sound file, whose records SciPy cannot view
+      return
     raise ValueError('it is truncated') from None

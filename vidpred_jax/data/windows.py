@@ -75,7 +75,7 @@ class Windows:
     short = np.flatnonzero(~self.used).tolist()
     if short:
       _LOG.warning(
-        'Left out, not of %d frames, %d of %d: %s%s',
+        'Left out, shorter than %d frames: %d of %d, %s%s',
         length,
         len(short),
         len(self.used),

@@ -28,7 +28,7 @@ _FINEST = 16
 # Of --factor, whose frames are made in one call, and --fps.
 _LARGEST, _FASTEST = 64, 1000
 _LONGEST = 10**6  # frames to predict: half a day of film
-_FUTURES = 1000  # each is a file that is open
+_FUTURES = 256  # each is a file that is open, of 1024 that a process may have
 
 
 def predict_video(

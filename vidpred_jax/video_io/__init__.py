@@ -30,6 +30,7 @@ from vidpred_jax.video_io.films import WHITE, Film, notices
 from vidpred_jax.video_io.pictures import (
   IMAGE_SUFFIXES,
   VIDEO_SUFFIXES,
+  check,
   find_videos,
   in_order,
   natural_key,
@@ -56,6 +57,7 @@ __all__ = [
   'Info',
   'WHITE',
   'Writer',
+  'check',
   'find_videos',
   'frames',
   'in_order',

@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 _LOOKED_AT = 40  # packets in which stamps are compared
 _LAST, _HIDDEN = 64, 16  # packets that may wait for each other; bytes of a mark
+_TALLEST = 2800  # rows of MPEG-2 whose slices have numbers of their own
 # Their clocks may be set anew.
 RESETTING = frozenset({'mpegts', 'mpeg', 'mpegtsraw', 'vob'})
 # Packets of these may hold a frame that is not shown.
@@ -133,7 +134,8 @@ def _pass(path, stream, threads, problems):
     for packet in packets(container, video, problems):
       if coding in ('mpeg1video', 'mpeg2video') and packet.size:
         # The decoder passes such a packet over in silence.
-        lost, has_head = _headless(bytes(packet), coding)
+        tall = video.height > _TALLEST
+        lost, has_head = _headless(bytes(packet), coding, tall)
         if lost and begun:
           problems += lost * ['slices without the head of their picture']
           bad += lost
@@ -196,11 +198,12 @@ class _Ends:
     return not {*self._packets} <= {*self._frames, None}
 
 
-def _headless(data: bytes, coding: str) -> tuple[int, bool]:
+def _headless(data: bytes, coding: str, tall: bool) -> tuple[int, bool]:
   """Counts pictures of MPEG-1 or MPEG-2 in a packet that have lost their head.
 
   Their slices stand by themselves or, since a head begins a packet, behind
-  those of the picture before, from the top row on again.
+  those of the picture before, from the top row on again. Rows of a tall picture
+  have their numbers again and again.
 
   Returns:
     The number, and whether some picture has a head.
@@ -216,7 +219,7 @@ def _headless(data: bytes, coding: str) -> tuple[int, bool]:
     ):
       row, known, has_head = 0, True, True
     elif 1 <= kind <= 0xAF:
-      lost += kind < row or not known
+      lost += (kind < row and not tall) or not known
       row, known = kind, True
   return lost, has_head
 

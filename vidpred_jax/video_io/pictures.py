@@ -274,9 +274,9 @@ def _is_dark(image: Image.Image, shown: np.ndarray) -> bool:
 def _tell_dark(folder: pathlib.Path) -> None:
   """Warns once of a folder."""
   _LOG.warning(
-    'Pictures of 16 bits in %s hold no number above 4095 and are dark. If 12 '
-    'bits or fewer are meant, multiply them, or say so by the tag '
-    'MaxSampleValue of TIFF.',
+    'A picture of 16 bits in %s holds no number above 4095 and is dark, others '
+    'may be, too. If 12 bits or fewer are meant, multiply them, or say so by '
+    'the tag MaxSampleValue of TIFF.',
     folder,
   )
 
@@ -291,6 +291,18 @@ def _number(image: Image.Image) -> int:
   same = image.size == size
   image.seek(0)
   return number if same else 1
+
+
+def check(path: pathlib.Path) -> None:
+  """Raises ValueError if the head of a picture file is damaged or none.
+
+  Nothing is decoded, so it is quick; what lies behind may be damaged still.
+
+  Args:
+    path: the file.
+  """
+  with _reading(path):
+    _open(path).close()
 
 
 def _open(path: pathlib.Path) -> Image.Image:

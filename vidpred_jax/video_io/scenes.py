@@ -8,7 +8,7 @@ differ between frames t - 1 and t. Frame t begins a scene if for these pixels
     the two steps before and the two steps after.
 
 Of two frames alone no usual difference is known. Then the second begins a scene
-if the likeness is below `MIN_SIMILARITY` - 0.25.
+if the likeness is less than that by another 0.25.
 
 So static parts, such as bars, a frame around the picture or the page behind it,
 do not count. Changes of light do not count either: the similarity compares
