@@ -65,12 +65,9 @@ class _Others(NamedTuple):
 
 _STILL = _Others(np.zeros((1, 2), np.float32), 1.0, 0.01)
 # Half, for what repeats itself fits nearly as well a period off.
+_WHOLE = range(-_REACH, _REACH + 1)
 _FAST = _Others(
-  np.stack(np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1], -1)
-  .reshape(-1, 2)
-  .astype(np.float32),
-  0.5,
-  0.02,
+  np.array([(x, y) for y in _WHOLE for x in _WHOLE], np.float32), 0.5, 0.02
 )
 
 
@@ -120,9 +117,14 @@ def optical_flow(
   counts = _MANY if thorough else _FEW
 
   def refined(pair, flow, warps):
+    older, newer = pair
     return jax.lax.fori_loop(
-      0, warps, lambda _, flow: _refined(*pair, time, flow, counts), flow
+      0, warps, lambda _, flow: _refined(older, newer, time, flow, counts), flow
     )
+
+  def fused(pair, flow, others):
+    older, newer = pair
+    return _fused(older, newer, time, flow, others)
 
   flow = jnp.zeros((*small.shape[1:], 2), jnp.float32)
   for level in reversed(range(len(pyramid))):
@@ -133,8 +135,8 @@ def optical_flow(
     warps = counts.coarse_warps if coarse else counts.warps
     flow = refined(pair_at, flow, warps)
     if thorough and level == _EIGHTH:
-      flow = refined(pair_at, _fused(*pair_at, time, flow, _FAST), warps)
-  flow = _fused(*pyramid[0], time, flow, _STILL)
+      flow = refined(pair_at, fused(pair_at, flow, _FAST), warps)
+  flow = fused(pyramid[0], flow, _STILL)
   return refined(pair, _enlarged(flow, first.shape[1:3]), 1)
 
 
