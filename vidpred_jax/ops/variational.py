@@ -64,8 +64,8 @@ class _Others(NamedTuple):
 
 
 _STILL = _Others(np.zeros((1, 2), np.float32), 1.0, 0.01)
-# Half, for what repeats itself fits nearly as well a period off.
 _WHOLE = range(-_REACH, _REACH + 1)
+# Half, for what repeats itself fits nearly as well a period off.
 _FAST = _Others(
   np.array([(x, y) for y in _WHOLE for x in _WHOLE], np.float32), 0.5, 0.02
 )
@@ -128,14 +128,14 @@ def optical_flow(
 
   flow = jnp.zeros((*small.shape[1:], 2), jnp.float32)
   for level in reversed(range(len(pyramid))):
-    pair_at, size = pyramid[level], pyramid[level].shape[2:]
+    frames, size = pyramid[level], pyramid[level].shape[2:]
     if flow.shape[1:3] != size:
       flow = _enlarged(flow, size)
     coarse = level >= _LEVELS - 2
     warps = counts.coarse_warps if coarse else counts.warps
-    flow = refined(pair_at, flow, warps)
+    flow = refined(frames, flow, warps)
     if thorough and level == _EIGHTH:
-      flow = refined(pair_at, fused(pair_at, flow, _FAST), warps)
+      flow = refined(frames, fused(frames, flow, _FAST), warps)
   flow = fused(pyramid[0], flow, _STILL)
   return refined(pair, _enlarged(flow, first.shape[1:3]), 1)
 
