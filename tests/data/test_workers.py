@@ -13,9 +13,11 @@ import pytest
 from vidpred_jax import data
 
 _LOAD = """
-import multiprocessing, os
+import multiprocessing, os, signal
 from vidpred_jax import data
 if __name__ == '__main__':
+  # A shell in the background has it ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   batches = data.train_iterator(
     'photos', num_frames=2, batch_size=2, seed=0, workers=2, size=(32, 32)
   )
