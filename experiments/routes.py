@@ -76,7 +76,7 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
 
   def add(i, weights, frames, voxel):
     block = model._block(i, parent=None)
-    unwarped = i == 0 and model.initial_flow == 'zero'
+    unwarped = model._unwarped(i)
     state = dmvfn.warp_frames(frames, voxel)
     if unwarped:
       state = dmvfn.initial_state(frames)

@@ -250,7 +250,8 @@ class Machine:
         raise ValueError('what describes its tensors is too long')
       if opcode.name == 'STOP':
         return self._stack.pop()
-      self._step(opcode.name, arg)
+      if opcode.name not in ('PROTO', 'FRAME'):  # which make no object
+        self._step(opcode.name, arg)
     raise ValueError('the pickle has no end')
 
   def _pop_to_mark(self) -> list[Any]:
@@ -262,8 +263,6 @@ class Machine:
   def _step(self, name: str, arg: Any) -> None:
     stack = self._stack
     match name:
-      case 'PROTO' | 'FRAME':
-        pass
       case _ if name in _LITERALS:
         stack.append(arg)
       case _ if name in _CONSTANTS:

@@ -26,11 +26,16 @@ def since_1970(path, times, units: str, calendar: str) -> np.ndarray:
       # Two known days give the line from the file's numbers to hours.
       days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
       first, second = cftime.date2num(days, units, calendar)
-      civil, dates = (times - first) * 24 / (second - first), ()
+      hours = (times - first) * 24 / (second - first)
     else:
-      civil, dates = None, cftime.num2date(times, units, calendar)
-  if civil is not None:
-    return _whole(path, civil)
+      dates = cftime.num2date(times, units, calendar)
+  if calendar not in _OURS:
+    hours = _civil(path, dates, calendar)
+  return _whole(path, hours)
+
+
+def _civil(path, dates, calendar: str) -> np.ndarray:
+  """Hours since 1970 of dates whose calendar has other days than ours."""
   hours = []
   for d in np.atleast_1d(dates):
     try:
@@ -41,7 +46,7 @@ def since_1970(path, times, units: str, calendar: str) -> np.ndarray:
         'not in ours; expected standard, noleap or the like.'
       ) from None
     hours.append((day - _EPOCH) * 24 + d.hour + d.minute / 60 + d.second / 3600)
-  return _whole(path, np.array(hours, np.float64))
+  return np.array(hours, np.float64)
 
 
 def _whole(path, hours: np.ndarray) -> np.ndarray:
