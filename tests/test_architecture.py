@@ -30,10 +30,11 @@ FLOORS = (
     'command': ('atomic', 'starting'),
     'video_io': ('atomic', 'names'),
     'picture': ('atomic',),
+    'storage': ('atomic',),
   },
   {
-    'compare': ('command', 'names', 'stored'),
-    'data': ('atomic', 'names', 'stored', 'video_io'),
+    'compare': ('atomic', 'command', 'names', 'storage', 'stored'),
+    'data': ('atomic', 'names', 'storage', 'stored', 'video_io'),
     'losses': (),
     'metrics': ('models.features', 'names', 'ops'),
   },
@@ -43,7 +44,14 @@ FLOORS = (
     'systems': ('losses', 'models', 'names', 'ops'),
   },
   {
-    'checkpoint': ('atomic', 'params', 'stored', 'systems', 'zoo'),
+    'checkpoint': (
+      'atomic',
+      'params',
+      'storage',
+      'stored',
+      'systems',
+      'zoo',
+    ),
     'convert': ('ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
     'ranges': ('systems',),
@@ -125,7 +133,7 @@ FLOORS = (
       'zoo',
     ),
   },
-  {'main': ('atomic', 'build', 'command', 'evaluate', 'runtime', 'train')},
+  {'main': ('build', 'command', 'evaluate', 'runtime', 'storage', 'train')},
   {'__main__': ('starting',)},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}

@@ -80,7 +80,7 @@ def test_an_upload_that_ended_early_is_no_export(
     broken.setattr(type(storage), 'pipe_file', staticmethod(fails))
     with pytest.raises(ValueError, match='cannot be reached .*line is down'):
       checkpoint.export(*made, ADDRESS)
-  with pytest.raises(FileNotFoundError, match='holds no exported system'):
+  with pytest.raises(FileNotFoundError, match='holds neither an exp'):
     checkpoint.load(ADDRESS)
   checkpoint.export(*made, ADDRESS)
   checkpoint.load(ADDRESS)
@@ -106,7 +106,7 @@ def test_files_too_large_are_not_fetched(storage, monkeypatch):
 @pytest.mark.parametrize(
   'address, message',
   [
-    ('memory://bucket/nothing', 'bucket/nothing on that storage holds no exp'),
+    ('memory://bucket/nothing', 'bucket/nothing on that storage holds neither'),
     ('nosuch://bucket/model', 'nosuch'),
   ],
 )
@@ -124,11 +124,12 @@ def test_a_storage_without_its_package_is_refused(monkeypatch):
     checkpoint.load('s3:/b/m')  # as pathlib writes it
 
 
-@pytest.mark.parametrize('form', ['file://{}', 'file:{}'])
-def test_a_path_is_no_address(form, made, tmp_path):
-  with pytest.raises(ValueError, match='the path of a folder on a disk'):
-    checkpoint.export(*made, form.format(tmp_path / 'a'))
-  assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize('form', ['file://{}', 'file:{}', 'local:/{}'])
+def test_a_disk_is_an_address_too(form, made, tmp_path):
+  address = form.format(tmp_path / 'a' / 'b')
+  checkpoint.export(*made, address)
+  assert checkpoint.load(address)[0].name == 'dmvfn'
+  assert checkpoint.load(tmp_path / 'a' / 'b')[0].name == 'dmvfn'
 
 
 def test_a_storage_that_fails_does_not_have_nothing(storage, made, monkeypatch):

@@ -25,6 +25,14 @@ _LONGEST = 2000  # letters of a message
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 # A word, or a path as a shell gives it.
 _WORD = r'(?:[A-Za-z~]|\.{0,2}/)[\w+./~*-]*'
+# What may be an address of object storage.
+_ANYWHERE = (
+  '--checkpoint',
+  '--workdir',
+  '--config.init_from',
+  '--config.data.root',
+  '--config.eval.data.root',
+)
 _MISSING = 'This command also needs'
 _PACKAGE = pathlib.Path(__file__).parent
 # Installed, the recipes lie in the package; in a checkout beside it.
@@ -145,9 +153,11 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
   def parse(argv):
     try:
       for before, argument in itertools.pairwise(['', *argv]):
-        name, _, value = argument.partition('=')
-        if '--checkpoint' not in (before, name):  # an export may lie anywhere
-          atomic.check_local(value or argument)
+        name, equals, value = argument.partition('=')
+        if not equals:
+          name, value = before, argument
+        if name not in _ANYWHERE and (name[:1] == '-' or not takes_names):
+          atomic.check_local(value)
       argv = _with_config_file(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:

@@ -2,7 +2,7 @@
 
   vidpred compare runs/gsta runs/tau [--format=latex] [--metrics=psnr/float]
 
-reads `results.json` of each folder; a file of results can be named, too. Runs
+reads `results.json` of each folder or address; a file can be named, too. Runs
 are compared only if their protocols agree (data, frames, samples, clips, seed),
 or with `--mixed`. The baselines of the first run are rows of the table.
 
@@ -16,13 +16,13 @@ The format csv has a line for each cell: run, metric, frame, value, low, high.
 import csv
 import io
 import math
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from vidpred_jax import command, names, stored
+from vidpred_jax import atomic, command, names, storage, stored
 
 FORMATS = ('text', 'md', 'csv', 'latex')
 # Fields of a protocol that may differ: they describe the run's model.
@@ -93,11 +93,11 @@ class Cell(NamedTuple):
   high: float | None = None
 
 
-def read(path: str | pathlib.Path) -> dict[str, Any]:
+def read(path: str | os.PathLike) -> dict[str, Any]:
   """Reads the results of a run.
 
   Args:
-    path: the folder of a run, or its `results.json`.
+    path: the folder of a run, or its `results.json`; or an address.
 
   Returns:
     The content of the file.
@@ -106,13 +106,20 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
     FileNotFoundError: if the file is missing.
     ValueError: if the file is damaged, or holds no results.
   """
-  path = pathlib.Path(path)
-  file = path / 'results.json' if path.is_dir() else path
-  if not file.is_file():
+  away = atomic.is_address(path)
+  file = os.fspath(path)
+  if not file.endswith('.json') and (away or os.path.isdir(file)):
+    file = f'{file.rstrip("/")}/results.json'
+  try:
+    if away:
+      content = storage.read(file, stored.MOST_OF_A_RECORD)
+      results = stored.parsed(file, content)
+    else:
+      results = stored.read_record(file)
+  except FileNotFoundError:
     raise FileNotFoundError(
       f'{file} is not there; `vidpred evaluate` writes it.'
-    )
-  results = stored.read_record(file)
+    ) from None
   stored.check(file, results, _RESULTS)
   stored.check(file, results['protocol'], _PROTOCOL, 'protocol.')
   return results

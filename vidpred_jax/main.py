@@ -7,8 +7,6 @@ in the folders seed0, seed1, ... of the workdir, and writes means and deviations
 of their results to seeds.json.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -20,7 +18,7 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, with variants: FILE.py:a,b'
   )
-  flags.DEFINE_string('workdir', None, 'Folder of the run.')
+  flags.DEFINE_string('workdir', None, 'Folder of the run, or an address.')
   flags.DEFINE_list('mode', ['train', 'eval'], 'Any of train, eval.')
   flags.DEFINE_integer('seeds', None, 'Train from this many seeds.')
   flags.DEFINE_bool('distributed', False, 'Join the processes of a cluster.')
@@ -53,7 +51,7 @@ def main(argv) -> None:
   # After the runtime is set up: importing the rooms allocates.
   import jax
 
-  from vidpred_jax import atomic, build
+  from vidpred_jax import build, storage
   from vidpred_jax.evaluate import report, seeds
   from vidpred_jax.evaluate import run as evaluation
   from vidpred_jax.train import loop
@@ -66,7 +64,7 @@ def main(argv) -> None:
   runs = {config.seed: workdir}
   if options.seeds:
     runs = {
-      seed: str(pathlib.Path(workdir) / f'seed{seed}')
+      seed: f'{workdir.rstrip("/")}/seed{seed}'
       for seed in range(config.seed, config.seed + options.seeds)
     }
   results = []
@@ -80,8 +78,8 @@ def main(argv) -> None:
     summary = {'seeds': list(runs), **seeds.summary(results)}
     print(f'\n{seeds.table(summary)}')
     if jax.process_index() == 0:
-      path = pathlib.Path(workdir) / 'seeds.json'
-      atomic.write_text(path, report.as_json(summary))
+      path = f'{workdir.rstrip("/")}/seeds.json'
+      storage.write_text(path, report.as_json(summary))
 
 
 if __name__ == '__main__':

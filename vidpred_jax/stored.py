@@ -65,7 +65,19 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
     ValueError: if the file holds something else or is damaged.
     OSError: if it cannot be read.
   """
-  text = read_bytes(path, MOST_OF_A_RECORD)
+  return parsed(path, read_bytes(path, MOST_OF_A_RECORD))
+
+
+def parsed(path: str | os.PathLike, text: bytes) -> dict[str, Any]:
+  """The JSON object that a file holds.
+
+  Args:
+    path: the file, for messages.
+    text: its content.
+
+  Raises:
+    ValueError: if the file holds something else or is damaged.
+  """
   try:
     record = json.loads(text.decode())
   except RecursionError:

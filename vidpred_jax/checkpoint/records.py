@@ -8,10 +8,7 @@ from typing import Any
 
 from vidpred_jax import atomic, stored, systems
 from vidpred_jax.checkpoint import remote
-from vidpred_jax.checkpoint.remote import RECORD
-
-CONFIG = 'config.json'
-DATA = 'data.json'
+from vidpred_jax.checkpoint.remote import CONFIG, DATA, RECORD
 
 
 def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:

@@ -1,22 +1,20 @@
-"""Exports on object storage, such as `gs://bucket/model`: read, and put there.
+"""Weights on object storage, such as `gs://bucket/model`: read, and put there.
 
 An export is two files, and one of them has a sum over both. So it needs neither
-locks nor renaming: a reader refuses files that do not belong together. What
-else the package reads or writes needs a file system, see `atomic`.
-
-The storage is reached by fsspec, which comes with Orbax, and by the package for
-that storage, such as gcsfs or s3fs, which has to be installed.
+locks nor renaming: a reader refuses files that do not belong together. Of a run
+see `mirror`.
 """
 
 import contextlib
 import os
 import pathlib
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from vidpred_jax import atomic, stored, zoo
+from vidpred_jax import atomic, storage, stored, zoo
 
+CONFIG = 'config.json'
+DATA = 'data.json'
 RECORD = 'system.json'
 WEIGHTS = 'weights.safetensors'
 _MOST = {RECORD: stored.MOST_OF_A_RECORD, WEIGHTS: stored.MOST_OF_WEIGHTS}
@@ -30,7 +28,7 @@ def local(
 
   Args:
     path: a folder, the name of a model of the package, or the address of an
-      export or of a finished run, which holds one.
+      export or a run. Of an unfinished run the newest checkpoint is copied.
     names: which files of an export at an address are copied.
 
   Yields:
@@ -44,8 +42,8 @@ def local(
     yield zoo.find(path)
     return
   with tempfile.TemporaryDirectory() as folder:
-    with _reaching(path) as (storage, root):
-      _fetch(storage, root, names, folder)
+    with storage.reaching(path) as (files, root):
+      _fetch(files, root, names, pathlib.Path(folder))
     try:
       yield pathlib.Path(folder)
     except ValueError as error:
@@ -65,55 +63,64 @@ def put(path: str | os.PathLike, content: Mapping[str, bytes]) -> None:
     FileExistsError: if there is an export. It could not be replaced as a whole.
     ValueError: if the storage cannot be reached.
   """
-  with _reaching(path) as (storage, root):
-    if _exists(storage, f'{root}/{RECORD}'):
+  with storage.reaching(path) as (files, root):
+    if storage.exists(files, f'{root}/{RECORD}'):
       raise FileExistsError(f'{path} exists already; nothing was written.')
     for name in (WEIGHTS, RECORD):
-      storage.pipe_file(f'{root}/{name}', content[name])
+      files.pipe_file(f'{root}/{name}', content[name])
 
 
-@contextlib.contextmanager
-def _reaching(path):
-  """Yields a storage and a place in it; their errors are ValueErrors."""
-  import fsspec
+def sign(name: str) -> str | None:
+  """The file without which the folder that `name` is in is not whole.
 
-  # pathlib writes gs:/bucket.
-  address = re.sub(':/(?!/)', '://', os.fspath(path), count=1).rstrip('/')
-  if address.startswith('file:'):
-    raise ValueError(f'Got {address}; expected the path of a folder on a disk.')
-  try:
-    yield fsspec.url_to_fs(address)
-  except (FileNotFoundError, FileExistsError, ValueError):
-    raise
-  except Exception as error:  # of whichever package speaks to it
-    raise ValueError(
-      f'{address} cannot be reached ({type(error).__name__}: {error}).'
-    ) from error
+  It is put last and deleted first.
 
+  Args:
+    name: of a file in the folder of a run.
 
-def _exists(storage, place):
-  """As `storage.exists`, for which some storages take any error for a no."""
-  try:
-    storage.info(place)
-  except FileNotFoundError:
-    return False
-  return True
+  Returns:
+    Its name, or None for a file that stands for itself.
+  """
+  first, _, rest = name.partition('/')
+  if first == 'export' and rest:
+    return f'export/{RECORD}'
+  if first == 'checkpoints' and '/' in rest:
+    return f'checkpoints/{rest.partition("/")[0]}/_CHECKPOINT_METADATA'
+  return None
 
 
-def _fetch(storage, root, names, folder):
+def of_weights(names: Iterable[str]) -> list[str]:
+  """The files that a run's weights are read from, if they are whole."""
+  names = set(names)
+  names = {x for x in names if (sign(x) or x) in names}
+  steps = [x.split('/')[1] for x in names if x.startswith('checkpoints/')]
+  newest = max(filter(str.isdigit, steps), key=int, default=None)
+  folder = 'export/'
+  if f'export/{RECORD}' not in names and newest is not None:
+    folder = f'checkpoints/{newest}/'
+  return [x for x in names if x in (CONFIG, DATA) or x.startswith(folder)]
+
+
+def _fetch(files, root, names, folder: pathlib.Path) -> None:
   for place in (root, f'{root}/export'):
-    if _exists(storage, f'{place}/{RECORD}'):
+    if storage.exists(files, f'{place}/{RECORD}'):
       break
   else:
-    raise FileNotFoundError(
-      f'{root} on that storage holds no exported system ({RECORD} and '
-      f'{WEIGHTS}). The folder of an unfinished run is copied to a disk first '
-      '(docs/guide.md).'
-    )
+    there = storage.sizes(files, root)
+    found = of_weights(there)
+    if CONFIG not in found or not any(map(sign, found)):
+      raise FileNotFoundError(
+        f'{root} on that storage holds neither an exported system ({RECORD} '
+        f'and {WEIGHTS}) nor a run with a checkpoint.'
+      )
+    if WEIGHTS not in names:
+      found = [x for x in found if not sign(x)]
+    storage.get(files, root, {x: there[x] for x in found}, folder)
+    return
   for name in names:
-    size = storage.size(f'{place}/{name}')
+    size = files.size(f'{place}/{name}')
     if size > _MOST[name]:
       raise ValueError(
         f'{place}/{name} has {size} bytes, expected at most {_MOST[name]}.'
       )
-    storage.get_file(f'{place}/{name}', os.path.join(folder, name))
+    storage.get(files, place, {name: size}, folder)

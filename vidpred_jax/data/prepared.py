@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 from array_record.python import array_record_data_source as array_record
 
-from vidpred_jax import stored
+from vidpred_jax import atomic, storage, stored
 from vidpred_jax.data import validation, windows
 from vidpred_jax.data.files import reading
 
@@ -95,7 +95,7 @@ class Prepared:
     Args:
       split: 'train', 'val' or 'test'.
       num_frames: frames per clip, T.
-      root: the folder.
+      root: the folder, or an address of object storage.
       val_fraction: share of the runs for training, the last ones, that 'val'
         has instead of 'train', where no split 'val' was prepared. What
         normalises fields is of both.
@@ -110,7 +110,7 @@ class Prepared:
     """
     self._split, self._num_frames, self._root = split, num_frames, root
     validation.check(split)
-    own = (pathlib.Path(os.path.expanduser(root)) / 'val.json').is_file()
+    own = (split == 'val' or val_fraction) and listing(root, 'val').is_file()
     if own and val_fraction:
       raise ValueError(
         f'{root} has a prepared split for validation; got '
@@ -160,6 +160,17 @@ class Prepared:
     }
 
 
+def listing(root: str | os.PathLike, split: str) -> pathlib.Path:
+  """Where the list of a split is, if there is one.
+
+  What lies at an address is copied to this machine first, shards included.
+  """
+  name = f'{split}.json'
+  if atomic.is_address(root):
+    return storage.listed(root, name, lambda record: record['shards'])
+  return pathlib.Path(os.path.expanduser(root)) / name
+
+
 def manifest(root: str | os.PathLike, split: str) -> pathlib.Path:
   """The list of a split.
 
@@ -171,7 +182,7 @@ def manifest(root: str | os.PathLike, split: str) -> pathlib.Path:
       "The source 'prepared' needs root: a folder that python -m "
       'vidpred_jax.data --prepare has written.'
     )
-  path = pathlib.Path(os.path.expanduser(root)) / f'{split}.json'
+  path = listing(root, split)
   if not path.is_file():
     raise FileNotFoundError(
       f'There is no {path.name} in {root}; python -m vidpred_jax.data '

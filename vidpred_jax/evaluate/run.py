@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from vidpred_jax import atomic, build, checkpoint, data, runtime, systems
+from vidpred_jax.checkpoint import mirror
 from vidpred_jax.evaluate import report, scoring
 
 
@@ -79,7 +80,7 @@ def run(
 
   Args:
     config: the configuration.
-    workdir: the run's folder.
+    workdir: the run's folder, or an address, see `checkpoint.mirror`.
     measure: the result of `make_measure`, if it was called.
     sources: objects that clips come from instead of `config.data`, by split.
 
@@ -91,27 +92,26 @@ def run(
     ValueError: if they are not those of the configuration's system, or another
       process is in that folder.
   """
-  atomic.check_local(workdir)
-  workdir = pathlib.Path(workdir)
   config = build.completed(config, sources)
-  record, variables = _weights(config, workdir)
   with contextlib.ExitStack() as stack:
+    folder, _ = stack.enter_context(mirror.working(workdir))
+    record, variables = _weights(config, folder)
     if jax.process_index() == 0:
-      workdir.mkdir(parents=True, exist_ok=True)
-      stack.enter_context(atomic.holding(workdir))
+      folder.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(atomic.holding(folder))
     measure = measure or make_measure(config, build.evaluation(config, sources))
-    return _run(config, workdir, measure, record, variables)
+    return _run(config, folder, workdir, measure, record, variables)
 
 
-def _run(config, workdir, measure, record, variables) -> dict:
+def _run(config, folder, workdir, measure, record, variables) -> dict:
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:
-    atomic.write_text(workdir / 'results.json', report.as_json(written))
+    atomic.write_text(folder / 'results.json', report.as_json(written))
     each = f' {result.samples} times each' if result.samples > 1 else ''
     print(f'\n{result.clips} clips{each} of {result.data}')
     print(table(result, systems.Frames(**config.eval.frames)))
-    files = ['results.json', *_show(result, config, workdir)]
+    files = ['results.json', *_show(result, config, folder)]
     print(f'Written to {workdir}: {", ".join(files)}')
   return written
 

@@ -28,6 +28,7 @@ from vidpred_jax import (
   runtime,
   systems,
 )
+from vidpred_jax.checkpoint import mirror
 from vidpred_jax.config import given
 from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.train import update
@@ -49,7 +50,7 @@ def run(
 
   Args:
     config: the configuration.
-    workdir: the run's folder.
+    workdir: the run's folder, or an address, see `checkpoint.mirror`.
     measure: the result of `evaluate.run.make_measure`, if it was called.
     sources: objects that clips come from instead of `config.data`, see
       `data/own.py`, by split: 'train', and where `config.eval.every` is set
@@ -64,10 +65,12 @@ def run(
       another run or another process is in it, or if the loss is not finite.
   """
   ranges.check(config)
-  workdir = pathlib.Path(workdir)
   config = build.completed(config, sources)
-  with folder.held(workdir):
-    return _run(config, workdir, measure, sources)
+  with mirror.working(workdir, trains=True) as (place, copy):
+    with folder.held(place):
+      folder.check_or_create(place, config)
+      copy()
+      return _run(config, place, measure, sources, copy)
 
 
 def _run(
@@ -75,8 +78,8 @@ def _run(
   workdir: pathlib.Path,
   measure: Callable | None,
   sources: Mapping[str, Any] | None,
+  copy: Callable[[], None],
 ) -> bool:
-  folder.check_or_create(workdir, config)
   mesh = runtime.mesh()
   if config.batch_size % (mesh.size * config.accumulate):
     raise ValueError(
@@ -129,6 +132,7 @@ def _run(
         trace=trace,
         stop=stop,
         evaluate=evaluate,
+        copy=copy,
       )
     finally:
       batches.close()
@@ -160,6 +164,7 @@ def _steps(
   trace,
   stop,
   evaluate,
+  copy,
 ):
   """Runs training steps to the end, or until `stop(step)`.
 
@@ -213,6 +218,7 @@ def _steps(
       if result is not None or stopped or last or due:
         _check_finite(values, step)
         checkpoint.save(saved, step, state, result)
+        copy()
       if stopped:
         break
   return state, last

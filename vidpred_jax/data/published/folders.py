@@ -15,9 +15,8 @@ import pathlib
 
 import numpy as np
 
-from vidpred_jax import names
-from vidpred_jax.data import validation
-from vidpred_jax.data.prepared import read_manifest
+from vidpred_jax import atomic, names
+from vidpred_jax.data import prepared, validation
 from vidpred_jax.data.published import layouts
 from vidpred_jax.data.published.prediction import PROTOCOLS, absent
 from vidpred_jax.data.published.sequences import Sequence, length, read
@@ -238,10 +237,11 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
     raise ValueError(
       f'{dataset} has the splits {", ".join(protocol.counts)}, not {split!r}.'
     )
-  root = pathlib.Path(os.path.expanduser(root))
-  listing = root / f'{split}.json'
+  listing = prepared.listing(root, split)
   if listing.is_file():
     return _listed(dataset, listing)
+  atomic.check_local(root)
+  root = pathlib.Path(os.path.expanduser(root))
   sequences = layouts.FINDERS[dataset](root, split)
   sequences = sequences or layouts.prepared(root, split)
   if not sequences:
@@ -251,7 +251,7 @@ def find(dataset: str, root, split: str) -> list[Sequence]:
 
 def _listed(dataset: str, listing: pathlib.Path) -> list[Sequence]:
   """The sequences of a split that `prepare` has written."""
-  record = read_manifest(listing)
+  record = prepared.read_manifest(listing)
   known = record['settings'].get('dataset')
   if known != dataset:
     raise ValueError(f'{listing} was prepared of {known}, not of {dataset}.')
