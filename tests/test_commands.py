@@ -105,7 +105,8 @@ def test_another_size_is_refused(text):
 @pytest.mark.parametrize(
   'module, arguments',
   [
-    ('main', ['--config=dmvfn.py:smoke', '--workdir=gs://bucket/run']),
+    ('cost', ['--config=dmvfn.py:smoke', '--input=gs://bucket/run']),
+    ('compare', ['--format=gs://bucket/run', 'gs://bucket/other']),
     ('predict', ['--input', 's3://bucket/a.mp4', '--output=b.mp4']),
     ('convert', ['--system=dmvfn', '--input=https://a.b/c.pkl', '--output=d']),
   ],
@@ -118,6 +119,13 @@ def test_addresses_are_refused_in_one_line(module, arguments):
     assert not (commands_of_tests.ROOT / name).exists()
 
 
+def test_a_storage_that_is_not_known_is_refused_in_one_line():
+  arguments = '--config=dmvfn.py:smoke', '--workdir=nosuch://bucket/run'
+  done = commands_of_tests.run('vidpred_jax.main', *arguments)
+  said = done.returncode, done.stdout, done.stderr
+  commands_of_tests.is_one_line(*said, 'Protocol not known: nosuch')
+
+
 @pytest.mark.parametrize(
   'flag', [['--checkpoint', 'memory://m'], ['--checkpoint=memory://m']]
 )
@@ -125,4 +133,4 @@ def test_weights_may_lie_at_an_address(flag, tmp_path):
   output = f'--output={tmp_path / "a.mp4"}'
   done = commands_of_tests.run('vidpred_jax.predict', output, *flag)
   said = done.returncode, done.stdout, done.stderr
-  commands_of_tests.is_one_line(*said, 'm on that storage holds no exported')
+  commands_of_tests.is_one_line(*said, 'm on that storage holds neither')

@@ -5,8 +5,8 @@ process makes it. One that was killed leaves it there; the next one clears it.
 A folder that many files are written to is held by one process at a time.
 
 This needs a file system: object storage renames no folder, locks no file and
-appends to none. Its addresses (`gs://bucket/run`) are refused. Exports alone
-may lie there, see `checkpoint.remote`.
+appends to none. Its addresses (`gs://bucket/run`) are refused; for what may lie
+there see `storage`.
 """
 
 import contextlib

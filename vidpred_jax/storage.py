@@ -13,7 +13,6 @@ installed.)
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -39,10 +38,17 @@ def reaching(address: str | os.PathLike) -> Iterator[tuple]:
   import fsspec
 
   address = _written(address)
-  local = address.startswith(('file:', 'local:'))
+  local, root = address.startswith(('file:', 'local:')), address
   try:
-    yield fsspec.url_to_fs(address, **({'auto_mkdir': True} if local else {}))
-  except (FileNotFoundError, FileExistsError, ValueError):
+    files, root = fsspec.url_to_fs(
+      address, **({'auto_mkdir': True} if local else {})
+    )
+    yield files, root
+  except FileNotFoundError as error:  # a bucket that is not there, too
+    if root in str(error):
+      raise
+    raise FileNotFoundError(f'{address}: {error}') from error
+  except (FileExistsError, ValueError):
     raise
   except Exception as error:  # of whichever package speaks to it
     raise ValueError(
@@ -124,7 +130,7 @@ def get(files, root: str, wanted: dict[str, int], folder: pathlib.Path) -> None:
 def listed(
   address: str | os.PathLike,
   name: str,
-  others: Callable[[dict], Iterable[str]],
+  others: Callable[[pathlib.Path], Iterable[str]],
 ) -> pathlib.Path:
   """A file and others that it names, copied from an address to this machine.
 
@@ -133,8 +139,8 @@ def listed(
 
   Args:
     address: the folder there.
-    name: of a JSON file in it.
-    others: names the other files, given the content.
+    name: of a file in it.
+    others: names the other files, given the path of the copy.
 
   Returns:
     The path of the copy; it does not exist if there is no such file.
@@ -149,9 +155,18 @@ def listed(
     text = files.cat_file(f'{root}/{name}')
     key = f'{_written(address)}/{name}\n'.encode() + text
     folder = _copies() / hashlib.sha256(key).hexdigest()[:16]
+    if not (folder / name).exists():
+      folder.mkdir(parents=True, exist_ok=True)
+      with atomic.replacing(folder / name) as partial:
+        partial.write_bytes(text)
+    try:
+      needed = list(others(folder / name))
+    except ValueError as error:
+      said = str(error).replace(str(folder), os.fspath(address))
+      raise ValueError(said) from error
     there = sizes(files, root)
     wanted = {}
-    for other in others(json.loads(text)):
+    for other in needed:
       if other not in there:
         raise ValueError(
           f'{address}/{name} names {other}, which is not there; was it copied '
@@ -161,9 +176,6 @@ def listed(
       if not path.is_file() or path.stat().st_size != there[other]:
         wanted[other] = there[other]
     get(files, root, wanted, folder)
-    if not (folder / name).exists():
-      folder.mkdir(parents=True, exist_ok=True)
-      atomic.write_text(folder / name, text.decode())
   return folder / name
 
 

@@ -1,6 +1,8 @@
 import json
+import pathlib
 import pickle
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -126,6 +128,109 @@ def test_a_published_data_set_keeps_its_protocol(tmp_path):
     data.make_source(
       'frames', split='train', num_frames=3, dataset='kitti',
       root=tmp_path / 'out',
+    )  # fmt: skip
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+  """Fsspec's memory, and where copies of it lie."""
+  monkeypatch.setenv('VIDPRED_JAX_DATA', str(tmp_path / 'copies'))
+  memory = fsspec.filesystem('memory')
+  yield memory
+  if memory.exists('/bucket'):
+    memory.rm('/bucket', recursive=True)
+
+
+def put(memory, folder):
+  memory.put(f'{folder}/', '/bucket/data/', recursive=True)
+
+
+def test_prepared_data_at_an_address_are_copied_once(
+  tmp_path, storage, monkeypatch
+):
+  np.save(tmp_path / 'mine.npy', films())
+  root = str(tmp_path / 'mine.npy')
+  write('arrays', tmp_path / 'out', root=root)
+  put(storage, tmp_path / 'out')
+  address = 'memory://bucket/data'
+  clips = prepared.Prepared('train', 4, root=address)
+  same(clips, prepared.Prepared('train', 4, root=tmp_path / 'out'))
+  same(pickle.loads(pickle.dumps(clips)), clips)
+  same(
+    prepared.Prepared('val', 4, root=address, val_fraction=0.5),
+    prepared.Prepared('val', 4, root=tmp_path / 'out', val_fraction=0.5),
+  )
+  copied = sorted(p.name for p in (tmp_path / 'copies').glob('*/*'))
+  assert copied == ['train-00000.array_record', 'train.json']
+  with monkeypatch.context() as patch:
+    patch.setattr(type(storage), 'get_file', None)  # nothing is copied again
+    same(prepared.Prepared('train', 4, root=address), clips)
+  # Other data at the same address are not taken for these.
+  np.save(tmp_path / 'mine.npy', films(count=7))
+  write('arrays', tmp_path / 'other', root=root)
+  storage.rm('/bucket', recursive=True)
+  put(storage, tmp_path / 'other')
+  same(
+    prepared.Prepared('train', 4, root=address),
+    prepared.Prepared('train', 4, root=tmp_path / 'other'),
+  )
+
+
+def test_a_copy_that_was_interrupted_goes_on(tmp_path, storage, monkeypatch):
+  np.save(tmp_path / 'mine.npy', films(count=9, size=(300, 400)))
+  write('arrays', tmp_path / 'out', root=str(tmp_path / 'mine.npy'), shard_mb=5)
+  put(storage, tmp_path / 'out')
+  get, got = storage.get_file, []
+
+  def flaky(source, target):
+    got.append(source.split('/')[-1])
+    if len(got) == 2:
+      pathlib.Path(target).write_bytes(b'half')
+      raise ConnectionError('the line is down')
+    get(source, target)
+
+  monkeypatch.setattr(type(storage), 'get_file', staticmethod(flaky))
+  with pytest.raises(ValueError, match='cannot be reached .*line is down'):
+    prepared.Prepared('train', 4, root='memory://bucket/data')
+  same(
+    prepared.Prepared('train', 4, root='memory://bucket/data'),
+    prepared.Prepared('train', 4, root=tmp_path / 'out'),
+  )
+  assert len(got) > 3 and got.count(got[0]) == 1 and got.count(got[1]) == 2
+
+
+def test_prepared_data_that_are_not_whole_are_refused(tmp_path, storage):
+  np.save(tmp_path / 'mine.npy', films())
+  write('arrays', tmp_path / 'out', root=str(tmp_path / 'mine.npy'))
+  put(storage, tmp_path / 'out')
+  storage.rm_file('/bucket/data/train-00000.array_record')
+  with pytest.raises(ValueError, match='train-00000.*which is not there; was'):
+    prepared.Prepared('train', 4, root='memory://bucket/data')
+  storage.pipe('/bucket/data/train.json', b'[]')
+  with pytest.raises(ValueError, match='memory://bucket/data/train.json'):
+    prepared.Prepared('train', 4, root='memory://bucket/data')
+  with pytest.raises(
+    FileNotFoundError, match='There is no test.json in memory'
+  ):
+    prepared.Prepared('test', 4, root='memory://bucket/nothing')
+
+
+def test_a_published_data_set_at_an_address(tmp_path, storage):
+  for n in range(2):
+    pictures(tmp_path / 'bair' / 'train' / f'clip{n}', 30, size=(80, 80))
+  settings = {'dataset': 'bair', 'splits': ('train',)}
+  write('frames', tmp_path / 'out', root=str(tmp_path / 'bair'), **settings)
+  put(storage, tmp_path / 'out')
+  same(*(
+    data.make_source(
+      'frames', split='train', num_frames=20, dataset='bair', root=place
+    )
+    for place in (tmp_path / 'out', 'memory://bucket/data')
+  ))  # fmt: skip
+  with pytest.raises(ValueError, match='is an address, not a path'):
+    data.make_source(
+      'frames', split='test', num_frames=20, dataset='bair',
+      root='memory://bucket/data',
     )  # fmt: skip
 
 

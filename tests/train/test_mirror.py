@@ -262,6 +262,15 @@ def test_what_cannot_be_written_shows_before_training(
     loop.run(finished[0], ADDRESS)
 
 
+def test_a_bucket_that_is_not_there_is_named(finished, memory, monkeypatch):
+  def find(path, **kwargs):
+    raise FileNotFoundError('The specified bucket does not exist')
+
+  monkeypatch.setattr(type(memory), 'find', staticmethod(find))
+  with pytest.raises(FileNotFoundError, match=f'^{ADDRESS}: The specified'):
+    loop.run(finished[0], ADDRESS)
+
+
 def test_another_run_is_left_alone(finished, memory, here):
   config, _ = finished
   assert loop.run(config, ADDRESS)

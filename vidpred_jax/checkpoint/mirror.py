@@ -99,7 +99,7 @@ class _Copies:
     self._there: dict[str, tuple[int, int] | None] = {}
     self._config: bytes | None = None  # as it was last seen there
     self._thread: threading.Thread | None = None
-    self._since: float | None = None  # when the last copy began
+    self._since = 0.0  # when the last copy began
 
   def fetch(self, trains: bool) -> None:
     with storage.reaching(self._address) as (files, root):
@@ -125,7 +125,7 @@ class _Copies:
     return all(self._there.get(k) == x for k, x in _files(self._folder).items())
 
   def begin(self) -> None:
-    first, now = self._since is None, time.monotonic()
+    first, now = not self._since, time.monotonic()
     if self._thread is not None and self._thread.is_alive():
       _LOG.warning(
         'The copy to %s that began %.0f s ago still goes on; the next '

@@ -167,7 +167,9 @@ def listing(root: str | os.PathLike, split: str) -> pathlib.Path:
   """
   name = f'{split}.json'
   if atomic.is_address(root):
-    return storage.listed(root, name, lambda record: record['shards'])
+    return storage.listed(
+      root, name, lambda path: read_manifest(path)['shards']
+    )
   return pathlib.Path(os.path.expanduser(root)) / name
 
 
