@@ -111,7 +111,14 @@ class TestWhatCannotBeHeld:
       ('aac', 'a.webm', '.mkv'),
       ('libopus', 'a.mov', '.mkv'),
       ('adpcm_ms', 'a.mp4', '--noaudio'),
-      ('adpcm_ms', 'a.avi', '--noaudio'),  # whose header alone can be written
+      pytest.param(
+        'adpcm_ms',
+        'a.avi',
+        '--noaudio',  # whose header alone can be written
+        marks=pytest.mark.skipif(
+          av.library_versions['libavformat'] >= (63,), reason='FFmpeg 9 can'
+        ),
+      ),
       ('ac3', 'a.avi', '.mkv'),  # whose times would be lost
     ],
   )
