@@ -1,8 +1,8 @@
 """Rules for settings: what they accept, and that every setting has one."""
 
+import inspect
 from typing import NamedTuple
 
-import inspect
 import numpy as np
 import pytest
 
