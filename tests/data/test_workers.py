@@ -68,6 +68,18 @@ def test_a_killed_worker_is_told_in_a_sentence():
         next(batches)
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+def test_an_interrupt_is_not_for_workers_from_their_first_moment_on():
+  with data.train_iterator(
+    'photos', num_frames=2, batch_size=2, seed=0, workers=2, size=(32, 32)
+  ) as batches:
+    next(batches)
+    for process in multiprocessing.active_children():
+      status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+      blocked = int(status.partition('SigBlk:')[2].split()[0], 16)
+      assert blocked & 1 << signal.SIGINT - 1
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='signals as POSIX has them')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_who_began_them_alone_hears_of_an_interrupt(tmp_path, number):

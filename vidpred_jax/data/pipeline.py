@@ -140,6 +140,8 @@ class Batches:
 
   def start(self) -> None:
     """Begins to load before the first batch is asked for."""
+    # 2026-11: before its state is asked for, grain has no process to start.
+    self._inner[0].get_state()
     self._inner[0].start_prefetch()
 
   def close(self) -> None:
