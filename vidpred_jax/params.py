@@ -173,7 +173,7 @@ def merge_or_refuse(
     got: nested dicts of arrays.
 
   Returns:
-    `got`, nested like `expected`.
+    `got`, nested like `expected`, empty dicts included.
 
   Raises:
     ValueError: listing what is missing, unexpected or of another shape.
@@ -195,7 +195,8 @@ def merge_or_refuse(
     problems.append(f'of another shape: {_listed(shapes)}')
   if problems:
     raise ValueError(f'The parameters do not fit: {"; ".join(problems)}.')
-  return unflatten({name: have[name] for name in want})
+  nodes = traverse_util.flatten_dict(expected, keep_empty_nodes=True, sep='/')
+  return unflatten(nodes | have)
 
 
 def take_matching(

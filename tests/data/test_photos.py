@@ -261,7 +261,7 @@ def test_light_changes_evenly_over_a_clip():
   np.testing.assert_allclose(np.diff(means), np.diff(means).mean(), atol=1.5)
 
 
-def test_a_folder_adds_photographs_to_training_only(tmp_path):
+def test_a_folder_adds_photographs_to_training_only(tmp_path, caplog):
   (tmp_path / 'more').mkdir()
   rng = np.random.default_rng(0)
   for name in ('more/blue.png', 'sky.JPG'):
@@ -269,9 +269,15 @@ def test_a_folder_adds_photographs_to_training_only(tmp_path):
     picture = photos.Image.fromarray(noise + np.uint8([0, 0, 190]))
     picture.save(tmp_path / name)
   (tmp_path / 'words.txt').write_text('no photograph')
+  (tmp_path / 'more' / 'back').symlink_to(tmp_path)
   names = {source(size=16, folder=tmp_path)[i]['name'] for i in range(80)}
   stems = {name.split('-', 1)[1] for name in names}
   assert {'blue', 'sky'} < stems and 'words' not in stems
+  assert (
+    'Passed over' in caplog.text and 'no pictures: words.txt' in caplog.text
+  )
+  found = photos._photographs(tmp_path)
+  assert found == (tmp_path / 'more' / 'blue.png', tmp_path / 'sky.JPG')
   stems = {
     source('test', size=16, folder=tmp_path)[i]['name'] for i in range(20)
   }

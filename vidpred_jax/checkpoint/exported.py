@@ -196,7 +196,7 @@ def check_variables(path, record, system: systems.System, variables):
         f'{path}: {name} is of type {leaf.dtype}, expected '
         f'{wanted[name].dtype}.'
       )
-  return {'params': {}} | merged
+  return merged
 
 
 def read(
@@ -244,8 +244,7 @@ def _read_export(path: pathlib.Path) -> tuple[dict, dict]:
     name: leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf
     for name, leaf in arrays.items()
   }
-  # A system without parameters has an empty collection of them.
-  return record, {'params': {}} | params_lib.unflatten(whole)
+  return record, params_lib.unflatten(whole)
 
 
 def _read_run(path: pathlib.Path) -> tuple[dict, dict]:

@@ -298,19 +298,11 @@ class PhotosInMotion:
 
 def _photographs(folder: str | os.PathLike) -> tuple[pathlib.Path, ...]:
   """Finds the photographs in a folder and its subfolders, by name."""
-  endings = sorted(video_io.IMAGE_SUFFIXES)
   root = pathlib.Path(os.path.expanduser(folder))
-  paths = [
-    p
-    for p in sorted(root.rglob('*'))
-    if p.suffix.lower() in endings
-    and not any(part[0] == '.' for part in p.relative_to(root).parts)
-    and not p.is_dir()
-  ]
+  paths = video_io.find_pictures(root)
   if not paths:
-    raise FileNotFoundError(
-      f'There are no photographs ({", ".join(endings)}) in {root}.'
-    )
+    endings = ', '.join(sorted(video_io.IMAGE_SUFFIXES))
+    raise FileNotFoundError(f'There are no photographs ({endings}) in {root}.')
   for path in paths:  # now, not when one is drawn in the midst of training
     video_io.check(path)
   return tuple(paths)

@@ -204,7 +204,7 @@ def initial_state(config, system, schedule, of_rule, mesh, shape, begin=None):
       variables[name] = convert.FEATURES[name](path)
   if begin is not None:
     parameters = params.take_matching(
-      parameters, begin['params'], config.init_match
+      parameters, begin.get('params', {}), config.init_match
     )
     # Collections that belong to them, such as batch statistics.
     for name in variables.keys() & begin.keys() - config.features.keys():

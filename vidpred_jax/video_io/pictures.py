@@ -69,7 +69,28 @@ def find_videos(folder) -> list[pathlib.Path]:
   A single picture beside films is given by itself. `logging` warns of what is
   neither by its name, of links to nothing and of folders that cannot be read.
   """
-  videos, visited, others = [], set(), []
+  videos = []
+  for root, paths in _walked(folder, 'films or pictures', VIDEO_SUFFIXES):
+    films = [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
+    videos += films
+    pages = [p for p in paths if _is_picture(p)]
+    if films and len(pages) == 1:  # a cover, or a film of several pictures
+      videos += pages
+    elif pages:
+      videos.append(root)
+  return sorted(videos)
+
+
+def find_pictures(folder) -> list[pathlib.Path]:
+  """Picture files anywhere below `folder`, sorted; warns as `find_videos`."""
+  return sorted(p for _, paths in _walked(folder, 'pictures') for p in paths)
+
+
+def _walked(
+  folder, kind: str, endings: Iterable[str] = ()
+) -> Iterator[tuple[pathlib.Path, list[pathlib.Path]]]:
+  """Yields folders, and the pictures and files of other endings in each."""
+  known, visited, others = {*endings, *IMAGE_SUFFIXES, *_HEIC}, set(), []
   for root, folders, names in os.walk(folder, onerror=_warn, followlinks=True):
     real = os.path.realpath(root)
     if real in visited:  # a link leads back
@@ -77,43 +98,30 @@ def find_videos(folder) -> list[pathlib.Path]:
       continue
     visited.add(real)
     folders[:] = sorted(n for n in folders if not n.startswith('.'))
-    paths = [p for p in (pathlib.Path(root, n) for n in names) if _is_file(p)]
-    others += _neither(pathlib.Path(root), names)
-    films = [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
-    videos += films
-    pages = [p for p in paths if _is_picture(p)]
-    if films and len(pages) == 1:  # a cover, or a film of several pictures
-      videos += pages
-    elif pages:
-      videos.append(pathlib.Path(root))
+    paths, left = [], []
+    for path in (pathlib.Path(root, n) for n in sorted(names)):
+      is_known = path.suffix.lower() in known and _is_file(path)
+      (paths if is_known else left).append(path)
+    others += [p.name for p in left if not _is_of_a_system(p.name)]
+    yield pathlib.Path(root), paths
   if others:
     more = f' and {len(others) - 8} more' if len(others) > 8 else ''
     _LOG.warning(
-      'Passed over in %s, no films or pictures: %s%s',
+      'Passed over in %s, no %s: %s%s',
       folder,
+      kind,
       ', '.join(others[:8]),
       more,
     )
-  return sorted(videos)
 
 
 def _warn(error: OSError) -> None:
   _LOG.warning('Left out: %s', error)
 
 
-def _neither(folder: pathlib.Path, names: Iterable[str]) -> list[str]:
-  """Names of visible files that are no films or pictures, or lead nowhere."""
-  known = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *_HEIC}
-  return [
-    name
-    for name in sorted(names)
-    if name[0] != '.'
-    and name not in ('Thumbs.db', 'desktop.ini')
-    and not (
-      os.path.splitext(name)[1].lower() in known
-      and os.path.isfile(folder / name)
-    )
-  ]
+def _is_of_a_system(name: str) -> bool:
+  """Whether nobody has put a file of this name there."""
+  return name[0] == '.' or name in ('Thumbs.db', 'desktop.ini')
 
 
 def _is_file(path: pathlib.Path) -> bool:
