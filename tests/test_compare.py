@@ -7,6 +7,7 @@ import pytest
 
 from tests import commands
 from vidpred_jax import compare, metrics
+from vidpred_jax.evaluate import report
 
 
 def results(psnr, mse, **protocol):
@@ -115,6 +116,18 @@ def test_the_direction_is_that_of_the_metrics():
     if not name.startswith('spread_skill'):
       expected = 1 if metric.higher_is_better else -1
       assert compare._direction(name) == expected, name
+
+
+def test_what_is_predicted_without_error_has_no_finite_psnr(tmp_path):
+  """As clips in which nothing moves, by a copy."""
+  perfect = results(math.inf, 0.0) | {'clips': 1}
+  del perfect['metrics']['psnr/float']['interval']
+  (tmp_path / 'results.json').write_text(report.as_json(perfect))
+  table = compare.rows({'still': compare.read(tmp_path)})
+  assert compare.render(table, 'md').splitlines()[2] == (
+    '| still | **inf** | **0.00** |'
+  )
+  assert r'$\mathbf{\infty}$' in compare.render(table, 'latex')
 
 
 def test_files_that_hold_no_results_are_refused(tmp_path):

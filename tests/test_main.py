@@ -18,8 +18,12 @@ from tests import commands
 from vidpred_jax import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# As in `conftest`.
-QUICK = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+# Those of `conftest` that this XLA has, but for the number of devices.
+QUICK = ' '.join(
+  flag
+  for flag in os.environ['VIDPRED_JAX_TEST_FLAGS'].split()
+  if 'device_count' not in flag
+)
 TINY = (
   '--config=configs/dmvfn.py:smoke',
   '--config.model.scales=(2,)',

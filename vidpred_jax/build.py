@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -269,6 +270,24 @@ class Evaluation(NamedTuple):
   mean_frame: np.ndarray | None = None
 
 
+def _check_frames(config, model: systems.System, size) -> None:
+  """Raises ValueError if weights of `frames` are none of `eval.frames`."""
+  trained = system(config, config.frames)
+  if trained.frames == model.frames:
+    return
+
+  def shapes(made):
+    clip = jax.ShapeDtypeStruct((1, made.frames.length, *size), np.float32)
+    return jax.eval_shape(made.init, jax.random.key(0), clip)
+
+  if shapes(trained) != shapes(model):
+    raise ValueError(
+      f'The weights of {config.system} depend on its frames, and those of '
+      f'training are {trained.frames}, those of the evaluation '
+      f'{model.frames}. Set config.eval.frames, too.'
+    )
+
+
 def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
   """Builds everything an evaluation needs, so mistakes show before training.
 
@@ -287,7 +306,9 @@ def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
   config = completed(config, sources)
   clips = source(config, config.eval.split, sources=sources)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))
-  check_channels(model, clips, clips[0]['video'].shape[-1])
+  shape = clips[0]['video'].shape
+  check_channels(model, clips, shape[-1])
+  _check_frames(config, model, shape[1:])
   measures = metrics(config, clips)
   metrics_lib.check_samples(model, config.eval.samples, measures)
   frame = None

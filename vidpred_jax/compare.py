@@ -41,14 +41,19 @@ def _is_number(value) -> bool:
   return type(value) in (int, float)
 
 
+def _is_score(value) -> bool:
+  """A number; JSON has no word for those that are not finite."""
+  return _is_number(value) or value in ('inf', '-inf', 'nan')
+
+
 def _is_scores(value) -> bool:
   """`{metric: {'mean': x, 'per_frame': [x], 'interval': [x, x]}}`."""
   return isinstance(value, dict) and all(
     isinstance(x, dict)
-    and _is_number(x.get('mean', math.nan))
+    and _is_score(x.get('mean', math.nan))
     and all(
       isinstance(x.get(name) or [], list)
-      and all(map(_is_number, x.get(name) or ()))
+      and all(map(_is_score, x.get(name) or ()))
       for name in ('per_frame', 'interval')
     )
     and len(x.get('interval') or (0, 0)) == 2
@@ -286,6 +291,7 @@ def _number(cell: Cell, form: str, best: bool) -> str:
   if cell.low is not None and cell.high is not None:
     half = f'{(cell.high - cell.low) / 2:.{digits}f}'
   if form == 'latex':
+    text = text.replace('inf', r'\infty')
     text = rf'\mathbf{{{text}}}' if best else text
     return f'${text} \\pm {half}$' if half else f'${text}$'
   if form == 'md':

@@ -273,7 +273,11 @@ def _run_inner(eqn, inputs, path, count, programs) -> list:
       state = call(params['body_jaxpr'], *body_consts, *state)
     return state
   if name == 'scan':
-    num_consts, num_carry = params['num_consts'], params['num_carry']
+    if 'ft_in' in params:  # 2026-11: of JAX 0.12
+      consts, carry, _ = params['ft_in'].unpack()
+      num_consts, num_carry = len(list(consts)), len(list(carry))
+    else:
+      num_consts, num_carry = params['num_consts'], params['num_carry']
     consts = inputs[:num_consts]
     carry = inputs[num_consts : num_consts + num_carry]
     rows = inputs[num_consts + num_carry :]

@@ -61,7 +61,7 @@ def schedule(
     raise ValueError("The schedule 'step' needs boundaries, got none.")
   if warmup and (name == 'onecycle' or warmup >= steps):
     raise ValueError(
-      f'A warm-up of {warmup} steps does not fit the schedule {name!r} of '
+      f'A warm-up (schedule.warmup) of {warmup} does not fit {name!r} of '
       f'{steps} steps.'
     )
   if name == 'onecycle':
