@@ -73,6 +73,8 @@ FLOORS = (
       'atomic',
       'build',
       'checkpoint',
+      'compare',
+      'config',
       'data',
       'metrics',
       'names',

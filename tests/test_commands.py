@@ -87,6 +87,12 @@ def test_all_missing_flags_are_told_at_once(tmp_path):
   commands_of_tests.is_one_line(*said, '--system, --output.')
 
 
+def test_a_configuration_of_the_package_is_found_by_name():
+  assert command.configuration('dmvfn.py:smoke').system == 'dmvfn'
+  with pytest.raises(FileNotFoundError, match='the package has apr_vfi.py'):
+    command.configuration('nothing.py')
+
+
 def test_help_is_no_error():
   done = commands_of_tests.run('vidpred_jax.cost', '--help')
   assert done.returncode == 0 and '--config' in done.stdout

@@ -270,24 +270,6 @@ class Evaluation(NamedTuple):
   mean_frame: np.ndarray | None = None
 
 
-def _check_frames(config, model: systems.System, size) -> None:
-  """Raises ValueError if weights of `frames` are none of `eval.frames`."""
-  trained = system(config, config.frames)
-  if trained.frames == model.frames:
-    return
-
-  def shapes(made):
-    clip = jax.ShapeDtypeStruct((1, made.frames.length, *size), np.float32)
-    return jax.eval_shape(made.init, jax.random.key(0), clip)
-
-  if shapes(trained) != shapes(model):
-    raise ValueError(
-      f'The weights of {config.system} depend on its frames, and those of '
-      f'training are {trained.frames}, those of the evaluation '
-      f'{model.frames}. Set config.eval.frames, too.'
-    )
-
-
 def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
   """Builds everything an evaluation needs, so mistakes show before training.
 
@@ -306,9 +288,7 @@ def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
   config = completed(config, sources)
   clips = source(config, config.eval.split, sources=sources)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))
-  shape = clips[0]['video'].shape
-  check_channels(model, clips, shape[-1])
-  _check_frames(config, model, shape[1:])
+  check_channels(model, clips, clips[0]['video'].shape[-1])
   measures = metrics(config, clips)
   metrics_lib.check_samples(model, config.eval.samples, measures)
   frame = None
@@ -316,3 +296,34 @@ def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
     train = source(config, 'train', sources=sources)
     frame = mean_frame(train, config.eval.mean_frame)
   return Evaluation(model, clips, measures, frame)
+
+
+def check_frames(config, planned: Evaluation) -> None:
+  """Checks, before training, that its weights fit the frames of evaluation.
+
+  Args:
+    config: the configuration.
+    planned: its evaluation.
+
+  Raises:
+    ValueError: if they have other shapes for those frames.
+  """
+  trained = system(config, config.frames)
+  if trained.frames == planned.system.frames:
+    return
+  size = planned.source[0]['video'].shape[1:]
+
+  def shapes(made):
+    clip = jax.ShapeDtypeStruct((1, made.frames.length, *size), np.float32)
+    return jax.eval_shape(made.init, jax.random.key(0), clip)
+
+  if shapes(trained) != shapes(planned.system):
+    raise ValueError(
+      f'The weights of {config.system} depend on its frames: it is trained '
+      f'for {_said(trained)}, and evaluated for {_said(planned.system)}. Set '
+      'config.eval.frames, too.'
+    )
+
+
+def _said(made: systems.System) -> str:
+  return f'{len(made.frames.target)} frames of {len(made.frames.context)}'

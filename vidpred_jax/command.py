@@ -109,12 +109,15 @@ def configuration(chosen: str):
   """Makes the configuration that a file describes.
 
   Args:
-    chosen: `FILE` or `FILE:VARIANTS`, as `config_file` gives it.
+    chosen: as for `config_file`: 'dmvfn.py:small' is the package's.
 
   Returns:
     A `ConfigDict`; None if the file is no Python.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
   """
-  path, _, variants = chosen.partition(':')
+  path, _, variants = config_file(chosen).partition(':')
   spec = importlib.util.spec_from_file_location('configuration', path)
   if spec is None or spec.loader is None:
     return None

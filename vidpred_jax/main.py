@@ -60,7 +60,10 @@ def main(argv) -> None:
   config = build.completed(config)
   if 'eval' in options.mode:
     # Before training, so that a mistake shows at once.
-    measure = evaluation.make_measure(config, build.evaluation(config))
+    planned = build.evaluation(config)
+    if 'train' in options.mode:
+      build.check_frames(config, planned)
+    measure = evaluation.make_measure(config, planned)
   runs = {config.seed: workdir}
   if options.seeds:
     runs = {

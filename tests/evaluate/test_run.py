@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.evaluate.toys import DRAWN, drawing
-from vidpred_jax import build, data
+from vidpred_jax import build, command, data
 from vidpred_jax.evaluate import run as evaluation
 
 
@@ -98,6 +98,38 @@ def test_weights_of_metrics_are_told_by_their_content(config, workdir):
     evaluation.run(config, workdir, evaluation.make_measure(config, without))
     found = json.loads((workdir / 'results.json').read_text())
     assert found['protocol']['metric_weights'] == expected
+
+
+def test_the_card_of_an_export_says_what_was_measured(config, workdir):
+  results = evaluation.run(config, workdir)
+  card = (workdir / 'export' / 'README.md').read_text()
+  assert card.startswith(f'# {workdir.name}\n')
+  for said in (
+    '"photos"',
+    'photos',
+    f'{results["clips"]} clips of',
+    'crps/ens',
+  ):
+    assert said in card, said
+  mean = results['metrics']['crps/ens']['mean']
+  assert f'{mean:.4g}'[:5] in card and 'copy_last' in card
+  assert ' {' not in card.partition('## Measured')[2]  # no format left open
+
+
+def test_frames_that_weights_depend_on_are_asked_for_before_training():
+  def check(config):
+    build.check_frames(config, build.evaluation(config))
+
+  config = command.configuration('simvp.py:smoke')
+  check(config)
+  config.frames.context, config.frames.target = (0, 1), (2, 3)
+  with pytest.raises(
+    ValueError, match='trained for 2 frames of 2, and evaluated for'
+  ):
+    check(config)
+  config = command.configuration('dmvfn.py:smoke')  # whose weights do not
+  config.eval.frames.target = (2, 3, 4, 5)
+  check(config)
 
 
 def test_the_mean_frame_is_that_of_training_clips(config):

@@ -30,7 +30,7 @@ def crop(
   room = clip.shape[1] - height, clip.shape[2] - width
   if min(room) < 0:
     raise ValueError(
-      f'Cannot crop {height}x{width} from frames of '
+      f'Cannot crop {height}x{width} (augment.crop) from frames of '
       f'{clip.shape[1]}x{clip.shape[2]}.'
     )
   i, j = (int(rng.integers(0, r + 1)) for r in room)

@@ -7,6 +7,8 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import json
+import os
 import pathlib
 import platform
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ import jax
 
 from vidpred_jax import atomic, build, checkpoint, data, runtime, systems
 from vidpred_jax.checkpoint import mirror
-from vidpred_jax.evaluate import report, scoring
+from vidpred_jax.evaluate import card, report, scoring
 
 
 def make_measure(
@@ -107,7 +109,12 @@ def _run(config, folder, workdir, measure, record, variables) -> dict:
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:
-    atomic.write_text(folder / 'results.json', report.as_json(written))
+    text = report.as_json(written)
+    atomic.write_text(folder / 'results.json', text)
+    if (folder / 'export').is_dir():
+      name = os.path.basename(os.fspath(workdir).rstrip('/'))
+      said = card.text(name, config, json.loads(text))
+      atomic.write_text(folder / 'export' / 'README.md', said)
     each = f' {result.samples} times each' if result.samples > 1 else ''
     print(f'\n{result.clips} clips{each} of {result.data}')
     print(table(result, systems.Frames(**config.eval.frames)))
