@@ -15,7 +15,8 @@ Contenders:
 
 *Tasks.* t+K is the K-th frame after the input; predictions are fed back. A
 distance of D is the interpolation of the middle frame of two input frames that
-are D frames apart.
+are D frames apart. A checkpoint may see a frame more on both sides, as far
+apart; then the windows of all contenders are longer.
 
 *Windows.* At most `--windows` windows of successive frames are taken of each
 film, evenly spread, none across a cut. With a size frames are resized to cover
@@ -40,6 +41,7 @@ milliseconds of a single frame.
 """
 
 import argparse
+import fractions
 import functools
 import json
 import pathlib
@@ -91,9 +93,15 @@ def copy(given, count):
   return np.repeat(given[-1:], count, axis=0)
 
 
+def middle(given, count):
+  """The `count` frames in the middle."""
+  beside = (len(given) - count) // 2
+  return given[beside : len(given) - beside]
+
+
 def average(given, count):
   del count
-  return np.rint(given.astype(np.float32).mean(0, keepdims=True))
+  return np.rint(middle(given, 2).astype(np.float32).mean(0, keepdims=True))
 
 
 def optical_flow(first, second):
@@ -123,7 +131,7 @@ def dis_onwards(given, count):
 
 def dis_between(given, count):
   del count
-  first, second = given
+  first, second = middle(given, 2)
   halves = [
     warped(first, optical_flow(second, first) / 2),
     warped(second, optical_flow(first, second) / 2),
@@ -152,14 +160,19 @@ def system(predictor):
   """The kind of a loaded system, and its Contender."""
   if predictor.system.frames.interpolates:
 
+    def diagnosed(given):
+      given = middle(given, len(predictor.system.frames.context))
+      # Only the frame in the middle is wanted, at half the time.
+      shown = predictor.resample(
+        ((fractions.Fraction(n), frame) for n, frame in enumerate(given)),
+        fractions.Fraction(2, len(given) - 1),
+        with_diagnostics=True,
+      )
+      return list(shown)[1]
+
     def restore(given, count):
       del count
-      return np.stack(list(predictor.interpolate(given, factor=2))[1:2])
-
-    def diagnosed(given):
-      return list(
-        predictor.interpolate(given, factor=2, with_diagnostics=True)
-      )[1]
+      return diagnosed(given)[0][None]
 
     return 'interpolation', Contender(restore, routes(predictor, diagnosed))
 
@@ -186,8 +199,9 @@ def routes(predictor, diagnosed):
 # ----------------------------------------------------------------------- films
 
 
-def tasks(horizons, distances, context):
-  """The tasks of these settings; `context` frames are given to predict from."""
+def tasks(horizons, distances, seen):
+  """The tasks; `seen` says for each kind how many frames are given."""
+  context, around = seen['prediction'], seen['interpolation']
   found = []
   if horizons:
     target = tuple(range(context, context + max(horizons)))
@@ -195,7 +209,9 @@ def tasks(horizons, distances, context):
     frames = vp.Frames(tuple(range(context)), target)
     found.append(Task('prediction', frames, scored))
   for distance in distances:
-    frames = vp.Frames((0, distance), (distance // 2,))
+    given = range(0, around * distance, distance)
+    middle = (around - 1) * distance // 2
+    frames = vp.Frames(tuple(given), (middle,))
     found.append(Task('interpolation', frames, {f'distance {distance}': 0}))
   return found
 
@@ -407,21 +423,23 @@ def parse(arguments):
 
 
 def load(checkpoints, routed):
-  """{kind: {name: Contender}}, and how many frames the predictors see."""
+  """{kind: {name: Contender}}, and {kind: how many frames they see}."""
   found = {kind: baselines(kind) for kind in ('prediction', 'interpolation')}
-  context = 2
+  seen = dict.fromkeys(found, 2)
   for name in checkpoints:
     predictor = vp.Predictor(*vp.load(name))
     kind, contender = system(predictor)
     frames = predictor.system.frames
+    count = len(frames.context)
     if kind == 'prediction':
       check_steps(name, frames)
-      context = max(context, frames.context[-1] - frames.context[0] + 1)
+      count = frames.context[-1] - frames.context[0] + 1
+    seen[kind] = max(seen[kind], count)
     label = pathlib.Path(name).name
     if label in found[kind]:
       label = name
     found[kind][label] = contender if routed else Contender(contender.make)
-  return found, context
+  return found, seen
 
 
 def check_steps(name, frames):
@@ -438,11 +456,11 @@ def run(options):
   """All that is measured, as written to `--output`."""
   size = options.size
   size = None if size == 'own' else tuple(map(int, size.split('x')))
-  contenders, context = load(options.checkpoint, options.routes)
+  contenders, seen = load(options.checkpoint, options.routes)
   rows, routed, left_out = [], [], []
   for path in videos.find(tuple(options.videos)):
     start = time.perf_counter()
-    for task in tasks(options.horizons, options.distances, context):
+    for task in tasks(options.horizons, options.distances, seen):
       try:
         clips = list(
           windows(
