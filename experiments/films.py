@@ -52,6 +52,7 @@ from typing import NamedTuple
 import numpy as np
 
 import vidpred_jax as vp
+from experiments import plain
 from vidpred_jax import metrics, runtime
 from vidpred_jax.data import videos
 
@@ -89,71 +90,13 @@ class Contender(NamedTuple):
 # ------------------------------------------------------------------ contenders
 
 
-def copy(given, count):
-  return np.repeat(given[-1:], count, axis=0)
-
-
-def middle(given, count):
-  """The `count` frames in the middle."""
-  beside = (len(given) - count) // 2
-  return given[beside : len(given) - beside]
-
-
-def average(given, count):
-  del count
-  return np.rint(middle(given, 2).astype(np.float32).mean(0, keepdims=True))
-
-
-def optical_flow(first, second):
-  """DIS flow [H, W, 2], (dx, dy) in pixels, from the first to the second."""
-  import cv2
-
-  preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-  grey = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second)]
-  return cv2.DISOpticalFlow_create(preset).calc(*grey, None)
-
-
-def warped(frame, flow):
-  """The frame at `x + flow(x)`; beyond its border its border."""
-  import cv2
-
-  rows, columns = np.indices(flow.shape[:2], np.float32)
-  place = columns + flow[..., 0], rows + flow[..., 1]
-  return cv2.remap(
-    frame, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-  )
-
-
-def dis_onwards(given, count):
-  flow = optical_flow(given[-1], given[-2])
-  return np.stack([warped(given[-1], k * flow) for k in range(1, count + 1)])
-
-
-def dis_between(given, count):
-  del count
-  first, second = middle(given, 2)
-  halves = [
-    warped(first, optical_flow(second, first) / 2),
-    warped(second, optical_flow(first, second) / 2),
-  ]
-  return average(np.stack(halves), 1)
-
-
 def baselines(kind):
   """{name: Contender}; without DIS where there is no OpenCV."""
   predicts = kind == 'prediction'
-  found = {'copy': copy} if predicts else {'average': average}
-  if has_opencv():
-    found['dis'] = dis_onwards if predicts else dis_between
+  found = {'copy': plain.copy} if predicts else {'average': plain.average}
+  if plain.has_opencv():
+    found['dis'] = plain.dis_onwards if predicts else plain.dis_between
   return {name: Contender(make) for name, make in found.items()}
-
-
-def has_opencv() -> bool:
-  try:
-    import cv2  # noqa: F401
-  except ImportError:
-    return False
-  return True
 
 
 def system(predictor):
@@ -161,7 +104,7 @@ def system(predictor):
   if predictor.system.frames.interpolates:
 
     def diagnosed(given):
-      given = middle(given, len(predictor.system.frames.context))
+      given = plain.middle(given, len(predictor.system.frames.context))
       # Only the frame in the middle is wanted, at half the time.
       shown = predictor.resample(
         ((fractions.Fraction(n), frame) for n, frame in enumerate(given)),
@@ -487,7 +430,7 @@ def run(options):
     raise ValueError(f'No film could be measured: {left_out}')
   return {
     'settings': vars(options),
-    'opencv': has_opencv(),
+    'opencv': plain.has_opencv(),
     'films': rows,
     'left_out': left_out,
     'summary': summary(rows),
@@ -499,7 +442,7 @@ def run(options):
 def main(arguments=None):
   options = parse(arguments)
   runtime.setup()
-  if not has_opencv():
+  if not plain.has_opencv():
     print(
       "Without DIS: no OpenCV; pip install 'vidpred_jax[compare]' brings it."
     )

@@ -152,7 +152,7 @@ def interpolate(
 def _intervals(timed_frames, around) -> Iterator[list[Frame]]:
   """Yields the 2 + 2 `around` frames of each interval."""
   size = 2 + 2 * around
-  held = collections.deque([None] * size, size)
+  held: collections.deque[Frame | None] = collections.deque([None] * size, size)
   count = 0
   for item in itertools.chain(timed_frames, [None] * around):
     if item is not None:

@@ -351,10 +351,8 @@ class Predictor:
     Args:
       frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; seven are
         held at a time.
-      factor: the factor of the frame rate. A system of `Frames((0, K), (1, ...,
-        K - 1))` serves K, the default, and its divisors, and so does one of
-        `Frames((0, K, 2 K, 3 K), (K + 1, ..., 2 K - 1))`, which sees a frame
-        more on both sides.
+      factor: the factor of the frame rate. A system of K - 1 targets, see
+        `Frames.divided`, serves K, the default, and its divisors.
       key: for stochastic systems; `jax.random.key(0)` by default.
       timed: whether `frames` yields (time, frame) as for `resample`. Without
         times frames count as evenly spread.
@@ -380,9 +378,8 @@ class Predictor:
     if not timed:
       inputs.check_clip(self.system.data, frames)
       frames = ((None, frame) for frame in frames)
-    return self._interpolate(
-      frames, phases, parts, key, with_diagnostics, ahead
-    )
+    given = frames, phases, parts, key, with_diagnostics, ahead
+    return self._interpolate(*given)
 
   def resample(
     self,
@@ -397,9 +394,9 @@ class Predictor:
     """Converts a video to a constant frame rate, by the times of its frames.
 
     Output frame n shows the time `n / fps` after the first frame. With a system
-    of `Frames((0, K), (1, ..., K - 1))` times are rounded to 1/K of an
-    interval, which is exact if `fps` is p/K times the rate of a constant-rate
-    input. Only the frames that the output needs are computed.
+    of K - 1 targets times are rounded to 1/K of an interval, which is exact if
+    `fps` is p/K times the rate of a constant-rate input. Only the frames that
+    the output needs are computed.
 
     Args:
       timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
@@ -435,9 +432,7 @@ class Predictor:
     )
     frames = self.system.frames
     parts = len(frames.target) + 1
-    start = frames.context[0]
-    moved = type(frames)(*(tuple(t - start for t in x) for x in frames))
-    if len(frames.context) % 2 or moved != frames.divided(parts):
+    if frames != frames.divided(parts):
       raise ValueError(
         'Video is interpolated with Frames((0, K), (1, ..., K - 1)), or with '
         f'as many context frames more on both sides; this system has {frames}.'
@@ -445,14 +440,7 @@ class Predictor:
     return parts
 
   def _interpolate(
-    self,
-    timed_frames,
-    phases,
-    parts,
-    key,
-    with_diagnostics,
-    ahead,
-    **hold,
+    self, timed_frames, phases, parts, key, with_diagnostics, ahead, **hold
   ):
     """Runs `frame_rate.interpolate` with the system."""
     key, size, tiles = inputs.key(key), None, None

@@ -61,8 +61,8 @@ class Settings(NamedTuple):
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
     motion: 'biflownet', as published, or 'variational': an optical flow without
-      weights, see `models.apr_vfi.APRVFI.warp`. Then `warp_weight` and
-      `flow_weight` must be 0, for no flow is learnt.
+      weights, see `models.apr_vfi.APRVFI.warp`; `warp_weight` and `flow_weight`
+      must be 0.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
     standardised: see `models.ebme.BiFlowNet`; weights are of one or the other.
@@ -360,7 +360,7 @@ def clip_loss(
 
 
 def relative_times(frames: base.Frames) -> list[float]:
-  """The times of the targets between the two frames, 0 to 1."""
+  """The times of the targets between both frames, 0 to 1."""
   start, end = frames.enclosing
   return [(target - start) / (end - start) for target in frames.target]
 
@@ -411,9 +411,9 @@ def make(*, frames: base.Frames, **settings) -> base.System:
 
   Args:
     frames: two context frames and targets between them, such as
-      `((0, 2), (1,))` or `((0, 8), (1, 2, 3, 4, 5, 6, 7))`. With 'variational'
-      motion also four, such as `((0, 2, 4, 6), (3,))`: the outer ones say how
-      motion changes. Where there is none, the inner one is given again.
+      `((0, 8), (1, 2, 3, 4, 5, 6, 7))`. With 'variational' motion also four,
+      such as `((0, 2, 4, 6), (3,))`: the outer ones say how motion changes.
+      Where there is none, the inner one is given again.
     **settings: fields of `Settings`.
 
   Returns:
@@ -467,19 +467,15 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     shots = []
     for time in relative_times(frames):
       frame, shown = frame_at(model, chosen, variables, prepared, time)
-      still = (1 - time) * older + time * newer
       shown['flow'] = jnp.where(inside, shown['flow'], 0)
-      frame = jnp.where(inside, frame, still)
+      frame = jnp.where(inside, frame, (1 - time) * older + time * newer)
       shots.append((frame, shown))
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
-
-  def predict(variables, context, key):
-    return diagnostics(variables, context, key)[0]
 
   return base.System(
     init=init,
     loss=loss,
-    predict=predict,
+    predict=lambda *given: diagnostics(*given)[0],
     frames=frames,
     multiple=1,
     stochastic=False,
@@ -492,13 +488,9 @@ def _check_frames(frames, motion):
   """Raises ValueError unless all targets lie between two context frames."""
   context, target = frames
   counts = (2, 4) if motion == 'variational' else (2,)
-  if len(context) not in counts or not target:
-    fits = False
-  else:
-    inner = context[len(context) // 2 - 1 :]
-    even = {b - a for a, b in zip(context, context[1:])}
-    fits = len(even) == 1 and inner[0] < min(target) <= max(target) < inner[1]
-  if not fits:
+  even = len({b - a for a, b in zip(context, context[1:])}) == 1
+  fits = len(context) in counts and even and target and frames.interpolates
+  if not fits or frames.enclosing != context[len(context) // 2 - 1 :][:2]:
     raise ValueError(
       f"Got frames {tuple(frames)}; apr_vfi with motion='{motion}' needs "
       f'{" or ".join(map(str, counts))} context frames, evenly spread, and '

@@ -44,7 +44,11 @@ class Frames(NamedTuple):
     return before, after
 
   def divided(self, parts: int) -> 'Frames':
-    """Interpolation with as much context, of all times K / `parts` between."""
+    """Interpolation with as much context of all frames between the two.
+
+    Of K = `parts` it is `Frames((0, K), (1, ..., K - 1))`; of four context
+    frames `Frames((0, K, 2 K, 3 K), (K + 1, ..., 2 K - 1))`.
+    """
     count = len(self.context)
     start = (count // 2 - 1) * parts
     return Frames(
