@@ -78,6 +78,23 @@ def test_a_system_may_see_the_frames_around_the_interval(parts):
     assert np.abs(made - expected).max() <= 0.51
 
 
+def test_times_say_which_frames_are_around():
+  frames = F((0, 2, 4, 6), (3,))
+
+  def outer(x, context, key):
+    del x, key
+    return (context[:, :1] + context[:, 3:]) / 2
+
+  clip = np.stack([np.full((9, 13, 3), v, np.uint8) for v in (0, 10, 30, 90)])
+  serve = predictor.Predictor(make(outer, frames), VARIABLES, cut=-1)
+  even = np.stack(list(serve.interpolate(clip)))[1::2, 0, 0, 0]
+  np.testing.assert_array_equal(even, [15, 45, 50])
+  times = [fractions.Fraction(t) for t in (0, 1, 2, 4)]
+  timed = serve.interpolate(zip(times, clip), timed=True)
+  uneven = np.stack(list(timed))[1::2, 0, 0, 0]
+  np.testing.assert_array_equal(uneven, [15, 15, 60])
+
+
 def test_nothing_is_blended_across_a_cut():
   other = ramp()[::-1, ::-1].transpose(1, 0, 2)
   clip = np.stack([ramp(), ramp(step=1), other])
