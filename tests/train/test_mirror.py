@@ -271,6 +271,24 @@ def test_a_bucket_that_is_not_there_is_named(finished, memory, monkeypatch):
     loop.run(finished[0], ADDRESS)
 
 
+def test_a_network_that_goes_away_at_the_beginning_leaves_nothing(
+  finished, memory, monkeypatch, here, caplog
+):
+  config, _ = finished
+  assert loop.run(config, ADDRESS)
+  get = memory.get_file
+
+  def flaky(source, target):
+    if source.endswith('metrics.jsonl'):
+      raise ConnectionError('the line is down')
+    get(source, target)
+
+  monkeypatch.setattr(type(memory), 'get_file', staticmethod(flaky))
+  with pytest.raises(ValueError, match=f'^{ADDRESS} cannot be reached .*down'):
+    loop.run(config, ADDRESS)
+  assert not list(here.iterdir()) and 'lacks' not in caplog.text
+
+
 def test_another_run_is_left_alone(finished, memory, here):
   config, _ = finished
   assert loop.run(config, ADDRESS)

@@ -65,6 +65,10 @@ def working(
   copies = _Copies(address, folder)
   try:
     copies.fetch(trains)
+  except BaseException:
+    shutil.rmtree(folder, ignore_errors=True)
+    raise
+  try:
     try:
       yield folder, copies.begin
     except Exception:
