@@ -59,7 +59,8 @@ come first, then small models and films, x2 to x8, the stages, and the rest.
   film3      as film2, by patches and with the router, from film2
   variational  motion is estimated without weights, and clips count alike: ours;
              `film2,variational` begins with none and needs no film1; not with
-             film1, warp and ebme
+             film1, warp and ebme. With --config.frames.context="(0,2,4,6)" and
+             .target="(3,)" it sees how motion changes
   ebme       the flow network has EBME's weights, converted to weights/ebme, and
              is frozen; the other networks are trained from scratch
   warp       no synthesis network: the mean of both warped frames; `ebme,warp`
