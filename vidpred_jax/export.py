@@ -57,7 +57,6 @@ _KNOWN = (*PLATFORMS, 'rocm')
 _LONGEST = 1 << 15  # side of a frame
 # Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
-_WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
 _ONNX = '.onnx'
 
 
@@ -283,8 +282,8 @@ def save(
     ValueError: as `stablehlo`, or if the file predicts differently.
   """
   folder = pathlib.Path(folder)
-  if folder.exists() and not (overwrite and (folder / 'export.json').exists()):
-    raise FileExistsError(f'{folder} exists already; nothing was written.')
+  ours = (folder / 'export.json').exists()
+  atomic.check_new(folder, overwrite=overwrite and ours, parents=True)
   if importlib.util.find_spec('flatbuffers') is None:
     raise ValueError(
       "Writing StableHLO needs flatbuffers: pip install 'vidpred_jax[export]'."
@@ -358,8 +357,7 @@ def save_onnx(
       convert the system, or if the file predicts differently.
   """
   path = pathlib.Path(path)
-  if path.exists() and not overwrite:
-    raise FileExistsError(f'{path} exists already; nothing was written.')
+  atomic.check_new(path, overwrite=overwrite)
   for package in ('jax2onnx', 'onnxruntime'):
     if importlib.util.find_spec(package) is None:
       raise ValueError(
@@ -428,17 +426,18 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   output = pathlib.Path(options.output)
+  kind = output.suffix.lower()
   if re.fullmatch(r'\.[A-Za-z]\w*', output.suffix) and (
-    output.suffix not in (*_WEIGHTS, _ONNX)
+    kind not in (*convert.WEIGHTS, _ONNX)
   ):
     raise ValueError(
       f'Got --output={output}; expected a folder, without a suffix, a file '
-      f'of weights ({", ".join(_WEIGHTS)}), or {_ONNX}.'
+      f'of weights ({", ".join(convert.WEIGHTS)}), or {_ONNX}.'
     )
   runtime.setup()
   settings = command.parse_settings(options.set)
   system, variables = checkpoint.load(options.checkpoint, **settings)
-  if output.suffix in _WEIGHTS:
+  if kind in convert.WEIGHTS:
     arrays = convert.to_torch(system, variables)
     convert.save_torch(output, arrays, overwrite=options.overwrite)
     count = sum(array.size for array in arrays.values())
@@ -449,7 +448,7 @@ def main(argv) -> None:
   size = command.parse_size(options.size)
   if not (options.batch == 'any' or options.batch.isdecimal()):
     raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
-  if output.suffix == _ONNX:
+  if kind == _ONNX:
     if not options.batch.isdecimal() or not int(options.batch):
       raise ValueError(f'Got --batch={options.batch}; ONNX needs a number.')
     difference = save_onnx(

@@ -59,6 +59,9 @@ def main(argv) -> None:
   from vidpred_jax.train import loop
 
   config, workdir, measure = options.config, options.workdir, None
+  if jax.process_index() == 0:
+    place = pathlib.Path(workdir) / 'config.json'
+    atomic.check_new(place, overwrite=True, parents=True)
   config = build.completed(config)
   if 'eval' in options.mode:
     # Before training, so that a mistake shows at once.

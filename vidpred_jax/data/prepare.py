@@ -77,6 +77,7 @@ def prepare(
   """
   atomic.check_local(output)
   output = pathlib.Path(os.path.expanduser(output))
+  atomic.check_new(output / _PLAN, overwrite=True, parents=True)
   if shard_mb < 1 or num_frames < 1:
     raise ValueError(
       f'shard_mb and num_frames must be at least 1, got {shard_mb} and '

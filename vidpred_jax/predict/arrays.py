@@ -1,5 +1,6 @@
 """Frames in, frames out: images as arrays in files of NumPy or Zarr."""
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ SUFFIXES = ('.npy', '.npz', '.zarr')
 
 def is_array(path: str | pathlib.Path) -> bool:
   """Whether a path names a file of arrays, by its suffix."""
-  return pathlib.Path(path).suffix in SUFFIXES
+  return pathlib.Path(path).suffix.lower() in SUFFIXES
 
 
 def predict_array(
@@ -63,9 +64,8 @@ def predict_array(
         f'{path} is no file of arrays; input and output must both be '
         f'{", ".join(SUFFIXES)}, or both videos.'
       )
-  output = pathlib.Path(output)
-  if output.exists() and not overwrite:
-    raise FileExistsError(f'{output} exists already; nothing was written.')
+  output = pathlib.Path(os.path.expanduser(output))
+  atomic.check_new(output, overwrite=overwrite)
   system, variables = load()
   if system.frames.interpolates and (num_frames or samples):
     raise ValueError(
@@ -120,12 +120,15 @@ def predict_array(
 
 
 def _write(output: pathlib.Path, frames: np.ndarray) -> None:
+  suffix = output.suffix.lower()
   with atomic.replacing(output) as partial:
-    if output.suffix == '.npy':
-      np.save(partial, frames)
-    elif output.suffix == '.npz':
-      np.savez(partial, frames=frames)
-    else:
+    if suffix == '.zarr':
       import zarr
 
       zarr.save_array(partial, frames)  # type: ignore[arg-type]
+      return
+    with partial.open('wb') as file:  # by a name, NumPy would add .npy to .NPY
+      if suffix == '.npy':
+        np.save(file, frames)
+      else:
+        np.savez(file, frames=frames)

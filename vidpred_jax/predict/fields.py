@@ -7,6 +7,7 @@ ones are NaN), `latitude` and `longitude`, with the input's coordinates and
 names of variables.
 """
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -59,20 +60,21 @@ def predict_field(
   from vidpred_jax.data import weather  # not where only videos are read
 
   system, variables = load()
-  source, output = pathlib.Path(source), pathlib.Path(output)
+  source, output = (
+    pathlib.Path(os.path.expanduser(path)) for path in (source, output)
+  )
   names = system.data.variables
-  has_times = source.suffix not in _ARRAYS
+  has_times = source.suffix.lower() not in _ARRAYS
   kinds = weather.SUFFIXES if has_times else _ARRAYS
   for path in (source, output):
-    if path.suffix not in kinds:
+    if path.suffix.lower() not in kinds:
       raise ValueError(
         f'{path}: this system learned from physical fields '
         f'({", ".join(names)} in {system.data.units}), not from pictures; '
         'expected npz or npy files with arrays in these units, or NetCDF (.nc) '
         'or Zarr (.zarr) for both input and output.'
       )
-  if output.exists() and not overwrite:
-    raise FileExistsError(f'{output} exists already; nothing was written.')
+  atomic.check_new(output, overwrite=overwrite)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if has_times:
@@ -84,11 +86,12 @@ def predict_field(
     )
   clip, flat = _read_field(source, names)
   frames = serve.predict(clip, num_frames, key)
-  with atomic.replacing(output) as partial:
-    if output.suffix == '.npz':
-      np.savez(partial, **dict(zip(names, np.moveaxis(frames, -1, 0))))
+  # By a name, NumPy would add .npy to .NPY.
+  with atomic.replacing(output) as partial, partial.open('wb') as file:
+    if output.suffix.lower() == '.npz':
+      np.savez(file, **dict(zip(names, np.moveaxis(frames, -1, 0))))
     else:
-      np.save(partial, frames[..., 0] if flat else frames)
+      np.save(file, frames[..., 0] if flat else frames)
   return num_frames
 
 
@@ -96,7 +99,7 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
   """Reads the variables, [T, H, W, C], and whether the file has no axis C."""
   from vidpred_jax.data import files  # not where only videos are read
 
-  if path.suffix == '.npz':
+  if path.suffix.lower() == '.npz':
     arrays = [files.npz_array(path, name) for name in names]
   else:
     with files.reading(path, 'npy file'):
@@ -110,12 +113,15 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
       f'expected numbers [T, H, W] for each of {", ".join(names)}.'
     )
   clip = np.stack(arrays, -1).astype(np.float32)
-  return clip, path.suffix == '.npy' and array.ndim == 3
+  return clip, path.suffix.lower() == '.npy' and array.ndim == 3
 
 
 def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
   """Predicts from a NetCDF file or Zarr store to another."""
-  from vidpred_jax.data import fields  # not where only videos are read
+  from vidpred_jax.data import (
+    calendars,
+    fields,
+  )  # not where only videos are read
 
   data, context = serve.system.data, serve.system.frames.context
   grid = fields.read(source, data.variables)
@@ -132,9 +138,10 @@ def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
       for n, end in enumerate(tqdm.tqdm(ends, 'forecasts', leave=False))
     ]
   )
-  dataset = _dataset(grid, frames, grid.hours[ends], step, data)
+  starts = calendars.dates(grid.hours[ends], grid.variables[0].calendar)
+  dataset = _dataset(grid, frames, starts, step, data)
   with atomic.replacing(output) as partial:
-    if output.suffix == '.zarr':
+    if output.suffix.lower() == '.zarr':
       # As WeatherBench 2 has them; of format 3, readers warn.
       dataset.to_zarr(partial, zarr_format=2, consolidated=True)
     else:
@@ -175,7 +182,7 @@ def _dataset(grid, frames, starts, step: int, data):
   rows, columns = frames.shape[2:4]
   lat, lon = grid.latitudes, grid.longitudes
   coords = {
-    'time': starts.astype('M8[h]').astype('M8[ns]'),
+    'time': starts,
     'prediction_timedelta': leads.astype('m8[h]').astype('m8[ns]'),
     'latitude': np.arange(rows) if lat is None else lat,
     'longitude': np.arange(columns) if lon is None else lon,

@@ -96,6 +96,7 @@ def predict_video(
     fps=fps,
     overlay=overlay,
   )
+  _check_overlay(system, variables, overlay)
   cut = {k: v for k, v in settings.items() if k == 'cut'}
   film = video_io.Film(source, **cut, **(reading or {}))
   info = film.info
@@ -239,6 +240,25 @@ def _check_request(between: bool, **request) -> None:
     )
 
 
+def _check_overlay(system, variables, overlay: Sequence[str]) -> None:
+  """Raises ValueError if the system has no diagnostics of these names."""
+  if not overlay:
+    return
+  if system.diagnostics is None:
+    raise ValueError('This system has no diagnostics; got --overlay.')
+  side = 4 * system.multiple
+  shape = 1, len(system.frames.context), side, side, system.channels
+  context = jax.ShapeDtypeStruct(shape, np.float32)
+  _, known = jax.eval_shape(
+    system.diagnostics, variables, context, jax.random.key(0)
+  )
+  for name in overlay:
+    if name not in known:
+      raise ValueError(
+        f'Got --overlay={name}; this system has {", ".join(known)}.'
+      )
+
+
 def _parts(info, factor, fps) -> int:
   """The number K of parts of an interval."""
   if fps is None:
@@ -358,10 +378,6 @@ def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
     if diagnostics:
       panels = []
       for name in overlay:
-        if name not in diagnostics:
-          raise ValueError(
-            f'Got --overlay={name}; this system has {", ".join(diagnostics)}.'
-          )
         detail = diagnostics[name]
         if detail.ndim == 1:
           panels.append(picture.block_bars(detail, *frame.shape[:2]))

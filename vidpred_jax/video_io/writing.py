@@ -211,16 +211,15 @@ class Writer:
 
   def _check_target(self) -> None:
     path = self._path
-    if not path.parent.is_dir():
-      raise FileNotFoundError(f'There is no folder {path.parent}.')
-    if not path.exists():
-      return
-    if not self._overwrite:
-      raise FileExistsError(f'{path} exists and is not overwritten.')
-    if path.is_dir() != (self._style is None) or (
-      path.is_dir()
-      and any(
-        not re.fullmatch(r'frame_\d{6}\.png', p.name) for p in path.iterdir()
+    atomic.check_new(path, overwrite=self._overwrite)
+    if (
+      path.exists()
+      and path.is_dir() != (self._style is None)
+      or (
+        path.is_dir()
+        and any(
+          not re.fullmatch(r'frame_\d{6}\.png', p.name) for p in path.iterdir()
+        )
       )
     ):
       raise FileExistsError(
