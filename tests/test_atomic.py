@@ -56,6 +56,39 @@ def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
     atomic.write_text(tmp_path / 'a.txt', 'new')
 
 
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
+  atomic.check_new(tmp_path / 'a.npy')
+  atomic.check_new(tmp_path / 'b' / 'c' / 'd', parents=True)
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'a.npy').write_text('')
+  (tmp_path / 'link').symlink_to(tmp_path / 'nothing')
+  atomic.check_new(tmp_path / 'a.npy', overwrite=True)
+  for name in ('a.npy', 'link'):
+    with pytest.raises(FileExistsError, match=f'{name} exists already'):
+      atomic.check_new(tmp_path / name)
+  for wrong, parents in (('x/y.mp4', False), ('a.npy/y/z', True)):
+    with pytest.raises(FileNotFoundError, match='there is no folder'):
+      atomic.check_new(tmp_path / wrong, parents=parents)
+  with pytest.raises(OSError, match='xx cannot be written: File name too long'):
+    atomic.check_new(tmp_path / ('x' * 300))
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='has no /proc')
+@pytest.mark.parametrize('name', ['o.mp4', 'o', 'o.npy', 'o/p/q'])
+def test_a_place_that_takes_nothing(name):
+  with pytest.raises(OSError, match=f'/proc/{name} cannot be written'):
+    atomic.check_new(f'/proc/{name}', parents=True)
+
+
+def test_an_error_of_reading_keeps_its_words(tmp_path):
+  with pytest.raises(FileNotFoundError, match='There is no film x'):
+    with atomic.replacing(tmp_path / 'a'):
+      raise FileNotFoundError('There is no film x')
+  with pytest.raises(FileNotFoundError, match="No such file.*'.*/film'"):
+    with atomic.replacing(tmp_path / 'a'):
+      (tmp_path / 'film').read_bytes()
+
+
 _HOLD = """
 import pathlib, sys, time
 from vidpred_jax import atomic

@@ -350,7 +350,7 @@ def _check_order(root, shape: Sequence[int], kind: str) -> None:
     raise ValueError(
       f'{root} has frames [H, W, C] of {list(shape)}; expected the channels '
       'last, as np.moveaxis(x, -3, -1) puts them, and one channel, x[..., '
-      f"None], of grey frames. If it has {channels} channels, say kind='field'."
+      f"None], of grey frames. With {channels} channels, say kind='field'."
     )
 
 
