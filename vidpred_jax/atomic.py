@@ -82,7 +82,10 @@ def check_new(
     tried.touch()
     tried.unlink(missing_ok=True)
   except OSError as error:
-    raise OSError(f'{path} cannot be written: {error.strerror}.') from None
+    raise OSError(
+      f'{path} cannot be written: {place.parent} takes nothing '
+      f'({error.strerror}).'
+    ) from None
 
 
 def beside(path: str | os.PathLike) -> pathlib.Path:
@@ -156,12 +159,31 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """
   made = beside(path)
   try:
-    yield made
-    put(made, path)
-  except OSError as error:
-    raise _named_error(path, made, error) from error
+    with naming(path, made):
+      yield made
+      put(made, path)
   finally:
     remove(made)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike, made: pathlib.Path) -> Iterator[None]:
+  """A context whose errors of writing name `path`.
+
+  A full disk's name none, or the temporary `made`.
+
+  Raises:
+    OSError: in place of another.
+  """
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror
+    if reason is None and not _has_room(made.parent):
+      reason = os.strerror(errno.ENOSPC)  # NumPy tells of bytes
+    if reason is None or str(made) not in str(error.filename or made):
+      raise  # of what is read
+    raise OSError(f'{path} could not be written: {reason}.') from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -242,16 +264,6 @@ def _locked(folder: pathlib.Path) -> int | None:
     os.ftruncate(file, 0)
     os.write(file, f'process {os.getpid()} on {socket.gethostname()}'.encode())
   return file
-
-
-def _named_error(path, made: pathlib.Path, error: OSError) -> OSError:
-  """The error with its file, which a full disk does not name."""
-  reason = error.strerror
-  if reason is None and not _has_room(made.parent):
-    reason = os.strerror(errno.ENOSPC)  # NumPy tells of bytes
-  if reason is None or str(made) not in str(error.filename or made):
-    return error  # of what is read
-  return OSError(f'{path} could not be written: {reason}.')
 
 
 def _has_room(folder: pathlib.Path) -> bool:

@@ -245,6 +245,11 @@ def _all(frames: _Frames, jobs, workers: int | None) -> Iterator[int]:
     try:
       for future in concurrent.futures.as_completed(futures):
         yield future.result()
+    except concurrent.futures.BrokenExecutor:
+      raise OSError(
+        'A process that writes shards was killed, by a lack of memory perhaps; '
+        'the same command, with fewer --workers, goes on from here.'
+      ) from None
     except BaseException:
       pool.shutdown(cancel_futures=True)
       raise
@@ -276,8 +281,12 @@ def _write_shard(frames, path, first, last, compress) -> int:
     writer = array_record_module.ArrayRecordWriter(
       str(partial), f'group_size:1,{options}'
     )
-    for part in frames.parts(first, last, max(1, _CHUNK // size)):
-      for frame in frames.read(part):
-        writer.write(frame.tobytes())
-    writer.close()
+    try:
+      for part in frames.parts(first, last, max(1, _CHUNK // size)):
+        for frame in frames.read(part):
+          writer.write(frame.tobytes())
+      writer.close()
+    except RuntimeError as error:  # ArrayRecord's, such as of a full disk
+      reason = str(error).partition(';')[0]
+      raise OSError(f'{path} could not be written: {reason}.') from None
   return last - first

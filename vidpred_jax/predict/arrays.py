@@ -91,7 +91,7 @@ def predict_array(
   channels = films.shape[-1]
   if channels not in (system.channels, 1):
     raise ValueError(
-      f'{source} has frames of {channels} channels; this system sees '
+      f'{source} has a last axis of {channels} channels; this system sees '
       f'{system.channels}.'
     )
   serve = Predictor(system, variables, **settings)

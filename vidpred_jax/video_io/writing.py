@@ -151,9 +151,10 @@ class Writer:
       if kind is None:
         if self._open is None or not self._open.count:
           raise ValueError(f'{self._path}: no frame was written.')
-        self._open.finish()
-        self._check_target()
-        atomic.put(self._part, self._path)
+        with atomic.naming(self._path, self._part):
+          self._open.finish()
+          self._check_target()
+          atomic.put(self._part, self._path)
     finally:
       if self._open is not None:
         self._open.close()
@@ -188,6 +189,10 @@ class Writer:
         (width, frame.shape[0]), Image.Resampling.BICUBIC
       )
       frame = np.asarray(image)
+    with atomic.naming(self._path, self._part):
+      self._add(frame, None if time is None else Fraction(time))
+
+  def _add(self, frame: np.ndarray, time: Fraction | None) -> None:
     if self._open is None:
       self._open = self._opened(frame.shape, timed=time is not None)
     if frame.shape != self._open.shape:
@@ -195,7 +200,7 @@ class Writer:
         f'{self._path}: frame {self._open.count} is {frame.shape}, the first '
         f'was {self._open.shape}.'
       )
-    self._open.add(frame, None if time is None else Fraction(time))
+    self._open.add(frame, time)
 
   def _opened(self, shape, *, timed: bool) -> encoding.Film | encoding.Folder:
     """Opens the hidden file; a failed opening leaves no file."""
