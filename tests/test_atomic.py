@@ -69,7 +69,9 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
   for wrong, parents in (('x/y.mp4', False), ('a.npy/y/z', True)):
     with pytest.raises(FileNotFoundError, match='there is no folder'):
       atomic.check_new(tmp_path / wrong, parents=parents)
-  with pytest.raises(OSError, match='xx cannot be written: .*File name too long'):
+  with pytest.raises(
+    OSError, match='xx cannot be written: .*File name too long'
+  ):
     atomic.check_new(tmp_path / ('x' * 300))
 
 

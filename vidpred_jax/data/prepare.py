@@ -18,7 +18,6 @@ import math
 import multiprocessing
 import os
 import pathlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -241,7 +240,8 @@ def _all(frames: _Frames, jobs, workers: int | None) -> Iterator[int]:
     initializer=_remember,
     initargs=(frames,),
   ) as pool:
-    futures = [pool.submit(_write_remembered, *job) for job in jobs]
+    with pipeline.undisturbed():
+      futures = [pool.submit(_write_remembered, *job) for job in jobs]
     try:
       for future in concurrent.futures.as_completed(futures):
         yield future.result()
@@ -260,14 +260,7 @@ _REMEMBERED = []  # in a worker process: the frames of all its shards
 
 def _remember(frames: _Frames) -> None:
   _REMEMBERED[:] = [frames]
-  parent = multiprocessing.parent_process()
-  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent) -> None:
-  """Ends this process when its parent has ended, even if it was killed."""
-  parent.join()
-  os._exit(1)
+  pipeline.end_with_parent()
 
 
 def _write_remembered(*job) -> int:
