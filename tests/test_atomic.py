@@ -82,6 +82,21 @@ def test_a_place_that_takes_nothing(name):
     atomic.check_new(f'/proc/{name}', parents=True)
 
 
+@pytest.mark.parametrize('name', ['a.npy', 'folder'])
+def test_what_another_process_wrote_meanwhile_stays(tmp_path, name):
+  path = tmp_path / name
+  with pytest.raises(FileExistsError, match=f'{name} exists already'):
+    with atomic.replacing(path, overwrite=False) as partial:
+      for place, text in ((path, 'theirs'), (partial, 'ours')):
+        if name == 'folder':
+          place.mkdir()
+          place = place / 'a'
+        place.write_text(text)
+  assert [p.name for p in tmp_path.iterdir()] == [name]
+  text = (path / 'a' if name == 'folder' else path).read_text()
+  assert text == 'theirs'
+
+
 def test_an_error_of_reading_keeps_its_words(tmp_path):
   with pytest.raises(FileNotFoundError, match='There is no film x'):
     with atomic.replacing(tmp_path / 'a'):

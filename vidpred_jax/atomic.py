@@ -67,8 +67,8 @@ def check_new(
     ValueError: if `path` is an address of object storage.
   """
   path = pathlib.Path(path)
-  if not overwrite and os.path.lexists(path):
-    raise FileExistsError(f'{path} exists already; nothing was written.')
+  if not overwrite:
+    _check_absent(path)
   place = path
   while parents and not place.parent.exists():
     place = place.parent
@@ -86,6 +86,11 @@ def check_new(
       f'{path} cannot be written: {place.parent} takes nothing '
       f'({error.strerror}).'
     ) from None
+
+
+def _check_absent(path: str | os.PathLike) -> None:
+  if os.path.lexists(path):
+    raise FileExistsError(f'{path} exists already; nothing was written.')
 
 
 def beside(path: str | os.PathLike) -> pathlib.Path:
@@ -142,7 +147,9 @@ def remove(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(
+  path: str | os.PathLike, *, overwrite: bool = True
+) -> Iterator[pathlib.Path]:
   """Replaces a file or folder when the block ends, if the block succeeds.
 
   The block makes the new file or folder at a temporary path. If the block
@@ -150,17 +157,21 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
   Args:
     path: the final path, in a folder that exists when the block ends.
+    overwrite: whether one that has appeared by then may be replaced.
 
   Yields:
     The temporary path, in the same folder. It has the suffix of `path`.
 
   Raises:
+    FileExistsError: if there is one by then that may not be replaced.
     OSError: if it cannot be written; the message has `path`.
   """
   made = beside(path)
   try:
     with naming(path, made):
       yield made
+      if not overwrite:
+        _check_absent(path)
       put(made, path)
   finally:
     remove(made)

@@ -320,7 +320,7 @@ def save(
       'predict.stablehlo': hashlib.sha256(module).hexdigest(),
     },
   }
-  with atomic.replacing(folder) as partial:
+  with atomic.replacing(folder, overwrite=overwrite) as partial:
     partial.mkdir(parents=True)
     (partial / 'predict.jax_export').write_bytes(data)
     (partial / 'predict.stablehlo').write_bytes(module)
@@ -366,7 +366,7 @@ def save_onnx(
   predict, shape = plain_prediction(system, variables, size, batch=batch)
   frames = np.random.default_rng(0).random(shape.shape, np.float32)
   expected = jax.jit(prediction(system, variables))(frames)
-  with atomic.replacing(path) as partial:
+  with atomic.replacing(path, overwrite=overwrite) as partial:
     try:
       import jax2onnx
       import onnxruntime

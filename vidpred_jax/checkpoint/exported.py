@@ -81,7 +81,7 @@ def save_system(
   content = {WEIGHTS: weights, RECORD: text.encode()}
   if away:
     return remote.put(path, content)
-  with atomic.replacing(path) as partial:
+  with atomic.replacing(path, overwrite=overwrite) as partial:
     partial.mkdir(parents=True)
     for name, data in content.items():
       (partial / name).write_bytes(data)

@@ -143,7 +143,7 @@ def save_torch(
   for name, array in arrays.items():
     if array.dtype != np.float32:
       raise ValueError(f'{name} is {array.dtype}, expected float32.')
-  with atomic.replacing(path) as partial:
+  with atomic.replacing(path, overwrite=overwrite) as partial:
     if path.suffix.lower() == '.safetensors':
       data = safetensors.numpy.save(dict(arrays), metadata={'format': 'pt'})
       partial.write_bytes(data)

@@ -115,13 +115,13 @@ def predict_array(
     key = jax.random.key(0) if key is None else key
     keys = [jax.random.fold_in(key, n) for n in range(films.shape[0])]
     result = np.stack([made(films[n], k) for n, k in enumerate(keys)])
-  _write(output, result)
+  _write(output, result, overwrite)
   return result.shape[-4]
 
 
-def _write(output: pathlib.Path, frames: np.ndarray) -> None:
+def _write(output: pathlib.Path, frames: np.ndarray, overwrite: bool) -> None:
   suffix = output.suffix.lower()
-  with atomic.replacing(output) as partial:
+  with atomic.replacing(output, overwrite=overwrite) as partial:
     if suffix == '.zarr':
       import zarr
 

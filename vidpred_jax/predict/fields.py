@@ -78,7 +78,13 @@ def predict_field(
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if has_times:
-    _forecast(serve, source, output, num_frames, init_every, key)
+    dataset = _forecast(serve, source, num_frames, init_every, key)
+    with atomic.replacing(output, overwrite=overwrite) as partial:
+      if output.suffix.lower() == '.zarr':
+        # As WeatherBench 2 has them; of format 3, readers warn.
+        dataset.to_zarr(partial, zarr_format=2, consolidated=True)
+      else:
+        dataset.to_netcdf(partial, engine='netcdf4')
     return num_frames
   if init_every is not None:
     raise ValueError(
@@ -87,7 +93,10 @@ def predict_field(
   clip, flat = _read_field(source, names)
   frames = serve.predict(clip, num_frames, key)
   # By a name, NumPy would add .npy to .NPY.
-  with atomic.replacing(output) as partial, partial.open('wb') as file:
+  with (
+    atomic.replacing(output, overwrite=overwrite) as partial,
+    partial.open('wb') as file,
+  ):
     if output.suffix.lower() == '.npz':
       np.savez(file, **dict(zip(names, np.moveaxis(frames, -1, 0))))
     else:
@@ -116,8 +125,8 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
   return clip, path.suffix.lower() == '.npy' and array.ndim == 3
 
 
-def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
-  """Predicts from a NetCDF file or Zarr store to another."""
+def _forecast(serve: Predictor, source, num_frames, every, key):
+  """Predicts from a NetCDF file or Zarr store; an xarray.Dataset."""
   from vidpred_jax.data import (
     calendars,
     fields,
@@ -139,13 +148,7 @@ def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
     ]
   )
   starts = calendars.dates(grid.hours[ends], grid.variables[0].calendar)
-  dataset = _dataset(grid, frames, starts, step, data)
-  with atomic.replacing(output) as partial:
-    if output.suffix.lower() == '.zarr':
-      # As WeatherBench 2 has them; of format 3, readers warn.
-      dataset.to_zarr(partial, zarr_format=2, consolidated=True)
-    else:
-      dataset.to_netcdf(partial, engine='netcdf4')
+  return _dataset(grid, frames, starts, step, data)
 
 
 def _starts(source, hours, length: int, every: int | None):
