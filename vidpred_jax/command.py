@@ -149,7 +149,9 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
         if '--checkpoint' not in (before, name):  # an export may lie anywhere
           atomic.check_local(value or argument)
       argv = _with_config_file(argv)
-      return flags.FLAGS(argv)
+      rest = flags.FLAGS(argv)
+      _check_texts()
+      return rest
     except flags.Error as error:
       # A config file's own error comes wrapped in the text of a traceback.
       lines = [x.strip() for x in str(error).splitlines() if x.strip()]
@@ -191,6 +193,19 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _check_texts() -> None:
+  """Raises ValueError for a text without meaning, such as a path that is empty.
+
+  What follows `--input` without a value is taken for it: `--input --overwrite`.
+  """
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if not flag.present or '.' in name or flag.flag_type() != 'string':
+      continue
+    if flag.value == '' or re.match(r'-(\D|$)', flag.value or 'none'):
+      raise ValueError(f'Got --{name}={flag.value}, expected a value.')
 
 
 def _with_config_file(argv: Sequence[str]) -> list[str]:

@@ -43,8 +43,6 @@ def main(argv) -> None:
     raise ValueError('--num_processes and --process_id need --coordinator.')
   if options.seeds is not None and options.seeds < 1:
     raise ValueError(f'--seeds must be at least 1, got {options.seeds}.')
-  if options.workdir.startswith('-'):
-    raise ValueError(f'--workdir is {options.workdir!r}, expected a folder.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(

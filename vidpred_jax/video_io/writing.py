@@ -235,6 +235,8 @@ class Writer:
 def _coding(path: pathlib.Path) -> encoding.Coding | None:
   """The encoding of a file of this name; None for a folder."""
   suffix = path.suffix.lower()
+  if path.name.lower() in encoding.CODINGS:
+    raise ValueError(f'{path} has an ending, expected a name before it.')
   if suffix and suffix not in encoding.CODINGS:
     raise ValueError(
       f'{path}: cannot write {suffix}; there are '
