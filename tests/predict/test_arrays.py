@@ -94,7 +94,10 @@ def test_what_does_not_suit_is_refused(tmp_path):
     (forward(), {}, '5 channels; this system sees 3'),
     (forward(), {'factor': 2}, 'cannot serve --factor'),
     (load, {'num_frames': 2}, 'cannot serve --num_frames'),
-    (load, {'factor': 1}, '2 or more'),
+    (load, {'factor': 1}, 'factor=1, expected 2 to 64'),
+    (load, {'factor': 10**9}, 'expected 2 to 64'),
+    (forward(5), {'num_frames': 10**12}, 'expected 1 to 1000000'),
+    (forward(5), {'num_frames': 10**6, 'samples': 200}, '240 GB, more than'),
   ):
     with pytest.raises(ValueError, match=words):
       predict_array(function, source, output, **settings)

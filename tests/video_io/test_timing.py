@@ -241,7 +241,8 @@ class TestEnds:
   'name, codec, others',
   [('a.flv', 'flv', 0), ('a.mp4', 'mpeg4', 0), ('a.wmv', 'wmv2', 0),
    ('a.ivf', 'libvpx', 0), ('a.rm', 'rv20', None), ('a.swf', 'flv', 0),
-   ('a.wtv', 'mpeg2video', 0), ('a.mkv', 'mpeg4', 5), ('a.ts', 'mpeg2video', 5)],
+   ('a.wtv', 'mpeg2video', 0), ('a.mkv', 'mpeg4', 5),
+   ('a.ts', 'mpeg2video', 5)],
 )  # fmt: skip
 def test_joined_files_are_read_or_it_says_so(
   tmp_path, caplog, name, codec, others

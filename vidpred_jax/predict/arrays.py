@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vidpred_jax import atomic
+from vidpred_jax.predict import inputs
 from vidpred_jax.predict.predictor import Predictor
 
 SUFFIXES = ('.npy', '.npz', '.zarr')
@@ -67,17 +68,12 @@ def predict_array(
   output = pathlib.Path(os.path.expanduser(output))
   atomic.check_new(output, overwrite=overwrite)
   system, variables = load()
-  if system.frames.interpolates and (num_frames or samples):
-    raise ValueError(
-      'This system interpolates between frames; it cannot serve --num_frames '
-      'and --samples.'
-    )
-  if not system.frames.interpolates and factor is not None:
-    raise ValueError(
-      'This system predicts what follows; it cannot serve --factor.'
-    )
-  if factor is not None and factor < 2:
-    raise ValueError(f'Got --factor={factor}, expected 2 or more.')
+  inputs.check_request(
+    system.frames.interpolates,
+    num_frames=num_frames,
+    samples=samples,
+    factor=factor,
+  )
   parts = None
   if system.frames.interpolates:
     parts = factor or 2
@@ -96,6 +92,9 @@ def predict_array(
     )
   serve = Predictor(system, variables, **settings)
   count = len(system.frames.target) if num_frames is None else num_frames
+  length = films.shape[-4]
+  made_of_each = count * (samples or 1) if parts is None else length * parts
+  inputs.check_memory(films.size // length * made_of_each)
 
   def made(film, own_key):
     film = np.repeat(np.asarray(film), system.channels // channels, -1)

@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import atomic
+from vidpred_jax.predict import inputs
 from vidpred_jax.predict.predictor import Predictor
 
 _ARRAYS = ('.npy', '.npz')
@@ -75,6 +76,7 @@ def predict_field(
         'or Zarr (.zarr) for both input and output.'
       )
   atomic.check_new(output, overwrite=overwrite)
+  inputs.check_request(False, num_frames=num_frames)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if has_times:
@@ -91,6 +93,7 @@ def predict_field(
       f'{source} has no times; --init_every needs NetCDF or Zarr.'
     )
   clip, flat = _read_field(source, names)
+  inputs.check_memory(clip[0].nbytes * num_frames)
   frames = serve.predict(clip, num_frames, key)
   # By a name, NumPy would add .npy to .NPY.
   with (
@@ -136,6 +139,7 @@ def _forecast(serve: Predictor, source, num_frames, every, key):
   grid = fields.read(source, data.variables)
   length = max(context) - min(context) + 1
   ends, step = _starts(source, grid.hours, length, every)
+  inputs.check_memory(grid.values[0].nbytes * num_frames * len(ends))
   key = jax.random.key(0) if key is None else key
   frames = np.stack(
     [

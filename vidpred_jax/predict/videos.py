@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import picture, video_io
-from vidpred_jax.predict import overlap
+from vidpred_jax.predict import inputs, overlap
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import DataSpec, Frames
 
@@ -25,10 +25,6 @@ _MARK = (1.0, 0.69, 0.23)
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
-# Of --factor, whose frames are made in one call, and --fps.
-_LARGEST, _FASTEST = 64, 1000
-_LONGEST = 10**6  # frames to predict: half a day of film
-_FUTURES = 256  # each is a file that is open, of 1024 that a process may have
 
 
 def predict_video(
@@ -87,7 +83,7 @@ def predict_video(
   """
   system, variables = load()
   between = system.frames.interpolates
-  _check_request(
+  inputs.check_request(
     between,
     num_frames=num_frames,
     samples=samples,
@@ -211,33 +207,6 @@ def _of_light(load, **overrides):
     std=(float(video_io.WHITE),) * 3,
   )
   return system._replace(data=light), variables
-
-
-def _check_request(between: bool, **request) -> None:
-  """Raises ValueError unless a system of this kind serves the request."""
-  wrong, does = ('factor', 'fps'), 'predicts what follows'
-  if between:
-    wrong = ('num_frames', 'samples', 'with_input')
-    does = 'interpolates between frames'
-  for name in wrong:
-    if request[name] is not None:
-      raise ValueError(f'This system {does}; it cannot serve --{name}.')
-  samples, factor, fps = request['samples'], request['factor'], request['fps']
-  number = request['num_frames']
-  if number is not None and not 1 <= number <= _LONGEST:
-    raise ValueError(f'Got --num_frames={number}, expected 1 to {_LONGEST}.')
-  if samples is not None and not 1 <= samples <= _FUTURES:
-    raise ValueError(f'Got --samples={samples}, expected 1 to {_FUTURES}.')
-  if samples is not None and (request['with_input'] or request['overlay']):
-    raise ValueError('Got --samples together with --with_input or --overlay.')
-  if factor is not None and fps is not None:
-    raise ValueError('Got both --factor and --fps, expected one of them.')
-  if factor is not None and not 2 <= factor <= _LARGEST:
-    raise ValueError(f'Got --factor={factor}, expected 2 to {_LARGEST}.')
-  if fps is not None and not 0 < fps <= _FASTEST:
-    raise ValueError(
-      f'Got --fps={float(fps):g}, expected a positive number up to {_FASTEST}.'
-    )
 
 
 def _check_overlay(system, variables, overlay: Sequence[str]) -> None:
