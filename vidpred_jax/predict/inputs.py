@@ -123,9 +123,10 @@ def check_request(between: bool, **request: Any) -> None:
     raise ValueError('Got both --factor and --fps, expected one of them.')
   if factor is not None and not 2 <= factor <= _LARGEST:
     raise ValueError(f'Got --factor={factor}, expected 2 to {_LARGEST}.')
-  if fps is not None and not 0 < fps <= _FASTEST:
+  if fps is not None and not 1 / _FASTEST <= fps <= _FASTEST:
     raise ValueError(
-      f'Got --fps={float(fps):g}, expected a positive number up to {_FASTEST}.'
+      f'Got --fps={float(fps):g}, expected a positive number, {1 / _FASTEST} '
+      f'to {_FASTEST}.'
     )
 
 
