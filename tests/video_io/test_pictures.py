@@ -126,7 +126,7 @@ def test_a_folder_of_films_is_no_film(tmp_path, pages):
 def test_pictures_beside_films_are_used_and_it_says_so(tmp_path, caplog):
   folder = folder_with(tmp_path / 'a', ('1.png', '2.png'), ('a.mp4',))
   assert video_io.Film(folder).info.num_frames == 2
-  assert 'films, which are not: a.mp4' in caplog.text
+  assert f'Passed over in {folder}, no pictures: a.mp4' in caplog.text
   assert video_io.find_videos(folder) == [folder, folder / 'a.mp4']
 
 
