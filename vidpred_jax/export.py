@@ -55,6 +55,7 @@ from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _KNOWN = (*PLATFORMS, 'rocm')
 _LONGEST = 1 << 15  # side of a frame
+_MOST = 1 << 28  # numbers of a context, 1 GB
 # Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
 _ONNX = '.onnx'
@@ -146,7 +147,7 @@ def plain_prediction(
     raise ValueError(
       f'{system.name} draws random numbers; it has no such form.'
     )
-  _check_size(system, size)
+  _check_size(system, size, batch)
   shape = batch, len(system.frames.context), *size, system.channels
   context = jax.ShapeDtypeStruct(shape, jnp.float32)
   with one_form(), short_loops_unrolled():
@@ -162,7 +163,9 @@ def plain_prediction(
   return predict, context
 
 
-def _check_size(system: systems.System, size: tuple[int, int]) -> None:
+def _check_size(
+  system: systems.System, size: tuple[int, int], batch: int
+) -> None:
   height, width = size
   if min(size) < 1 or height % system.multiple or width % system.multiple:
     raise ValueError(
@@ -172,6 +175,12 @@ def _check_size(system: systems.System, size: tuple[int, int]) -> None:
   if max(size) > _LONGEST:
     raise ValueError(
       f'Got the size {height}x{width}; expected sides up to {_LONGEST}.'
+    )
+  clip = len(system.frames.context) * height * width * system.channels
+  if not 1 <= batch <= max(_MOST // clip, 1):
+    raise ValueError(
+      f'Got a batch of {batch}, expected 1 to {max(_MOST // clip, 1)} of this '
+      'size.'
     )
 
 
@@ -201,7 +210,7 @@ def stablehlo(
     ValueError: if the size does not suit the system, or it needs a batch, or a
       platform is unknown.
   """
-  _check_size(system, size)
+  _check_size(system, size, 1 if batch is None else batch)
   unknown = [name for name in platforms if name not in _KNOWN]
   if unknown or not platforms:
     raise ValueError(
@@ -211,8 +220,6 @@ def stablehlo(
   count: Any = batch
   if batch is None:
     (count,) = jax_export.symbolic_shape('b')
-  elif batch < 1:
-    raise ValueError(f'Got a batch of {batch}, expected at least 1.')
   shape = count, len(system.frames.context), *size, system.channels
   inputs = [jax.ShapeDtypeStruct(shape, jnp.float32)]
   if system.stochastic:
@@ -449,7 +456,7 @@ def main(argv) -> None:
   if not (options.batch == 'any' or options.batch.isdecimal()):
     raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
   if kind == _ONNX:
-    if not options.batch.isdecimal() or not int(options.batch):
+    if not options.batch.isdecimal():
       raise ValueError(f'Got --batch={options.batch}; ONNX needs a number.')
     difference = save_onnx(
       output,
