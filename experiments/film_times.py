@@ -313,14 +313,14 @@ def contenders():
   import numpy as np
 
   import vidpred_jax as vp
-  from experiments import films
+  from experiments import plain
 
   found = {
-    'average': pairwise(films.average),
+    'average': pairwise(plain.average),
     'minterpolate': minterpolate,
   }
-  if films.has_opencv():
-    found['dis'] = pairwise(films.dis_between)
+  if plain.has_opencv():
+    found['dis'] = pairwise(plain.dis_between)
   model = vp.Predictor.load(MODELS['restore'])
   found[MODELS['restore']] = lambda frames: np.stack(
     list(model.interpolate(frames, factor=2, ahead=1))

@@ -15,7 +15,8 @@ Contenders:
 
 *Tasks.* t+K is the K-th frame after the input; predictions are fed back. A
 distance of D is the interpolation of the middle frame of two input frames that
-are D frames apart.
+are D frames apart. A checkpoint may see a frame more on both sides, as far
+apart; then the windows of all contenders are longer.
 
 *Windows.* At most `--windows` windows of successive frames are taken of each
 film, evenly spread, none across a cut. With a size frames are resized to cover
@@ -40,6 +41,7 @@ milliseconds of a single frame.
 """
 
 import argparse
+import fractions
 import functools
 import json
 import pathlib
@@ -50,6 +52,7 @@ from typing import NamedTuple
 import numpy as np
 
 import vidpred_jax as vp
+from experiments import plain
 from vidpred_jax import metrics, runtime
 from vidpred_jax.data import videos
 
@@ -87,79 +90,32 @@ class Contender(NamedTuple):
 # ------------------------------------------------------------------ contenders
 
 
-def copy(given, count):
-  return np.repeat(given[-1:], count, axis=0)
-
-
-def average(given, count):
-  del count
-  return np.rint(given.astype(np.float32).mean(0, keepdims=True))
-
-
-def optical_flow(first, second):
-  """DIS flow [H, W, 2], (dx, dy) in pixels, from the first to the second."""
-  import cv2
-
-  preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-  grey = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second)]
-  return cv2.DISOpticalFlow_create(preset).calc(*grey, None)
-
-
-def warped(frame, flow):
-  """The frame at `x + flow(x)`; beyond its border its border."""
-  import cv2
-
-  rows, columns = np.indices(flow.shape[:2], np.float32)
-  place = columns + flow[..., 0], rows + flow[..., 1]
-  return cv2.remap(
-    frame, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-  )
-
-
-def dis_onwards(given, count):
-  flow = optical_flow(given[-1], given[-2])
-  return np.stack([warped(given[-1], k * flow) for k in range(1, count + 1)])
-
-
-def dis_between(given, count):
-  del count
-  first, second = given
-  halves = [
-    warped(first, optical_flow(second, first) / 2),
-    warped(second, optical_flow(first, second) / 2),
-  ]
-  return average(np.stack(halves), 1)
-
-
 def baselines(kind):
   """{name: Contender}; without DIS where there is no OpenCV."""
   predicts = kind == 'prediction'
-  found = {'copy': copy} if predicts else {'average': average}
-  if has_opencv():
-    found['dis'] = dis_onwards if predicts else dis_between
+  found = {'copy': plain.copy} if predicts else {'average': plain.average}
+  if plain.has_opencv():
+    found['dis'] = plain.dis_onwards if predicts else plain.dis_between
   return {name: Contender(make) for name, make in found.items()}
-
-
-def has_opencv() -> bool:
-  try:
-    import cv2  # noqa: F401
-  except ImportError:
-    return False
-  return True
 
 
 def system(predictor):
   """The kind of a loaded system, and its Contender."""
   if predictor.system.frames.interpolates:
 
+    def diagnosed(given):
+      given = plain.middle(given, len(predictor.system.frames.context))
+      # Only the frame in the middle is wanted, at half the time.
+      shown = predictor.resample(
+        ((fractions.Fraction(n), frame) for n, frame in enumerate(given)),
+        fractions.Fraction(2, len(given) - 1),
+        with_diagnostics=True,
+      )
+      return list(shown)[1]
+
     def restore(given, count):
       del count
-      return np.stack(list(predictor.interpolate(given, factor=2))[1:2])
-
-    def diagnosed(given):
-      return list(
-        predictor.interpolate(given, factor=2, with_diagnostics=True)
-      )[1]
+      return diagnosed(given)[0][None]
 
     return 'interpolation', Contender(restore, routes(predictor, diagnosed))
 
@@ -186,8 +142,9 @@ def routes(predictor, diagnosed):
 # ----------------------------------------------------------------------- films
 
 
-def tasks(horizons, distances, context):
-  """The tasks of these settings; `context` frames are given to predict from."""
+def tasks(horizons, distances, seen):
+  """The tasks; `seen` says for each kind how many frames are given."""
+  context, around = seen['prediction'], seen['interpolation']
   found = []
   if horizons:
     target = tuple(range(context, context + max(horizons)))
@@ -195,7 +152,9 @@ def tasks(horizons, distances, context):
     frames = vp.Frames(tuple(range(context)), target)
     found.append(Task('prediction', frames, scored))
   for distance in distances:
-    frames = vp.Frames((0, distance), (distance // 2,))
+    given = range(0, around * distance, distance)
+    middle = (around - 1) * distance // 2
+    frames = vp.Frames(tuple(given), (middle,))
     found.append(Task('interpolation', frames, {f'distance {distance}': 0}))
   return found
 
@@ -407,21 +366,23 @@ def parse(arguments):
 
 
 def load(checkpoints, routed):
-  """{kind: {name: Contender}}, and how many frames the predictors see."""
+  """{kind: {name: Contender}}, and {kind: how many frames they see}."""
   found = {kind: baselines(kind) for kind in ('prediction', 'interpolation')}
-  context = 2
+  seen = dict.fromkeys(found, 2)
   for name in checkpoints:
     predictor = vp.Predictor(*vp.load(name))
     kind, contender = system(predictor)
     frames = predictor.system.frames
+    count = len(frames.context)
     if kind == 'prediction':
       check_steps(name, frames)
-      context = max(context, frames.context[-1] - frames.context[0] + 1)
+      count = frames.context[-1] - frames.context[0] + 1
+    seen[kind] = max(seen[kind], count)
     label = pathlib.Path(name).name
     if label in found[kind]:
       label = name
     found[kind][label] = contender if routed else Contender(contender.make)
-  return found, context
+  return found, seen
 
 
 def check_steps(name, frames):
@@ -438,11 +399,11 @@ def run(options):
   """All that is measured, as written to `--output`."""
   size = options.size
   size = None if size == 'own' else tuple(map(int, size.split('x')))
-  contenders, context = load(options.checkpoint, options.routes)
+  contenders, seen = load(options.checkpoint, options.routes)
   rows, routed, left_out = [], [], []
   for path in videos.find(tuple(options.videos)):
     start = time.perf_counter()
-    for task in tasks(options.horizons, options.distances, context):
+    for task in tasks(options.horizons, options.distances, seen):
       try:
         clips = list(
           windows(
@@ -469,7 +430,7 @@ def run(options):
     raise ValueError(f'No film could be measured: {left_out}')
   return {
     'settings': vars(options),
-    'opencv': has_opencv(),
+    'opencv': plain.has_opencv(),
     'films': rows,
     'left_out': left_out,
     'summary': summary(rows),
@@ -481,7 +442,7 @@ def run(options):
 def main(arguments=None):
   options = parse(arguments)
   runtime.setup()
-  if not has_opencv():
+  if not plain.has_opencv():
     print(
       "Without DIS: no OpenCV; pip install 'vidpred_jax[compare]' brings it."
     )

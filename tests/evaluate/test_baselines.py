@@ -25,6 +25,16 @@ def test_between_frames_they_are_blended_by_time():
   )
 
 
+def test_frames_around_the_two_do_not_count():
+  frames = systems.Frames((0, 2, 4, 6), (3,))
+  around = np.full((1, 1, 2, 2, 1), 9.0)
+  predicted = baselines.predict(frames, np.hstack([around, CONTEXT, around]))
+  np.testing.assert_allclose(
+    predicted['average'], 0.5 * np.ones((1, 1, 2, 2, 1))
+  )
+  np.testing.assert_array_equal(predicted['copy_last'], CONTEXT[:, 1:])
+
+
 def test_a_mean_frame_is_predicted_always():
   frame = np.full((2, 2, 1), 0.3, np.float32)
   predicted = baselines.predict(

@@ -24,6 +24,11 @@ def films():
   return films
 
 
+@pytest.fixture(scope='module')
+def plain(films):
+  return films.plain
+
+
 def moving(seed, length, speed, size=(48, 64)):
   """A smooth texture that moves `speed` pixels a frame to the right."""
   rng = np.random.default_rng(seed)
@@ -88,7 +93,7 @@ def test_the_command(films, folder, weights, tmp_path, capsys):
     ]
   )
   result = json.loads(output.read_text())
-  by = {'copy', 'small'} | ({'dis'} if films.has_opencv() else set())
+  by = {'copy', 'small'} | ({'dis'} if films.plain.has_opencv() else set())
   assert set(result['summary']) == {'t+1', 't+3', 'distance 2', 'distance 4'}
   assert set(result['summary']['t+3']) == by
   assert set(result['summary']['distance 2']) == by - {'copy', 'small'} | {
@@ -144,12 +149,12 @@ def test_numbers_are_those_of_the_frames(films, folder):
       )
 
 
-def test_optical_flow_carries_on_and_restores(films):
+def test_optical_flow_carries_on_and_restores(plain):
   pytest.importorskip('cv2')
   clip = moving(0, 12, 2.0)
   inner = (slice(None), slice(8, -8), slice(16, -8))
-  ahead = films.dis_onwards(clip[:2], 3)
-  between = films.dis_between(clip[[0, 2]], 1)
+  ahead = plain.dis_onwards(clip[:2], 3)
+  between = plain.dis_between(clip[[0, 2]], 1)
 
   def error(made, truth):
     return np.abs(made[inner].astype(float) - truth[inner]).mean()
@@ -158,7 +163,7 @@ def test_optical_flow_carries_on_and_restores(films):
     copied = error(clip[1:2], clip[2 + k : 3 + k])
     assert error(ahead[k : k + 1], clip[2 + k : 3 + k]) < 0.3 * copied
   assert error(between, clip[1:2]) < 0.3 * error(
-    films.average(clip[[0, 2]], 1), clip[1:2]
+    plain.average(clip[[0, 2]], 1), clip[1:2]
   )
 
 

@@ -88,7 +88,7 @@ def test_what_is_written_over_a_moving_picture_stands_still(time):
   for frame in frames:
     frame[letters] = 1
   flow = variational.optical_flow(*jnp.asarray(frames)[:, None], time=time)[0]
-  assert np.mean(np.linalg.norm(flow[letters], axis=-1) < 0.3) > 0.7
+  assert np.mean(np.linalg.norm(flow[letters], axis=-1) < 0.5) > 0.7
   np.testing.assert_allclose(flow[50:, 20:-20, 0].mean(), 6, atol=0.2)
 
 

@@ -15,10 +15,11 @@ def filled(video, phases, parts, cuts=(), **kwargs):
   """Values of the frames, and of which `make` was asked."""
   asked = []
 
-  def make(number, before, after, wanted):
-    asked.append((number, *wanted))
-    step = (after.astype(float) - before) / parts
-    return [(before + k * step, {'phase': k}) for k in wanted]
+  def make(context, wanted):
+    before, after = context
+    asked.append((after.number + 1, *wanted))
+    step = (after.image.astype(float) - before.image) / parts
+    return [(before.image + k * step, {'phase': k}) for k in wanted]
 
   marked = ((time, frame, frame.flat[0] in cuts) for time, frame in video)
   frames = frame_rate.interpolate(marked, phases, parts, make, **kwargs)
@@ -64,6 +65,51 @@ def test_times_say_which_frames_are_made(hold_last, more):
   values, asked = filled(video, phases, 5, hold_last=hold_last)
   assert values == [0, 4, 8, 12, 16, *more]
   assert asked == [(2, 2, 4), (3, 1, 3)]
+
+
+def seen(video, around=1, cuts=()):
+  """The numbers of the frames that `make` sees of each interval."""
+  windows = []
+
+  def make(context, wanted):
+    windows.append(tuple(frame.number for frame in context))
+    return [(context[0].image, {}) for _ in wanted]
+
+  marked = ((time, frame, frame.flat[0] in cuts) for time, frame in video)
+  twice = frame_rate.upsampled_phases(2, 2)
+  list(frame_rate.interpolate(marked, twice, 2, make, around=around))
+  return windows
+
+
+def test_frames_around_the_interval_are_of_its_scene():
+  video = untimed(0, 10, 20, 90, 100, 110)
+  assert seen(video) == [
+    (0, 0, 1, 2),
+    (0, 1, 2, 3),
+    (1, 2, 3, 4),
+    (2, 3, 4, 5),
+    (3, 4, 5, 5),
+  ]
+  # 90 begins a scene, so there is nothing between 20 and 90.
+  cut = [(0, 0, 1, 2), (0, 1, 2, 2), (3, 3, 4, 5), (3, 4, 5, 5)]
+  assert seen(video, cuts=(90,)) == cut
+  assert seen(untimed(0, 10)) == [(0, 0, 1, 1)]
+  two = [(0, 0, 0, 1, 2, 2), (0, 0, 1, 2, 2, 2)]
+  assert seen(untimed(0, 10, 20), around=2) == two
+
+
+def test_frames_around_the_interval_are_evenly_spread():
+  times = [Fraction(t, 30) for t in (0, 1, 2, 4, 6, 8)]
+  video = [(t, image(10 * n)) for n, t in enumerate(times)]
+  assert seen(video) == [
+    (0, 0, 1, 2),
+    (0, 1, 2, 2),
+    (2, 2, 3, 4),
+    (2, 3, 4, 5),
+    (3, 4, 5, 5),
+  ]
+  jitter = [(t + Fraction(n % 2, 400), f) for n, (t, f) in enumerate(video[:3])]
+  assert seen(jitter) == [(0, 0, 1, 2), (0, 1, 2, 2)]
 
 
 def test_fewer_frames_than_before():

@@ -46,6 +46,55 @@ def test_a_factor_that_divides_is_served():
     serve.interpolate(clip, 3)
 
 
+@pytest.mark.parametrize('parts', [2, 4])
+def test_a_system_may_see_the_frames_around_the_interval(parts):
+  """Cubic interpolation of each pixel (Catmull-Rom)."""
+  frames = F((0, 1, 2, 3), (1,)).divided(parts)
+  assert frames.context == (0, parts, 2 * parts, 3 * parts)
+
+  def cubic(x, context, key):
+    del x, key
+    p, a, b, n = (context[:, i : i + 1] for i in range(4))
+    t = (jnp.arange(1, parts) / parts).reshape(1, -1, 1, 1, 1)
+    slopes = (b - p) / 2, (n - a) / 2
+    return (
+      (2 * t**3 - 3 * t**2 + 1) * a
+      + (t**3 - 2 * t**2 + t) * slopes[0]
+      + (3 * t**2 - 2 * t**3) * b
+      + (t**3 - t**2) * slopes[1]
+    )
+
+  clip = np.stack([np.full((9, 13, 3), v, np.uint8) for v in (9, 1, 1, 9, 25)])
+  clip[..., 0] += np.arange(5, dtype=np.uint8)[:, None, None]
+  serve = predictor.Predictor(make(cubic, frames), VARIABLES, cut=-1)
+  got = np.stack(list(serve.interpolate(clip))).astype(float)
+  assert len(got) == 4 * parts + 1
+  np.testing.assert_array_equal(got[::parts], clip)
+  padded = [clip[0], *clip, clip[-1]]
+  for i in range(4):
+    context = jnp.stack(padded[i : i + 4])[None].astype(jnp.float32)
+    expected = np.asarray(cubic(None, context, None))[0]
+    made = got[i * parts + 1 : (i + 1) * parts]
+    assert np.abs(made - expected).max() <= 0.51
+
+
+def test_times_say_which_frames_are_around():
+  frames = F((0, 2, 4, 6), (3,))
+
+  def outer(x, context, key):
+    del x, key
+    return (context[:, :1] + context[:, 3:]) / 2
+
+  clip = np.stack([np.full((9, 13, 3), v, np.uint8) for v in (0, 10, 30, 90)])
+  serve = predictor.Predictor(make(outer, frames), VARIABLES, cut=-1)
+  even = np.stack(list(serve.interpolate(clip)))[1::2, 0, 0, 0]
+  np.testing.assert_array_equal(even, [15, 45, 50])
+  times = [fractions.Fraction(t) for t in (0, 1, 2, 4)]
+  timed = serve.interpolate(zip(times, clip), timed=True)
+  uneven = np.stack(list(timed))[1::2, 0, 0, 0]
+  np.testing.assert_array_equal(uneven, [15, 15, 60])
+
+
 def test_nothing_is_blended_across_a_cut():
   other = ramp()[::-1, ::-1].transpose(1, 0, 2)
   clip = np.stack([ramp(), ramp(step=1), other])

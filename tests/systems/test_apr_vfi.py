@@ -252,7 +252,7 @@ def test_flow_can_be_left_alone():
   'frames, settings, message',
   [
     (((0, 1), (2,)), {}, 'between'),
-    (((0, 2, 4), (1,)), {}, 'two context'),
+    (((0, 2, 4), (1,)), {}, '2 context frames'),
     (MIDDLE, {'patch': 6}, 'multiple of 4'),
     (MIDDLE, {'keep_ratios': (0.1, 0.4)}, '4 shares'),
     (MIDDLE, {'keep_ratios': (0.1, 0.4, 0.6, 1.2)}, 'shares in'),
@@ -267,6 +267,9 @@ def test_flow_can_be_left_alone():
     (MIDDLE, {'motion': 'none'}, 'biflownet'),
     (MIDDLE, {'motion': 'variational', 'warp_weight': 1.0}, 'learns no flow'),
     (MIDDLE, {'motion': 'variational', 'flow_weight': 0.1}, 'learns no flow'),
+    (((0, 2, 4, 6), (3,)), {}, "motion='biflownet' needs 2 context frames"),
+    (((0, 2, 4, 6), (5,)), {'motion': 'variational'}, 'the two in the middle'),
+    (((0, 1, 4, 5), (2,)), {'motion': 'variational'}, 'evenly spread'),
     (MIDDLE, {'dtype': 'float16'}, 'bfloat16'),
   ],
 )
@@ -348,6 +351,48 @@ def test_variational_motion_has_no_weights_and_any_time():
   np.testing.assert_allclose(
     diagnostics['flow'][inner].mean((0, 2, 3)), [(1.5, -1), (3, -2)], atol=0.1
   )
+
+
+FOUR = systems.Frames((0, 2, 4, 6), (3,))
+
+
+def accelerated(places):
+  """A texture at places along x, [1, T, 48, 64, 3]."""
+  row, column = np.mgrid[:48, :64].astype(np.float32)[..., None]
+  phases = np.float32([0, 1, 2])
+  frames = [
+    0.5 + 0.2 * (np.sin(0.31 * (column - x) + phases) + np.cos(0.23 * row))
+    for x in places
+  ]
+  return jnp.asarray(np.stack(frames)[None])
+
+
+def test_the_frames_around_say_how_motion_changes():
+  settings = {'synthesis': 'warp', 'motion': 'variational'}
+  times = np.arange(7)
+  video = accelerated(0.5 * times + 0.25 * times**2)
+  truth, inner = video[:, 3], np.s_[:, 8:-8, 16:-16]
+
+  def error(context, frames):
+    shown, _ = diagnosed({'params': {}}, context, frames, **settings)
+    return np.abs(shown[:, 0] - truth)[inner].mean()
+
+  given = base.take(video, FOUR.context)
+  two = error(given[:, 1:3], MIDDLE)
+  assert error(given, FOUR) < 0.3 * two
+  # Frames that are given again say nothing.
+  again = given[:, np.array([1, 1, 2, 2])]
+  np.testing.assert_allclose(error(again, FOUR), two, rtol=1e-3)
+  # One of them alone says that half as much.
+  one = given.at[:, 0].set(given[:, 1])
+  assert error(given, FOUR) < error(one, FOUR) < two
+
+
+def test_a_clip_with_the_frames_around_has_a_loss():
+  settings = {'synthesis': 'warp', 'motion': 'variational'}
+  system, video = made(FOUR, **settings), accelerated(range(7))
+  _, (_, metrics) = system.loss({'params': {}}, video, jax.random.key(0))
+  assert metrics['psnr'] > 30
 
 
 @pytest.mark.parametrize('synthesis', ['whole', 'routed'])

@@ -21,17 +21,21 @@ def predict(
     mean_frame: [H, W, C], a frame that is predicted always; None: without it.
 
   Returns:
-    `{name: [B, N, H, W, C]}`. `'copy_last'` repeats the last context frame.
-    `'average'`, for interpolation alone, blends the first and the last context
-    frame by time. `'mean_frame'` repeats that frame.
+    `{name: [B, N, H, W, C]}`. `'copy_last'` repeats the last context frame, or
+    of interpolation the first one after the targets.
+    `'average'`, for interpolation alone, blends the two context frames around
+    the targets by time. `'mean_frame'` repeats that frame.
   """
   context, count = jnp.asarray(context), len(frames.target)
-  result = {'copy_last': jnp.repeat(context[:, -1:], count, axis=1)}
+  last = context[:, -1:]
+  result = {}
   if frames.interpolates:
-    first, last = min(frames.context), max(frames.context)
-    time = (jnp.array(frames.target) - first) / (last - first)
+    times = frames.enclosing
+    first, last = (context[:, frames.context.index(t)][:, None] for t in times)
+    time = (jnp.array(frames.target) - times[0]) / (times[1] - times[0])
     time = time.reshape(1, -1, 1, 1, 1).astype(context.dtype)
-    result['average'] = context[:, :1] * (1 - time) + context[:, -1:] * time
+    result['average'] = first * (1 - time) + last * time
+  result['copy_last'] = jnp.repeat(last, count, axis=1)
   if mean_frame is not None:
     frame = jnp.asarray(mean_frame, context.dtype)[None, None]
     result['mean_frame'] = jnp.broadcast_to(

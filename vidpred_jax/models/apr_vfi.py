@@ -394,18 +394,22 @@ class APRVFI(nn.Module):
       return blending.blend(prepared, warped)
     return self.synthesise(prepared, warped)
 
-  def prepare(self, pair, levels=None):
+  def prepare(self, frames, levels=None):
     """Estimates the flows and the features of both frames.
 
     Args:
-      pair: [B, 2, H, W, 3] in [0, 1].
+      frames: [B, 2, H, W, 3] in [0, 1]; with 'variational' motion [B, 4, H, W,
+        3], too, with the frame before and the one after.
       levels: of the flow's pyramid; None: by the width.
 
     Returns:
       A `Prepared`.
     """
-    chex.assert_shape(pair, (None, 2, None, None, 3))
-    pair = pair.astype(jnp.float32)
+    chex.assert_shape(frames, (None, {2, 4}, None, None, 3))
+    frames, around = frames.astype(jnp.float32), None
+    if frames.shape[1] == 4:
+      around = jnp.stack([frames[:, 0], frames[:, 3]], 1)
+    pair = frames if around is None else frames[:, 1:3]
     flow, pyramid = None, ()
     if self.motion == 'biflownet':
       flow, pyramid = self.flow(pair, levels)
@@ -415,7 +419,7 @@ class APRVFI(nn.Module):
       contexts = tuple(
         x.reshape(-1, 2, *x.shape[1:]) for x in self.context(images)
       )
-    return blending.Prepared(pair, flow, contexts, pyramid)
+    return blending.Prepared(pair, flow, contexts, pyramid, around)
 
   def warp(self, prepared, time):
     """Warps both frames to a time (equation 1).

@@ -23,12 +23,15 @@ class Prepared(NamedTuple):
       estimated for each time.
     contexts: features [B, 2, H, W, c] of both frames, one for each block.
     pyramid: the flow at each level, see `models.ebme.Estimate`.
+    around: [B, 2, H, W, 3], the frame before the first and the one after the
+      second, at the same distance; or None.
   """
 
   pair: jax.Array
   flow: jax.Array | None
   contexts: tuple[jax.Array, ...]
   pyramid: tuple[jax.Array, ...] = ()
+  around: jax.Array | None = None
 
 
 class Warped(NamedTuple):
@@ -98,7 +101,8 @@ def warp_backward(prepared: Prepared, time) -> Warped:
   """Reads both frames along the flow of the frame at a time.
 
   The flow is `ops.variational.optical_flow`. Frames are read by cubic
-  convolution. A pixel that reads outside a frame is a hole of it.
+  convolution. A pixel that reads outside a frame is a hole of it. With the
+  frames around the two, motion is not at constant velocity, see `_bend`.
 
   Args:
     prepared: both frames.
@@ -111,10 +115,34 @@ def warp_backward(prepared: Prepared, time) -> Warped:
   older, newer = prepared.pair[:, 0], prepared.pair[:, 1]
   flow = variational.optical_flow(older, newer, time=time, thorough=True)
   to = jnp.stack([time * flow, (time - 1) * flow], 1)
+  if prepared.around is not None:
+    to = to - _bend(prepared, flow, time)[:, None]
   back = -flatten_pair(to)
   weight = warp.inside(back).astype(jnp.float32).reshape(*to.shape[:4], 1)
   frames = warp.backward_cubic(flatten_pair(prepared.pair), back)
   return Warped(frames.reshape(prepared.pair.shape), to, weight, to, time)
+
+
+def _bend(prepared, flow, time):
+  """How far motion at a time leaves the line between both frames, [B, H, W, 2].
+
+  The acceleration a is half the difference of the flows after and before, in
+  pixels. A path with these ends and this acceleration is left of the line by
+  a t (1 - t) / 2 (Xu et al., "Quadratic video interpolation", NeurIPS 2019,
+  equation 3, with the mean of both accelerations). A frame that equals its
+  neighbour tells nothing: then the flow before, or after, counts as the same.
+  """
+  older, newer = prepared.pair[:, 0], prepared.pair[:, 1]
+  oldest, newest = prepared.around[:, 0], prepared.around[:, 1]
+
+  def outer(first, second, time):
+    known = jnp.any(first != second, (1, 2, 3), keepdims=True)
+    other = variational.optical_flow(first, second, time=time, half=True)
+    return jnp.where(known, other, flow)
+
+  before = outer(oldest, older, 1 + time)
+  after = outer(newer, newest, time - 1)
+  return (after - before) / 2 * time * (1 - time) / 2
 
 
 def splatter(warped: Warped, patch: int | None) -> Callable:

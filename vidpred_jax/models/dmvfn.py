@@ -31,6 +31,7 @@ from vidpred_jax.models import initial, layers
 from vidpred_jax.ops import conv, layout, resize, variational, warp
 
 _SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
+_PERSISTENCE = 0.95  # of velocity from frame to frame
 _OLDER = -4.0  # logit of the older frame's weight where motion goes on
 
 
@@ -464,7 +465,7 @@ def initial_state(frames: jax.Array, *, flow: str = 'zero') -> State:
   Args:
     frames: [B, H, W, 6].
     flow: 'zero', as published: no flow, and the mean of both frames.
-      'variational': motion goes on at constant velocity, and the newer frame
+      'variational': motion goes on, a little slower, and the newer frame
       counts. The flow between the frames is `ops.variational.optical_flow`,
       without weights and without gradient; the blocks learn what it misses.
       The paper does not do so. In short trainings blocks that start from 0 do
@@ -477,10 +478,11 @@ def initial_state(frames: jax.Array, *, flow: str = 'zero') -> State:
   if flow == 'zero':
     voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
     return State(voxel, older, newer)
-  # Of the next frame's pixels: one time before the newer, two before the older.
-  back = variational.optical_flow(newer, older, time=-1.0)
+  # Of the next frame's pixels, which is that time before the newer frame.
+  back = variational.optical_flow(newer, older, time=-_PERSISTENCE)
   logit = jnp.full((*back.shape[:-1], 1), _OLDER)
-  return warp_frames(frames, jnp.concatenate([2 * back, back, logit], -1))
+  to_newer, to_older = _PERSISTENCE * back, (1 + _PERSISTENCE) * back
+  return warp_frames(frames, jnp.concatenate([to_older, to_newer, logit], -1))
 
 
 def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:

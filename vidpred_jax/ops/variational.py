@@ -6,6 +6,9 @@ Warping", ECCV 2004, equations 1 to 5):
 
   psi_d(|second(x + (1 - t) u) - first(x - t u)|) + ALPHA psi_s(|gradient of u|)
 
+At the coarse levels of the pyramid ALPHA is small, or what is small would be
+lost there; at the fine ones it is larger, or the flow would follow noise.
+
 Here t is the time of the frame that the flow belongs to: 0 is the first frame
 and the published term, 1 the second. Between them it is a frame that is not
 there yet, and its flow is wanted for interpolation; below 0 or above 1 it is a
@@ -41,7 +44,7 @@ import numpy as np
 
 from vidpred_jax.ops import resize, warp
 
-ALPHA = 2.0  # weight of the smoothness term
+_ALPHA = (3.0, 2.0, 0.7)  # at full size, at half of it, at the other levels
 _LEVELS = 5  # smaller than the frames: 1/2, 1/4, ... 1/32 of them
 _EIGHTH = 2
 _SMALLEST = 8  # pixels a side: there is no level after the first with less
@@ -88,6 +91,7 @@ def optical_flow(
   *,
   time: float | jax.Array = 0.0,
   thorough: bool = False,
+  half: bool = False,
 ) -> jax.Array:
   """Estimates the flow from one frame to another.
 
@@ -97,6 +101,7 @@ def optical_flow(
     time: t, a scalar: whose pixels the flow belongs to.
     thorough: whether to take more iterations, and to look for what is small and
       fast. It takes two to three times as long.
+    half: whether to end at half the frames' size. It takes a third of the time.
 
   Returns:
     [B, H, W, 2], (dx, dy) in pixels, from the first to the second frame. So
@@ -116,11 +121,11 @@ def optical_flow(
     pyramid.append(small)
   counts = _MANY if thorough else _FEW
 
-  def refined(pair, flow, warps):
-    older, newer = pair
-    return jax.lax.fori_loop(
-      0, warps, lambda _, flow: _refined(older, newer, time, flow, counts), flow
-    )
+  def refined(pair, flow, warps, alpha):
+    def once(_, flow):
+      return _refined(*pair, time, flow, alpha, counts)
+
+    return jax.lax.fori_loop(0, warps, once, flow)
 
   def fused(pair, flow, others):
     older, newer = pair
@@ -133,11 +138,13 @@ def optical_flow(
       flow = _enlarged(flow, size)
     coarse = level >= _LEVELS - 2
     warps = counts.coarse_warps if coarse else counts.warps
-    flow = refined(frames, flow, warps)
+    alpha = _ALPHA[2 if level > 0 else 1]
+    flow = refined(frames, flow, warps, alpha)
     if thorough and level == _EIGHTH:
-      flow = refined(frames, fused(frames, flow, _FAST), warps)
+      flow = refined(frames, fused(frames, flow, _FAST), warps, alpha)
   flow = fused(pyramid[0], flow, _STILL)
-  return refined(pair, _enlarged(flow, first.shape[1:3]), 1)
+  flow = _enlarged(flow, first.shape[1:3])
+  return flow if half else refined(pair, flow, 1, _ALPHA[0])
 
 
 def _halved(pair):
@@ -183,7 +190,7 @@ def _warped(first, second, time, flow):
   return first, second, warp.inside(to_first) & warp.inside(to_second)
 
 
-def _refined(first, second, time, flow, counts):
+def _refined(first, second, time, flow, alpha, counts):
   """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
   first, second, seen = _warped(first, second, time, flow)
   difference = second - first
@@ -205,7 +212,9 @@ def _refined(first, second, time, flow, counts):
         (dy, -difference),
       )
     )
-    return _relaxed(new, flow, (a, b, c, p, q), _links(new), counts.inner)
+    return _relaxed(
+      new, flow, (a, b, c, p, q), _links(new, alpha), counts.inner
+    )
 
   return jax.lax.fori_loop(0, counts.outer, relinearised, flow)
 
@@ -233,11 +242,11 @@ def _fused(first, second, time, flow, others):
   return jax.lax.scan(closer, start, jnp.asarray(others.flows))[0][1]
 
 
-def _links(flow):
+def _links(flow, alpha):
   """The smoothness weights [B, h, w] to each of `_NEIGHBOURS`."""
   height, width = flow.shape[1:3]
   square = sum(warp.sum_channels(x**2) for x in _gradient(flow))
-  weight = ALPHA * jax.lax.rsqrt(square + _EPSILON_SMOOTH**2)
+  weight = alpha * jax.lax.rsqrt(square + _EPSILON_SMOOTH**2)
   row, column = np.indices((1, height, width))[1:]
   links = []
   for dy, dx in _NEIGHBOURS:

@@ -162,8 +162,8 @@ def demo_frames(
       'PSNR 27.1'.
     max_flow: length of full saturation in pixels; by default the longest vector
       of the whole clip, so that colours mean the same in all its frames.
-    between: whether the predicted frames lie between the context frames; then
-      the oldest context frame is shown too.
+    between: whether the predicted frames lie in the middle of the context; then
+      the two frames around them are shown.
     min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
@@ -292,7 +292,9 @@ def _panels(
         f'{name} has {len(given)} frames, the prediction {len(prediction)}.'
       )
   titles = ['before', 'after'] if between else ['context t']
-  panels = [context[0], context[-1]] if between else [context[-1]]
+  middle = len(context) // 2
+  panels = context[middle - 1 : middle + 1] if between else context[-1:]
+  panels = list(panels)
   titles.append(f'prediction t+{n + 1}')
   panels.append(prediction[n])
   if target is not None:

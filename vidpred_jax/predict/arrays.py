@@ -77,8 +77,7 @@ def predict_array(
   parts = None
   if system.frames.interpolates:
     parts = factor or 2
-    frames = type(system.frames)((0, parts), tuple(range(1, parts)))
-    system, variables = load(frames=frames)
+    system, variables = load(frames=system.frames.divided(parts))
   films = array_files.opened(*array_files.stamp(source))
   if films.dtype != np.uint8:
     raise ValueError(

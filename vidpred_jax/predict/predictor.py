@@ -342,17 +342,20 @@ class Predictor:
     factor: int | None = None,
     key=None,
     *,
+    timed: bool = False,
     with_diagnostics: bool = False,
     ahead: int = 0,
   ) -> Iterator:
     """Interpolates `factor - 1` frames between successive frames of a video.
 
     Args:
-      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; five are
+      frames: a clip uint8 `[T, H, W, C]` or any iterable of frames; seven are
         held at a time.
-      factor: the factor of the frame rate. A system of `Frames((0, K), (1, ...,
-        K - 1))` serves K, the default, and its divisors.
+      factor: the factor of the frame rate. A system of K - 1 targets, see
+        `Frames.divided`, serves K, the default, and its divisors.
       key: for stochastic systems; `jax.random.key(0)` by default.
+      timed: whether `frames` yields (time, frame) as for `resample`. Without
+        times frames count as evenly spread.
       with_diagnostics: yield `(frame, diagnostics)`; frames of the input have
         no diagnostics.
       ahead: as for `stream`; so many more frames are held.
@@ -369,12 +372,14 @@ class Predictor:
     if factor < 1 or parts % factor:
       raise ValueError(
         f'Got factor={factor}; this system interpolates by {parts}. For '
-        f'another factor K make it with frames=Frames((0, K), (1, ..., K-1)).'
+        'another factor K make it with frames=frames.divided(K).'
       )
-    inputs.check_clip(self.system.data, frames)
     phases = frame_rate.upsampled_phases(factor, parts)
-    timed = ((None, frame) for frame in frames)
-    return self._interpolate(timed, phases, parts, key, with_diagnostics, ahead)
+    if not timed:
+      inputs.check_clip(self.system.data, frames)
+      frames = ((None, frame) for frame in frames)
+    given = frames, phases, parts, key, with_diagnostics, ahead
+    return self._interpolate(*given)
 
   def resample(
     self,
@@ -389,9 +394,9 @@ class Predictor:
     """Converts a video to a constant frame rate, by the times of its frames.
 
     Output frame n shows the time `n / fps` after the first frame. With a system
-    of `Frames((0, K), (1, ..., K - 1))` times are rounded to 1/K of an
-    interval, which is exact if `fps` is p/K times the rate of a constant-rate
-    input. Only the frames that the output needs are computed.
+    of K - 1 targets times are rounded to 1/K of an interval, which is exact if
+    `fps` is p/K times the rate of a constant-rate input. Only the frames that
+    the output needs are computed.
 
     Args:
       timed_frames: (time in seconds, uint8 `[H, W, C]`), times increasing.
@@ -421,34 +426,26 @@ class Predictor:
     )
 
   def _parts(self, with_diagnostics: bool) -> int:
-    """K, where the system's frames are (0, K) -> (1, ..., K - 1)."""
+    """K, the number of parts into which the system divides an interval."""
     inputs.require(
       self.system, interpolates=True, with_diagnostics=with_diagnostics
     )
     frames = self.system.frames
-    first, last = frames.context[0], frames.context[-1]
-    if len(frames.context) != 2 or frames.target != tuple(
-      range(first + 1, last)
-    ):
+    parts = len(frames.target) + 1
+    if frames != frames.divided(parts):
       raise ValueError(
-        'Video is interpolated with Frames((0, K), (1, ..., K - 1)), this '
-        f'system has {frames}.'
+        'Video is interpolated with Frames((0, K), (1, ..., K - 1)), or with '
+        f'as many context frames more on both sides; this system has {frames}.'
       )
-    return last - first
+    return parts
 
   def _interpolate(
-    self,
-    timed_frames,
-    phases,
-    parts,
-    key,
-    with_diagnostics,
-    ahead,
-    **hold,
+    self, timed_frames, phases, parts, key, with_diagnostics, ahead, **hold
   ):
     """Runs `frame_rate.interpolate` with the system."""
     key, size, tiles = inputs.key(key), None, None
-    entered = {}  # the later frame of the pair before, by its number
+    around = len(self.system.frames.context) // 2 - 1
+    entered = {}  # what the system sees of frames, by their number
 
     def checked():
       nonlocal size, tiles
@@ -457,17 +454,17 @@ class Predictor:
         tiles = tiles or self._engine.plan(*size)
         yield time, frame, begins
 
-    def make(number, before, after, wanted):
-      first = entered.pop(number - 1, None)
-      entered.clear()
-      if first is None:
-        first = self._engine.to_device(before, tiles)
-      entered[number] = self._engine.to_device(after, tiles)
+    def make(context, wanted):
+      nonlocal entered
+      images = {frame.number: frame.image for frame in context}
+      entered = {n: entered[n] for n in images.keys() & entered.keys()}
+      for n in images.keys() - entered.keys():
+        entered[n] = self._engine.to_device(images[n], tiles)
       shots = self._engine.predict(
-        [first, entered[number]],
+        [entered[frame.number] for frame in context],
         size,
         tiles,
-        jax.random.fold_in(key, number),
+        jax.random.fold_in(key, context[around + 1].number + 1),
         tuple(k - 1 for k in wanted),
         with_diagnostics,
       )
@@ -477,7 +474,9 @@ class Predictor:
       made = isinstance(item[0], engine.Prediction)
       return engine.shown(item[0], size, tiles) if made else item
 
-    filled = frame_rate.interpolate(checked(), phases, parts, make, **hold)
+    filled = frame_rate.interpolate(
+      checked(), phases, parts, make, around=around, **hold
+    )
     shots = overlap.in_flight(filled, finish, ahead)
     return shots if with_diagnostics else (frame for frame, _ in shots)
 

@@ -112,9 +112,9 @@ def predict_video(
   with_diagnostics = bool(overlay)
   if between:
     write = functools.partial(write, output, audio=sound, trim_audio=False)
-    of_frames = functools.partial(_of_frames, load, (system, variables))
+    of_parts = functools.partial(_of_parts, load, (system, variables))
     writer, shots, total = _restored(
-      of_frames, film, factor, fps, key, with_diagnostics, settings, write
+      of_parts, film, factor, fps, key, with_diagnostics, settings, write
     )
     shots = _overlaid(shots, overlay)
     return _write(writer, shots, total, progress, given=1)
@@ -138,8 +138,9 @@ def predict_video(
   return _write(writer, _overlaid(shots, overlay), num_frames, progress)
 
 
-def _of_frames(load, loaded, frames: Frames):
-  """What is loaded, if its frames are these; else loads it with these."""
+def _of_parts(load, loaded, parts: int):
+  """What is loaded, if it divides an interval so; else loads it anew."""
+  frames = loaded[0].frames.divided(parts)
   return loaded if loaded[0].frames == frames else load(frames=frames)
 
 
@@ -151,7 +152,6 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
   """
   info = film.info
   parts = _parts(info, factor, fps)
-  frames = Frames((0, parts), tuple(range(1, parts)))
   total, last = None, None
   resampled = fps is not None
   if not resampled:
@@ -160,7 +160,7 @@ def _restored(load, film, factor, fps, key, with_diagnostics, settings, write):
     if not info.variable and last < 2 / info.fps:
       last = None
   writer = write(fps=fps, last=last)
-  serve = Predictor(*load(frames), cuts=film.begins, **settings)
+  serve = Predictor(*load(parts), cuts=film.begins, **settings)
   if not resampled:
     return writer, _interpolated(serve, film, key, with_diagnostics), total
   timed = _frames(film, serve.system.channels)
@@ -272,15 +272,20 @@ def _interpolated(serve, film, key, with_diagnostics) -> Iterator:
   """Yields (time or None, frame or (frame, diagnostics))."""
   times = []
 
-  def frames():
+  def timed():
     for time, frame in _frames(film, serve.system.channels):
       times.append(time)
-      yield frame
+      yield time, frame
 
-  parts = serve.system.frames.context[-1]
+  parts = len(serve.system.frames.target) + 1
   # One interval: the next call is started while the last one's frames are used.
   shots = serve.interpolate(
-    frames(), parts, key, with_diagnostics=with_diagnostics, ahead=parts - 1
+    timed(),
+    parts,
+    key,
+    timed=True,
+    with_diagnostics=with_diagnostics,
+    ahead=parts - 1,
   )
   for n, shot in enumerate(shots):
     time = None

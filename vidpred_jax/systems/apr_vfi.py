@@ -61,8 +61,8 @@ class Settings(NamedTuple):
     context_channels: features of a frame for each block.
     context_hidden: channels of the convolutions that make them.
     motion: 'biflownet', as published, or 'variational': an optical flow without
-      weights, see `models.apr_vfi.APRVFI.warp`. Then `warp_weight` and
-      `flow_weight` must be 0, for no flow is learnt.
+      weights, see `models.apr_vfi.APRVFI.warp`; `warp_weight` and `flow_weight`
+      must be 0.
     levels: of the flow's pyramid; None: by the frames' width,
       `models.ebme.num_levels`.
     standardised: see `models.ebme.BiFlowNet`; weights are of one or the other.
@@ -227,13 +227,11 @@ class Scene(NamedTuple):
   """Two frames and the results that all times between them share.
 
   Attributes:
-    pair: [B, 2, H, W, 3].
     prepared: flow and features, without a gradient to the flow where
       `train_flow` is False.
     estimated: flow and features, with a gradient to the flow.
   """
 
-  pair: jax.Array
   prepared: blending.Prepared
   estimated: blending.Prepared
 
@@ -303,7 +301,8 @@ def _routed(model, settings, variables, scene, warped, truth, key):
   if settings.supervision == 'warped':
     routes = routes_of_warped(settings, warped)
   elif settings.supervision == 'image':
-    routes = reference_routes(settings, scene.pair[:, 0] - scene.pair[:, 1])
+    pair = scene.prepared.pair
+    routes = reference_routes(settings, pair[:, 0] - pair[:, 1])
   else:
     routes = reference_routes(settings, output.frame - truth)
   chances = jax.nn.softmax(logits, -1)[..., 1]
@@ -331,14 +330,14 @@ def clip_loss(
   flow: jax.Array | None = None,
 ):
   """The loss of a clip; arguments and result are those of `System.loss`."""
-  pair = base.take(video, frames.context)
+  context = base.take(video, frames.context)
   prepared = estimated = model.apply(
-    variables, pair, settings.levels, method='prepare'
+    variables, context, settings.levels, method='prepare'
   )
   if not settings.train_flow:
     prepared = prepared._replace(flow=jax.lax.stop_gradient(prepared.flow))
   one = functools.partial(
-    frame_loss, model, settings, variables, Scene(pair, prepared, estimated)
+    frame_loss, model, settings, variables, Scene(prepared, estimated)
   )
   times = relative_times(frames)
   if len(times) == 1:
@@ -361,8 +360,8 @@ def clip_loss(
 
 
 def relative_times(frames: base.Frames) -> list[float]:
-  """The times of the targets, relative to the context: 0 to 1."""
-  start, end = frames.context
+  """The times of the targets between both frames, 0 to 1."""
+  start, end = frames.enclosing
   return [(target - start) / (end - start) for target in frames.target]
 
 
@@ -412,7 +411,9 @@ def make(*, frames: base.Frames, **settings) -> base.System:
 
   Args:
     frames: two context frames and targets between them, such as
-      `((0, 2), (1,))` or `((0, 8), (1, 2, 3, 4, 5, 6, 7))`.
+      `((0, 8), (1, 2, 3, 4, 5, 6, 7))`. With 'variational' motion also four,
+      such as `((0, 2, 4, 6), (3,))`: the outer ones say how motion changes.
+      Where there is none, the inner one is given again.
     **settings: fields of `Settings`.
 
   Returns:
@@ -428,7 +429,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     ValueError: if `frames` or a setting cannot be.
   """
   chosen = checked(Settings(**settings))
-  _check_frames(frames)
+  _check_frames(frames, chosen.motion)
   model = apr_vfi.APRVFI(
     synthesised=chosen.synthesis != 'warp',
     routed=chosen.synthesis == 'routed',
@@ -443,7 +444,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     standardised=chosen.standardised,
     dtype=jnp.dtype(chosen.dtype),
   )
-  start, end = frames.context
+  start, end = frames.enclosing
 
   def init(key, video):
     base.check_shape(video, frames.length, 3, 1)
@@ -459,25 +460,22 @@ def make(*, frames: base.Frames, **settings) -> base.System:
 
   def diagnostics(variables, context, key):
     del key
-    base.check_context(context, 2, 3, 1)
-    pair, inside = bars.fill(context) if chosen.keep_bars else (context, True)
-    prepared = model.apply(variables, pair, chosen.levels, method='prepare')
+    base.check_context(context, len(frames.context), 3, 1)
+    filled, inside = bars.fill(context) if chosen.keep_bars else (context, True)
+    prepared = model.apply(variables, filled, chosen.levels, method='prepare')
+    older, newer = (context[:, frames.context.index(t)] for t in (start, end))
     shots = []
     for time in relative_times(frames):
       frame, shown = frame_at(model, chosen, variables, prepared, time)
-      still = (1 - time) * context[:, 0] + time * context[:, 1]
       shown['flow'] = jnp.where(inside, shown['flow'], 0)
-      frame = jnp.where(inside, frame, still)
+      frame = jnp.where(inside, frame, (1 - time) * older + time * newer)
       shots.append((frame, shown))
     return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
-
-  def predict(variables, context, key):
-    return diagnostics(variables, context, key)[0]
 
   return base.System(
     init=init,
     loss=loss,
-    predict=predict,
+    predict=lambda *given: diagnostics(*given)[0],
     frames=frames,
     multiple=1,
     stochastic=False,
@@ -486,15 +484,15 @@ def make(*, frames: base.Frames, **settings) -> base.System:
   )
 
 
-def _check_frames(frames):
+def _check_frames(frames, motion):
   """Raises ValueError unless all targets lie between two context frames."""
-  if (
-    len(frames.context) != 2
-    or len(frames.target) < 1
-    or frames.context[0] >= frames.context[1]
-    or not frames.interpolates
-  ):
+  context, target = frames
+  counts = (2, 4) if motion == 'variational' else (2,)
+  even = len({b - a for a, b in zip(context, context[1:])}) == 1
+  fits = len(context) in counts and even and target and frames.interpolates
+  if not fits or frames.enclosing != context[len(context) // 2 - 1 :][:2]:
     raise ValueError(
-      f'Got frames {tuple(frames)}; apr_vfi needs two context frames and '
-      'targets between them, such as ((0, 2), (1,)).'
+      f"Got frames {tuple(frames)}; apr_vfi with motion='{motion}' needs "
+      f'{" or ".join(map(str, counts))} context frames, evenly spread, and '
+      'targets between the two in the middle, such as ((0, 2), (1,)).'
     )

@@ -16,8 +16,9 @@ import numpy as np
 class Frames(NamedTuple):
   """The frames of a task: indices of context and target frames in a clip.
 
-  Prediction is `Frames((0, 1), (2, 3, 4))`, interpolation
-  `Frames((0, 2), (1,))`.
+  Prediction is `Frames((0, 1), (2, 3, 4))`. Interpolation is
+  `Frames((0, 2), (1,))`, or `Frames((0, 2, 4, 6), (3,))` for a system that also
+  sees the frames around the two.
   """
 
   context: tuple[int, ...]
@@ -33,6 +34,26 @@ class Frames(NamedTuple):
     """Whether every target lies between the first and last context frame."""
     return min(self.context) < min(self.target) and max(self.target) < max(
       self.context
+    )
+
+  @property
+  def enclosing(self) -> tuple[int, int]:
+    """Of interpolation: the last context before and the first after targets."""
+    before = max(t for t in self.context if t < min(self.target))
+    after = min(t for t in self.context if t > max(self.target))
+    return before, after
+
+  def divided(self, parts: int) -> 'Frames':
+    """Interpolation with as much context of all frames between the two.
+
+    Of K = `parts` it is `Frames((0, K), (1, ..., K - 1))`; of four context
+    frames `Frames((0, K, 2 K, 3 K), (K + 1, ..., 2 K - 1))`.
+    """
+    count = len(self.context)
+    start = (count // 2 - 1) * parts
+    return Frames(
+      tuple(range(0, count * parts, parts)),
+      tuple(range(start + 1, start + parts)),
     )
 
 

@@ -65,7 +65,7 @@ class Settings(NamedTuple):
       router's logits follow the brightness of the frames, and it takes far more
       steps until they follow the motion.
     initial_flow: what the blocks begin with. 'zero': no flow, as published.
-      'variational': an optical flow that goes on at constant velocity, see
+      'variational': an optical flow that goes on, a little slower, see
       `models.dmvfn.initial_state`.
     keep_bars: whether a prediction leaves black edges that stand still as they
       are, see `ops.bars.fill`. The paper does not do so.
