@@ -20,7 +20,7 @@ FLOORS = (
     'params': (),
     'ops': (),
     'config': (),
-    'runtime': (),
+    'runtime': ('atomic',),
     'starting': (),
     'stored': (),
     'zoo': (),
@@ -44,13 +44,13 @@ FLOORS = (
   },
   {
     'checkpoint': ('atomic', 'params', 'stored', 'systems', 'zoo'),
-    'convert': ('ops', 'params', 'models', 'stored', 'systems'),
+    'convert': ('atomic', 'ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
     'ranges': ('systems',),
   },
   {
     'build': ('config', 'convert', 'data', 'metrics', 'ranges', 'systems'),
-    'convert.__main__': ('checkpoint', 'command', 'convert'),
+    'convert.__main__': ('atomic', 'checkpoint', 'command', 'convert'),
     'export': (
       'atomic',
       'checkpoint',
@@ -110,6 +110,7 @@ FLOORS = (
       'systems',
     ),
     'predict.__main__': (
+      'atomic',
       'checkpoint',
       'command',
       'predict',

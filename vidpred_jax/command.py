@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from vidpred_jax import atomic, starting
 
 _LONGEST = 2000  # letters of a message
+_LARGEST = 1 << 15  # side of a frame
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 # A word, or a path as a shell gives it.
 _WORD = r'(?:[A-Za-z~]|\.{0,2}/)[\w+./~*-]*'
@@ -62,9 +63,12 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
 def parse_size(text: str) -> tuple[int, int]:
   """`'256x448'` -> (256, 448), the height and width that `--size` names."""
   sides = re.fullmatch(r'([0-9]{1,9})x([0-9]{1,9})', text)
-  if not sides:
-    raise ValueError(f'Got --size={text}, expected HxW such as 256x448.')
-  height, width = map(int, sides.groups())
+  height, width = map(int, sides.groups()) if sides else (0, 0)
+  if not 1 <= min(height, width) <= max(height, width) <= _LARGEST:
+    raise ValueError(
+      f'Got --size={text}, expected HxW such as 256x448, sides of 1 to '
+      f'{_LARGEST}.'
+    )
   return height, width
 
 

@@ -97,7 +97,8 @@ class CheckedCache(compilation_cache.CacheInterface):
     try:
       value = self._inner.get(key)
     except OSError as error:
-      return self._failed(key, error)
+      self._failed(key, error)
+      return None
     if value is None or self._is_whole(key, value):
       return value
     _LOG.warning(

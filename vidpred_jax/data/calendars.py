@@ -68,4 +68,4 @@ def said(hour: int, calendar: str) -> str:
   """An hour since 1970 as a text, 2018-03-01T00."""
   if calendar == STANDARD:
     return str(np.datetime64(int(hour), 'h'))
-  return dates(int(hour), calendar).item().strftime('%Y-%m-%dT%H')
+  return dates(np.array(hour), calendar).item().strftime('%Y-%m-%dT%H')
