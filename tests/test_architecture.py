@@ -20,7 +20,7 @@ FLOORS = (
     'params': (),
     'ops': (),
     'config': (),
-    'runtime': ('atomic',),
+    'runtime': (),
     'starting': (),
     'stored': (),
     'zoo': (),

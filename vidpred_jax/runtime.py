@@ -13,6 +13,7 @@ import hashlib
 import logging as python_logging
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,8 +23,6 @@ import numpy as np
 from absl import logging
 from jax._src import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-from vidpred_jax import atomic
 
 _LOG = python_logging.getLogger(__name__)
 _USELESS = (
@@ -138,7 +137,10 @@ class CheckedCache(compilation_cache.CacheInterface):
   def _remove(self, key: str) -> None:
     for path in (*self._path.glob(f'{key}-cache*'), self._sum(key)):
       with contextlib.suppress(OSError):
-        atomic.remove(path)
+        if path.is_dir():
+          shutil.rmtree(path)
+        else:
+          path.unlink()
 
 
 def trim(after: Any) -> None:
