@@ -52,13 +52,13 @@ FLOORS = (
       'systems',
       'zoo',
     ),
-    'convert': ('ops', 'params', 'models', 'stored', 'systems'),
+    'convert': ('atomic', 'ops', 'params', 'models', 'stored', 'systems'),
     'cost': ('runtime',),
     'ranges': ('systems',),
   },
   {
     'build': ('config', 'convert', 'data', 'metrics', 'ranges', 'systems'),
-    'convert.__main__': ('checkpoint', 'command', 'convert'),
+    'convert.__main__': ('atomic', 'checkpoint', 'command', 'convert'),
     'export': (
       'atomic',
       'checkpoint',
@@ -120,6 +120,7 @@ FLOORS = (
       'systems',
     ),
     'predict.__main__': (
+      'atomic',
       'checkpoint',
       'command',
       'predict',
@@ -135,7 +136,17 @@ FLOORS = (
       'zoo',
     ),
   },
-  {'main': ('build', 'command', 'evaluate', 'runtime', 'storage', 'train')},
+  {
+    'main': (
+      'atomic',
+      'build',
+      'command',
+      'evaluate',
+      'runtime',
+      'storage',
+      'train',
+    )
+  },
   {'__main__': ('starting',)},
 )
 ALLOWED = {room: may for floor in FLOORS for room, may in floor.items()}

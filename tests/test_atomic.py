@@ -50,8 +50,60 @@ def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   monkeypatch.setattr(pathlib.Path, 'write_text', write)
-  with pytest.raises(OSError, match="No space left on device: '.*a.txt'"):
+  with pytest.raises(
+    OSError, match='a.txt could not be written: No space left'
+  ):
     atomic.write_text(tmp_path / 'a.txt', 'new')
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
+  atomic.check_new(tmp_path / 'a.npy')
+  atomic.check_new(tmp_path / 'b' / 'c' / 'd', parents=True)
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'a.npy').write_text('')
+  (tmp_path / 'link').symlink_to(tmp_path / 'nothing')
+  atomic.check_new(tmp_path / 'a.npy', overwrite=True)
+  for name in ('a.npy', 'link'):
+    with pytest.raises(FileExistsError, match=f'{name} exists already'):
+      atomic.check_new(tmp_path / name)
+  for wrong, parents in (('x/y.mp4', False), ('a.npy/y/z', True)):
+    with pytest.raises(FileNotFoundError, match='there is no folder'):
+      atomic.check_new(tmp_path / wrong, parents=parents)
+  with pytest.raises(
+    OSError, match='xx cannot be written: .*File name too long'
+  ):
+    atomic.check_new(tmp_path / ('x' * 300))
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='has no /proc')
+@pytest.mark.parametrize('name', ['o.mp4', 'o', 'o.npy', 'o/p/q'])
+def test_a_place_that_takes_nothing(name):
+  with pytest.raises(OSError, match=f'/proc/{name} cannot be written'):
+    atomic.check_new(f'/proc/{name}', parents=True)
+
+
+@pytest.mark.parametrize('name', ['a.npy', 'folder'])
+def test_what_another_process_wrote_meanwhile_stays(tmp_path, name):
+  path = tmp_path / name
+  with pytest.raises(FileExistsError, match=f'{name} exists already'):
+    with atomic.replacing(path, overwrite=False) as partial:
+      for place, text in ((path, 'theirs'), (partial, 'ours')):
+        if name == 'folder':
+          place.mkdir()
+          place = place / 'a'
+        place.write_text(text)
+  assert [p.name for p in tmp_path.iterdir()] == [name]
+  text = (path / 'a' if name == 'folder' else path).read_text()
+  assert text == 'theirs'
+
+
+def test_an_error_of_reading_keeps_its_words(tmp_path):
+  with pytest.raises(FileNotFoundError, match='There is no film x'):
+    with atomic.replacing(tmp_path / 'a'):
+      raise FileNotFoundError('There is no film x')
+  with pytest.raises(FileNotFoundError, match="No such file.*'.*/film'"):
+    with atomic.replacing(tmp_path / 'a'):
+      (tmp_path / 'film').read_bytes()
 
 
 _HOLD = """

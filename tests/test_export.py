@@ -128,6 +128,8 @@ def test_a_size_or_batch_that_cannot_be_is_refused():
     export.stablehlo(system, variables, (30, 32))
   with pytest.raises(ValueError, match='batch of 0'):
     export.stablehlo(system, variables, (32, 32), batch=0)
+  with pytest.raises(ValueError, match='batch of 1000000000, expected 1 to'):
+    export.stablehlo(system, variables, (32, 32), batch=10**9)
   with pytest.raises(ValueError, match='sides up to'):
     export.stablehlo(system, variables, (10**6, 10**6))
   for platforms in (['abacus'], []):

@@ -72,15 +72,38 @@ def test_a_damaged_entry_of_the_cache_is_removed(tmp_path, damage, caplog):
   assert 'damaged' in caplog.text
 
 
-def test_an_entry_that_cannot_be_written_leaves_nothing(tmp_path):
+@pytest.mark.parametrize('what', ['entry', 'sum'])
+def test_a_folder_in_place_of_a_file_of_the_cache(tmp_path, what, caplog):
+  cache = runtime.CheckedCache(Stored(tmp_path))
+  value = compilation_cache.compress_executable(bytes(range(256)) * 9)
+  (tmp_path / f'a-{"cache" if what == "entry" else "sum"}' / 'b').mkdir(
+    parents=True
+  )
+  for _ in range(2):
+    if cache.get('a') is None:
+      cache.put('a', value)
+  assert cache.get('a') == value
+  assert len(caplog.records) == 1
+
+
+def test_a_cache_without_a_place_is_told_once(tmp_path, caplog):
+  (tmp_path / 'file').write_text('')
+  assert runtime._checked_cache(str(tmp_path / 'file')) is None
+  assert 'compiled anew' in caplog.text and 'file' in caplog.text
+
+
+def test_an_entry_that_cannot_be_written_leaves_nothing(tmp_path, caplog):
   class Full(Stored):
     def put(self, key, value):
       super().put(key, value[:5])
       raise OSError('full')
 
-  with pytest.raises(OSError, match='full'):
-    runtime.CheckedCache(Full(tmp_path)).put('a', b'123456789')
+  cache = runtime.CheckedCache(Full(tmp_path))
+  for key in 'ab':
+    cache.put(key, b'123456789')
   assert not list(tmp_path.iterdir())
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert '(full)' in said
 
 
 def test_what_is_compiled_goes_through_the_cache_that_heals(tmp_path):

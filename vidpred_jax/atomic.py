@@ -10,6 +10,7 @@ there see `storage`.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
@@ -27,8 +28,9 @@ except ImportError:  # on Windows
 _LOG = logging.getLogger(__name__)
 
 LOCK = '.lock'
-# `.video.part123-0a1b2c3d.mp4`; `old` is what is about to be replaced.
-_MADE = re.compile(r'\.(.+)\.(part|old)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
+# `.video.part123-0a1b2c3d.mp4`; `old` is what is about to be replaced, `new`
+# shows whether anything can be written.
+_MADE = re.compile(r'\.(.+)\.(part|old|new)(\d+)-([0-9a-f]{8})(\.[^.]*)?')
 
 # `gs://bucket`, which pathlib writes as `gs:/bucket`; no drive of one letter.
 _ADDRESS = re.compile(r'[A-Za-z][\w+.-]+:/')
@@ -46,6 +48,49 @@ def check_local(path: str | os.PathLike) -> None:
       f'{path} is an address, not a path of a file system. Mount that storage '
       'and name the mounted folder, or copy it (docs/guide.md).'
     )
+
+
+def check_new(
+  path: str | os.PathLike, *, overwrite: bool = False, parents: bool = False
+) -> None:
+  """Raises, before any work, what writing a file or folder would raise later.
+
+  Args:
+    path: what will be made.
+    overwrite: whether one that exists may be replaced.
+    parents: whether the folders that it lies in are made, too.
+
+  Raises:
+    FileExistsError: if it exists and may not be replaced.
+    FileNotFoundError: if its folder does not exist.
+    OSError: if nothing can be written there.
+    ValueError: if `path` is an address of object storage.
+  """
+  path = pathlib.Path(path)
+  if not overwrite:
+    _check_absent(path)
+  place = path
+  while parents and not place.parent.exists():
+    place = place.parent
+  if not place.parent.is_dir():
+    raise FileNotFoundError(
+      f'{path} cannot be written: there is no folder {place.parent}.'
+    )
+  check_local(path)
+  tried = _named(place, 'new')
+  try:
+    tried.touch()
+    tried.unlink(missing_ok=True)
+  except OSError as error:
+    raise OSError(
+      f'{path} cannot be written: {place.parent} takes nothing '
+      f'({error.strerror}).'
+    ) from None
+
+
+def _check_absent(path: str | os.PathLike) -> None:
+  if os.path.lexists(path):
+    raise FileExistsError(f'{path} exists already; nothing was written.')
 
 
 def beside(path: str | os.PathLike) -> pathlib.Path:
@@ -102,7 +147,9 @@ def remove(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(
+  path: str | os.PathLike, *, overwrite: bool = True
+) -> Iterator[pathlib.Path]:
   """Replaces a file or folder when the block ends, if the block succeeds.
 
   The block makes the new file or folder at a temporary path. If the block
@@ -110,29 +157,50 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
   Args:
     path: the final path, in a folder that exists when the block ends.
+    overwrite: whether one that has appeared by then may be replaced.
 
   Yields:
     The temporary path, in the same folder. It has the suffix of `path`.
 
   Raises:
-    OSError: if the new one cannot be moved to `path`.
+    FileExistsError: if there is one by then that may not be replaced.
+    OSError: if it cannot be written; the message has `path`.
   """
   made = beside(path)
   try:
-    yield made
-    put(made, path)
+    with naming(path, made):
+      yield made
+      if not overwrite:
+        _check_absent(path)
+      put(made, path)
   finally:
     remove(made)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike, made: pathlib.Path) -> Iterator[None]:
+  """A context whose errors of writing name `path`.
+
+  A full disk's name none, or the temporary `made`.
+
+  Raises:
+    OSError: in place of another.
+  """
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror
+    if reason is None and not _has_room(made.parent):
+      reason = os.strerror(errno.ENOSPC)  # NumPy tells of bytes
+    if reason is None or str(made) not in str(error.filename or made):
+      raise  # of what is read
+    raise OSError(f'{path} could not be written: {reason}.') from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a file, or leaves the existing file unchanged."""
   with replacing(path) as partial:
-    try:
-      partial.write_text(text, encoding='utf-8')
-    except OSError as error:
-      error.filename = error.filename or str(path)  # a full disk names none
-      raise
+    partial.write_text(text, encoding='utf-8')
 
 
 @contextlib.contextmanager
@@ -207,6 +275,13 @@ def _locked(folder: pathlib.Path) -> int | None:
     os.ftruncate(file, 0)
     os.write(file, f'process {os.getpid()} on {socket.gethostname()}'.encode())
   return file
+
+
+def _has_room(folder: pathlib.Path) -> bool:
+  try:
+    return shutil.disk_usage(folder).free > 0
+  except OSError:
+    return True
 
 
 def _machine() -> str:

@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from vidpred_jax import atomic, starting
 
 _LONGEST = 2000  # letters of a message
+_LARGEST = 1 << 15  # side of a frame
 _TRACEBACK = 'VIDPRED_JAX_TRACEBACK'  # set: errors show their traceback
 # A word, or a path as a shell gives it.
 _WORD = r'(?:[A-Za-z~]|\.{0,2}/)[\w+./~*-]*'
@@ -70,9 +71,12 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
 def parse_size(text: str) -> tuple[int, int]:
   """`'256x448'` -> (256, 448), the height and width that `--size` names."""
   sides = re.fullmatch(r'([0-9]{1,9})x([0-9]{1,9})', text)
-  if not sides:
-    raise ValueError(f'Got --size={text}, expected HxW such as 256x448.')
-  height, width = map(int, sides.groups())
+  height, width = map(int, sides.groups()) if sides else (0, 0)
+  if not 1 <= min(height, width) <= max(height, width) <= _LARGEST:
+    raise ValueError(
+      f'Got --size={text}, expected HxW such as 256x448, sides of 1 to '
+      f'{_LARGEST}.'
+    )
   return height, width
 
 
@@ -162,7 +166,9 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
         if name not in _ANYWHERE and (name[:1] == '-' or not takes_names):
           atomic.check_local(value)
       argv = _with_config_file(argv)
-      return flags.FLAGS(argv)
+      rest = flags.FLAGS(argv)
+      _check_texts()
+      return rest
     except flags.Error as error:
       # A config file's own error comes wrapped in the text of a traceback.
       lines = [x.strip() for x in str(error).splitlines() if x.strip()]
@@ -204,6 +210,19 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _check_texts() -> None:
+  """Raises ValueError for a text without meaning, such as a path that is empty.
+
+  What follows `--input` without a value is taken for it: `--input --overwrite`.
+  """
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if not flag.present or '.' in name or flag.flag_type() != 'string':
+      continue
+    if flag.value == '' or re.match(r'-(\D|$)', flag.value or 'none'):
+      raise ValueError(f'Got --{name}={flag.value}, expected a value.')
 
 
 def _with_config_file(argv: Sequence[str]) -> list[str]:

@@ -55,9 +55,9 @@ from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _KNOWN = (*PLATFORMS, 'rocm')
 _LONGEST = 1 << 15  # side of a frame
+_MOST = 1 << 28  # numbers of a context, 1 GB
 # Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
-_WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')
 _ONNX = '.onnx'
 
 
@@ -147,7 +147,7 @@ def plain_prediction(
     raise ValueError(
       f'{system.name} draws random numbers; it has no such form.'
     )
-  _check_size(system, size)
+  _check_size(system, size, batch)
   shape = batch, len(system.frames.context), *size, system.channels
   context = jax.ShapeDtypeStruct(shape, jnp.float32)
   with one_form(), short_loops_unrolled():
@@ -163,7 +163,9 @@ def plain_prediction(
   return predict, context
 
 
-def _check_size(system: systems.System, size: tuple[int, int]) -> None:
+def _check_size(
+  system: systems.System, size: tuple[int, int], batch: int
+) -> None:
   height, width = size
   if min(size) < 1 or height % system.multiple or width % system.multiple:
     raise ValueError(
@@ -173,6 +175,12 @@ def _check_size(system: systems.System, size: tuple[int, int]) -> None:
   if max(size) > _LONGEST:
     raise ValueError(
       f'Got the size {height}x{width}; expected sides up to {_LONGEST}.'
+    )
+  clip = len(system.frames.context) * height * width * system.channels
+  if not 1 <= batch <= max(_MOST // clip, 1):
+    raise ValueError(
+      f'Got a batch of {batch}, expected 1 to {max(_MOST // clip, 1)} of this '
+      'size.'
     )
 
 
@@ -202,7 +210,7 @@ def stablehlo(
     ValueError: if the size does not suit the system, or it needs a batch, or a
       platform is unknown.
   """
-  _check_size(system, size)
+  _check_size(system, size, 1 if batch is None else batch)
   unknown = [name for name in platforms if name not in _KNOWN]
   if unknown or not platforms:
     raise ValueError(
@@ -212,8 +220,6 @@ def stablehlo(
   count: Any = batch
   if batch is None:
     (count,) = jax_export.symbolic_shape('b')
-  elif batch < 1:
-    raise ValueError(f'Got a batch of {batch}, expected at least 1.')
   shape = count, len(system.frames.context), *size, system.channels
   inputs = [jax.ShapeDtypeStruct(shape, jnp.float32)]
   if system.stochastic:
@@ -283,8 +289,8 @@ def save(
     ValueError: as `stablehlo`, or if the file predicts differently.
   """
   folder = pathlib.Path(folder)
-  if folder.exists() and not (overwrite and (folder / 'export.json').exists()):
-    raise FileExistsError(f'{folder} exists already; nothing was written.')
+  ours = (folder / 'export.json').exists()
+  atomic.check_new(folder, overwrite=overwrite and ours, parents=True)
   if importlib.util.find_spec('flatbuffers') is None:
     raise ValueError(
       "Writing StableHLO needs flatbuffers: pip install 'vidpred_jax[export]'."
@@ -321,7 +327,7 @@ def save(
       'predict.stablehlo': hashlib.sha256(module).hexdigest(),
     },
   }
-  with atomic.replacing(folder) as partial:
+  with atomic.replacing(folder, overwrite=overwrite) as partial:
     partial.mkdir(parents=True)
     (partial / 'predict.jax_export').write_bytes(data)
     (partial / 'predict.stablehlo').write_bytes(module)
@@ -358,8 +364,7 @@ def save_onnx(
       convert the system, or if the file predicts differently.
   """
   path = pathlib.Path(path)
-  if path.exists() and not overwrite:
-    raise FileExistsError(f'{path} exists already; nothing was written.')
+  atomic.check_new(path, overwrite=overwrite)
   for package in ('jax2onnx', 'onnxruntime'):
     if importlib.util.find_spec(package) is None:
       raise ValueError(
@@ -368,7 +373,7 @@ def save_onnx(
   predict, shape = plain_prediction(system, variables, size, batch=batch)
   frames = np.random.default_rng(0).random(shape.shape, np.float32)
   expected = jax.jit(prediction(system, variables))(frames)
-  with atomic.replacing(path) as partial:
+  with atomic.replacing(path, overwrite=overwrite) as partial:
     try:
       import jax2onnx
       import onnxruntime
@@ -428,17 +433,18 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   output = pathlib.Path(options.output)
+  kind = output.suffix.lower()
   if re.fullmatch(r'\.[A-Za-z]\w*', output.suffix) and (
-    output.suffix not in (*_WEIGHTS, _ONNX)
+    kind not in (*convert.WEIGHTS, _ONNX)
   ):
     raise ValueError(
       f'Got --output={output}; expected a folder, without a suffix, a file '
-      f'of weights ({", ".join(_WEIGHTS)}), or {_ONNX}.'
+      f'of weights ({", ".join(convert.WEIGHTS)}), or {_ONNX}.'
     )
   runtime.setup()
   settings = command.parse_settings(options.set)
   system, variables = checkpoint.load(options.checkpoint, **settings)
-  if output.suffix in _WEIGHTS:
+  if kind in convert.WEIGHTS:
     arrays = convert.to_torch(system, variables)
     convert.save_torch(output, arrays, overwrite=options.overwrite)
     count = sum(array.size for array in arrays.values())
@@ -449,8 +455,8 @@ def main(argv) -> None:
   size = command.parse_size(options.size)
   if not (options.batch == 'any' or options.batch.isdecimal()):
     raise ValueError(f'Got --batch={options.batch}, expected a number or any.')
-  if output.suffix == _ONNX:
-    if not options.batch.isdecimal() or not int(options.batch):
+  if kind == _ONNX:
+    if not options.batch.isdecimal():
       raise ValueError(f'Got --batch={options.batch}; ONNX needs a number.')
     difference = save_onnx(
       output,

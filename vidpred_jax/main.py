@@ -7,6 +7,8 @@ in the folders seed0, seed1, ... of the workdir, and writes means and deviations
 of their results to seeds.json.
 """
 
+import pathlib
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -41,8 +43,6 @@ def main(argv) -> None:
     raise ValueError('--num_processes and --process_id need --coordinator.')
   if options.seeds is not None and options.seeds < 1:
     raise ValueError(f'--seeds must be at least 1, got {options.seeds}.')
-  if options.workdir.startswith('-'):
-    raise ValueError(f'--workdir is {options.workdir!r}, expected a folder.')
   runtime.setup()
   if options.distributed or options.coordinator:
     runtime.initialize_distributed(
@@ -51,12 +51,15 @@ def main(argv) -> None:
   # After the runtime is set up: importing the rooms allocates.
   import jax
 
-  from vidpred_jax import build, storage
+  from vidpred_jax import atomic, build, storage
   from vidpred_jax.evaluate import report, seeds
   from vidpred_jax.evaluate import run as evaluation
   from vidpred_jax.train import loop
 
   config, workdir, measure = options.config, options.workdir, None
+  if jax.process_index() == 0 and not atomic.is_address(workdir):
+    place = pathlib.Path(workdir) / 'config.json'
+    atomic.check_new(place, overwrite=True, parents=True)
   config = build.completed(config)
   if 'eval' in options.mode:
     # Before training, so that a mistake shows at once.

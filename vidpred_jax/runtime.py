@@ -13,6 +13,7 @@ import hashlib
 import logging as python_logging
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,10 @@ from jax._src import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _LOG = python_logging.getLogger(__name__)
+_USELESS = (
+  'The compilation cache in %s cannot be read or written (%s); programs are '
+  'compiled anew.'
+)
 _get_file_cache = compilation_cache.get_file_cache
 
 # 2026-11: jaxlib 0.10 sends CPU convolutions to YNNPACK, which is up to twice
@@ -66,7 +71,11 @@ def _checked_cache(path: str):
   2026-11: JAX 0.10 warns of an entry that was cut by a full disk or a kill at
   every start, compiles again each time and never replaces it.
   """
-  cache = _get_file_cache(path)
+  try:
+    cache = _get_file_cache(path)
+  except OSError as error:
+    _LOG.warning(_USELESS, path, error)
+    return None
   return cache and (CheckedCache(cache[0]), path)
 
 
@@ -80,10 +89,15 @@ class CheckedCache(compilation_cache.CacheInterface):
   def __init__(self, inner):
     self._inner = inner
     self._path = pathlib.Path(str(inner._path))
+    self._has_failed = False
 
   def get(self, key: str) -> bytes | None:
     """The entry; None if there is none or it was damaged."""
-    value = self._inner.get(key)
+    try:
+      value = self._inner.get(key)
+    except OSError as error:
+      self._failed(key, error)
+      return None
     if value is None or self._is_whole(key, value):
       return value
     _LOG.warning(
@@ -98,9 +112,15 @@ class CheckedCache(compilation_cache.CacheInterface):
     try:
       self._inner.put(key, value)
       self._sum(key).write_text(hashlib.sha256(value).hexdigest())
-    except OSError:
-      self._remove(key)
-      raise
+    except OSError as error:
+      self._failed(key, error)
+
+  def _failed(self, key: str, error: OSError) -> None:
+    """Removes an entry that cannot be read or written; warns once."""
+    self._remove(key)
+    if not self._has_failed:
+      _LOG.warning(_USELESS, self._path, error)
+    self._has_failed = True
 
   def _is_whole(self, key: str, value: bytes) -> bool:
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -117,7 +137,10 @@ class CheckedCache(compilation_cache.CacheInterface):
   def _remove(self, key: str) -> None:
     for path in (*self._path.glob(f'{key}-cache*'), self._sum(key)):
       with contextlib.suppress(OSError):
-        path.unlink()
+        if path.is_dir():
+          shutil.rmtree(path)
+        else:
+          path.unlink()
 
 
 def trim(after: Any) -> None:

@@ -55,6 +55,7 @@ def test_the_command_measures_grey_clips(forks):
   [
     (['--size=30x48'], 'divisible'),
     (['--size=large'], 'expected HxW'),
+    (['--batch=99999999999'], 'range [1, 4096]'),
     (['--route=sometimes'], 'inference_routing'),
   ],
 )

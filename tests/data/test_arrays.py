@@ -26,10 +26,10 @@ def seen(clips):
 
 
 def write(path, values):
-  if path.suffix == '.npy':
-    np.save(path, values)
-  elif path.suffix == '.npz':
-    np.savez(path, frames=values)
+  kind = path.suffix.lower()
+  if kind in ('.npy', '.npz'):
+    with path.open('wb') as file:
+      np.save(file, values) if kind == '.npy' else np.savez(file, x=values)
   else:
     zarr = pytest.importorskip('zarr')
     zarr.save_array(path, values)
@@ -44,6 +44,34 @@ def test_films_too_short_for_a_clip_are_named(tmp_path, caplog):
   (said,) = [r.getMessage() for r in caplog.records]
   assert said.startswith('Left out, shorter than 3 frames: 1 of 3, ')
   assert 'b.npy' in said and 'c.npy' not in said
+
+
+@pytest.mark.parametrize('suffix', ['.NPY', '.Npz', '.ZARR'])
+def test_endings_in_capitals(tmp_path, suffix):
+  for name in ('a', 'b'):
+    write(tmp_path / f'{name}{suffix}', films(2))
+  clips = source(tmp_path, test_fraction=0.5)
+  assert len(clips) == 2 * 6
+  assert len(source(tmp_path / f'a{suffix}', test_fraction=0)) == 2 * 6
+
+
+@pytest.mark.parametrize(
+  'shape, dtype',
+  [
+    ((9, 3, 16, 20), np.uint8),
+    ((9, 1, 16, 20), np.float32),
+    ((2, 9, 3, 16, 16), np.float32),
+    ((20, 9, 16, 16), np.uint8),
+    ((20, 9, 16, 16), np.float32),
+  ],
+)
+def test_channels_that_are_not_last_are_refused(tmp_path, shape, dtype):
+  values = np.random.default_rng(0).uniform(0, 255, shape).astype(dtype)
+  path = write(tmp_path / 'a.npy', values)
+  with pytest.raises(ValueError, match=r'the channels last.*moveaxis'):
+    source(path)
+  if len(shape) == 4:  # whoever says so has them
+    assert source(path, kind='field', test_fraction=0.2).kind == 'field'
 
 
 @pytest.mark.parametrize('form', [2, 3])
@@ -99,7 +127,7 @@ def test_what_is_not_compressed_is_mapped(tmp_path):
   np.savez_compressed(packed, frames=values)
   np.save(tmp_path / 'c.npy', values)
   for path, mapped in ((stored, True), (packed, False), ('c.npy', True)):
-    clips = source(tmp_path / path, array='frames')
+    clips = source(tmp_path / path, array='frames', kind='image')
     array = clips._films._of(0)
     assert isinstance(array, np.memmap) == mapped
     np.testing.assert_array_equal(clips[2]['video'], values[0, 2:5])

@@ -403,7 +403,40 @@ class TestOtherFiles:
     self.make(
       tmp_path, units='days since 1970-01-01', calendar='360_day', values=days
     )
-    with pytest.raises(ValueError, match='02-29.*360_day'):
+    clips = self.read(tmp_path)
+    assert [clips[k]['name'] for k in (0, 24)] == [
+      '2017-02-29T00', '2017-02-30T00',
+    ]  # fmt: skip
+
+  @pytest.mark.parametrize(
+    'calendar,days', [('noleap', 365), ('365_day', 365), ('360_day', 360)]
+  )
+  def test_no_hour_is_missing_in_a_whole_year_of_a_calendar(
+    self, tmp_path, caplog, calendar, days
+  ):
+    every = np.arange(0, days, 0.25)
+    years = {y: days * (y - 1970) + every for y in (2015, 2016)}
+    self.make(
+      tmp_path, units='days since 1970-01-01', calendar=calendar, values=years
+    )
+    clips = fields.Fields(
+      'test', 6, root=tmp_path, train_years=(2015, 2015), test_years=(2016,) * 2
+    )
+    assert not caplog.text
+    assert len(clips) == len(every) - 5  # windows cross the end of February
+    said = repr(clips)
+    assert '2016-01-01T00' in said
+    assert f'2016-12-{30 if days == 360 else 31}T18' in said
+
+  def test_files_of_two_calendars(self, tmp_path):
+    for calendar, year in (('noleap', 2015), ('360_day', 2017)):
+      self.make(
+        tmp_path,
+        units='hours since 2015-01-01',
+        calendar=calendar,
+        values={year: 24 * 366 * (year - 2015) + np.arange(12)},
+      )
+    with pytest.raises(ValueError, match='calendar 360_day, .* has noleap'):
       self.read(tmp_path)
 
   def test_an_axis_that_nobody_chose(self, tmp_path):

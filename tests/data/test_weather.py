@@ -6,7 +6,7 @@ import pytest
 import xarray
 
 from tests.data.test_fields import hour, source, values, write
-from vidpred_jax.data import fields
+from vidpred_jax.data import fields, netcdf3
 
 
 def grid(hours=40, first='2018-01-01', **axes):
@@ -200,6 +200,33 @@ def test_a_truncated_file_of_the_first_format(tmp_path, kind, unlimited):
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(ValueError, match=r'w\.nc is damaged.*it is truncated'):
     fields.read(path, ('sst',))
+
+
+@pytest.mark.parametrize('size', [(1, 3), (3, 5), (4, 6)])
+@pytest.mark.parametrize('kind', ['i1', 'i2', 'f4'])
+@pytest.mark.parametrize(
+  'form', ['NETCDF3_CLASSIC', 'NETCDF3_64BIT_OFFSET', 'NETCDF3_64BIT_DATA']
+)
+@pytest.mark.parametrize('records', [1, 2])
+def test_the_end_of_records_of_the_first_formats(
+  tmp_path, size, kind, form, records
+):
+  """A single variable of records is not padded, several are."""
+  path = tmp_path / 'w.nc'
+  with netCDF4.Dataset(path, 'w', format=form) as file:
+    for name, length in (('time', None), ('y', size[0]), ('x', size[1])):
+      file.createDimension(name, length)
+    file.createVariable('fixed', 'i1', ('x',))[:] = 1
+    for name in 'ab'[:records]:
+      file.createVariable(name, kind, ('time', 'y', 'x'))[:5] = 7
+  data = path.read_bytes()
+  netcdf3.check_end(path)
+  path.write_bytes(data[:-4])  # more than what pads the last one
+  with pytest.raises(ValueError, match='truncated'):
+    netcdf3.check_end(path)
+  path.write_bytes(data[:60])
+  with pytest.raises(ValueError, match='truncated'):
+    netcdf3.check_end(path)
 
 
 @pytest.mark.parametrize('calendar', ['standard', ' noleap'])

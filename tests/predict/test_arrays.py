@@ -22,24 +22,27 @@ def films(count=2, length=4, channels=3):
   return (values + np.zeros((10, 12, channels))).astype(np.uint8)
 
 
-@pytest.mark.parametrize('suffix', array_files.SUFFIXES)
+@pytest.mark.parametrize(
+  'suffix', [*array_files.SUFFIXES, '.NPY', '.Npz', '.ZARR']
+)
 def test_films_go_from_file_to_file(tmp_path, suffix):
   source, output = tmp_path / f'in{suffix}', tmp_path / f'out{suffix}'
 
   def read():
-    if suffix == '.zarr':
+    if suffix.lower() == '.zarr':
       return zarr.open_array(output, mode='r')[:]
     found = np.load(output)
-    return found['frames'] if suffix == '.npz' else found
+    return found['frames'] if suffix.lower() == '.npz' else found
 
   for video in (films(), films()[1]):
-    if suffix == '.zarr':
+    if suffix.lower() == '.zarr':
       zarr = pytest.importorskip('zarr')
       zarr.save_array(source, video, mode='w')
-    elif suffix == '.npz':
-      np.savez(source, video=video)
     else:
-      np.save(source, video)
+      with source.open('wb') as file:
+        np.save(file, video) if suffix.lower() == '.npy' else np.savez(
+          file, video=video
+        )
     count = predict_array(
       forward(), source, output, num_frames=2, overwrite=True
     )
@@ -91,7 +94,10 @@ def test_what_does_not_suit_is_refused(tmp_path):
     (forward(), {}, '5 channels; this system sees 3'),
     (forward(), {'factor': 2}, 'cannot serve --factor'),
     (load, {'num_frames': 2}, 'cannot serve --num_frames'),
-    (load, {'factor': 1}, '2 or more'),
+    (load, {'factor': 1}, 'factor=1, expected 2 to 64'),
+    (load, {'factor': 10**9}, 'expected 2 to 64'),
+    (forward(5), {'num_frames': 10**12}, 'expected 1 to 1000000'),
+    (forward(5), {'num_frames': 10**6, 'samples': 200}, '240 GB, more than'),
   ):
     with pytest.raises(ValueError, match=words):
       predict_array(function, source, output, **settings)

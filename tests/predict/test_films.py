@@ -69,6 +69,15 @@ def test_a_list_of_cuts_is_obeyed(tmp_path, text):
     assert not np.array_equal(got[3], clip[1])
 
 
+@pytest.mark.parametrize('text, wrong', [('3\n-1', '-1'), ('2,9,900', '9')])
+def test_cuts_that_are_not_in_the_film_are_told(tmp_path, caplog, text, wrong):
+  source = write(tmp_path / 'in', moving(0)[:9])
+  (tmp_path / 'cuts.txt').write_text(text)
+  video_io.Film(source, cuts=tmp_path / 'cuts.txt')
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert said.endswith(f'are not in the film, such as {wrong}.')
+
+
 @pytest.mark.parametrize('curve', ['pq', 'hlg'])
 def test_high_dynamic_range_is_mapped_with_a_word_or_kept(
   tmp_path, curve, caplog

@@ -118,6 +118,27 @@ def test_by_default_one_forecast_starts_at_the_end(tmp_path):
     fields.predict_field(straight, *paths)
 
 
+@pytest.mark.parametrize('calendar,last', [('360_day', 30), ('noleap', 28)])
+@pytest.mark.parametrize('output', ['out.NC', 'out.ZARR'])
+def test_forecasts_keep_the_calendar(tmp_path, calendar, last, output):
+  times = xarray.date_range(
+    f'2018-02-{last - 2}',
+    periods=16,
+    freq='6h',
+    calendar=calendar,
+    use_cftime=True,
+  )
+  given = analysis(16).assign_coords(time=times)
+  given.to_netcdf(tmp_path / 'in.NC', engine='netcdf4')
+  fields.predict_field(
+    straight, tmp_path / 'in.NC', tmp_path / output, init_every=6
+  )
+  engine = 'zarr' if output == 'out.ZARR' else 'netcdf4'
+  with xarray.open_dataset(tmp_path / output, engine=engine) as made:
+    assert made.time.dt.calendar == calendar
+    assert list(made.time.values) == list(times[1:])
+
+
 def test_no_forecast_crosses_a_gap(tmp_path):
   write(tmp_path / 'in.nc', analysis(gap=10))
   paths = tmp_path / 'in.nc', tmp_path / 'out.nc'

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -140,6 +143,22 @@ def test_a_flow_that_blows_up_leaves_nothing(tmp_path):
   wild = SETTINGS._replace(reynolds=1e7, speed=0.2, frames=(400, 3), ticks=40)
   with pytest.raises(ValueError, match='blew up.*10000000.*scale above 2'):
     simulation.generate(tmp_path, wild)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='has no /proc')
+@pytest.mark.parametrize('full', ['train.npy', 'test.npy'])
+def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch, full):
+  """What is mapped into memory and has no room ends a process by a signal."""
+
+  def allocate(file, begin, size):
+    if os.readlink(f'/proc/self/fd/{file}').endswith(full):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, 'posix_fallocate', allocate)
+  monkeypatch.setattr(simulation, 'simulate', None)
+  with pytest.raises(OSError, match='20x32-.* could not be written: No space'):
+    simulation.generate(tmp_path, SETTINGS)
   assert not list(tmp_path.iterdir())
 
 

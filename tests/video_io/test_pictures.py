@@ -126,7 +126,7 @@ def test_a_folder_of_films_is_no_film(tmp_path, pages):
 def test_pictures_beside_films_are_used_and_it_says_so(tmp_path, caplog):
   folder = folder_with(tmp_path / 'a', ('1.png', '2.png'), ('a.mp4',))
   assert video_io.Film(folder).info.num_frames == 2
-  assert 'films, which are not: a.mp4' in caplog.text
+  assert f'Passed over in {folder}, no pictures: a.mp4' in caplog.text
   assert video_io.find_videos(folder) == [folder, folder / 'a.mp4']
 
 
@@ -211,3 +211,34 @@ def test_a_large_picture_is_not_held_twice(tmp_path, channels):
     found[1], np.broadcast_to(expected, found[1].shape)
   )
   assert most < 2 * found[1].nbytes
+
+
+@pytest.mark.parametrize('suffix', ['pcx', 'sgi', 'qoi', 'pbm', 'j2k', 'PFM'])
+def test_kinds_that_are_read_singly_are_found_in_a_folder(tmp_path, suffix):
+  grey = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32)
+  image = Image.fromarray(np.stack([grey, grey.T.reshape(24, 32), grey], -1))
+  kinds = {'pbm': 'PPM', 'j2k': 'JPEG2000', 'PFM': 'PPM'}
+  if suffix == 'pbm':
+    image = image.convert('1')
+  if suffix == 'PFM':
+    image = Image.fromarray(np.float32(grey / 255))
+  for k in range(2):
+    image.save(tmp_path / f'{k}.{suffix}', kinds.get(suffix, suffix.upper()))
+  frames = video_io.read(tmp_path)
+  (alone,) = video_io.read(tmp_path / f'0.{suffix}')
+  assert frames.shape == (2, 24, 32, 3)
+  np.testing.assert_array_equal(frames, [alone, alone])
+
+
+@pytest.mark.parametrize('other', ['b.exr', 'c.dng', 'making_of.mp4'])
+def test_what_looks_like_a_picture_and_is_left_out_is_named(
+  tmp_path, caplog, other
+):
+  for k in range(2):
+    Image.new('RGB', (8, 8)).save(tmp_path / f'{k}.png')
+  for name in (other, 'notes.txt', '.hidden.png', 'times.csv'):
+    (tmp_path / name).write_text('x')
+  for _ in range(2):
+    assert len(video_io.read(tmp_path)) == 2
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert said == f'Passed over in {tmp_path}, no pictures: {other}'

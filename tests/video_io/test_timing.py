@@ -240,7 +240,9 @@ class TestEnds:
 @pytest.mark.parametrize(
   'name, codec, others',
   [('a.flv', 'flv', 0), ('a.mp4', 'mpeg4', 0), ('a.wmv', 'wmv2', 0),
-   ('a.ivf', 'libvpx', 0), ('a.mkv', 'mpeg4', 5), ('a.ts', 'mpeg2video', 5)],
+   ('a.ivf', 'libvpx', 0), ('a.rm', 'rv20', None), ('a.swf', 'flv', 0),
+   ('a.wtv', 'mpeg2video', 0), ('a.mkv', 'mpeg4', 5),
+   ('a.ts', 'mpeg2video', 5)],
 )  # fmt: skip
 def test_joined_files_are_read_or_it_says_so(
   tmp_path, caplog, name, codec, others
@@ -249,7 +251,8 @@ def test_joined_files_are_read_or_it_says_so(
   assert len(muxing.times_of(path)) == 5 and not caplog.text
   data = path.read_bytes()
   path.write_bytes(2 * data)
-  assert len(muxing.times_of(path)) == 5 + others
+  number = len(muxing.times_of(path))
+  assert others is None or number == 5 + others  # RealMedia: some of them
   said = f'the next begins at byte {len(data)}.' in caplog.text
   assert said == (not others)
 

@@ -53,8 +53,9 @@ def save_system(
     OSError: if writing fails; existing files are unchanged.
   """
   there, away = pathlib.Path(path), atomic.is_address(path)
-  if there.exists() and not (overwrite and (there / RECORD).exists()):
-    raise FileExistsError(f'{path} exists already; nothing was written.')
+  if not away:
+    ours = (there / RECORD).exists()
+    atomic.check_new(path, overwrite=overwrite and ours, parents=True)
   leaves = {
     name: np.asarray(leaf, order='C')  # a scalar stays one
     for name, leaf in params_lib.flatten(variables).items()
@@ -80,7 +81,7 @@ def save_system(
   content = {WEIGHTS: weights, RECORD: text.encode()}
   if away:
     return remote.put(path, content)
-  with atomic.replacing(path) as partial:
+  with atomic.replacing(path, overwrite=overwrite) as partial:
     partial.mkdir(parents=True)
     for name, data in content.items():
       (partial / name).write_bytes(data)

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from vidpred_jax import params, systems
 from vidpred_jax.convert import dmvfn, ebme, rvd, simvp, weights
 from vidpred_jax.convert.features import FEATURES, alexnet, i3d, lpips, vgg19
-from vidpred_jax.convert.to_torch import save_torch, to_torch
+from vidpred_jax.convert.to_torch import WEIGHTS, save_torch, to_torch
 from vidpred_jax.convert.weights import read_torch
 
 __all__ = [
   'FEATURES',
+  'WEIGHTS',
   'alexnet',
   'from_torch',
   'i3d',

@@ -9,12 +9,11 @@ Settings that follow from the weights need not be set (`trained_settings`).
 """
 
 import json
-import pathlib
 
 import jax
 from absl import flags
 
-from vidpred_jax import checkpoint, command, convert
+from vidpred_jax import atomic, checkpoint, command, convert
 
 
 def define_flags() -> None:
@@ -34,8 +33,7 @@ def main(argv) -> None:
   """Converts a file by the flags and prints what was written."""
   del argv
   values = flags.FLAGS
-  if pathlib.Path(values.output).exists():
-    raise FileExistsError(f'{values.output} exists already; nothing was read.')
+  atomic.check_new(values.output, parents=True)
   settings = command.parse_settings(values.set)
   state_dict = convert.read_torch(values.input, key=values.key)
   variables = convert.from_torch(

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from vidpred_jax import params, systems
+from vidpred_jax import atomic, params, systems
 from vidpred_jax.convert import dmvfn, ebme, rvd, simvp, weights
+
+WEIGHTS = ('.safetensors', '.pth', '.pt', '.pkl')  # kinds of files
 
 
 def to_torch(
@@ -135,20 +137,22 @@ def save_torch(
     OSError: if it cannot be written.
   """
   path = pathlib.Path(path)
-  endings = ('.safetensors', '.pth', '.pt', '.pkl')
-  if path.suffix not in endings:
-    raise ValueError(f'{path} must end in one of {", ".join(endings)}.')
-  if path.exists() and not overwrite:
-    raise FileExistsError(f'{path} exists already; nothing was written.')
+  if path.suffix.lower() not in WEIGHTS:
+    raise ValueError(f'{path} must end in one of {", ".join(WEIGHTS)}.')
+  atomic.check_new(path, overwrite=overwrite)
   for name, array in arrays.items():
     if array.dtype != np.float32:
       raise ValueError(f'{name} is {array.dtype}, expected float32.')
-  if path.suffix == '.safetensors':
-    data = safetensors.numpy.save(dict(arrays), metadata={'format': 'pt'})
-    path.write_bytes(data)
-    return
+  with atomic.replacing(path, overwrite=overwrite) as partial:
+    if path.suffix.lower() == '.safetensors':
+      data = safetensors.numpy.save(dict(arrays), metadata={'format': 'pt'})
+      partial.write_bytes(data)
+    else:
+      _write_archive(partial, path.stem, arrays)
+
+
+def _write_archive(path: pathlib.Path, root: str, arrays) -> None:
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
-    root = path.stem
     archive.writestr(f'{root}/data.pkl', _pickled(arrays))
     archive.writestr(f'{root}/byteorder', 'little')
     for i, array in enumerate(arrays.values()):

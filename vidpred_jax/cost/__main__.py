@@ -29,8 +29,12 @@ def define_flags() -> None:
     'route', None, "Value of the system's setting inference_routing."
   )
   flags.DEFINE_bool('parameters', False, 'List them and measure nothing.')
-  flags.DEFINE_integer('batch', 1, 'Clips at once.', lower_bound=1)
-  flags.DEFINE_integer('repeats', 20, 'Timed calls.', lower_bound=1)
+  flags.DEFINE_integer(
+    'batch', 1, 'Clips at once.', lower_bound=1, upper_bound=4096
+  )
+  flags.DEFINE_integer(
+    'repeats', 20, 'Timed calls.', lower_bound=1, upper_bound=10**6
+  )
   command.require('config')
 
 

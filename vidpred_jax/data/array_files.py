@@ -52,9 +52,9 @@ def opened(path: str, mtime: int, size: int, array: str):
   """
   del mtime, size  # another file by the same name is opened anew
   place = pathlib.Path(path)
-  if place.suffix == '.npy':
+  if place.suffix.lower() == '.npy':
     values = files.npy_map(place)
-  elif place.suffix == '.npz':
+  elif place.suffix.lower() == '.npz':
     values = files.npz_map(place, _chosen(place, array, files.npz_names(place)))
   else:
     values = _zarr(place, array)

@@ -133,6 +133,7 @@ class Arrays:
           f'{root} holds {dtype}; images are uint8, other whole numbers need '
           "kind='field'."
         )
+      _check_order(root, self._shape, kind)
     if kind == 'image' and dtype != np.uint8 and dtype.kind != 'f':
       raise ValueError(
         f'{root} holds {dtype}; expected images of uint8, or of floats in '
@@ -338,17 +339,38 @@ class Films:
     return array_files.opened(*self.key[0][f])
 
 
+def _check_order(root, shape: Sequence[int], kind: str) -> None:
+  """Raises ValueError if the channels are hardly last, as they have to be.
+
+  PyTorch's [N, C, H, W] and grey films [N, T, H, W] look like [T, H, W, C].
+  """
+  height, width, channels = shape
+  first = height <= 4 < width
+  if channels > 4 and (kind == 'image' or first or width == channels):
+    raise ValueError(
+      f'{root} has frames [H, W, C] of {list(shape)}; expected the channels '
+      'last, as np.moveaxis(x, -3, -1) puts them, and one channel, x[..., '
+      f"None], of grey frames. With {channels} channels, say kind='field'."
+    )
+
+
 def _find(root) -> list[pathlib.Path]:
   def within(folder):
-    if folder.suffix == '.zarr':
+    if folder.suffix.lower() == '.zarr':
       return [folder]
-    paths = [p for s in array_files.SUFFIXES for p in folder.rglob(f'*{s}')]
+    paths = [
+      p for p in folder.rglob('*') if p.suffix.lower() in array_files.SUFFIXES
+    ]
     # Files within a Zarr folder are parts of it.
-    return [p for p in paths if not any(q.suffix == '.zarr' for q in p.parents)]
+    return [
+      p
+      for p in paths
+      if not any(q.suffix.lower() == '.zarr' for q in p.parents)
+    ]
 
   paths = files.find(root, within, 'arrays', 'clips/*.npy')
   for path in paths:
-    if path.suffix not in array_files.SUFFIXES:
+    if path.suffix.lower() not in array_files.SUFFIXES:
       raise ValueError(
         f'{path} is none of {", ".join(array_files.SUFFIXES)}; a folder of '
         "films needs the source 'videos'."

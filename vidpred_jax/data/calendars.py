@@ -1,56 +1,40 @@
-"""Dates of climate models' calendars, as hours of the civil calendar."""
+"""Calendars: hours and dates, also of climate models.
 
-import datetime
+Their years may have 360 or 365 days. Hours are counted from 1970-01-01 in the
+file's own calendar, in which no hour is missing at the end of February.
+"""
 
 import numpy as np
 
 from vidpred_jax.data.files import reading
 
-_OURS = ('standard', 'gregorian', 'proleptic_gregorian')
+STANDARD = 'standard'
+_SAME = (STANDARD, 'gregorian', 'proleptic_gregorian')
 # Hours; days since 1900 are up to 0.05 off in float32.
 _MOST_ROUNDED = 0.15
-_EPOCH = datetime.date(1970, 1, 1).toordinal()
+_HOURS = 'hours since 1970-01-01'
+
+
+def named(calendar) -> str:
+  """A calendar's name in a file; all names of the civil one are `STANDARD`."""
+  name = str(calendar).strip().lower()
+  return STANDARD if name in _SAME else name
 
 
 def since_1970(path, times, units: str, calendar: str) -> np.ndarray:
-  """Converts times in a file's units to hours since 1970, civil calendar.
+  """Converts times in a file's units to hours since 1970 of its calendar.
 
   Raises:
-    ValueError: if one is a date that there is not, such as 30 February, or
-      stands between two hours.
+    ValueError: if units or calendar are unknown, or a time stands between two
+      hours.
   """
   import cftime  # comes with netCDF4
 
   with reading(path, 'file with units of time'):
-    if calendar in _OURS:
-      # Two known days give the line from the file's numbers to hours.
-      days = [datetime.datetime(1970, 1, d) for d in (1, 2)]
-      first, second = cftime.date2num(days, units, calendar)
-      hours = (times - first) * 24 / (second - first)
-    else:
-      dates = cftime.num2date(times, units, calendar)
-  if calendar not in _OURS:
-    hours = _civil(path, dates, calendar)
-  return _whole(path, hours)
-
-
-def _civil(path, dates, calendar: str) -> np.ndarray:
-  """Hours since 1970 of dates whose calendar has other days than ours."""
-  hours = []
-  for d in np.atleast_1d(dates):
-    try:
-      day = datetime.date(d.year, d.month, d.day).toordinal()
-    except ValueError:
-      raise ValueError(
-        f'{path} has the date {d} of the calendar {calendar}, which there is '
-        'not in ours; expected standard, noleap or the like.'
-      ) from None
-    hours.append((day - _EPOCH) * 24 + d.hour + d.minute / 60 + d.second / 3600)
-  return np.array(hours, np.float64)
-
-
-def _whole(path, hours: np.ndarray) -> np.ndarray:
-  """Rounds away what a float32 of days or seconds lacks, and no more."""
+    # Two known days give the line from the file's numbers to hours.
+    days = [cftime.datetime(1970, 1, d, calendar=calendar) for d in (1, 30)]
+    first, last = cftime.date2num(days, units, calendar)
+    hours = (times - first) * (29 * 24) / (last - first)
   whole = np.rint(hours)
   between = np.flatnonzero(np.abs(hours - whole) > _MOST_ROUNDED)
   if len(between):
@@ -59,3 +43,29 @@ def _whole(path, hours: np.ndarray) -> np.ndarray:
       'hours.'
     )
   return whole
+
+
+def begin(year: int, calendar: str) -> int:
+  """The hour at which a year begins, since 1970."""
+  if calendar == STANDARD:
+    return int(np.datetime64(f'{year}-01-01', 'h').astype(np.int64))
+  import cftime
+
+  date = cftime.datetime(year, 1, 1, calendar=calendar)
+  return int(cftime.date2num(date, _HOURS, calendar))
+
+
+def dates(hours: np.ndarray, calendar: str) -> np.ndarray:
+  """Dates of hours since 1970: datetime64, or of other calendars cftime's."""
+  if calendar == STANDARD:
+    return np.asarray(hours).astype('M8[h]').astype('M8[ns]')
+  import cftime
+
+  return np.asarray(cftime.num2date(hours, _HOURS, calendar))
+
+
+def said(hour: int, calendar: str) -> str:
+  """An hour since 1970 as a text, 2018-03-01T00."""
+  if calendar == STANDARD:
+    return str(np.datetime64(int(hour), 'h'))
+  return dates(np.array(hour), calendar).item().strftime('%Y-%m-%dT%H')

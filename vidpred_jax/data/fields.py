@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax import atomic
-from vidpred_jax.data import validation, weather
+from vidpred_jax.data import calendars, validation, weather
 from vidpred_jax.data.moments import moments
 
 _LOG = logging.getLogger(__name__)
@@ -106,14 +106,16 @@ class Fields:
     atomic.check_local(root)
     root = pathlib.Path(os.path.expanduser(root))
     variables = tuple(weather.find(root, name, split) for name in names)
-    by_shares = root.suffix == '.npz' or (
-      train_years is None and root.suffix in weather.SUFFIXES
+    kind = root.suffix.lower()
+    by_shares = kind == '.npz' or (
+      train_years is None and kind in weather.SUFFIXES
     )
     if by_shares:
       spans = _shares(variables[0], train_fraction, val_fraction, split)
     else:
       years = {'train': train_years or (1979, 2015), 'test': test_years}
-      spans = _spans(years | ({'val': val_years} if split == 'val' else {}))
+      years |= {'val': val_years} if split == 'val' else {}
+      spans = _spans(years, variables[0].calendar)
     region = tuple(region) if region else None
     if region is not None and len(region) != 2:
       raise ValueError(
@@ -161,7 +163,7 @@ class Fields:
     return len(self._starts)
 
   def __repr__(self) -> str:
-    begin, end = (_time(self._hours[k]) for k in (0, -1))
+    begin, end = (self._time(self._hours[k]) for k in (0, -1))
     names = ', '.join(self.variables)
     return (
       f'Fields({self._split!r}: {len(self)} windows of {names} in'
@@ -172,7 +174,10 @@ class Fields:
     i = range(len(self))[i]
     start = int(self._starts[i])
     clip = self._values[start : start + self._num_frames].copy()
-    return {'video': clip, 'name': _time(self._hours[start])}
+    return {'video': clip, 'name': self._time(self._hours[start])}
+
+  def _time(self, hour) -> str:
+    return calendars.said(hour, self._training[0][0].calendar)
 
   def _load(self, variables, span, region) -> np.ndarray:
     """All hours of a split, normalised: float32 [T, H, W, C]."""
@@ -201,7 +206,8 @@ class Fields:
         '%s has %d of %d hours for %s, from %s to %s; asked for are those from '
         '%s to before %s.',
         self._root, len(self._hours), wanted, self._split,
-        *(_time(self._hours[k]) for k in (0, -1)), *map(_time, span),
+        *(self._time(self._hours[k]) for k in (0, -1)),
+        *map(self._time, span),
       )  # fmt: skip
 
   def _frame_interval(self) -> int:
@@ -227,7 +233,7 @@ class Grid(NamedTuple):
 
   Attributes:
     variables: the variables' files, names and units.
-    hours: int64 [T], since 1970.
+    hours: int64 [T], since 1970, of the variables' calendar.
     values: float32 [T, H, W, C].
     latitudes: [H], degrees, as in the files; None if they do not say.
     longitudes: [W], likewise.
@@ -269,11 +275,9 @@ def read(root: str | os.PathLike, names: Sequence[str]) -> Grid:
   )
 
 
-def _time(hour) -> str:
-  return str(np.datetime64(int(hour), 'h'))
-
-
-def _spans(years) -> dict[str, tuple[int, int]]:
+def _spans(
+  years, calendar: str = calendars.STANDARD
+) -> dict[str, tuple[int, int]]:
   """First hour and the one after the last, since 1970, of each split."""
   for first, last in years.values():
     if first > last:
@@ -282,12 +286,11 @@ def _spans(years) -> dict[str, tuple[int, int]]:
     a, b = tuple(years[one]), tuple(years[other])
     if max(a[0], b[0]) <= min(a[1], b[1]):
       raise ValueError(f'{one}_years {a} and {other}_years {b} overlap.')
-
-  def hour(year):
-    return int(np.datetime64(f'{year}-01-01', 'h').astype(np.int64))
-
   return {
-    split: (hour(first), hour(last + 1))
+    split: (
+      calendars.begin(first, calendar),
+      calendars.begin(last + 1, calendar),
+    )
     for split, (first, last) in years.items()
   }
 
@@ -318,9 +321,10 @@ def _statistics(
   blocks = weather.blocks(variable, span, region)
   mean, std = moments(block[..., None] for block in blocks)
   if np.isnan(mean):
+    first, last = (calendars.said(hour, variable.calendar) for hour in span)
     raise ValueError(
       f'{variable.paths[0].parent} has no hours of {variable.name} for '
-      f'training, from {_time(span[0])} to before {_time(span[1])}.'
+      f'training, from {first} to before {last}.'
     )
   return mean.item(), std.item()
 
@@ -347,7 +351,8 @@ def _common_hours(variables, span) -> np.ndarray:
       )
     all_hours.append(hours[slice(*np.searchsorted(hours, span))])
   for variable, hours in zip(variables, all_hours):
-    if not np.array_equal(hours, all_hours[0]):
+    same = variable.calendar == variables[0].calendar
+    if not same or not np.array_equal(hours, all_hours[0]):
       raise ValueError(
         f'{variable.name} has {len(hours)} hours, {variables[0].name} has '
         f'{len(all_hours[0])}, and they must be the same.'

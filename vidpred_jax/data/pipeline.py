@@ -149,13 +149,13 @@ class Batches:
     self._close()
 
 
-def _end_with_parent(*_) -> None:
+def end_with_parent(*_) -> None:
   """Makes this worker process end when the one that started it does.
 
   However that ends, its end of a pipe is closed. Waiting for it is all that a
   thread here does.
   """
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # see `_undisturbed`
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # see `undisturbed`
   parent = multiprocessing.parent_process()
 
   def wait():
@@ -167,7 +167,7 @@ def _end_with_parent(*_) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
   """A context for beginning processes that end in silence.
 
   Ctrl-C goes to all processes of a terminal. It is for the one that began the
@@ -329,7 +329,7 @@ def train_iterator(
     )
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
-  with _undisturbed():
+  with undisturbed():
     batches = Batches(
       dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
@@ -337,7 +337,7 @@ def train_iterator(
         grain.MultiprocessingOptions(
           num_workers=workers, per_worker_buffer_size=2
         ),
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=end_with_parent,
       ),
       source,
     )

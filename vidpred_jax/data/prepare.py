@@ -18,7 +18,6 @@ import math
 import multiprocessing
 import os
 import pathlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,6 +76,7 @@ def prepare(
   """
   atomic.check_local(output)
   output = pathlib.Path(os.path.expanduser(output))
+  atomic.check_new(output / _PLAN, overwrite=True, parents=True)
   if shard_mb < 1 or num_frames < 1:
     raise ValueError(
       f'shard_mb and num_frames must be at least 1, got {shard_mb} and '
@@ -240,10 +240,16 @@ def _all(frames: _Frames, jobs, workers: int | None) -> Iterator[int]:
     initializer=_remember,
     initargs=(frames,),
   ) as pool:
-    futures = [pool.submit(_write_remembered, *job) for job in jobs]
+    with pipeline.undisturbed():
+      futures = [pool.submit(_write_remembered, *job) for job in jobs]
     try:
       for future in concurrent.futures.as_completed(futures):
         yield future.result()
+    except concurrent.futures.BrokenExecutor:
+      raise OSError(
+        'A process that writes shards was killed, by a lack of memory perhaps; '
+        'the same command, with fewer --workers, goes on from here.'
+      ) from None
     except BaseException:
       pool.shutdown(cancel_futures=True)
       raise
@@ -254,14 +260,7 @@ _REMEMBERED = []  # in a worker process: the frames of all its shards
 
 def _remember(frames: _Frames) -> None:
   _REMEMBERED[:] = [frames]
-  parent = multiprocessing.parent_process()
-  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent) -> None:
-  """Ends this process when its parent has ended, even if it was killed."""
-  parent.join()
-  os._exit(1)
+  pipeline.end_with_parent()
 
 
 def _write_remembered(*job) -> int:
@@ -275,8 +274,12 @@ def _write_shard(frames, path, first, last, compress) -> int:
     writer = array_record_module.ArrayRecordWriter(
       str(partial), f'group_size:1,{options}'
     )
-    for part in frames.parts(first, last, max(1, _CHUNK // size)):
-      for frame in frames.read(part):
-        writer.write(frame.tobytes())
-    writer.close()
+    try:
+      for part in frames.parts(first, last, max(1, _CHUNK // size)):
+        for frame in frames.read(part):
+          writer.write(frame.tobytes())
+      writer.close()
+    except RuntimeError as error:  # ArrayRecord's, such as of a full disk
+      reason = str(error).partition(';')[0]
+      raise OSError(f'{path} could not be written: {reason}.') from None
   return last - first

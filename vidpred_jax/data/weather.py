@@ -11,13 +11,12 @@ import functools
 import importlib.util
 import pathlib
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidpred_jax.data import array_files, calendars
+from vidpred_jax.data import array_files, calendars, netcdf3
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -65,6 +64,7 @@ class Variable(NamedTuple):
     paths: NetCDF files or Zarr stores in the order of time, or one npz file.
     stamps: the modification time (ns) and the size of each file, so that a
       changed file is read again.
+    calendar: of its dates, see `calendars`.
   """
 
   name: str
@@ -72,6 +72,7 @@ class Variable(NamedTuple):
   unit: str
   paths: tuple[pathlib.Path, ...]
   stamps: tuple[tuple[int, int], ...]
+  calendar: str = calendars.STANDARD
 
 
 def find(root: pathlib.Path, name: str, split: str) -> Variable:
@@ -93,7 +94,10 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
   """
   stores = _stores(root)
   if stores:
-    return Variable(*_found(stores[0], name), stores, _stamps(*stores))
+    calendar = _calendar(stores[0])
+    return Variable(
+      *_found(stores[0], name), stores, _stamps(*stores), calendar
+    )
   parts = re.fullmatch(r'([a-z]+)(\d+)', name)
   if name in VARIABLES:
     short, level = name, None
@@ -105,14 +109,17 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
       'last ones with a level, like z500.'
     )
   folder, unit = VARIABLES[short]
-  if root.suffix == '.npz':
+  if root.suffix.lower() == '.npz':
     if not root.is_file():
       raise FileNotFoundError(f'There is no file {root}.')
     return Variable(short, level, unit, (root,), _stamps(root))
   for place in (f'{folder}_{level}', folder):
-    paths = tuple(sorted((root / place).glob('*.nc')))
+    paths = tuple(
+      p for p in sorted((root / place).glob('*')) if p.suffix.lower() == '.nc'
+    )
     if paths:
-      return Variable(short, level, unit, paths, _stamps(*paths))
+      calendar = _calendar(paths[0])
+      return Variable(short, level, unit, paths, _stamps(*paths), calendar)
   missing = f'{folder}_{level} or {folder}' if level else folder
   raise FileNotFoundError(
     f'{absent("weatherbench", root, split)}\n  Missing: {missing}'
@@ -121,10 +128,10 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
 
 def _stores(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
   """The NetCDF files and Zarr stores that `root` is or directly holds."""
-  is_file = root.suffix in (*SUFFIXES, *_GRIB)
+  is_file = root.suffix.lower() in (*SUFFIXES, *_GRIB)
   paths = [root] if is_file else sorted(root.glob('*'))
-  stores = tuple(p for p in paths if p.suffix in SUFFIXES)
-  gribs = [p for p in paths if p.suffix in _GRIB]
+  stores = tuple(p for p in paths if p.suffix.lower() in SUFFIXES)
+  gribs = [p for p in paths if p.suffix.lower() in _GRIB]
   if gribs and not stores:
     raise ValueError(
       f'{gribs[0]} is GRIB, which only ecCodes reads; convert it, with pip '
@@ -134,6 +141,14 @@ def _stores(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
   if stores == (root,) and not root.exists():
     raise FileNotFoundError(f'There is no file {root}.')
   return stores
+
+
+def _calendar(path: pathlib.Path) -> str:
+  """The calendar of a file, `calendars.STANDARD` where nothing says it."""
+  with _dataset(path) as file:
+    said = [file.variables[n].attrs for n in _TIMES if n in file.variables]
+  attributes = said[0] if said else {}
+  return calendars.named(attributes.get('calendar', calendars.STANDARD))
 
 
 def _found(path: pathlib.Path, name: str) -> tuple[str, int | None, str]:
@@ -177,8 +192,11 @@ def _stamps(*paths: pathlib.Path) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache(maxsize=1024)
 def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
-  """The hours of a file, int64, since 1970; or its steps, if it has no time."""
-  if path.suffix == '.npz':
+  """The hours of a file, int64, since 1970 of its calendar.
+
+  An npz file without a time has its steps.
+  """
+  if path.suffix.lower() == '.npz':
     if 'time' not in npz_names(path):
       return np.arange(len(_array(variable, path)))
     hours = npz_array(path, 'time')
@@ -190,8 +208,12 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
   else:
     with _dataset(path) as file, reading(path, 'file with time and its units'):
       time = file[_named(file, _TIMES)]
-      calendar = time.attrs.get('calendar', 'standard').strip().lower()
       times, units = time.values.astype(np.float64), time.units
+    if (calendar := _calendar(path)) != variable.calendar:
+      raise ValueError(
+        f'{path} has the calendar {calendar}, {variable.paths[0]} has '
+        f'{variable.calendar}; expected one calendar.'
+      )
     hours = calendars.since_1970(path, times, units, calendar)
   good = np.abs(hours) < 2**53  # not of NaN
   if hours.ndim != 1 or not good.all():
@@ -232,7 +254,7 @@ def axis(variable: Variable, names: tuple[str, str]) -> np.ndarray | None:
     ValueError: if it is no list of numbers.
   """
   path = variable.paths[0]
-  if path.suffix == '.npz':
+  if path.suffix.lower() == '.npz':
     name = next((n for n in names if n in npz_names(path)), None)
     values = None if name is None else npz_array(path, name)
   else:
@@ -284,7 +306,7 @@ def _opened(variable: Variable, path: pathlib.Path, region):
   """The shape (T, H, W) of the array, and how to take [t, h, w] of it."""
   name = variable.name
   rows, columns = map(slice, region or (None, None))
-  if path.suffix == '.npz':
+  if path.suffix.lower() == '.npz':
     values = _array(variable, path)
     yield values.shape, lambda part: values[part, rows, columns]
     return
@@ -351,7 +373,7 @@ def _limits(array, path: pathlib.Path) -> tuple[float, float, float | None]:
   least, most = sorted(float(x) * scale + offset for x in (least, most))
   kind = np.dtype(stored.get('dtype', array.dtype))
   named = {'_FillValue', 'missing_value'} & {*stored, *attributes}
-  if path.suffix == '.zarr' or named or kind.itemsize == 1:
+  if path.suffix.lower() == '.zarr' or named or kind.itemsize == 1:
     return least - margin, most + margin, None
   import netCDF4
 
@@ -407,33 +429,15 @@ def _dataset(path: pathlib.Path):
       )
   import xarray
 
-  is_zarr = path.suffix == '.zarr'
+  is_zarr = path.suffix.lower() == '.zarr'
   settings: dict[str, Any] = {'engine': 'zarr' if is_zarr else 'netcdf4'}
   if is_zarr:  # asked for where there is none, xarray warns
     settings['consolidated'] = (path / '.zmetadata').exists()
   with reading(path, 'Zarr store' if is_zarr else 'NetCDF file'):
     if not is_zarr:
-      _check_end(path)
+      netcdf3.check_end(path)
     file = xarray.open_dataset(
       path, decode_times=False, cache=False, **settings
     )
   with file:
     yield file
-
-
-def _check_end(path: pathlib.Path) -> None:
-  """Raises ValueError if a file of NetCDF's first format is truncated.
-
-  NetCDF's library reads zeros beyond its end; those of HDF5 it refuses.
-  """
-  with open(path, 'rb') as stream:
-    if stream.read(4) not in (b'CDF\x01', b'CDF\x02'):
-      return
-  import scipy.io  # comes with JAX
-
-  try:
-    with warnings.catch_warnings():  # that arrays are mapped
-      warnings.simplefilter('ignore')
-      scipy.io.netcdf_file(path, 'r', mmap=True).close()
-  except (ValueError, IndexError):
-    raise ValueError('it is truncated') from None

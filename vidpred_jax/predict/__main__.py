@@ -69,7 +69,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from vidpred_jax import command, runtime, video_io
+from vidpred_jax import atomic, command, runtime, video_io
 from vidpred_jax.predict import sample, tiling
 from vidpred_jax.predict.arrays import is_array, predict_array
 from vidpred_jax.predict.fields import predict_field
@@ -147,7 +147,7 @@ def main(argv) -> None:
   del argv
   options = flags.FLAGS
   fps, input_fps = (_rate(name, options[name]) for name in ('fps', 'input_fps'))
-  _check_output(options.input, options.output)
+  _check_output(options)
   runtime.setup()
   from vidpred_jax import checkpoint
 
@@ -168,11 +168,15 @@ def main(argv) -> None:
   _serve(load, options, fps, input_fps, data is not None and data.is_field)
 
 
-def _check_output(source: str | None, output: str) -> None:
-  """Raises ValueError if the output would replace the input."""
+def _check_output(options) -> None:
+  """Raises an error, before any work, if nothing can be written."""
+  source, output = options.input, os.path.expanduser(options.output)
   with contextlib.suppress(OSError):  # what is not there is told later
     if source is not None and os.path.samefile(source, output):
       raise ValueError(f'--output={output} is the input, which is kept.')
+  is_one = options.samples is None or is_array(output)
+  first = output if is_one else renamed(output, 0)
+  atomic.check_new(first, overwrite=options.overwrite)
 
 
 def _serve(load, options, fps, input_fps, fields: bool) -> None:
@@ -273,6 +277,8 @@ def _try_out(load, options, fps) -> None:
     raise ValueError(
       'Without --input there is a generated film, for --num_frames or --factor.'
     )
+  # What cannot be written is refused before the work.
+  video_io.Writer(options.output, fps=1, overwrite=options.overwrite)
   frames = load()[0].frames
   factor = (options.factor or 2) if frames.interpolates else None
   count = options.num_frames or len(frames.target)

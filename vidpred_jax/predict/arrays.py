@@ -1,5 +1,6 @@
 """Frames in, frames out: images as arrays in files of NumPy or Zarr."""
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from vidpred_jax import atomic
+from vidpred_jax.predict import inputs
 from vidpred_jax.predict.predictor import Predictor
 
 SUFFIXES = ('.npy', '.npz', '.zarr')
@@ -15,7 +17,7 @@ SUFFIXES = ('.npy', '.npz', '.zarr')
 
 def is_array(path: str | pathlib.Path) -> bool:
   """Whether a path names a file of arrays, by its suffix."""
-  return pathlib.Path(path).suffix in SUFFIXES
+  return pathlib.Path(path).suffix.lower() in SUFFIXES
 
 
 def predict_array(
@@ -63,21 +65,15 @@ def predict_array(
         f'{path} is no file of arrays; input and output must both be '
         f'{", ".join(SUFFIXES)}, or both videos.'
       )
-  output = pathlib.Path(output)
-  if output.exists() and not overwrite:
-    raise FileExistsError(f'{output} exists already; nothing was written.')
+  output = pathlib.Path(os.path.expanduser(output))
+  atomic.check_new(output, overwrite=overwrite)
   system, variables = load()
-  if system.frames.interpolates and (num_frames or samples):
-    raise ValueError(
-      'This system interpolates between frames; it cannot serve --num_frames '
-      'and --samples.'
-    )
-  if not system.frames.interpolates and factor is not None:
-    raise ValueError(
-      'This system predicts what follows; it cannot serve --factor.'
-    )
-  if factor is not None and factor < 2:
-    raise ValueError(f'Got --factor={factor}, expected 2 or more.')
+  inputs.check_request(
+    system.frames.interpolates,
+    num_frames=num_frames,
+    samples=samples,
+    factor=factor,
+  )
   parts = None
   if system.frames.interpolates:
     parts = factor or 2
@@ -90,11 +86,14 @@ def predict_array(
   channels = films.shape[-1]
   if channels not in (system.channels, 1):
     raise ValueError(
-      f'{source} has frames of {channels} channels; this system sees '
+      f'{source} has a last axis of {channels} channels; this system sees '
       f'{system.channels}.'
     )
   serve = Predictor(system, variables, **settings)
   count = len(system.frames.target) if num_frames is None else num_frames
+  length = films.shape[-4]
+  made_of_each = count * (samples or 1) if parts is None else length * parts
+  inputs.check_memory(films.size // length * made_of_each)
 
   def made(film, own_key):
     film = np.repeat(np.asarray(film), system.channels // channels, -1)
@@ -114,17 +113,20 @@ def predict_array(
     key = jax.random.key(0) if key is None else key
     keys = [jax.random.fold_in(key, n) for n in range(films.shape[0])]
     result = np.stack([made(films[n], k) for n, k in enumerate(keys)])
-  _write(output, result)
+  _write(output, result, overwrite)
   return result.shape[-4]
 
 
-def _write(output: pathlib.Path, frames: np.ndarray) -> None:
-  with atomic.replacing(output) as partial:
-    if output.suffix == '.npy':
-      np.save(partial, frames)
-    elif output.suffix == '.npz':
-      np.savez(partial, frames=frames)
-    else:
+def _write(output: pathlib.Path, frames: np.ndarray, overwrite: bool) -> None:
+  suffix = output.suffix.lower()
+  with atomic.replacing(output, overwrite=overwrite) as partial:
+    if suffix == '.zarr':
       import zarr
 
       zarr.save_array(partial, frames)  # type: ignore[arg-type]
+      return
+    with partial.open('wb') as file:  # by a name, NumPy would add .npy to .NPY
+      if suffix == '.npy':
+        np.save(file, frames)
+      else:
+        np.savez(file, frames=frames)

@@ -7,6 +7,7 @@ ones are NaN), `latitude` and `longitude`, with the input's coordinates and
 names of variables.
 """
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import atomic
+from vidpred_jax.predict import inputs
 from vidpred_jax.predict.predictor import Predictor
 
 _ARRAYS = ('.npy', '.npz')
@@ -59,36 +61,49 @@ def predict_field(
   from vidpred_jax.data import weather  # not where only videos are read
 
   system, variables = load()
-  source, output = pathlib.Path(source), pathlib.Path(output)
+  source, output = (
+    pathlib.Path(os.path.expanduser(path)) for path in (source, output)
+  )
   names = system.data.variables
-  has_times = source.suffix not in _ARRAYS
+  has_times = source.suffix.lower() not in _ARRAYS
   kinds = weather.SUFFIXES if has_times else _ARRAYS
   for path in (source, output):
-    if path.suffix not in kinds:
+    if path.suffix.lower() not in kinds:
       raise ValueError(
         f'{path}: this system learned from physical fields '
         f'({", ".join(names)} in {system.data.units}), not from pictures; '
         'expected npz or npy files with arrays in these units, or NetCDF (.nc) '
         'or Zarr (.zarr) for both input and output.'
       )
-  if output.exists() and not overwrite:
-    raise FileExistsError(f'{output} exists already; nothing was written.')
+  atomic.check_new(output, overwrite=overwrite)
+  inputs.check_request(False, num_frames=num_frames)
   serve = Predictor(system, variables, **settings)
   num_frames = len(system.frames.target) if num_frames is None else num_frames
   if has_times:
-    _forecast(serve, source, output, num_frames, init_every, key)
+    dataset = _forecast(serve, source, num_frames, init_every, key)
+    with atomic.replacing(output, overwrite=overwrite) as partial:
+      if output.suffix.lower() == '.zarr':
+        # As WeatherBench 2 has them; of format 3, readers warn.
+        dataset.to_zarr(partial, zarr_format=2, consolidated=True)
+      else:
+        dataset.to_netcdf(partial, engine='netcdf4')
     return num_frames
   if init_every is not None:
     raise ValueError(
       f'{source} has no times; --init_every needs NetCDF or Zarr.'
     )
   clip, flat = _read_field(source, names)
+  inputs.check_memory(clip[0].nbytes * num_frames)
   frames = serve.predict(clip, num_frames, key)
-  with atomic.replacing(output) as partial:
-    if output.suffix == '.npz':
-      np.savez(partial, **dict(zip(names, np.moveaxis(frames, -1, 0))))
+  # By a name, NumPy would add .npy to .NPY.
+  with (
+    atomic.replacing(output, overwrite=overwrite) as partial,
+    partial.open('wb') as file,
+  ):
+    if output.suffix.lower() == '.npz':
+      np.savez(file, **dict(zip(names, np.moveaxis(frames, -1, 0))))
     else:
-      np.save(partial, frames[..., 0] if flat else frames)
+      np.save(file, frames[..., 0] if flat else frames)
   return num_frames
 
 
@@ -96,7 +111,7 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
   """Reads the variables, [T, H, W, C], and whether the file has no axis C."""
   from vidpred_jax.data import files  # not where only videos are read
 
-  if path.suffix == '.npz':
+  if path.suffix.lower() == '.npz':
     arrays = [files.npz_array(path, name) for name in names]
   else:
     with files.reading(path, 'npy file'):
@@ -110,17 +125,21 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
       f'expected numbers [T, H, W] for each of {", ".join(names)}.'
     )
   clip = np.stack(arrays, -1).astype(np.float32)
-  return clip, path.suffix == '.npy' and array.ndim == 3
+  return clip, path.suffix.lower() == '.npy' and array.ndim == 3
 
 
-def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
-  """Predicts from a NetCDF file or Zarr store to another."""
-  from vidpred_jax.data import fields  # not where only videos are read
+def _forecast(serve: Predictor, source, num_frames, every, key):
+  """Predicts from a NetCDF file or Zarr store; an xarray.Dataset."""
+  from vidpred_jax.data import (
+    calendars,
+    fields,
+  )  # not where only videos are read
 
   data, context = serve.system.data, serve.system.frames.context
   grid = fields.read(source, data.variables)
   length = max(context) - min(context) + 1
   ends, step = _starts(source, grid.hours, length, every)
+  inputs.check_memory(grid.values[0].nbytes * num_frames * len(ends))
   key = jax.random.key(0) if key is None else key
   frames = np.stack(
     [
@@ -132,13 +151,8 @@ def _forecast(serve: Predictor, source, output, num_frames, every, key) -> None:
       for n, end in enumerate(tqdm.tqdm(ends, 'forecasts', leave=False))
     ]
   )
-  dataset = _dataset(grid, frames, grid.hours[ends], step, data)
-  with atomic.replacing(output) as partial:
-    if output.suffix == '.zarr':
-      # As WeatherBench 2 has them; of format 3, readers warn.
-      dataset.to_zarr(partial, zarr_format=2, consolidated=True)
-    else:
-      dataset.to_netcdf(partial, engine='netcdf4')
+  starts = calendars.dates(grid.hours[ends], grid.variables[0].calendar)
+  return _dataset(grid, frames, starts, step, data)
 
 
 def _starts(source, hours, length: int, every: int | None):
@@ -175,7 +189,7 @@ def _dataset(grid, frames, starts, step: int, data):
   rows, columns = frames.shape[2:4]
   lat, lon = grid.latitudes, grid.longitudes
   coords = {
-    'time': starts.astype('M8[h]').astype('M8[ns]'),
+    'time': starts,
     'prediction_timedelta': leads.astype('m8[h]').astype('m8[ns]'),
     'latitude': np.arange(rows) if lat is None else lat,
     'longitude': np.arange(columns) if lon is None else lon,

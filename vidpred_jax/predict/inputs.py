@@ -1,5 +1,6 @@
 """Checks of the input of a `Predictor`."""
 
+import os
 from typing import Any
 
 import jax
@@ -7,6 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax.systems import base
+
+# Of --factor, whose frames are made in one call, and --fps.
+_LARGEST, _FASTEST = 64, 1000
+_LONGEST = 10**6  # frames to predict: half a day of film
+_FUTURES = 256  # each is a file that is open, of 1024 that a process may have
 
 
 def check_clip(data: base.DataSpec, clip: Any) -> None:
@@ -86,3 +92,55 @@ def key(given: Any) -> jax.Array:
       f'Got key={given!r}; expected jax.random.key(...) or None.'
     )
   return given
+
+
+def check_request(between: bool, **request: Any) -> None:
+  """Raises ValueError unless a system of this kind serves a request.
+
+  Args:
+    between: whether the system interpolates.
+    **request: what is asked for by the names of options; None: it is not.
+  """
+  wrong, does = ('factor', 'fps'), 'predicts what follows'
+  if between:
+    wrong = ('num_frames', 'samples', 'with_input')
+    does = 'interpolates between frames'
+  for name in wrong:
+    if request.get(name) is not None:
+      raise ValueError(f'This system {does}; it cannot serve --{name}.')
+  number, samples, factor, fps = (
+    request.get(name) for name in ('num_frames', 'samples', 'factor', 'fps')
+  )
+  if number is not None and not 1 <= number <= _LONGEST:
+    raise ValueError(f'Got --num_frames={number}, expected 1 to {_LONGEST}.')
+  if samples is not None and not 1 <= samples <= _FUTURES:
+    raise ValueError(f'Got --samples={samples}, expected 1 to {_FUTURES}.')
+  if samples is not None and (
+    request.get('with_input') or request.get('overlay')
+  ):
+    raise ValueError('Got --samples together with --with_input or --overlay.')
+  if factor is not None and fps is not None:
+    raise ValueError('Got both --factor and --fps, expected one of them.')
+  if factor is not None and not 2 <= factor <= _LARGEST:
+    raise ValueError(f'Got --factor={factor}, expected 2 to {_LARGEST}.')
+  if fps is not None and not 1 / _FASTEST <= fps <= _FASTEST:
+    raise ValueError(
+      f'Got --fps={float(fps):g}, expected a positive number, {1 / _FASTEST} '
+      f'to {_FASTEST}.'
+    )
+
+
+def check_memory(size: int) -> None:
+  """Raises ValueError if frames held together need more memory than there is.
+
+  Args:
+    size: bytes of all frames.
+  """
+  if not hasattr(os, 'sysconf'):
+    return
+  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if size > there:
+    raise ValueError(
+      f'The frames asked for take {size / 1e9:.0f} GB, more than the '
+      f'{there / 1e9:.0f} GB of this machine; ask for fewer at once.'
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import picture, video_io
-from vidpred_jax.predict import overlap
+from vidpred_jax.predict import inputs, overlap
 from vidpred_jax.predict.predictor import Predictor
 from vidpred_jax.systems.base import DataSpec, Frames
 
@@ -25,10 +25,6 @@ _MARK = (1.0, 0.69, 0.23)
 
 # Beyond this, times between two frames are rounded to a grid this fine.
 _FINEST = 16
-# Of --factor, whose frames are made in one call, and --fps.
-_LARGEST, _FASTEST = 64, 1000
-_LONGEST = 10**6  # frames to predict: half a day of film
-_FUTURES = 256  # each is a file that is open, of 1024 that a process may have
 
 
 def predict_video(
@@ -87,7 +83,7 @@ def predict_video(
   """
   system, variables = load()
   between = system.frames.interpolates
-  _check_request(
+  inputs.check_request(
     between,
     num_frames=num_frames,
     samples=samples,
@@ -96,6 +92,7 @@ def predict_video(
     fps=fps,
     overlay=overlay,
   )
+  _check_overlay(system, variables, overlay)
   cut = {k: v for k, v in settings.items() if k == 'cut'}
   film = video_io.Film(source, **cut, **(reading or {}))
   info = film.info
@@ -212,31 +209,23 @@ def _of_light(load, **overrides):
   return system._replace(data=light), variables
 
 
-def _check_request(between: bool, **request) -> None:
-  """Raises ValueError unless a system of this kind serves the request."""
-  wrong, does = ('factor', 'fps'), 'predicts what follows'
-  if between:
-    wrong = ('num_frames', 'samples', 'with_input')
-    does = 'interpolates between frames'
-  for name in wrong:
-    if request[name] is not None:
-      raise ValueError(f'This system {does}; it cannot serve --{name}.')
-  samples, factor, fps = request['samples'], request['factor'], request['fps']
-  number = request['num_frames']
-  if number is not None and not 1 <= number <= _LONGEST:
-    raise ValueError(f'Got --num_frames={number}, expected 1 to {_LONGEST}.')
-  if samples is not None and not 1 <= samples <= _FUTURES:
-    raise ValueError(f'Got --samples={samples}, expected 1 to {_FUTURES}.')
-  if samples is not None and (request['with_input'] or request['overlay']):
-    raise ValueError('Got --samples together with --with_input or --overlay.')
-  if factor is not None and fps is not None:
-    raise ValueError('Got both --factor and --fps, expected one of them.')
-  if factor is not None and not 2 <= factor <= _LARGEST:
-    raise ValueError(f'Got --factor={factor}, expected 2 to {_LARGEST}.')
-  if fps is not None and not 0 < fps <= _FASTEST:
-    raise ValueError(
-      f'Got --fps={float(fps):g}, expected a positive number up to {_FASTEST}.'
-    )
+def _check_overlay(system, variables, overlay: Sequence[str]) -> None:
+  """Raises ValueError if the system has no diagnostics of these names."""
+  if not overlay:
+    return
+  if system.diagnostics is None:
+    raise ValueError('This system has no diagnostics; got --overlay.')
+  side = 4 * system.multiple
+  shape = 1, len(system.frames.context), side, side, system.channels
+  context = jax.ShapeDtypeStruct(shape, np.float32)
+  _, known = jax.eval_shape(
+    system.diagnostics, variables, context, jax.random.key(0)
+  )
+  for name in overlay:
+    if name not in known:
+      raise ValueError(
+        f'Got --overlay={name}; this system has {", ".join(known)}.'
+      )
 
 
 def _parts(info, factor, fps) -> int:
@@ -363,10 +352,6 @@ def _overlaid(shots: Iterable, overlay: Sequence[str]) -> Iterator:
     if diagnostics:
       panels = []
       for name in overlay:
-        if name not in diagnostics:
-          raise ValueError(
-            f'Got --overlay={name}; this system has {", ".join(diagnostics)}.'
-          )
         detail = diagnostics[name]
         if detail.ndim == 1:
           panels.append(picture.block_bars(detail, *frame.shape[:2]))

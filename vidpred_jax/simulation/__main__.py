@@ -232,14 +232,18 @@ def generate(
       e * (t + settings.spin_up)
       for e, t in zip(settings.trajectories, settings.frames)
     )
-    with tqdm.tqdm(total=total, desc='simulate', unit='frame') as bar:
-      for k, split in enumerate(('train', 'test')):
-        shape = (settings.trajectories[k], settings.frames[k], *settings.size)
-        films = np.lib.format.open_memmap(
+    films = {}
+    for k, split in enumerate(('train', 'test')):
+      shape = (settings.trajectories[k], settings.frames[k], *settings.size)
+      with atomic.naming(place, part):
+        films[split] = np.lib.format.open_memmap(
           part / f'{split}.npy', mode='w+', dtype=np.uint8, shape=shape
         )
-        simulate(settings, split, films, bar)
-        films.flush()
+        _take_room(part / f'{split}.npy')
+    with tqdm.tqdm(total=total, desc='simulate', unit='frame') as bar:
+      for split, array in films.items():
+        simulate(settings, split, array, bar)
+        array.flush()
     vortices.write_settings(part, settings)
     try:
       part.rename(place)
@@ -249,6 +253,19 @@ def generate(
   finally:
     atomic.remove(part)
   return place
+
+
+def _take_room(path: pathlib.Path) -> None:
+  """Takes the room on the disk of a file that is mapped into memory.
+
+  Without, a disk that is full later ends the process by a signal.
+
+  Raises:
+    OSError: if there is not so much room.
+  """
+  if hasattr(os, 'posix_fallocate'):
+    with path.open('r+b') as file:
+      os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def define_flags() -> None:

@@ -370,6 +370,19 @@ def _y4m(data, video) -> int:
   return at
 
 
+def _flash(data, video) -> int:
+  """The length that the header has, unless all behind it is packed."""
+  return _little(data, 4, 4) if data[:3] == _FLASH else 0
+
+
+def _next(head: bytes) -> Callable:
+  """The place of a second head, where the first does not tell of an end."""
+  return lambda data, _: max(data.find(head, len(head)), 0)
+
+
+# RealMedia by FFmpeg says that it has ten bytes more than it has.
+_REAL, _FLASH = b'.RMF\0\0\0\x12', b'FWS'
+_RECORDED = bytes.fromhex('b7d800203749da11a64e0007e95ead8d')  # of Windows TV
 _DECLARED: dict[str, Callable] = {
   'mov': _mov,
   'matroska': lambda data, _: matroska.end(data),
@@ -385,6 +398,9 @@ _DECLARED: dict[str, Callable] = {
   'gif': _gif,
   'apng': _png,
   'yuv4mpegpipe': _y4m,
+  'rm': _next(_REAL),
+  'swf': _flash,
+  'wtv': _next(_RECORDED),
 }
 # The first bytes of files of which FFmpeg reads only one, or only parts of the
 # others, as of MP4: joined Matroska, AVI, Ogg, MXF, GIF, broadcasts are whole.
@@ -394,4 +410,7 @@ _READ_ALONE: dict[str, bytes] = {
   'ivf': b'DKIF',
   'nut': nut.NAME,
   'apng': _PNG,
+  'rm': _REAL,
+  'swf': _FLASH,
+  'wtv': _RECORDED,
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vidpred_jax.video_io import pictures, reading, scenes
+from vidpred_jax.video_io import reading, scenes
 
 _LOG = logging.getLogger(__name__)
 WHITE = 65535.0  # of kept high dynamic range
@@ -55,11 +55,12 @@ class Film:
     """
     if hdr not in ('tonemap', 'keep'):
       raise ValueError(f"hdr must be 'tonemap' or 'keep', got {hdr!r}.")
-    listed = None if cuts is None else scenes.read_list(cuts)
     self.path = pathlib.Path(os.path.expanduser(path))
     self.info = reading.probe(path, times=True, fps=fps)
     self.keeps = hdr == 'keep' and self.info.curve is not None
-    self._cut, self._listed = cut, listed
+    self._cut, self._listed = cut, None
+    if cuts is not None:
+      self._listed = scenes.read_list(cuts, self.info.num_frames)
     self._settings: dict[str, Any] = {
       'deinterlace': deinterlace,
       'keep_hdr': self.keeps,
@@ -67,12 +68,6 @@ class Film:
     self._fps, self._times, self._found = fps, [], set()
     for line in notices(self.info, deinterlace=deinterlace, keeps=self.keeps):
       _LOG.warning('%s', line)
-    films = self.path.is_dir() and pictures.films_beside(self.path)
-    if films:
-      _LOG.warning(
-        '%s holds pictures, which are used, and films, which are not: %s',
-        path, films,
-      )  # fmt: skip
 
   @property
   def begins(self) -> Callable[[int, Fraction | None], bool] | None:

@@ -28,8 +28,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 _HEIC = ('.heic', '.heif', '.hif')
 IMAGE_SUFFIXES = frozenset(
-  '.png .jpg .jpeg .jpe .jfif .bmp .ppm .pgm .pnm .tif .tiff .webp .jp2 .tga '
-  '.avif'.split()
+  '.png .jpg .jpeg .jpe .jfif .bmp .dib .ppm .pgm .pbm .pnm .pfm .tif .tiff '
+  '.webp .jp2 .j2k .jpx .tga .avif .qoi .pcx .sgi .dds .psd'.split()
 )
 # Where several pictures in one file follow each other in time. (A JPEG of a
 # phone may hold a second one, of the brightness of the first.)
@@ -104,14 +104,14 @@ def _walked(
       (paths if is_known else left).append(path)
     others += [p.name for p in left if not _is_of_a_system(p.name)]
     yield pathlib.Path(root), paths
-  if others:
-    more = f' and {len(others) - 8} more' if len(others) > 8 else ''
+  _tell_passed(folder, kind, others)
+
+
+def _tell_passed(folder, what: str, names: list[str]) -> None:
+  if names:
+    more = f' and {len(names) - 8} more' if len(names) > 8 else ''
     _LOG.warning(
-      'Passed over in %s, no %s: %s%s',
-      folder,
-      kind,
-      ', '.join(others[:8]),
-      more,
+      'Passed over in %s, no %s: %s%s', folder, what, ', '.join(names[:8]), more
     )
 
 
@@ -206,10 +206,20 @@ def find(path: pathlib.Path) -> Pictures | None:
         f'The folder {path} holds no pictures '
         f'({", ".join(sorted(IMAGE_SUFFIXES))}).'
       )
+    _tell_others(path)
     return Pictures([Picture(pages[n]) for n in in_order(pages)])
   if _is_picture(path) and path.is_file():
     return _pages(path)
   return None
+
+
+@functools.cache
+def _tell_others(folder: pathlib.Path) -> None:
+  """Warns once of files that look like others, but are no pictures."""
+  files = [p for p in folder.iterdir() if _is_file(p) and not _is_picture(p)]
+  notes = ('.txt', '.json', '.csv', '.xml', '.md', '.db', '.ini')
+  others = sorted(p.name for p in files if p.suffix.lower() not in notes)
+  _tell_passed(folder, 'pictures', others)
 
 
 def _pages(path: pathlib.Path) -> Pictures:

@@ -18,6 +18,8 @@ the picture is no cut. `experiments/cuts.py` measures the detector.
 
 import collections
 import csv
+import logging
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +28,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+_LOG = logging.getLogger(__name__)
 
 THUMBNAIL = (36, 64)
 MIN_SIMILARITY = 0.8
@@ -137,13 +141,16 @@ def find(thumbnails: Iterable[np.ndarray]) -> tuple[int, ...]:
   return tuple(finder.cuts)
 
 
-def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
+def read_list(
+  path: str | os.PathLike, num_frames: int | None = None
+) -> Callable[[int, Fraction], bool]:
   """Reads a list of the frames that begin a scene.
 
   Args:
     path: a text file with a frame number (from 0) or a time (`1:02.5` or
       `0:01:02.5`, after the first frame) on each line, or the CSV file that
       PySceneDetect writes.
+    num_frames: of the film; there is a warning of frames that it has not.
 
   Returns:
     `(number, time) -> bool`, whether a frame begins a scene, to be called for
@@ -180,6 +187,13 @@ def read_list(path: str | os.PathLike) -> Callable[[int, Fraction], bool]:
       raise ValueError(
         f'{path}: {text!r} is neither a frame number nor a time like 1:02.5.'
       ) from None
+  most = math.inf if num_frames is None else num_frames
+  wrong = sorted(n + shift for n in numbers if not 0 <= n < most)
+  if wrong:
+    _LOG.warning(
+      '%s: %d of its frames are not in the film, such as %d.',
+      path, len(wrong), wrong[0],
+    )  # fmt: skip
   waiting = collections.deque(sorted(times))
 
   def begins(number: int, time: Fraction) -> bool:

@@ -151,9 +151,10 @@ class Writer:
       if kind is None:
         if self._open is None or not self._open.count:
           raise ValueError(f'{self._path}: no frame was written.')
-        self._open.finish()
-        self._check_target()
-        atomic.put(self._part, self._path)
+        with atomic.naming(self._path, self._part):
+          self._open.finish()
+          self._check_target()
+          atomic.put(self._part, self._path)
     finally:
       if self._open is not None:
         self._open.close()
@@ -188,6 +189,10 @@ class Writer:
         (width, frame.shape[0]), Image.Resampling.BICUBIC
       )
       frame = np.asarray(image)
+    with atomic.naming(self._path, self._part):
+      self._add(frame, None if time is None else Fraction(time))
+
+  def _add(self, frame: np.ndarray, time: Fraction | None) -> None:
     if self._open is None:
       self._open = self._opened(frame.shape, timed=time is not None)
     if frame.shape != self._open.shape:
@@ -195,7 +200,7 @@ class Writer:
         f'{self._path}: frame {self._open.count} is {frame.shape}, the first '
         f'was {self._open.shape}.'
       )
-    self._open.add(frame, None if time is None else Fraction(time))
+    self._open.add(frame, time)
 
   def _opened(self, shape, *, timed: bool) -> encoding.Film | encoding.Folder:
     """Opens the hidden file; a failed opening leaves no file."""
@@ -211,16 +216,15 @@ class Writer:
 
   def _check_target(self) -> None:
     path = self._path
-    if not path.parent.is_dir():
-      raise FileNotFoundError(f'There is no folder {path.parent}.')
-    if not path.exists():
-      return
-    if not self._overwrite:
-      raise FileExistsError(f'{path} exists and is not overwritten.')
-    if path.is_dir() != (self._style is None) or (
-      path.is_dir()
-      and any(
-        not re.fullmatch(r'frame_\d{6}\.png', p.name) for p in path.iterdir()
+    atomic.check_new(path, overwrite=self._overwrite)
+    if (
+      path.exists()
+      and path.is_dir() != (self._style is None)
+      or (
+        path.is_dir()
+        and any(
+          not re.fullmatch(r'frame_\d{6}\.png', p.name) for p in path.iterdir()
+        )
       )
     ):
       raise FileExistsError(
@@ -231,6 +235,8 @@ class Writer:
 def _coding(path: pathlib.Path) -> encoding.Coding | None:
   """The encoding of a file of this name; None for a folder."""
   suffix = path.suffix.lower()
+  if path.name.lower() in encoding.CODINGS:
+    raise ValueError(f'{path} has an ending, expected a name before it.')
   if suffix and suffix not in encoding.CODINGS:
     raise ValueError(
       f'{path}: cannot write {suffix}; there are '
