@@ -79,6 +79,16 @@ def test_it_has_no_gradient():
     np.testing.assert_array_equal(gradient, 0)
 
 
+def test_each_pair_may_have_its_own_time():
+  first, second = moved(texture(), 0, 0), moved(texture(), 3, 0)
+  pair = [jnp.concatenate([x, x]) for x in (first, second)]
+  both = variational.optical_flow(*pair, time=jnp.array([0.5, -1.0]))
+  for flow, time in zip(both, (0.5, -1.0)):
+    alone = variational.optical_flow(first, second, time=time)[0]
+    np.testing.assert_allclose(flow, alone, atol=1e-4)
+  assert np.abs(both[0] - both[1]).max() > 0.01
+
+
 @pytest.mark.parametrize('time', [0.5, -1.0])
 def test_what_is_written_over_a_moving_picture_stands_still(time):
   frames = [np.array(moved(texture(), dx, 0)[0]) for dx in (0, 6)]

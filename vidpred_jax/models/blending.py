@@ -132,16 +132,16 @@ def _bend(prepared, flow, time):
   equation 3, with the mean of both accelerations). A frame that equals its
   neighbour tells nothing: then the flow before, or after, counts as the same.
   """
-  older, newer = prepared.pair[:, 0], prepared.pair[:, 1]
+  count = len(flow)
   oldest, newest = prepared.around[:, 0], prepared.around[:, 1]
-
-  def outer(first, second, time):
-    known = jnp.any(first != second, (1, 2, 3), keepdims=True)
-    other = variational.optical_flow(first, second, time=time, half=True)
-    return jnp.where(known, other, flow)
-
-  before = outer(oldest, older, 1 + time)
-  after = outer(newer, newest, time - 1)
+  first = jnp.concatenate([oldest, prepared.pair[:, 1]])
+  second = jnp.concatenate([prepared.pair[:, 0], newest])
+  # The new frame is so long after the first frame of each of these pairs.
+  times = jnp.repeat(jnp.stack([1 + time, time - 1]), count)
+  flows = variational.optical_flow(first, second, time=times, half=True)
+  known = jnp.any(first != second, (1, 2, 3), keepdims=True)
+  flows = jnp.where(known, flows, jnp.concatenate([flow, flow]))
+  before, after = flows[:count], flows[count:]
   return (after - before) / 2 * time * (1 - time) / 2
 
 

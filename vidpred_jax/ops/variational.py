@@ -98,7 +98,7 @@ def optical_flow(
   Args:
     first: [B, H, W, 3] in [0, 1].
     second: the same shape.
-    time: t, a scalar: whose pixels the flow belongs to.
+    time: t, a scalar or [B]: whose pixels the flow belongs to.
     thorough: whether to take more iterations, and to look for what is small and
       fast. It takes two to three times as long.
     half: whether to end at half the frames' size. It takes a third of the time.
@@ -109,10 +109,11 @@ def optical_flow(
     flow)` resemble each other and the frame at that time. It has no gradient.
   """
   chex.assert_equal_shape([first, second])
-  chex.assert_rank(time, 0)
+  chex.assert_rank(time, {0, 1})
   chex.assert_shape(first, (None, None, None, 3))
   pair = jax.lax.stop_gradient(jnp.stack([first, second])).astype(jnp.float32)
   pair = jnp.einsum('pbhwc,c->pbhw', pair, _GREY)
+  time = jnp.asarray(time, jnp.float32).reshape(-1, 1, 1, 1)
   pyramid, small = [], pair
   for _ in range(_LEVELS):
     if pyramid and min(small.shape[2:]) < 2 * _SMALLEST:
