@@ -199,6 +199,27 @@ def test_a_network_that_goes_away_does_not_stop_training(
   same_weights(workdir, ADDRESS)
 
 
+@pytest.mark.parametrize('address', [ADDRESS, 'file://{}/storage/a'])
+def test_what_is_deleted_there_already_is_no_error(
+  finished, memory, address, monkeypatch, tmp_path, caplog
+):
+  config, workdir = finished
+  address = address.format(tmp_path)
+  files, _ = fsspec.url_to_fs(address)
+  remove, gone = files.rm_file, []
+
+  def of_a_lost_reply(path):
+    remove(path)
+    gone.append(path)
+    remove(path)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(files), 'rm_file', staticmethod(of_a_lost_reply))
+    assert loop.run(config, address)
+  assert gone and not caplog.text
+  same_weights(workdir, address)
+
+
 def test_a_network_that_stays_away_loses_nothing(
   finished, memory, monkeypatch, caplog, here
 ):
@@ -223,6 +244,36 @@ def test_a_network_that_stays_away_loses_nothing(
   # What was there already does not stand in the way.
   assert loop.run(config, ADDRESS)
   same_weights(workdir, ADDRESS)
+
+
+def test_results_that_do_not_arrive_are_not_trained_over(
+  finished, memory, monkeypatch, caplog, here
+):
+  config, _ = finished
+  assert loop.run(config, ADDRESS)
+  put = memory.put_file
+
+  def fails(source, target):
+    if target.endswith('results.json'):
+      raise ConnectionError('the line is down')
+    put(source, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(memory), 'put_file', staticmethod(fails))
+    with pytest.raises(OSError, match=f'^{ADDRESS} could not be completed'):
+      evaluation.run(config, ADDRESS)
+  (kept,) = here.iterdir()
+  assert f'lacks what is in {kept}; the results lie there' in caplog.text
+  assert f'evaluating {ADDRESS} again' in caplog.text
+  assert 'goes on from there' not in caplog.text
+  # There is no checkpoint in it to go on from.
+  before = (kept / 'export' / 'system.json').read_bytes()
+  with pytest.raises(ValueError, match='has an export and no checkpoints'):
+    loop.run(config, kept)
+  assert (kept / 'export' / 'system.json').read_bytes() == before
+  results = json.loads((kept / 'results.json').read_text())
+  assert evaluation.run(config, ADDRESS)['metrics'] == results['metrics']
+  mirror.shutil.rmtree(kept)
 
 
 def test_a_slow_storage_does_not_hold_training_up(

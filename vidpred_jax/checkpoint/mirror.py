@@ -30,6 +30,11 @@ from vidpred_jax.checkpoint.remote import CONFIG, of_weights, sign
 
 _LOG = logging.getLogger(__name__)
 
+# What helps after a copy that failed. An evaluation's folder has no checkpoints
+# to train on from.
+_GOES_ON = '--workdir=%s goes on from there.'
+_MEASURES = 'the results lie there, and evaluating %s again measures again.'
+
 
 @contextlib.contextmanager
 def working(
@@ -86,10 +91,10 @@ def working(
       shutil.rmtree(folder, ignore_errors=True)
     else:
       _LOG.warning(
-        '%s lacks what is in %s; --workdir=%s goes on from there.',
+        f'%s lacks what is in %s; {_GOES_ON if trains else _MEASURES}',
         address,
         folder,
-        folder,
+        folder if trains else address,
       )
 
 
@@ -185,8 +190,12 @@ class _Copies:
           if name == CONFIG:
             self._config = (source / name).read_bytes()
       for name in sorted({*self._there} - {*here}, key=_order, reverse=True):
-        files.rm_file(f'{root}/{name}')
-        del self._there[name]
+        self._remove(files, root, name)
+
+  def _remove(self, files, root: str, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # by a rule of the storage
+      files.rm_file(f'{root}/{name}')
+    del self._there[name]
 
   def _check_ours(self, files, root: str) -> None:
     try:

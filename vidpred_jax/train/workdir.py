@@ -94,7 +94,8 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
     config: the configuration, a ConfigDict.
 
   Raises:
-    ValueError: if the folder holds another run or something else.
+    ValueError: if the folder holds another run or something else, or an export
+      without checkpoints.
   """
   wanted = json.loads(json.dumps(config.to_dict()))
   path = workdir / checkpoint.CONFIG
@@ -116,11 +117,22 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
       )
   else:
     _check_own(workdir)
+    _check_not_finished(workdir)
   _wait('compared')  # all have looked before one writes
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, wanted)
   _wait('claimed')
+
+
+def _check_not_finished(workdir: pathlib.Path) -> None:
+  """Raises ValueError for a finished run whose checkpoints were taken away."""
+  if (workdir / 'export' / checkpoint.RECORD).exists():
+    raise ValueError(
+      f'{workdir} has an export and no checkpoints: training would begin anew '
+      'and replace the export. Choose another --workdir; --mode=eval measures '
+      'this one.'
+    )
 
 
 def _check_places(workdir: pathlib.Path) -> None:
