@@ -113,6 +113,7 @@ def test_another_size_is_refused(text):
   [
     ('cost', ['--config=dmvfn.py:smoke', '--input=gs://bucket/run']),
     ('compare', ['--format=gs://bucket/run', 'gs://bucket/other']),
+    ('compare', ['--mixed', '--metrics', 'gs://bucket/run', 'runs/a']),
     ('predict', ['--input', 's3://bucket/a.mp4', '--output=b.mp4']),
     ('convert', ['--system=dmvfn', '--input=https://a.b/c.pkl', '--output=d']),
   ],
@@ -123,6 +124,16 @@ def test_addresses_are_refused_in_one_line(module, arguments):
   commands_of_tests.is_one_line(*said, 'an address, not a path of a file')
   for name in ('gs:', 's3:', 'b.mp4', 'd'):
     assert not (commands_of_tests.ROOT / name).exists()
+
+
+@pytest.mark.parametrize(
+  'options', [['--mixed'], ['--format=md', '--per_frame'], ['--format', 'md']]
+)
+def test_runs_at_addresses_may_follow_an_option(options):
+  names = 'memory://bucket/a', 'memory://bucket/b'
+  done = commands_of_tests.run('vidpred_jax.compare', *options, *names)
+  said = done.returncode, done.stdout, done.stderr
+  commands_of_tests.is_one_line(*said, 'bucket/a/results.json is not there')
 
 
 def test_a_storage_that_is_not_known_is_refused_in_one_line():

@@ -163,7 +163,9 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
         name, equals, value = argument.partition('=')
         if not equals:
           name, value = before, argument
-        if name not in _ANYWHERE and (name[:1] == '-' or not takes_names):
+        # A name may follow a flag that has its value, or takes none.
+        is_name = takes_names and not equals and not _takes_value(before)
+        if name not in _ANYWHERE and not is_name:
           atomic.check_local(value)
       argv = _with_config_file(argv)
       rest = flags.FLAGS(argv)
@@ -210,6 +212,13 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
 
   define_flags()
   app.run(guarded, flags_parser=parse)
+
+
+def _takes_value(argument: str) -> bool:
+  """Whether the next argument is the value of this flag."""
+  name = argument.lstrip('-')
+  is_flag = argument[:1] == '-' and name in flags.FLAGS
+  return is_flag and not flags.FLAGS[name].boolean
 
 
 def _check_texts() -> None:
