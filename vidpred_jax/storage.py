@@ -12,6 +12,7 @@ installed.)
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
@@ -34,6 +35,7 @@ def reaching(address: str | os.PathLike) -> Iterator[tuple]:
 
   Raises:
     ValueError: if the storage cannot be reached or refuses.
+    OSError: of files of this machine, such as those of a full disk.
   """
   import fsspec
 
@@ -44,16 +46,36 @@ def reaching(address: str | os.PathLike) -> Iterator[tuple]:
       address, **({'auto_mkdir': True} if local else {})
     )
     yield files, root
-  except FileNotFoundError as error:  # a bucket that is not there, too
-    if root in str(error):
-      raise
-    raise FileNotFoundError(f'{address}: {error}') from error
   except (FileExistsError, ValueError):
     raise
   except Exception as error:  # of whichever package speaks to it
+    if isinstance(error, OSError) and _is_of_this_machine(error, root, local):
+      raise
+    if isinstance(error, FileNotFoundError):  # a bucket that is not there, too
+      if root in str(error):
+        raise
+      raise FileNotFoundError(f'{address}: {error}') from error
     raise ValueError(
       f'{address} cannot be reached ({type(error).__name__}: {error}).'
     ) from error
+
+
+def _is_of_this_machine(error: OSError, root: str, local: bool) -> bool:
+  """Whether an error is of files here, and of none of the storage.
+
+  Args:
+    error: it.
+    root: the place in the storage.
+    local: whether the storage is a disk.
+  """
+  if isinstance(error.__cause__, OSError):  # as `atomic.naming` tells it
+    error = error.__cause__
+  names = [str(x) for x in (error.filename, error.filename2) if x is not None]
+  if any(name.startswith(root) for name in names):
+    return False
+  if not names:
+    return not local and error.errno in (errno.ENOSPC, errno.EDQUOT)
+  return any(map(os.path.isabs, names))
 
 
 def _written(address: str | os.PathLike) -> str:

@@ -1,6 +1,8 @@
 """Runs on object storage, for which fsspec's memory and a disk stand in."""
 
+import errno
 import json
+import os
 import threading
 
 import fsspec
@@ -74,6 +76,18 @@ def pulled(patch, at, before_last_copy=False):
   patch.setattr(loop.checkpoint, 'save', save_then_die)
   if before_last_copy:
     patch.setattr(mirror._Copies, 'end', lambda self, raises: None)
+
+
+def waiting(patch):
+  """Makes training wait for copies: the toy is faster than they are."""
+  begin = mirror._Copies.begin
+
+  def begin_and_wait(self):
+    begin(self)
+    if self._thread:
+      self._thread.join()
+
+  patch.setattr(mirror._Copies, 'begin', begin_and_wait)
 
 
 @pytest.mark.parametrize('address', [ADDRESS, 'file://{}/storage/a'])
@@ -183,15 +197,8 @@ def test_a_network_that_goes_away_does_not_stop_training(
       raise ConnectionError('the line is down')
     put(source, target)
 
-  begin = mirror._Copies.begin
-
-  def begin_and_wait(self):  # the toy trains faster than anything is copied
-    begin(self)
-    if self._thread:
-      self._thread.join()
-
+  waiting(monkeypatch)
   monkeypatch.setattr(type(memory), 'put_file', staticmethod(flaky))
-  monkeypatch.setattr(mirror._Copies, 'begin', begin_and_wait)
   assert loop.run(config, ADDRESS)
   assert failed
   assert caplog.text.count('the line is down). The next checkpoint tries') == 1
@@ -216,8 +223,87 @@ def test_what_is_deleted_there_already_is_no_error(
   with monkeypatch.context() as patch:
     patch.setattr(type(files), 'rm_file', staticmethod(of_a_lost_reply))
     assert loop.run(config, address)
-  assert gone and not caplog.text
+  assert gone and 'tries again' not in caplog.text
   same_weights(workdir, address)
+
+
+def test_a_disk_without_second_names_is_enough(
+  finished, memory, monkeypatch, caplog
+):
+  config, workdir = finished
+
+  def link(source, target):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+  waiting(monkeypatch)
+  monkeypatch.setattr(mirror.os, 'link', link)
+  assert loop.run(config, ADDRESS)
+  assert not caplog.text
+  same_weights(workdir, ADDRESS)
+
+
+def test_a_full_disk_here_is_no_fault_of_the_storage(
+  finished, memory, monkeypatch, caplog, here
+):
+  config, workdir = finished
+  copy, failed = mirror.shutil.copy2, []
+
+  def full(source, target):
+    if source.name == 'metrics.jsonl' and not failed:
+      failed.append(target)
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    copy(source, target)
+
+  waiting(monkeypatch)
+  monkeypatch.setattr(mirror.shutil, 'copy2', full)
+  assert loop.run(config, ADDRESS)
+  assert failed and not list(here.iterdir())
+  (said,) = caplog.messages
+  assert said.startswith(f'{ADDRESS} was not written to: ')
+  assert 'No space left' in said and said.endswith('tries again.')
+  same_weights(workdir, ADDRESS)
+
+  def get_file(source, target):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(memory), 'get_file', staticmethod(get_file))
+    with pytest.raises(OSError, match='could not be written: No space') as told:
+      loop.run(config, ADDRESS)
+    assert 'reached' not in str(told.value)
+
+
+def test_an_export_that_is_replaced_is_never_torn(
+  finished, memory, monkeypatch
+):
+  config, workdir = finished
+  assert loop.run(config, ADDRESS)
+  done = []
+
+  def noted(patch, name):
+    do = getattr(memory, name)
+
+    def note(*args):
+      do(*args)
+      done.append((name, args[-1].removeprefix('/bucket/runs/a/')))
+
+    patch.setattr(type(memory), name, staticmethod(note))
+
+  with monkeypatch.context() as patch:
+    noted(patch, 'put_file')
+    noted(patch, 'rm_file')
+    assert loop.run(config, ADDRESS)  # writes the export once more
+    assert [x for x in done if x[1].startswith('export/')] == [
+      ('rm_file', 'export/system.json'),
+      ('put_file', 'export/weights.safetensors'),
+      ('put_file', 'export/system.json'),
+    ]
+    # A card says nothing of weights, so they stay.
+    done.clear()
+    evaluation.run(config, ADDRESS)
+    assert [x for x in done if x[1].startswith('export/')] == [
+      ('put_file', 'export/README.md')
+    ]
 
 
 def test_a_network_that_stays_away_loses_nothing(
@@ -244,6 +330,31 @@ def test_a_network_that_stays_away_loses_nothing(
   # What was there already does not stand in the way.
   assert loop.run(config, ADDRESS)
   same_weights(workdir, ADDRESS)
+
+
+def test_a_run_that_fails_says_what_its_last_copy_failed_of(
+  finished, memory, monkeypatch, caplog, here
+):
+  save = loop.checkpoint.save
+
+  def fails(source, target):
+    raise ConnectionError('the line is down')
+
+  with monkeypatch.context() as patch:
+
+    def save_then_die(saved, step, *args, **kwargs):
+      save(saved, step, *args, **kwargs)
+      patch.setattr(type(memory), 'put_file', staticmethod(fails))
+      raise Plug
+
+    patch.setattr(loop.checkpoint, 'save', save_then_die)
+    with pytest.raises(Plug):
+      loop.run(finished[0], ADDRESS)
+  (kept,) = here.iterdir()
+  reason, place = caplog.messages[-2:]
+  assert f'{ADDRESS} could not be completed: ' in reason
+  assert 'the line is down' in reason
+  assert f'--workdir={kept} goes on from there' in place
 
 
 def test_results_that_do_not_arrive_are_not_trained_over(
@@ -290,13 +401,15 @@ def test_a_slow_storage_does_not_hold_training_up(
     put(source, target)
 
   def ended(self, raises):
-    trained.set()
+    threading.Timer(0.2, trained.set).start()  # while it is waited for
     end(self, raises)
 
   monkeypatch.setattr(type(memory), 'put_file', staticmethod(slow))
   monkeypatch.setattr(mirror._Copies, 'end', ended)
+  monkeypatch.setattr(mirror, '_QUIET', 0)
   assert loop.run(config, ADDRESS)
   assert 'still goes on; the next checkpoint is copied after' in caplog.text
+  assert f'The copy to {ADDRESS} still goes on; waiting.' in caplog.text
   assert steps(memory) == ['3', '4']
   same_weights(workdir, ADDRESS)
 

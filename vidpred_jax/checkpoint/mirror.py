@@ -29,6 +29,7 @@ from vidpred_jax import atomic, storage
 from vidpred_jax.checkpoint.remote import CONFIG, of_weights, sign
 
 _LOG = logging.getLogger(__name__)
+_QUIET = 5.0  # seconds that a copy is waited for without a word
 
 # What helps after a copy that failed. An evaluation's folder has no checkpoints
 # to train on from.
@@ -148,12 +149,16 @@ class _Copies:
       self._put(self._folder)
       return
     # What is copied does not change meanwhile.
-    taken = pathlib.Path(tempfile.mkdtemp(prefix='vidpred_jax-'))
-    for name in _files(self._folder):
-      (taken / name).parent.mkdir(parents=True, exist_ok=True)
-      # Checkpoints are only ever deleted, so that a second name is enough.
-      copy = os.link if sign(name) else shutil.copy2
-      copy(self._folder / name, taken / name)
+    taken = None
+    try:
+      taken = pathlib.Path(tempfile.mkdtemp(prefix='vidpred_jax-'))
+      for name in _files(self._folder):
+        _take(self._folder / name, taken / name, is_fixed=bool(sign(name)))
+    except OSError as error:  # a full disk
+      if taken:
+        shutil.rmtree(taken, ignore_errors=True)
+      self._warn(error)
+      return
     self._thread = threading.Thread(
       target=self._try, args=(taken,), daemon=True
     )
@@ -162,33 +167,47 @@ class _Copies:
   def end(self, raises: bool) -> None:
     """Copies the rest, after what is being copied."""
     if self._thread is not None:
-      self._thread.join()
+      self._thread.join(_QUIET)
+      if self._thread.is_alive():
+        _LOG.warning('The copy to %s still goes on; waiting.', self._address)
+        self._thread.join()
     try:
       self._put(self._folder)
     except (ValueError, OSError) as error:
+      said = f'{self._address} could not be completed: {error}'
       if raises:
-        raise OSError(
-          f'{self._address} could not be completed: {error}'
-        ) from None
+        raise OSError(said) from None
+      _LOG.warning('%s', said)
 
   def _try(self, taken: pathlib.Path) -> None:
     try:
       self._put(taken)
     except (ValueError, OSError) as error:
-      _LOG.warning('%s The next checkpoint tries again.', error)
+      self._warn(error)
     finally:
       shutil.rmtree(taken, ignore_errors=True)
+
+  def _warn(self, error: Exception) -> None:
+    said = str(error)
+    if self._address not in said:
+      said = f'{self._address} was not written to: {said.rstrip(".")}.'
+    _LOG.warning('%s The next checkpoint tries again.', said)
 
   def _put(self, source: pathlib.Path) -> None:
     here = _files(source)
     with storage.reaching(self._address) as (files, root):
       self._check_ours(files, root)
       for name in sorted(here, key=_order):
-        if self._there.get(name) != here[name]:
-          files.put_file(str(source / name), f'{root}/{name}')
-          self._there[name] = here[name]
-          if name == CONFIG:
-            self._config = (source / name).read_bytes()
+        if self._there.get(name) == here[name]:
+          continue
+        last = sign(name)
+        if last != name and self._there.get(last) not in (None, here.get(last)):
+          # It speaks of files that are about to be replaced.
+          self._remove(files, root, last)
+        files.put_file(str(source / name), f'{root}/{name}')
+        self._there[name] = here[name]
+        if name == CONFIG:
+          self._config = (source / name).read_bytes()
       for name in sorted({*self._there} - {*here}, key=_order, reverse=True):
         self._remove(files, root, name)
 
@@ -207,6 +226,23 @@ class _Copies:
         f'Another process has written to {self._address}, which is left as it '
         'is.'
       )
+
+
+def _take(path: pathlib.Path, taken: pathlib.Path, is_fixed: bool) -> None:
+  """Makes a file that stays as `path` is now.
+
+  Args:
+    path: of a file.
+    taken: where it is made.
+    is_fixed: whether `path` is only ever deleted, so that a second name is
+      enough. Not every disk has those.
+  """
+  taken.parent.mkdir(parents=True, exist_ok=True)
+  if is_fixed:
+    with contextlib.suppress(OSError):
+      os.link(path, taken)
+      return
+  shutil.copy2(path, taken)
 
 
 def _files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
