@@ -116,6 +116,16 @@ def exists(files, place: str) -> bool:
   return True
 
 
+def has(address: str | os.PathLike, name: str) -> bool:
+  """Whether there is a file of that name in a folder at an address.
+
+  Raises:
+    ValueError: if the storage cannot be reached.
+  """
+  with reaching(address) as (files, root):
+    return exists(files, f'{root}/{name}')
+
+
 def get(files, root: str, wanted: dict[str, int], folder: pathlib.Path) -> None:
   """Copies files to a folder; each appears there when it is whole.
 

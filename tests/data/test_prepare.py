@@ -165,6 +165,11 @@ def test_prepared_data_at_an_address_are_copied_once(
   with monkeypatch.context() as patch:
     patch.setattr(type(storage), 'get_file', None)  # nothing is copied again
     same(prepared.Prepared('train', 4, root=address), clips)
+    # A split that is refused is not fetched before.
+    storage.pipe('/bucket/data/val.json', b'{}')
+    with pytest.raises(ValueError, match='has a prepared split for valid'):
+      prepared.Prepared('train', 4, root=address, val_fraction=0.5)
+  assert not list((tmp_path / 'copies').glob('*/val.json'))
   # Other data at the same address are not taken for these.
   np.save(tmp_path / 'mine.npy', films(count=7))
   write('arrays', tmp_path / 'other', root=root)

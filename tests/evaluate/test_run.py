@@ -22,6 +22,7 @@ def config(monkeypatch):
       'system': 'rvd',
       'model': {},
       'init_from': '',
+      'frames': {'context': (0, 1), 'target': (2,)},
       'data': {'source': 'photos', 'size': (16, 16)},
       'eval': {
         'frames': {'context': (0, 1), 'target': (2, 3, 4)},
@@ -106,7 +107,9 @@ def test_the_card_of_an_export_says_what_was_measured(config, workdir):
   assert card.startswith(f'# {workdir.name}\n')
   for said in (
     '"photos"',
-    'photos',
+    'frames [2] of a clip of the frames\n[0, 1]',
+    'when it was measured, [2, 3, 4] of\n[0, 1].',
+    '\n## Settings\n',
     f'{results["clips"]} clips of',
     'crps/ens',
   ):

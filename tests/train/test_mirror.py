@@ -1,5 +1,6 @@
 """Runs on object storage, for which fsspec's memory and a disk stand in."""
 
+import contextlib
 import errno
 import json
 import os
@@ -90,6 +91,25 @@ def waiting(patch):
   patch.setattr(mirror._Copies, 'begin', begin_and_wait)
 
 
+@contextlib.contextmanager
+def noting(memory, note):
+  """Calls `note` with each file that is put or removed, and how, after it."""
+
+  def noted(how):
+    do = getattr(memory, how)
+
+    def done(*args):
+      do(*args)
+      note(how, args[-1].removeprefix('/bucket/runs/a/'))
+
+    return staticmethod(done)
+
+  with pytest.MonkeyPatch.context() as patch:
+    for how in ('put_file', 'rm_file'):
+      patch.setattr(type(memory), how, noted(how))
+    yield
+
+
 @pytest.mark.parametrize('address', [ADDRESS, 'file://{}/storage/a'])
 def test_a_run_at_an_address_is_the_run_of_a_disk(
   finished, memory, address, tmp_path, here
@@ -133,29 +153,18 @@ def test_another_machine_goes_on_bit_for_bit(
   assert [json.loads(x)['step'] for x in logged] == [1, 2, 3, 4]
 
 
-def test_at_any_moment_the_address_has_a_run_that_goes_on(
-  finished, memory, monkeypatch, tmp_path
-):
+def test_at_any_moment_the_address_has_a_run_that_goes_on(finished, memory):
   """After each single file that is put or removed there."""
   config, workdir = finished
   moments = []
 
-  def noted(name):
-    done = getattr(memory, name)
+  def note(*_):
+    moments.append(
+      {x: memory.cat(f'/bucket/runs/a/{x}') for x in names(memory)}
+    )
 
-    def do(*args):
-      done(*args)
-      moments.append(
-        {x: memory.cat(f'/bucket/runs/a/{x}') for x in names(memory)}
-      )
-
-    monkeypatch.setattr(type(memory), name, staticmethod(do))
-
-  with monkeypatch.context():
-    noted('put_file')
-    noted('rm_file')
+  with noting(memory, note):
     assert loop.run(config, ADDRESS)
-    monkeypatch.undo()
   assert len(moments) > 30
   begun = {}
   for content in moments:
@@ -273,25 +282,10 @@ def test_a_full_disk_here_is_no_fault_of_the_storage(
     assert 'reached' not in str(told.value)
 
 
-def test_an_export_that_is_replaced_is_never_torn(
-  finished, memory, monkeypatch
-):
-  config, workdir = finished
+def test_an_export_that_is_replaced_is_never_torn(finished, memory):
+  config, done = finished[0], []
   assert loop.run(config, ADDRESS)
-  done = []
-
-  def noted(patch, name):
-    do = getattr(memory, name)
-
-    def note(*args):
-      do(*args)
-      done.append((name, args[-1].removeprefix('/bucket/runs/a/')))
-
-    patch.setattr(type(memory), name, staticmethod(note))
-
-  with monkeypatch.context() as patch:
-    noted(patch, 'put_file')
-    noted(patch, 'rm_file')
+  with noting(memory, lambda *change: done.append(change)):
     assert loop.run(config, ADDRESS)  # writes the export once more
     assert [x for x in done if x[1].startswith('export/')] == [
       ('rm_file', 'export/system.json'),

@@ -44,6 +44,9 @@ def test_objects_train_and_are_measured(tmp_path):
   written = evaluation.run(config, tmp_path / 'run', sources=sources)
   assert written['clips'] == 3
   assert set(written['metrics']) == {'psnr/float', 'ssim/pmss', 'mae/mean'}
+  card = (tmp_path / 'run' / 'export' / 'README.md').read_text()
+  assert '3 clips of Clips, split test.' in card
+  assert "Objects of one's own, in batches of" in card and '"own"' not in card
   kept = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert kept['data'] == {'source': 'own'}
   _, variables = checkpoint.load(tmp_path / 'run')

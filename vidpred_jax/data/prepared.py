@@ -110,7 +110,7 @@ class Prepared:
     """
     self._split, self._num_frames, self._root = split, num_frames, root
     validation.check(split)
-    own = (split == 'val' or val_fraction) and listing(root, 'val').is_file()
+    own = (split == 'val' or val_fraction) and _is_listed(root, 'val')
     if own and val_fraction:
       raise ValueError(
         f'{root} has a prepared split for validation; got '
@@ -158,6 +158,13 @@ class Prepared:
       'video': read(self._path, numbers),
       'name': f'{self._names[run]}@{start}',
     }
+
+
+def _is_listed(root: str | os.PathLike, split: str) -> bool:
+  """Whether a split was prepared; nothing is copied."""
+  if atomic.is_address(root):
+    return storage.has(root, f'{split}.json')
+  return listing(root, split).is_file()
 
 
 def listing(root: str | os.PathLike, split: str) -> pathlib.Path:

@@ -27,18 +27,25 @@ def text(name: str, config, results: Mapping[str, Any]) -> str:
   if results['metrics']:
     rows = compare.rows({name: results}, per_frame=True)
     table = compare.render(rows, 'md')
+  frames = config.frames
+  # Objects of a user's own tell their number, too.
+  source = protocol['source'].removesuffix(f' of {results["clips"]} clips')
   training = {k: v for k, v in config.to_dict().items() if k in _TRAINING}
   return f"""# {name}
 
-{config.system}, trained with vidpred_jax {versions['vidpred_jax']}. Of the
-frames {protocol['context']} of a clip it makes the frames {protocol['target']}.
-`vidpred predict --checkpoint=FOLDER` and `vidpred_jax.load(FOLDER)` use it.
+{config.system}, trained with vidpred_jax {versions['vidpred_jax']}. In training
+it made the frames {list(frames.target)} of a clip of the frames
+{list(frames.context)}; when it was measured, {protocol['target']} of
+{protocol['context']}. `vidpred predict --checkpoint=FOLDER` and
+`vidpred_jax.load(FOLDER)` use it.
+
+## Settings
 
 {_listed(given(config.model))}
 
 ## Learned from
 
-{_listed(given(config.data))}
+{_data(config)}
 
 Under which licence these data are is to be filled in.
 
@@ -49,13 +56,25 @@ Under which licence these data are is to be filled in.
 
 ## Measured
 
-{results['clips']} clips of {protocol['source']}, split {protocol['split']}.
+{results['clips']} clips of {source}, split {protocol['split']}.
 
 {table}
 ## Cannot
 
 What it was not made for, and where it fails, is to be filled in.
 """
+
+
+def _data(config) -> str:
+  """What the data are, as far as the configuration knows."""
+  settings = given(config.data)
+  if settings != {'source': 'own'}:
+    return _listed(settings)
+  length = 1 + max((*config.frames.context, *config.frames.target))
+  return (
+    f"Objects of one's own, in batches of {config.batch_size} clips of {length}"
+    ' frames.\nWhat they show is to be filled in.'
+  )
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
