@@ -107,8 +107,8 @@ def test_the_card_of_an_export_says_what_was_measured(config, workdir):
   assert card.startswith(f'# {workdir.name}\n')
   for said in (
     '"photos"',
-    'frames [2] of a clip of the frames\n[0, 1]',
-    'when it was measured, [2, 3, 4] of\n[0, 1].',
+    'the frames [2] of a clip from [0, 1],',
+    'measured with [2, 3, 4] from [0, 1].',
     '\n## Settings\n',
     f'{results["clips"]} clips of',
     'crps/ens',

@@ -201,9 +201,10 @@ class _Copies:
         if self._there.get(name) == here[name]:
           continue
         last = sign(name)
-        if last != name and self._there.get(last) not in (None, here.get(last)):
-          # It speaks of files that are about to be replaced.
-          self._remove(files, root, last)
+        if last and last != name:
+          if self._there.get(last) not in (None, here.get(last)):
+            # It speaks of files that are about to be replaced.
+            self._remove(files, root, last)
         files.put_file(str(source / name), f'{root}/{name}')
         self._there[name] = here[name]
         if name == CONFIG:

@@ -33,11 +33,10 @@ def text(name: str, config, results: Mapping[str, Any]) -> str:
   training = {k: v for k, v in config.to_dict().items() if k in _TRAINING}
   return f"""# {name}
 
-{config.system}, trained with vidpred_jax {versions['vidpred_jax']}. In training
-it made the frames {list(frames.target)} of a clip of the frames
-{list(frames.context)}; when it was measured, {protocol['target']} of
-{protocol['context']}. `vidpred predict --checkpoint=FOLDER` and
-`vidpred_jax.load(FOLDER)` use it.
+{config.system}, trained with vidpred_jax {versions['vidpred_jax']}. It learned
+to make the frames {list(frames.target)} of a clip from {list(frames.context)},
+and was measured with {protocol['target']} from {protocol['context']}.
+`vidpred predict --checkpoint=FOLDER` and `vidpred_jax.load(FOLDER)` use it.
 
 ## Settings
 
