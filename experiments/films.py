@@ -201,6 +201,7 @@ def compare(task, contenders, clips):
     contender and window: motion, blocks, milliseconds.
   """
   given = [clip[list(task.frames.context)] for clip in clips]
+  between = task.kind == 'interpolation'
   truth = [clip[list(task.frames.target)] for clip in clips]
   picked = list(task.scored.values())
   rows, routed = [], []
@@ -214,18 +215,20 @@ def compare(task, contenders, clips):
       row = {key: float(mean[n]) for key, mean in means.items()}
       ms_a_frame = float(np.median(ms))
       rows.append({'label': label, 'by': name, **row, 'ms': ms_a_frame})
-    routed += [{'by': name, **row} for row in route_rows(contender, given)]
+    routed += [
+      {'by': name, **row} for row in route_rows(contender, given, between)
+    ]
   return rows, routed
 
 
-def route_rows(contender, given):
+def route_rows(contender, given, between):
   """Motion, blocks and milliseconds of every window where blocks are used."""
   used = [contender.blocks and contender.blocks(g) for g in given]
   for frames, blocks in zip(given, used):
     if blocks is not None:
       contender.make(frames, 1)
-      before, last = frames[-2:].astype(np.float32)
-      motion = float(np.abs(last - before).mean())
+      pair = plain.middle(frames, 2) if between else frames[-2:]
+      motion = float(np.abs(np.diff(pair.astype(np.float32), axis=0)).mean())
       ms = timed(contender.make, frames, 1)[1]
       yield {'motion': motion, 'blocks': blocks, 'ms': ms}
 

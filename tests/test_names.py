@@ -34,3 +34,4 @@ def test_every_room_answers_in_these_words():
 def test_frames_are_counted_from_the_last_one_known_before():
   assert names.of_frames((0, 1), (2, 4)) == ['t+1', 't+3']
   assert names.of_frames((0, 8), (1, 7)) == ['t+1', 't+7']
+  assert names.of_frames((0, 2, 4, 6), (3,)) == ['t+1']

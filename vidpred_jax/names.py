@@ -61,9 +61,7 @@ def of_frames(context: Sequence[int], target: Sequence[int]) -> list[str]:
     target: indices of the target frames.
 
   Returns:
-    Names such as `t+1`, counted from the last context frame, for interpolation
-    from the first.
+    Names such as `t+1`, counted from the last context frame before them.
   """
-  between = max(target) < max(context)
-  start = min(context) if between else max(context)
+  start = max(t for t in context if t < min(target))
   return [f't{t - start:+d}' for t in target]

@@ -78,6 +78,30 @@ def test_a_system_may_see_the_frames_around_the_interval(parts):
     assert np.abs(made - expected).max() <= 0.51
 
 
+def test_the_frames_before_one_of_another_size_are_right():
+  clip = [np.full((9, 13, 3), v, np.uint8) for v in (0, 10, 20)]
+  other = np.full((7, 15, 3), 30, np.uint8)
+  for context in ((0, 2), (0, 2, 4, 6)):
+    middle = (len(context) // 2 - 1) * 2 + 1
+    serve = predictor.Predictor(
+      make(lambda x, c, key: c[:, :1], F(context, (middle,))), VARIABLES, cut=-1
+    )
+    shown = serve.interpolate([*clip, other])
+    for _ in range(4):
+      assert next(shown).shape == (9, 13, 3)
+    with pytest.raises(ValueError, match='one size'):
+      list(shown)
+
+
+@pytest.mark.parametrize('context', [(0, 2, 4), (0, 2, 4, 6, 8)])
+def test_an_odd_number_of_frames_has_no_middle(context):
+  serve = predictor.Predictor(
+    make(lambda x, c, key: c[:, :1], F(context, (len(context) - 2,))), VARIABLES
+  )
+  with pytest.raises(ValueError, match='both sides; this system has'):
+    serve.interpolate(clip_of(5))
+
+
 def test_times_say_which_frames_are_around():
   frames = F((0, 2, 4, 6), (3,))
 

@@ -130,7 +130,8 @@ def _bend(prepared, flow, time):
   pixels. A path with these ends and this acceleration is left of the line by
   a t (1 - t) / 2 (Xu et al., "Quadratic video interpolation", NeurIPS 2019,
   equation 3, with the mean of both accelerations). A frame that equals its
-  neighbour tells nothing: then the flow before, or after, counts as the same.
+  neighbour bit for bit, such as one given again, tells nothing: then the flow
+  before, or after, counts as the same.
   """
   count = len(flow)
   oldest, newest = prepared.around[:, 0], prepared.around[:, 1]

@@ -432,7 +432,7 @@ class Predictor:
     )
     frames = self.system.frames
     parts = len(frames.target) + 1
-    if frames != frames.divided(parts):
+    if len(frames.context) % 2 or frames != frames.divided(parts):
       raise ValueError(
         'Video is interpolated with Frames((0, K), (1, ..., K - 1)), or with '
         f'as many context frames more on both sides; this system has {frames}.'
@@ -450,8 +450,9 @@ class Predictor:
     def checked():
       nonlocal size, tiles
       for (time, frame), begins in self._scenes(timed_frames):
-        size = frame.shape[:2]
-        tiles = tiles or self._engine.plan(*size)
+        if tiles is None:  # a frame of another size is refused in its turn
+          size = frame.shape[:2]
+          tiles = self._engine.plan(*size)
         yield time, frame, begins
 
     def make(context, wanted):
