@@ -72,7 +72,7 @@ def test_crop_is_a_part_and_reaches_every_border(clip):
   }
   assert {out.tobytes() for out, _ in found} == parts
   assert transforms.crop(clip, np.random.default_rng(0), (12, 12)) is not None
-  with pytest.raises(ValueError, match='13x12 from frames of 12x12'):
+  with pytest.raises(ValueError, match='13x12 .*from frames of 12x12'):
     transforms.crop(clip, np.random.default_rng(0), (13, 12))
 
 

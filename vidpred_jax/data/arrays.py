@@ -36,6 +36,7 @@ _SPLITS = {
 }
 _LOG = logging.getLogger(__name__)
 _BLOCK = 2**24  # values that statistics take at once
+_MOST_COLOURS = 32  # channels of images of bytes; more are hardly last
 
 
 class Arrays:
@@ -346,11 +347,12 @@ def _check_order(root, shape: Sequence[int], kind: str) -> None:
   """
   height, width, channels = shape
   first = height <= 4 < width
-  if channels > 4 and (kind == 'image' or first or width == channels):
+  many = kind == 'image' and channels > _MOST_COLOURS
+  if channels > 4 and (first or many or width == channels):
     raise ValueError(
       f'{root} has frames [H, W, C] of {list(shape)}; expected the channels '
       'last, as np.moveaxis(x, -3, -1) puts them, and one channel, x[..., '
-      f"None], of grey frames. With {channels} channels, say kind='field'."
+      f"None], of grey frames. If {channels} are channels, say kind='{kind}'."
     )
 
 
