@@ -100,7 +100,7 @@ def test_channels_are_those_of_the_arrays(tmp_path, name):
   assert described.system.channels == 5
   assert described.system.data.variables == ('c0', 'c1', 'c2', 'c3', 'c4')
   assert set(described.metrics) >= {'rmse/mean[c0]', 'mae/mean[c4]'}
-  np.save(tmp_path / 'a.npy', values[..., :3].astype(np.uint8))
+  np.save(tmp_path / 'a.npy', values.astype(np.uint8))
   assert 'psnr/float' in build.evaluation(config).metrics
   np.save(tmp_path / 'a.npy', values[:, :2])
   with pytest.raises(ValueError, match='the longest has 2'):
