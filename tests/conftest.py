@@ -36,6 +36,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pathlib  # noqa: E402
 
+import fsspec  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
@@ -71,3 +72,12 @@ def platform(request, monkeypatch):
     lambda *args, **forms: forms[request.param](*args),
   )
   return request.param
+
+
+@pytest.fixture
+def memory():
+  """fsspec's memory, which stands in for object storage; emptied afterwards."""
+  files = fsspec.filesystem('memory')
+  yield files
+  if files.exists('/bucket'):
+    files.rm('/bucket', recursive=True)

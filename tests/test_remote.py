@@ -13,14 +13,6 @@ SETTINGS = {'scales': (2, 1), 'widths': (8, 8), 'beta': 0.6}
 ADDRESS = 'memory://bucket/model'
 
 
-@pytest.fixture
-def storage():
-  memory = fsspec.filesystem('memory')
-  yield memory
-  if memory.exists('/bucket'):
-    memory.rm('/bucket', recursive=True)
-
-
 @pytest.fixture(scope='module')
 def made():
   system = systems.make('dmvfn', frames=FRAMES, **SETTINGS)
@@ -28,13 +20,13 @@ def made():
   return system, system.init(runtime.key(0), clip)
 
 
-def test_what_is_saved_at_an_address_is_loaded_from_it(storage, made, tmp_path):
+def test_what_is_saved_at_an_address_is_loaded_from_it(memory, made, tmp_path):
   system, variables = made
   data = systems.DataSpec(
     'field', ('u', 'v', 'w'), 'm/s', (0.0,) * 3, (1.0,) * 3
   )
   checkpoint.export(system._replace(data=data), variables, ADDRESS)
-  assert sorted(storage.ls('/bucket/model', detail=False)) == [
+  assert sorted(memory.ls('/bucket/model', detail=False)) == [
     '/bucket/model/system.json',
     '/bucket/model/weights.safetensors',
   ]
@@ -45,31 +37,31 @@ def test_what_is_saved_at_an_address_is_loaded_from_it(storage, made, tmp_path):
   # The same bytes as on a disk.
   checkpoint.export(system._replace(data=data), variables, tmp_path / 'a')
   for file in (tmp_path / 'a').iterdir():
-    assert storage.cat(f'/bucket/model/{file.name}') == file.read_bytes()
+    assert memory.cat(f'/bucket/model/{file.name}') == file.read_bytes()
 
 
-def test_a_finished_run_that_was_copied_there_is_loaded(storage, made):
+def test_a_finished_run_that_was_copied_there_is_loaded(memory, made):
   checkpoint.export(*made, 'memory://bucket/run/export')
-  storage.pipe('/bucket/run/config.json', b'{}')
+  memory.pipe('/bucket/run/config.json', b'{}')
   system, _ = checkpoint.load('memory://bucket/run/')
   assert system.name == 'dmvfn'
 
 
-def test_an_export_at_an_address_is_never_replaced(storage, made):
+def test_an_export_at_an_address_is_never_replaced(memory, made):
   checkpoint.export(*made, ADDRESS)
-  before = storage.cat('/bucket/model/system.json')
+  before = memory.cat('/bucket/model/system.json')
   for overwrite in (False, True):
     with pytest.raises(FileExistsError, match='memory://bucket/model exists'):
       checkpoint.export(*made, ADDRESS, overwrite=overwrite)
-  assert storage.cat('/bucket/model/system.json') == before
+  assert memory.cat('/bucket/model/system.json') == before
 
 
 @pytest.mark.parametrize('name', ['system.json', 'weights.safetensors'])
 def test_an_upload_that_ended_early_is_no_export(
-  storage, made, monkeypatch, name
+  memory, made, monkeypatch, name
 ):
   """And it does not stand in the way of the next one."""
-  whole = storage.pipe_file
+  whole = memory.pipe_file
 
   def fails(path, *args, **kwargs):
     if path.endswith(name):
@@ -77,7 +69,7 @@ def test_an_upload_that_ended_early_is_no_export(
     whole(path, *args, **kwargs)
 
   with monkeypatch.context() as broken:
-    broken.setattr(type(storage), 'pipe_file', staticmethod(fails))
+    broken.setattr(type(memory), 'pipe_file', staticmethod(fails))
     with pytest.raises(ValueError, match='cannot be reached .*line is down'):
       checkpoint.export(*made, ADDRESS)
   with pytest.raises(FileNotFoundError, match='holds neither an exp'):
@@ -86,18 +78,18 @@ def test_an_upload_that_ended_early_is_no_export(
   checkpoint.load(ADDRESS)
 
 
-def test_damage_is_told_with_the_address(storage, made):
+def test_damage_is_told_with_the_address(memory, made):
   checkpoint.export(*made, ADDRESS)
-  weights = bytearray(storage.cat('/bucket/model/weights.safetensors'))
+  weights = bytearray(memory.cat('/bucket/model/weights.safetensors'))
   weights[-1] ^= 1
-  storage.pipe('/bucket/model/weights.safetensors', bytes(weights))
+  memory.pipe('/bucket/model/weights.safetensors', bytes(weights))
   with pytest.raises(ValueError, match=f'^{ADDRESS}/weights.*is damaged'):
     checkpoint.load(ADDRESS)
 
 
-def test_files_too_large_are_not_fetched(storage, monkeypatch):
-  storage.pipe('/bucket/model/system.json', b'{}')
-  storage.pipe('/bucket/model/weights.safetensors', b'12345')
+def test_files_too_large_are_not_fetched(memory, monkeypatch):
+  memory.pipe('/bucket/model/system.json', b'{}')
+  memory.pipe('/bucket/model/weights.safetensors', b'12345')
   monkeypatch.setitem(remote._MOST, 'weights.safetensors', 4)
   with pytest.raises(ValueError, match='has 5 bytes, expected at most 4'):
     checkpoint.load(ADDRESS)
@@ -132,12 +124,12 @@ def test_a_disk_is_an_address_too(form, made, tmp_path):
   assert checkpoint.load(tmp_path / 'a' / 'b')[0].name == 'dmvfn'
 
 
-def test_a_storage_that_fails_does_not_have_nothing(storage, made, monkeypatch):
+def test_a_storage_that_fails_does_not_have_nothing(memory, made, monkeypatch):
   checkpoint.export(*made, ADDRESS)
 
   def fail(self, path):
     raise OSError('the line is down')
 
-  monkeypatch.setattr(type(storage), 'info', fail)
+  monkeypatch.setattr(type(memory), 'info', fail)
   with pytest.raises(ValueError, match='the line is down'):
     checkpoint.export(*made, ADDRESS)

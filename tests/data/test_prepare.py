@@ -2,7 +2,6 @@ import json
 import pathlib
 import pickle
 
-import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,13 +131,10 @@ def test_a_published_data_set_keeps_its_protocol(tmp_path):
 
 
 @pytest.fixture
-def storage(tmp_path, monkeypatch):
+def storage(memory, tmp_path, monkeypatch):
   """Fsspec's memory, and where copies of it lie."""
   monkeypatch.setenv('VIDPRED_JAX_DATA', str(tmp_path / 'copies'))
-  memory = fsspec.filesystem('memory')
-  yield memory
-  if memory.exists('/bucket'):
-    memory.rm('/bucket', recursive=True)
+  return memory
 
 
 def put(memory, folder):

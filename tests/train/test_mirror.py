@@ -29,14 +29,6 @@ def here(tmp_path, monkeypatch):
   return place
 
 
-@pytest.fixture
-def memory():
-  files = fsspec.filesystem('memory')
-  yield files
-  if files.exists('/bucket'):
-    files.rm('/bucket', recursive=True)
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """A run on a disk, which those at addresses are compared with."""
