@@ -8,12 +8,13 @@ TABLE is dmvfn:1 to dmvfn:13, dmvfn:figure5, simvp:2 to simvp:8, simvp:figure7,
 rvd:1, rvd:2, rvd:figure3 or apr:1 to apr:5.
 
 `paper` prints the commands of every row, looks for the data sets and weights
-and says what is missing; it trains nothing. `small` trains and evaluates every
-row with a small model on data that can be made here, and writes
-OUTPUT/TABLE.json; `tiny` does the same in a few steps, to see that it runs, and
-writes into RUNS. Both print ours beside the paper's. A row that is done already
-is not done again; `--list` prints what would be run. The error of a mean over
-clips stands behind +-, the deviation over seeds in brackets.
+and says what is missing; it trains nothing. Where a command was run, it prints
+what came out beside the paper's number. `small` trains and evaluates every row
+with a small model on data that can be made here, and writes OUTPUT/TABLE.json;
+`tiny` does the same in a few steps, to see that it runs, and writes into RUNS.
+Both print ours beside the paper's. A row that is done already is not done
+again; `--list` prints what would be run. The error of a mean over clips stands
+behind +-, the deviation over seeds in brackets.
 """
 
 import argparse
