@@ -4,6 +4,9 @@
     [--samplers=ancestral:1600,ancestral:64,ddim:64,dpm++:20] [--clips=16]
     [--samples=8] [--num_frames=1] [--seeds=1] [--output=FILE.json]
 
+`dpm++:20:5` clips estimates of the residual to plus or minus 5 on the way
+(`model.clip_sample_range`), `dpm++:20` as the weights have it.
+
 Draws futures of test clips of the run's own data and prints CRPS (8-bit units),
 by how much the fair one is higher than that of the first sampler, with the
 standard error over clips, the spread relative to the error, and the processor
@@ -65,7 +68,7 @@ def measured(options, name: str, seed: int, frames, video) -> dict[str, Any]:
 
   Args:
     options: of the command line.
-    name: 'SAMPLER:STEPS'.
+    name: 'SAMPLER:STEPS' or 'SAMPLER:STEPS:CLIP'.
     seed: of the keys.
     frames: what is seen and asked for.
     video: clips [B, T, H, W, C] in [0, 1].
@@ -74,12 +77,12 @@ def measured(options, name: str, seed: int, frames, video) -> dict[str, Any]:
     The metrics, the seconds of processor time, and 'of_clips', the fair CRPS of
     each clip [B].
   """
-  sampler, steps = name.split(':')
+  sampler, steps, *clip = name.split(':')
+  changed = {'sampler': sampler, 'sampling_steps': int(steps)}
+  if clip:
+    changed['clip_sample_range'] = float(clip[0])
   system, variables = checkpoint.load(
-    options.checkpoint,
-    frames=frames,
-    sampler=sampler,
-    sampling_steps=int(steps),
+    options.checkpoint, frames=frames, **changed
   )
   measures = {metric: metrics.make(metric) for metric in METRICS}
   context = base.take(video, frames.context)
