@@ -103,8 +103,7 @@ def row_of(table: rows.Table, label: str) -> rows.Row:
 
 
 def scale_of(table: rows.Table, name: str) -> rows.Scale:
-  known = rows.SCALES[name]
-  return known.get(table.small) or known[table.config]
+  return rows.SCALES[name][table.config]
 
 
 def small_run(
