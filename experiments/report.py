@@ -118,8 +118,7 @@ def samplers(made: dict[str, Any]) -> str:
     f'{made["frames"]} frame of {made["clips"]} test clips, {made["samples"]} '
     'samples of each, with the same keys. `gain` is by how much the fair CRPS '
     'is lower than that of the first row on the same clips, with its standard '
-    'error; the first row with other keys is the noise to compare with. '
-    'Seconds are of processor time. No table of the paper has it.',
+    'error. Seconds are of processor time. No table of the paper has it.',
     '',
     _row(['sampler:steps', 'keys', *columns, 'gain']),
     _row(['---'] * (len(columns) + 3)),
