@@ -303,8 +303,8 @@ def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
   drawn = []
   for name, function in (('dmvfn:figure5', _usage), ('apr:3', _time)):
     if name in results:
-      figure, axes = pyplot.subplots(figsize=(6, 3.6), layout='constrained')
-      function(results, axes)
+      figure = pyplot.figure(figsize=(6, 3.6), layout='constrained')
+      function(results, figure)
       with atomic.replacing(folder / PLOTS[name][0]) as partial:
         figure.savefig(partial, dpi=120, format='png')
       pyplot.close(figure)
@@ -312,29 +312,33 @@ def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
   return drawn
 
 
-def _usage(results, axes) -> None:
-  """Bars: the use of each block for slow, medium and fast clips."""
+def _usage(results, figure) -> None:
+  """Bars: the use of each block for slow, medium and fast clips, by router."""
   made = results['dmvfn:figure5']
-  speeds = [x for x in ('Slow', 'Medium', 'Fast') if x in made['rows']]
+  titles = {'': 'as published', ', standardised': 'standardised (ours)'}
+  kinds = [kind for kind in titles if f'Slow{kind}' in made['rows']]
   blocks = [
     c
     for c in made['columns']
-    if c.startswith('block ') and made['rows'][speeds[0]][c] is not None
+    if c.startswith('block ') and made['rows']['Slow'][c] is not None
   ]
   places = np.arange(len(blocks))
-  width = 0.8 / len(speeds)
-  for i, speed in enumerate(speeds):
-    used = [made['rows'][speed][c]['mean'] for c in blocks]
-    axes.bar(places + (i - 1) * width, used, width, label=speed.lower())
-  axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
-  axes.set_xlabel('block, from coarse to fine')
-  axes.set_ylabel('share of the clips that use it')
-  axes.set_ylim(0, 1.05)
-  axes.legend(title='motion')
+  panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+  for kind, axes in zip(kinds, panels):
+    for i, speed in enumerate(('Slow', 'Medium', 'Fast')):
+      used = [made['rows'][speed + kind][c]['mean'] for c in blocks]
+      axes.bar(places + (i - 1) * 0.27, used, 0.27, label=speed.lower())
+    axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
+    axes.set_xlabel('block, from coarse to fine')
+    axes.set_title(f'router {titles[kind]}', fontsize=9)
+    axes.set_ylim(0, 1.05)
+  panels[0].set_ylabel('share of the clips that use it')
+  panels[-1].legend(title='motion')
 
 
-def _time(results, axes) -> None:
+def _time(results, figure) -> None:
   """Points: PSNR against the time of a frame; patch sizes and keep ratios."""
+  axes = figure.subplots()
   for name, text, marker in (
     ('apr:2', 'patches of P pixels', 'o'),
     ('apr:3', 'routed, keep ratios of the paper', 's'),
@@ -347,14 +351,24 @@ def _time(results, axes) -> None:
     y = [v['PSNR']['mean'] for v in known.values()]
     error = [v['PSNR gain'].get('standard_error', 0) for v in known.values()]
     axes.errorbar(x, y, error, fmt=marker, capsize=2, label=text)
-    for label, *at in zip(known, x, y):
+    # Above and below in turns, so that neighbours can be read.
+    points = sorted(zip(x, y, known))
+    for i, (*at, label) in enumerate(points):
       axes.annotate(
-        label, at, (2, 10), textcoords='offset points', fontsize=7, rotation=60
+        label,
+        at,
+        (0, -10 if i % 2 else 10),
+        textcoords='offset points',
+        fontsize=7,
+        rotation=40,
+        ha='right' if i % 2 else 'left',
+        va='top' if i % 2 else 'bottom',
+        rotation_mode='anchor',
       )
   axes.set_xlabel('processor time of a frame, ms')
   axes.set_ylabel('PSNR, dB')
   # 0.02 dB or more: what is next to nothing shall look so.
-  axes.margins(0.25)
+  axes.margins(0.25, 0.5)
   low, high = axes.get_ylim()
   lacking = max(0.0, 0.02 - (high - low)) / 2
   axes.set_ylim(low - lacking, high + lacking)
