@@ -35,6 +35,8 @@ def test_every_table_of_the_papers_is_there():
 
 def test_rows_are_those_of_the_papers_and_their_own():
   ours = {
+    'dmvfn:1': {'DMVFN, routes drawn'},
+    'dmvfn:2': {'DMVFN, routes drawn'},
     'dmvfn:5': {'STEBS, standardised'},
     'dmvfn:10': {'STEBS, standardised'},
     'simvp:8': {'gSTA, another seed', 'copy'},
