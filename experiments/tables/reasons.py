@@ -118,6 +118,19 @@ REASONS = {
     '<PSNR gain|no fusion> dB behind none so early says little of '
     'longer training.'
   ),
+  'dmvfn:9': (
+    'Deep supervision is ahead of that of the last block, as in the '
+    'paper: without routes by <PSNR gain|w/o routing> dB. With routes '
+    'the two cannot be told apart, but the deep one has come to '
+    '<blocks|DMVFN> blocks and the single one to <blocks|single '
+    'supervision>: where every block is asked for a good prediction, '
+    'few come near it. That no routes are as good as routes or better '
+    'is the order of `dmvfn:5`.'
+  ),
+  'dmvfn:11': (
+    'Five of the nine rows, as there was no time for more: those of one '
+    'scale, and of `dmvfn:6`.'
+  ),
 }
 # Of `experiments.samplers`, which belongs to no table.
 SAMPLERS = (
