@@ -123,9 +123,8 @@ REASONS = {
     'paper: without routes by <PSNR gain|w/o routing> dB. With routes '
     'the two cannot be told apart, but the deep one has come to '
     '<blocks|DMVFN> blocks and the single one to <blocks|single '
-    'supervision>: where every block is asked for a good prediction, '
-    'few come near it. That no routes are as good as routes or better '
-    'is the order of `dmvfn:5`.'
+    'supervision>; why, was not looked into. That no routes are as good '
+    'as routes or better is the order of `dmvfn:5`.'
   ),
   'dmvfn:11': (
     'Five of the nine rows, as there was no time for more: those of one '
