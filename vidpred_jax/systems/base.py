@@ -272,6 +272,9 @@ class System(NamedTuple):
     frames: the context and target frames of `loss` and `predict`.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
+    repeats_context: whether two context frames will do: where a clip or its
+      last scene has fewer frames than `frames.context`, the first of them is
+      given again.
     channels: of a frame, C.
     data: the data of its clips; of a loaded system those of its training.
     diagnostics: `(variables, context, key) -> (frames, diagnostics)`, see
@@ -299,6 +302,7 @@ class System(NamedTuple):
   frames: Frames
   multiple: int
   stochastic: bool
+  repeats_context: bool = False
   channels: int = 3
   data: DataSpec = DataSpec()
   diagnostics: DiagnosticsFn | None = None
