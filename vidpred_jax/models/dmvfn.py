@@ -430,7 +430,7 @@ class DMVFN(nn.Module):
 
       return jax.lax.map(one, given)
 
-    given = pair, gates, jnp.broadcast_to(kept, len(pair))
+    given = pair, gates, jnp.broadcast_to(kept, pair.shape[:1])
     if pair.shape[0] == 1:
       return together(*given)
     return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)

@@ -272,9 +272,6 @@ class System(NamedTuple):
     frames: the context and target frames of `loss` and `predict`.
     multiple: H and W must be divisible by this.
     stochastic: whether `predict` depends on `key`.
-    repeats_context: whether two context frames will do: where a clip or its
-      last scene has fewer frames than `frames.context`, the first of them is
-      given again.
     channels: of a frame, C.
     data: the data of its clips; of a loaded system those of its training.
     diagnostics: `(variables, context, key) -> (frames, diagnostics)`, see
@@ -287,6 +284,9 @@ class System(NamedTuple):
     recurrence: the forecast as a recurrence, one frame per call, for systems
       whose state holds more than the context frames. None: feeding predictions
       back into `predict` is equivalent to a longer prediction.
+    repeats_context: whether two context frames will do: where a clip or its
+      last scene has fewer frames than `frames.context`, the first of them is
+      given again.
     flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes: (dx,
       dy) from each pixel of frame `of` to the same point in frame `into`, NaN
       where the flow is unknown. Empty: `loss` takes no flow.
@@ -302,13 +302,13 @@ class System(NamedTuple):
   frames: Frames
   multiple: int
   stochastic: bool
-  repeats_context: bool = False
   channels: int = 3
   data: DataSpec = DataSpec()
   diagnostics: DiagnosticsFn | None = None
   select: SelectFn | None = None
   clip_size: ClipSizeFn | None = None
   recurrence: Recurrence | None = None
+  repeats_context: bool = False
   flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
   name: str = ''
