@@ -43,6 +43,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
+from tests import commands  # noqa: E402
 from vidpred_jax import runtime  # noqa: E402
 
 runtime.setup()
@@ -70,6 +71,13 @@ def shared():
   if not SHARED.is_dir():
     pytest.skip('the folder ../shared with reference data is not here')
   return SHARED
+
+
+@pytest.fixture(scope='session')
+def forks():
+  """Runs commands of the package in forks of one process."""
+  with commands.Forks() as forks:
+    yield forks
 
 
 @pytest.fixture(params=['cpu', 'default'])
