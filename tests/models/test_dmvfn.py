@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import waves
 from vidpred_jax import cost
 from vidpred_jax.convert.dmvfn import torch_names
 from vidpred_jax.models import dmvfn, initial
@@ -246,16 +247,8 @@ def test_names_of_the_published_checkpoint_cover_all_parameters():
     assert len(names) == len(paths)
 
 
-def moving(count, dx=3, dy=-2, size=(48, 64)):
-  """A smooth texture that moves, [1, count, H, W, 3]."""
-  row, column = np.mgrid[: size[0], : size[1]].astype(np.float32)[..., None]
-  phases = np.float32([0, 1, 2])
-
-  def at(t):
-    x, y = column - t * dx, row - t * dy
-    return 0.5 + 0.2 * (np.sin(0.31 * x + phases) + np.cos(0.23 * y + phases))
-
-  return jnp.asarray(np.stack([at(t) for t in range(count)])[None])
+def moving(count, dx=3, dy=-2):
+  return waves([(t * dx, t * dy) for t in range(count)])
 
 
 def test_untrained_the_variational_flow_goes_on():

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.arrays import waves
 from vidpred_jax import losses, systems
 from vidpred_jax.models import apr_vfi, blending
 from vidpred_jax.systems import base
@@ -327,16 +328,9 @@ def test_flow_loss_teaches_a_flow_that_is_not_trained_otherwise():
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
-def texture(length=5, by=(1.5, -1), size=(40, 56)):
+def texture(length=5, by=(1.5, -1)):
   """A smooth texture that moves by so much a frame, [1, length, H, W, 3]."""
-  row, column = np.mgrid[: size[0], : size[1]].astype(np.float32)[..., None]
-  phases = np.float32([0, 1, 2])
-
-  def at(t):
-    x, y = column - t * by[0], row - t * by[1]
-    return 0.5 + 0.2 * (np.sin(0.31 * x + phases) + np.cos(0.23 * y + phases))
-
-  return jnp.asarray(np.stack([at(t) for t in range(length)])[None])
+  return waves([(t * by[0], t * by[1]) for t in range(length)], (40, 56))
 
 
 def test_variational_motion_has_no_weights_and_any_time():
@@ -360,21 +354,9 @@ def test_variational_motion_has_no_weights_and_any_time():
 FOUR = systems.Frames((0, 2, 4, 6), (3,))
 
 
-def accelerated(places):
-  """A texture at places along x, [1, T, 48, 64, 3]."""
-  row, column = np.mgrid[:48, :64].astype(np.float32)[..., None]
-  phases = np.float32([0, 1, 2])
-  frames = [
-    0.5 + 0.2 * (np.sin(0.31 * (column - x) + phases) + np.cos(0.23 * row))
-    for x in places
-  ]
-  return jnp.asarray(np.stack(frames)[None])
-
-
 def test_the_frames_around_say_how_motion_changes():
   settings = {'synthesis': 'warp', 'motion': 'variational'}
-  times = np.arange(7)
-  video = accelerated(0.5 * times + 0.25 * times**2)
+  video = waves([(0.5 * t + 0.25 * t**2, 0) for t in range(7)])
   truth, inner = video[:, 3], np.s_[:, 8:-8, 16:-16]
 
   def error(context, frames):
@@ -394,7 +376,7 @@ def test_the_frames_around_say_how_motion_changes():
 
 def test_a_clip_with_the_frames_around_has_a_loss():
   of_four = loss(FOUR, synthesis='warp', motion='variational')
-  video = accelerated(range(7))
+  video = waves([(t, 0) for t in range(7)])
   _, (_, metrics) = of_four({'params': {}}, video, jax.random.key(0))
   assert metrics['psnr'] > 30
 
