@@ -12,12 +12,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Imports a command once; then each line, its name and arguments, is a run in a
 # fork of its own.
 _FORKS = """
-import importlib, json, os, runpy, sys, tempfile
+import gc, importlib, json, os, runpy, sys, tempfile
 import vidpred_jax.evaluate.run, vidpred_jax.train.loop
 for line in sys.stdin:
   module, *arguments = json.loads(line)
   if hasattr(importlib.import_module(module), '__path__'):
     importlib.import_module(f'{module}.__main__')
+  gc.freeze()
   with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
     child = os.fork()
     if not child:
