@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vidpred_jax import losses, runtime
+from vidpred_jax.data import photos
 from vidpred_jax.models import dmvfn as model_room
 from vidpred_jax.models import features
 from vidpred_jax.ops import warp
@@ -158,6 +159,38 @@ def test_predictions_are_fed_back():
         diagnostics[name][:, n], expected[name][:, 0], atol=1e-4
       )
     pair = jnp.stack([pair[:, 1], next_frame[:, 0]], 1)
+
+
+def test_more_frames_say_how_far_motion_goes_on():
+  """The next frame is that of two; those after it move by the factor."""
+  settings = {'routing': 'none', 'initial_flow': 'variational'} | ONE_BLOCK
+  places = [0, 3] * 4
+  picture = photos.PhotosInMotion('test', 1, size=(64, 112), seed=0)
+  picture = picture[0]['video'][0].astype(np.float32) / 255
+  clip = np.stack([picture[:, x : x + 96] for x in places])[None]
+  few, many = Frames((0, 1), (2, 3, 4)), Frames(tuple(range(8)), (8, 9, 10))
+  made = {}
+  for frames in (few, many):
+    system, variables, _ = small(frames, **settings)
+    head = variables['params']['block_0']['head']
+    head.update(jax.tree.map(jnp.zeros_like, dict(head)))  # the flow alone
+    context = jnp.asarray(clip[:, -len(frames.context) :])
+    made[frames], _ = jax.jit(system.diagnostics)(
+      variables, context, jax.random.key(0)
+    )
+  assert system.repeats_context
+  np.testing.assert_allclose(made[few][:, 0], made[many][:, 0], atol=1e-3)
+  moved = [np.abs(np.diff(made[f], axis=1)).mean() for f in (few, many)]
+  assert moved[1] < 0.3 * moved[0]
+
+
+@pytest.mark.parametrize('count', [3, 4])
+def test_three_or_four_frames_are_too_few(count):
+  frames = Frames(tuple(range(count)), (count,))
+  with pytest.raises(ValueError, match='2 context frames'):
+    dmvfn.make(frames=frames, initial_flow='variational')
+  with pytest.raises(ValueError, match='2 context frames'):
+    dmvfn.make(frames=Frames(tuple(range(8)), (8,)))
 
 
 def test_flow_and_mask_are_those_of_the_prediction():
