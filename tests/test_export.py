@@ -137,18 +137,18 @@ def test_a_size_or_batch_that_cannot_be_is_refused():
       export.stablehlo(system, variables, (32, 32), platforms=platforms)
 
 
-def test_what_cannot_be_written_is_refused():
-  with commands.Forks('vidpred_jax.export') as forks:
-    for size, output, *words in (
-      ('32x32', 'a.tf', 'output'),
-      ('32x32', 'a.tflite', 'output'),
-      ('32x32', '', 'output'),
-      ('32', 'a', '--size=32', 'HxW'),
-    ):
-      answer = forks.run(
-        '--checkpoint=dmvfn-film', f'--size={size}', f'--output={output}'
-      )
-      commands.is_one_line(*answer, *words)
+def test_what_cannot_be_written_is_refused(forks):
+  for size, output, *words in (
+    ('32x32', 'a.tf', 'output'),
+    ('32x32', 'a.tflite', 'output'),
+    ('32x32', '', 'output'),
+    ('32', 'a', '--size=32', 'HxW'),
+  ):
+    arguments = f'--size={size}', f'--output={output}'
+    answer = forks.run(
+      'vidpred_jax.export', '--checkpoint=dmvfn-film', *arguments
+    )
+    commands.is_one_line(*answer, *words)
 
 
 def test_the_command(tmp_path):

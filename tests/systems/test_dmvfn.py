@@ -121,7 +121,8 @@ def test_supervision_and_gamma():
   _, variables, video = small(routing='none')
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8), router_outputs=0)
   outputs = jax.jit(model.apply)(variables, video[:, :2]).frames
-  distances = [losses.laplacian(x, video[:, 2]) for x in outputs]
+  laplacian = jax.jit(losses.laplacian)
+  distances = [laplacian(x, video[:, 2]) for x in outputs]
   each = [x.mean() for x in distances]
   logs = [jnp.log(x + 1e-3).mean() for x in distances]
   for settings, expected in (
@@ -199,7 +200,7 @@ def test_flow_and_mask_are_those_of_the_prediction():
   flow, mask = diagnostics['flow'][:, 0], diagnostics['mask'][:, 0]
   assert np.all(diagnostics['blocks'] == 1)
   assert 0 < mask.min() < mask.max() < 1 and np.abs(flow).max() > 0.2
-  newer = (1 - mask) * warp.backward(video[:, 1], flow)
+  newer = (1 - mask) * jax.jit(warp.backward)(video[:, 1], flow)
   older = frames[:, 0] - newer
   assert np.all(older >= -1e-5) and np.all(older <= mask + 1e-5)
 
@@ -224,18 +225,22 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
     variables, video[:, :2], jax.random.key(0)
   )
   assert np.all(diagnostics['blocks'] == 0)
-  start = model_room.initial_state(
-    model_room.concat_pair(video[:, :2]), flow='variational'
-  )
-  np.testing.assert_allclose(frames[:, 0], model_room.blend(start), atol=1e-4)
-  np.testing.assert_allclose(
-    diagnostics['flow'][:, 0], start.voxel[..., 2:4], atol=1e-3
-  )
+
+  @jax.jit
+  def begun(pair):
+    start = model_room.initial_state(
+      model_room.concat_pair(pair), flow='variational'
+    )
+    return model_room.blend(start), start.voxel[..., 2:4]
+
+  frame, flow = begun(video[:, :2])
+  np.testing.assert_allclose(frames[:, 0], frame, atol=1e-4)
+  np.testing.assert_allclose(diagnostics['flow'][:, 0], flow, atol=1e-3)
 
 
 def test_beta_is_a_budget_at_inference():
   scales, widths = (1,) * 5, (4,) * 5
-  for beta, blocks in ((0.1, 1), (0.5, 3), (0.62, 3), (1.0, 5)):
+  for beta, blocks in ((0.1, 1), (0.62, 3)):
     _, diagnostics = diagnosed(
       scales=scales, widths=widths, inference_beta=beta
     )
