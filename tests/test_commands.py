@@ -1,8 +1,10 @@
+import logging
 import pathlib
 import runpy
 import sys
 
 import pytest
+import tqdm
 
 from tests import commands as commands_of_tests
 from vidpred_jax import __main__ as commands
@@ -151,3 +153,13 @@ def test_weights_may_lie_at_an_address(flag, tmp_path):
   done = commands_of_tests.run('vidpred_jax.predict', output, *flag)
   said = done.returncode, done.stdout, done.stderr
   commands_of_tests.is_one_line(*said, 'm on that storage holds neither')
+
+
+def test_a_warning_has_a_line_of_its_own_above_a_bar(capsys):
+  shown = command._AboveBar()
+  shown.setFormatter(command._Formatter())
+  record = logging.makeLogRecord({'msg': 'The disk is %s', 'args': ('full',)})
+  with tqdm.tqdm(total=2) as bar:
+    bar.update()
+    shown.emit(record)
+  assert '\rWarning: The disk is full\n\r' in capsys.readouterr().err

@@ -276,10 +276,23 @@ class _Formatter(python_logging.Formatter):
     return f'Warning: {printable(record.getMessage())}'
 
 
+class _AboveBar(python_logging.StreamHandler):
+  """Writes a line of its own to stderr, also while a bar is shown there."""
+
+  def emit(self, record: python_logging.LogRecord) -> None:
+    bars = sys.modules.get('tqdm')
+    if bars is None:
+      return super().emit(record)
+    try:
+      bars.tqdm.write(self.format(record), file=sys.stderr)
+    except (OSError, ValueError):  # a terminal that has gone
+      pass
+
+
 def _show_warnings() -> None:
   """Shows the package's own warnings on stderr, one line each."""
   ours = python_logging.getLogger('vidpred_jax')
-  shown = python_logging.StreamHandler(sys.stderr)
+  shown = _AboveBar(sys.stderr)
   shown.setFormatter(_Formatter())
   ours.addHandler(shown)
   ours.setLevel(python_logging.WARNING)

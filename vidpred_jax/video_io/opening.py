@@ -48,6 +48,8 @@ def open_video(path: pathlib.Path, stream: int | None):
   """Opens a file: (container, video stream); FFmpeg's errors name the file."""
   if not path.exists():
     raise FileNotFoundError(f'There is no file or folder {path}.')
+  if not path.is_file():  # a pipe is waited for, and read but once
+    raise ValueError(f'{path} is no ordinary file.')
   with naming(f'{path} is not a video that can be read, or it is damaged'):
     with av.open(
       address(path),
