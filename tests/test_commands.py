@@ -1,6 +1,7 @@
 import logging
 import pathlib
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -163,3 +164,31 @@ def test_a_warning_has_a_line_of_its_own_above_a_bar(capsys):
     bar.update()
     shown.emit(record)
   assert '\rWarning: The disk is full\n\r' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'error, told',
+  [
+    ("MemoryError('Unable to allocate 24.0 GiB')", True),
+    ("RuntimeError('RESOURCE_EXHAUSTED: 9 GiB of device memory')", True),
+    ("RuntimeError('INTERNAL: a fault')", False),
+  ],
+)
+def test_want_of_memory_is_told_in_one_line(error, told):
+  """A fault of the program is none of the user's, and keeps its traceback."""
+  program = (
+    'from vidpred_jax import command\n'
+    f'def main(argv): raise {error}\n'
+    'command.run(main, lambda: None)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=commands_of_tests.ROOT,
+    capture_output=True,
+    text=True,
+  )
+  said = done.returncode, done.stdout, done.stderr
+  if told:
+    commands_of_tests.is_one_line(*said, 'not enough memory', 'GiB')
+  else:
+    assert done.returncode == 1 and 'Traceback' in done.stderr

@@ -34,6 +34,7 @@ _ANYWHERE = (
   '--config.data.root',
   '--config.eval.data.root',
 )
+_NO_MEMORY = 'RESOURCE_EXHAUSTED'  # of an accelerator, or of XLA on a CPU
 _MISSING = 'This command also needs'
 _PACKAGE = pathlib.Path(__file__).parent
 # Installed, the recipes lie in the package; in a checkout beside it.
@@ -202,6 +203,15 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       return main(argv)
     except (ValueError, OSError) as error:
       _complain(error)
+    except (MemoryError, RuntimeError) as error:  # XLA's are RuntimeErrors
+      if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
+        raise
+      _complain(
+        MemoryError(
+          'There is not enough memory; smaller frames, fewer at once or a '
+          f'smaller model need less ({str(error).strip()[:300]}).'
+        )
+      )
     except KeyboardInterrupt:
       if os.environ.get(_TRACEBACK):
         raise
