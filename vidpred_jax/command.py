@@ -55,6 +55,8 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     name, equals, value = text.partition('=')
     if not equals or not name.isidentifier():
       raise ValueError(f'--set must be name=value, got {text!r}.')
+    if name == 'allow_nonfinite':
+      raise ValueError('--allow_nonfinite is a flag of its own, not of --set.')
     if name in settings:
       raise ValueError(f'--set {name} is given twice.')
     try:
