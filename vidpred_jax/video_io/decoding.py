@@ -317,11 +317,12 @@ def decoded_from(
     video.thread_type = 'NONE'  # faster for short clips
     if back is not None and stamp is not None:
       offset = stamp - int(Fraction(back) / video.time_base)
-      try:
+      # Some containers cannot, or not be read from there: nothing is found.
+      with contextlib.suppress(av.error.FFmpegError):
         container.seek(offset, stream=video, backward=True)
-      except av.error.FFmpegError:
-        return  # some containers cannot; then nothing is found
-    yield from shots(container, video)
+        yield from shots(container, video)
+    else:
+      yield from shots(container, video)
 
 
 def packets(container, video, problems: list[str]):

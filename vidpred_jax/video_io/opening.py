@@ -1,6 +1,7 @@
 """Opens video files, also those with streams that PyAV does not know."""
 
 import contextlib
+import errno
 import pathlib
 
 import av
@@ -74,8 +75,8 @@ def naming(problem: str):
   try:
     yield
   except av.error.FFmpegError as e:
-    if isinstance(e, OSError):
-      raise
+    if isinstance(e, OSError) and e.errno != errno.EPERM:
+      raise  # that one is FFmpeg's for what its parts refuse
     raise ValueError(f'{problem} ({e.strerror or type(e).__name__}).') from e
 
 
