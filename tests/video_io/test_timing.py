@@ -45,34 +45,6 @@ def test_frames_are_found_again(tmp_path, name, codec, options):
   )
 
 
-def test_a_seek_that_fails_finds_nothing(tmp_path):
-  """FFmpeg cannot go on from where it has sought to in GXF."""
-  path = muxing.encode(
-    tmp_path / 'a.gxf',
-    muxing.clip_of(25, (576, 720)),
-    'mpeg2video',
-    options={'bf': '2'},
-  )
-  whole, found = video_io.read(path), video_io.index(path)
-  for start in (6, 22, 23):
-    got = video_io.read(path, start=start, count=2, index=found)
-    np.testing.assert_array_equal(got, whole[start : start + 2])
-
-
-@pytest.mark.parametrize(
-  'last, tick, header, fps',
-  [
-    (Fraction(1, 50), Fraction(1, 50), 50, 25),  # fields are counted
-    (Fraction(1, 25), Fraction(1, 50), 50, 25),
-    (Fraction(1, 25), Fraction(1, 1000), 24, 25),
-  ],
-)
-def test_a_last_step_that_is_short_makes_no_odd_rate(last, tick, header, fps):
-  times = [Fraction(n, 25) for n in range(24)]
-  found = timing.rate([*times, times[-1] + last], tick, Fraction(header))
-  assert (found.fps, found.variable) == (fps, False)
-
-
 def test_a_seek_is_not_believed(tmp_path):
   """With marks of other pictures everything is decoded from the beginning."""
   path = muxing.encode(
