@@ -29,6 +29,9 @@ def reading(path: str | os.PathLike, kind: str):
     ValueError: instead of any other exception.
     FileNotFoundError, PermissionError: as they are.
   """
+  place = pathlib.Path(path)
+  if place.exists() and not (place.is_file() or place.is_dir()):
+    raise ValueError(f'{path} is no ordinary file.')  # a pipe is waited for
   try:
     yield
   except (FileNotFoundError, PermissionError):
