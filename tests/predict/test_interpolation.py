@@ -2,7 +2,6 @@
 
 import fractions
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -249,33 +248,22 @@ def test_times_must_increase():
     list(serve.resample(brightening([0.0, 1.0, 1.0]), 2))
 
 
-def test_only_the_frames_needed_are_computed():
-  frames = F((0, 4), (1, 2, 3))
+def test_one_program_computes_any_frames_of_a_number():
+  frames, traced = F((0, 16), tuple(range(1, 16))), []
 
-  def one_by_one(x, context, key):
-    del x, key
+  def select(variables, context, key, targets):
+    del variables, key
+    traced.append(len(targets))  # when it is compiled, not when it runs
+    shares = ((1 + targets) / 16)[None, :, None, None, None]
+    return context[:, :1] * (1 - shares) + context[:, 1:] * shares, {}
 
-    parts = []
-    for t in frames.target:
-      frame = context[:, 0] * (1 - t / 4) + context[:, 1] * (t / 4)
-      # Something dear that the compiler cannot share between targets.
-      for _ in range(3):
-        frame = jnp.einsum('bhwc,hk->bkwc', frame, jnp.eye(8) + 0 * t)
-      parts.append(frame)
-    return jnp.stack(parts, 1)
-
-  serve = predictor.Predictor(make(one_by_one, frames), VARIABLES)
-
-  def flops(wanted):
-    context = tuple(jnp.zeros((8, 8, 3)) for _ in range(2))
-    compiled = serve._engine._step.lower(
-      VARIABLES,
-      context,
-      np.array([8, 8], np.int32),
-      jax.random.key(0),
-      wanted=wanted,
-      with_diagnostics=False,
-    ).compile()
-    return compiled.cost_analysis()['flops']
-
-  assert flops((1,)) < 0.5 * flops((0, 1, 2))
+  system = blend(frames)._replace(select=select, predict=None)
+  serve = predictor.Predictor(system, VARIABLES)
+  times = [3.0, 3.5, 3.6, 5.0, 5.2]
+  got = list(serve.resample(brightening(times), 20))
+  expected = predictor.Predictor(blend(frames), VARIABLES)
+  expected = list(expected.resample(brightening(times), 20))
+  np.testing.assert_array_equal(got, expected)
+  wanted = list(serve.resample(brightening([0.0, 1.0, 1.7, 2.5]), 3))
+  assert [int(frame[0, 0, 0]) for frame in wanted][:3] == [20, 23, 27]
+  assert len(traced) == len(set(traced)) > 1

@@ -157,6 +157,23 @@ def from_patches(patches: jax.Array, size: tuple[int, int]) -> jax.Array:
   return x[:, : size[0], : size[1]]
 
 
+def per_pixel(
+  values: jax.Array, patch: int, size: tuple[int, int]
+) -> jax.Array:
+  """Repeats a value of each patch, [B, nh, nw, C], for each of its pixels.
+
+  Args:
+    values: one for each patch.
+    patch: P, the side of a patch.
+    size: (H, W) of the image.
+
+  Returns:
+    [B, H, W, C].
+  """
+  values = jnp.repeat(jnp.repeat(values, patch, 1), patch, 2)
+  return values[:, : size[0], : size[1]]
+
+
 def apply_to_selected(
   function: Callable,
   patches: Any,

@@ -50,8 +50,7 @@ class Engine:
     self._overlap = overlap
     jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
     self._step = jit(
-      functools.partial(_step, system),
-      static_argnames=('wanted', 'with_diagnostics'),
+      functools.partial(_step, system), static_argnames='with_diagnostics'
     )
     self._init_carry = jit(functools.partial(_init_carry, system))
     self._recurrent_step = jit(functools.partial(_recurrent_step, system))
@@ -62,7 +61,7 @@ class Engine:
     return jnp.asarray(tiling.pad(state, tiles)) if tiles.single else state
 
   def predict(
-    self, states, size, tiles: tiling.Tiles, key, wanted, with_diagnostics
+    self, states, size, tiles: tiling.Tiles, key, targets, with_diagnostics
   ) -> list[Prediction]:
     """Predicts frames by one call of the system.
 
@@ -71,14 +70,16 @@ class Engine:
       size: (H, W) of the frames.
       tiles: from `plan`.
       key: a random key, or keys [S] of S futures.
-      wanted: which of the system's targets.
+      targets: which of the system's targets. There is one compiled program for
+        each number of them.
       with_diagnostics: whether to give diagnostics.
 
     Returns:
-      The predictions at the targets `wanted`, for `shown`. The device may still
-      be computing them.
+      The predictions at these targets, for `shown`. The device may still be
+      computing them.
     """
     self._check_channels(states)
+    targets = np.array(targets, np.int32)
 
     def run(number, placement, covered):
       del number
@@ -88,7 +89,7 @@ class Engine:
         cut,
         covered,
         key,
-        wanted=wanted,
+        targets,
         with_diagnostics=with_diagnostics,
       )
       if placement is None:
@@ -199,7 +200,7 @@ def _cut(state, placement: tiling.Placement | None, tiles: tiling.Tiles):
   return jnp.asarray(tiling.pad(state[placement.place], tiles))
 
 
-def _step(system, variables, context, size, key, *, wanted, with_diagnostics):
+def _step(system, variables, context, size, key, targets, *, with_diagnostics):
   """Calls the system on one padded frame or tile; to be compiled.
 
   Args:
@@ -211,28 +212,30 @@ def _step(system, variables, context, size, key, *, wanted, with_diagnostics):
     key: a random key, or keys [S] of S futures. With S keys the predicted
       frames have a leading axis S, as has `context` unless all futures share
       it.
-    wanted: which targets to return. The compiler removes the computation of the
-      others if the system computes targets one by one.
+    targets: int32 `[M]`, which of the system's targets to return.
     with_diagnostics: whether to give diagnostics.
 
   Returns:
-    A `Prediction` for each one wanted, padded.
+    A `Prediction` for each of these targets, padded.
   """
   if key.ndim:
-    one = functools.partial(
-      _step, system, wanted=wanted, with_diagnostics=with_diagnostics
-    )
+    one = functools.partial(_step, system, with_diagnostics=with_diagnostics)
     axes = tuple(0 if frame.ndim == 4 else None for frame in context)
-    return jax.vmap(one, (None, axes, None, 0))(variables, context, size, key)
+    one = jax.vmap(one, (None, axes, None, 0, None))
+    return one(variables, context, size, key, targets)
   context = _filled(context, size)
-  if with_diagnostics:
-    frames, diagnostics = system.diagnostics(variables, context, key)
+  if system.select is not None:
+    result = system.select(variables, context, key, targets)
   else:
-    frames, diagnostics = system.predict(variables, context, key), {}
+    result = system.predict(variables, context, key), {}
+    if with_diagnostics:
+      result = system.diagnostics(variables, context, key)
+    result = jax.tree.map(lambda x: x[:, targets], result)
+  frames, diagnostics = result
   shots = []
-  for n in wanted:
+  for n in range(len(targets)):
     state = frames[0, n].astype(jnp.float32)
-    shown = {k: v[0, n] for k, v in diagnostics.items()}
+    shown = {k: v[0, n] for k, v in diagnostics.items() if with_diagnostics}
     shots.append(Prediction(state, system.data.denormalise(state), shown))
   return shots
 

@@ -256,22 +256,22 @@ class Predictor:
     """Starts predictions, whose states are the next ones' context."""
     frames = self.system.frames
     span = max(frames.target) - max(frames.context)
-    wanted = tuple(range(len(frames.target)))
-    for chunk in range(-(-num_frames // len(wanted))):
+    count = len(frames.target)
+    for chunk in range(-(-num_frames // count)):
       shift = chunk * span
       shots = self._engine.predict(
         [timeline[c + shift] for c in frames.context],
         size,
         tiles,
         engine.fold_in(key, chunk),
-        wanted,
+        range(count),
         with_diagnostics,
       )
       for t, shot in zip(frames.target, shots):
         timeline[t + shift] = shot.state
       oldest = min(frames.context) + shift + span
       timeline = {t: frame for t, frame in timeline.items() if t >= oldest}
-      yield from shots[: num_frames - chunk * len(wanted)]
+      yield from shots[: num_frames - chunk * count]
 
   def _recurrent(self, context, size, tiles, num_frames, key):
     """As `_fed_back`, for a recurrent system."""
@@ -455,7 +455,7 @@ class Predictor:
           tiles = self._engine.plan(*size)
         yield time, frame, begins
 
-    def make(context, wanted):
+    def make(context, phases):
       nonlocal entered
       images = {frame.number: frame.image for frame in context}
       entered = {n: entered[n] for n in images.keys() & entered.keys()}
@@ -466,7 +466,7 @@ class Predictor:
         size,
         tiles,
         jax.random.fold_in(key, context[around + 1].number + 1),
-        tuple(k - 1 for k in wanted),
+        [k - 1 for k in phases],
         with_diagnostics,
       )
       return [(s._replace(state=None), {}) for s in shots]  # nothing follows

@@ -373,7 +373,7 @@ def frame_at(
   settings: Settings,
   variables,
   prepared: blending.Prepared,
-  time: float,
+  time: jax.Array,
 ):
   """Interpolates the frame at one time.
 
@@ -391,19 +391,13 @@ def frame_at(
     output = model.apply(
       variables, prepared, warped, gates, routed=True, method='synthesise'
     )
-    size = warped.frames.shape[2:4]
-    diagnostics |= _shown_routes(gates, size, settings.patch)
+    shares = jnp.mean(gates, (1, 2))
+    first, size = jnp.ones((len(gates), 1)), warped.frames.shape[2:4]
+    diagnostics['blocks'] = jnp.concatenate([first, shares], -1)
+    routes = jnp.mean(gates, -1, keepdims=True)
+    diagnostics['routes'] = gating.per_pixel(routes, settings.patch, size)
   diagnostics['mask'] = output.mask
   return jnp.clip(output.frame, 0, 1), diagnostics
-
-
-def _shown_routes(gates, size, patch):
-  """The diagnostics of gates [B, nh, nw, d]."""
-  shares = jnp.mean(gates, (1, 2))
-  blocks = jnp.concatenate([jnp.ones((gates.shape[0], 1)), shares], -1)
-  routes = jnp.mean(gates, -1, keepdims=True)
-  routes = jnp.repeat(jnp.repeat(routes, patch, 1), patch, 2)
-  return {'blocks': blocks, 'routes': routes[:, : size[0], : size[1]]}
 
 
 def make(*, frames: base.Frames, **settings) -> base.System:
@@ -458,19 +452,25 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     base.check_flow(flow, chosen.flow_weight)
     return clip_loss(model, chosen, frames, variables, video, key, flow)
 
-  def diagnostics(variables, context, key):
+  def select(variables, context, key, targets):
     del key
     base.check_context(context, len(frames.context), 3, 1)
     filled, inside = bars.fill(context) if chosen.keep_bars else (context, True)
     prepared = model.apply(variables, filled, chosen.levels, method='prepare')
     older, newer = (context[:, frames.context.index(t)] for t in (start, end))
-    shots = []
-    for time in relative_times(frames):
+
+    def at(time):
       frame, shown = frame_at(model, chosen, variables, prepared, time)
       shown['flow'] = jnp.where(inside, shown['flow'], 0)
-      frame = jnp.where(inside, frame, (1 - time) * older + time * newer)
-      shots.append((frame, shown))
-    return jax.tree.map(lambda *x: jnp.stack(x, 1), *shots)
+      still = (1 - time) * older + time * newer
+      return jnp.where(inside, frame, still), shown
+
+    times = jnp.asarray(relative_times(frames), jnp.float32)[targets]
+    shots = jax.lax.map(at, times)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), shots)
+
+  def diagnostics(variables, context, key):
+    return select(variables, context, key, jnp.arange(len(frames.target)))
 
   return base.System(
     init=init,
@@ -480,6 +480,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     multiple=1,
     stochastic=False,
     diagnostics=diagnostics,
+    select=select,
     flow_pairs=((start, end), (end, start)) if chosen.flow_weight else (),
   )
 

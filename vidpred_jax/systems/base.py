@@ -189,6 +189,28 @@ class DiagnosticsFn(Protocol):
     ...
 
 
+class SelectFn(Protocol):
+  """Predicts some of the target frames."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    context: jax.Array,
+    key: jax.Array,
+    targets: jax.Array,
+    /,
+  ) -> tuple[jax.Array, Diagnostics]:
+    """Returns the frames and diagnostics of `DiagnosticsFn`, N = M.
+
+    Args:
+      variables: of the model.
+      context: that of `PredictFn`.
+      key: that of `PredictFn`.
+      targets: int32 [M], which of `frames.target`, each counted from 0.
+    """
+    ...
+
+
 class ClipSizeFn(Protocol):
   """Reads from weights which size of clip they are tied to."""
 
@@ -254,6 +276,9 @@ class System(NamedTuple):
     data: the data of its clips; of a loaded system those of its training.
     diagnostics: `(variables, context, key) -> (frames, diagnostics)`, see
       `DiagnosticsFn`. None: the system has none.
+    select: `(variables, context, key, targets) -> (frames, diagnostics)`, see
+      `SelectFn`, for systems that compute each target by itself: one compiled
+      program serves all of the same number. None: all are computed.
     clip_size: `(variables) -> (H, W)`, see `ClipSizeFn`, for weights that are
       tied to a size. None: any size.
     recurrence: the forecast as a recurrence, one frame per call, for systems
@@ -277,6 +302,7 @@ class System(NamedTuple):
   channels: int = 3
   data: DataSpec = DataSpec()
   diagnostics: DiagnosticsFn | None = None
+  select: SelectFn | None = None
   clip_size: ClipSizeFn | None = None
   recurrence: Recurrence | None = None
   flow_pairs: tuple[tuple[int, int], ...] = ()
