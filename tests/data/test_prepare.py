@@ -314,21 +314,6 @@ def test_what_cannot_be_is_refused(tmp_path):
     prepared.Prepared('train', 3)
   with pytest.raises(ValueError, match='has the 10 frames.*longest has 9'):
     prepared.Prepared('train', 10, root=place)
-  for k in range(3):
-    pictures(tmp_path / 'films' / f'film{k}', size=(20 + k, 24))
-  for splits in ((), ('train', 'train')):
-    with pytest.raises(ValueError, match='each once'):
-      write('arrays', tmp_path / 'b', root=str(path), splits=splits)
-  with pytest.raises(ValueError, match='give the source a size'):
-    write('videos', tmp_path / 'c', root=str(tmp_path / 'films'))
-  for source, settings in (
-    ('moving_digits', {}),
-    ('moving_digits', {'splits': ['test'], 'test_clips': 10**11}),
-    ('photos', {'splits': ['train'], 'num_clips': 10**11}),
-  ):
-    with pytest.raises(ValueError, match='Choose other splits or settings'):
-      write(source, tmp_path / 'c', **settings)
-  assert not (tmp_path / 'c').exists()  # all of it before anything is written
   listing = place / 'train.json'
   text = listing.read_text()
   listing.write_text(text.replace('"format": 1', '"format": 9'))
@@ -359,6 +344,26 @@ def test_what_cannot_be_is_refused(tmp_path):
   shard.unlink()
   with pytest.raises(ValueError, match='which is not there'):
     prepared.Prepared('train', 3, root=place)[0]
+
+
+def test_what_cannot_be_shows_before_anything_is_written(tmp_path):
+  path = tmp_path / 'mine.npy'
+  np.save(path, films())
+  for splits in ((), ('train', 'train')):
+    with pytest.raises(ValueError, match='each once'):
+      write('arrays', tmp_path / 'c', root=str(path), splits=splits)
+  for k in range(3):
+    pictures(tmp_path / 'films' / f'film{k}', size=(20 + k, 24))
+  with pytest.raises(ValueError, match='give the source a size'):
+    write('videos', tmp_path / 'c', root=str(tmp_path / 'films'))
+  for source, settings in (
+    ('moving_digits', {}),
+    ('moving_digits', {'splits': ['test'], 'test_clips': 10**11}),
+    ('photos', {'splits': ['train'], 'num_clips': 10**11}),
+  ):
+    with pytest.raises(ValueError, match='Choose other splits or settings'):
+      write(source, tmp_path / 'c', **settings)
+  assert not (tmp_path / 'c').exists()  # all of it before anything is written
 
 
 def test_a_disk_that_is_too_small_shows_before_the_work(tmp_path, monkeypatch):
