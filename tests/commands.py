@@ -9,21 +9,24 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Imports once; then each line of arguments is a run in a fork of its own.
+# Imports a command once; then each line, its name and arguments, is a run in a
+# fork of its own.
 _FORKS = """
-import importlib, json, os, sys, tempfile
-from vidpred_jax import command
-main = importlib.import_module(sys.argv[1])
-for name in sys.argv[2:]:
-  importlib.import_module(name)
+import gc, importlib, json, os, runpy, sys, tempfile
+import vidpred_jax.evaluate.run, vidpred_jax.train.loop
 for line in sys.stdin:
+  module, *arguments = json.loads(line)
+  if hasattr(importlib.import_module(module), '__path__'):
+    importlib.import_module(f'{module}.__main__')
+  gc.freeze()
   with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
     child = os.fork()
     if not child:
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)
-      sys.argv = [main.__file__, *json.loads(line)]
-      command.run(main.main, main.define_flags)
+      sys.argv[1:] = arguments
+      runpy.run_module(module, run_name='__main__', alter_sys=True)
+      sys.exit()
     _, status = os.waitpid(child, 0)
     texts = [stream.seek(0) or stream.read().decode() for stream in (out, err)]
   print(json.dumps([os.waitstatus_to_exitcode(status), *texts]), flush=True)
@@ -42,14 +45,14 @@ def run(module, *arguments):
 
 
 class Forks:
-  """Runs a command again and again without importing it anew.
+  """Runs commands again and again without importing them anew.
 
   For what ends soon: a fork has one device and no threads of its parent.
   """
 
-  def __init__(self, module, *imported):
+  def __init__(self):
     self._process = subprocess.Popen(
-      [sys.executable, '-W', 'ignore', '-c', _FORKS, module, *imported],
+      [sys.executable, '-W', 'ignore', '-c', _FORKS],
       cwd=ROOT,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
@@ -62,12 +65,13 @@ class Forks:
   def __exit__(self, *error):
     self._process.communicate(timeout=60)
 
-  def run(self, *arguments):
+  def run(self, module, *arguments):
     """Returns (exit status, stdout, stderr)."""
-    print(json.dumps(arguments), file=self._process.stdin, flush=True)
+    line = json.dumps([module, *map(str, arguments)])
+    print(line, file=self._process.stdin, flush=True)
     answer = self._process.stdout.readline()
     if not answer:
-      pytest.fail(f'The process that forks has ended before {arguments}.')
+      pytest.fail(f'The process that forks has ended before {line}.')
     return json.loads(answer)
 
 

@@ -340,13 +340,13 @@ WRONG = (
 
 def requests(part: Part) -> None:
   """Requests that no run can serve."""
-  rooms = 'vidpred_jax.evaluate.run', 'vidpred_jax.train.loop'
-  with commands.Forks('vidpred_jax.main', *rooms) as forks:
+  with commands.Forks() as forks:
     for n in part.numbers(min(part.count, len(WRONG))):
       workdir = part.folder / f'{n}'
       wrong = WRONG[n] if part.count >= len(WRONG) else _any(part, WRONG)
       begin = time.time()
-      status, out, err = forks.run(*TINY, f'--workdir={workdir}', wrong)
+      arguments = *TINY, f'--workdir={workdir}', wrong
+      status, out, err = forks.run('vidpred_jax.main', *arguments)
       lines = [x for x in err.splitlines() if x.strip() and '%|' not in x]
       fine = status == 2 and len(lines) == 1 and lines[0].startswith('Error: ')
       part.refused += fine

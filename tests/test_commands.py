@@ -84,9 +84,8 @@ def test_another_configuration_is_refused_by_name(monkeypatch, tmp_path, name):
     command.config_file(name)
 
 
-def test_all_missing_flags_are_told_at_once(tmp_path):
-  done = commands_of_tests.run('vidpred_jax.convert', '--input=x')
-  said = done.returncode, done.stdout, done.stderr
+def test_all_missing_flags_are_told_at_once(forks):
+  said = forks.run('vidpred_jax.convert', '--input=x')
   commands_of_tests.is_one_line(*said, '--system, --output.')
 
 
@@ -121,9 +120,8 @@ def test_another_size_is_refused(text):
     ('convert', ['--system=dmvfn', '--input=https://a.b/c.pkl', '--output=d']),
   ],
 )
-def test_addresses_are_refused_in_one_line(module, arguments):
-  done = commands_of_tests.run(f'vidpred_jax.{module}', *arguments)
-  said = done.returncode, done.stdout, done.stderr
+def test_addresses_are_refused_in_one_line(module, arguments, forks):
+  said = forks.run(f'vidpred_jax.{module}', *arguments)
   commands_of_tests.is_one_line(*said, 'an address, not a path of a file')
   for name in ('gs:', 's3:', 'b.mp4', 'd'):
     assert not (commands_of_tests.ROOT / name).exists()
@@ -132,27 +130,24 @@ def test_addresses_are_refused_in_one_line(module, arguments):
 @pytest.mark.parametrize(
   'options', [['--mixed'], ['--format=md', '--per_frame'], ['--format', 'md']]
 )
-def test_runs_at_addresses_may_follow_an_option(options):
+def test_runs_at_addresses_may_follow_an_option(options, forks):
   names = 'memory://bucket/a', 'memory://bucket/b'
-  done = commands_of_tests.run('vidpred_jax.compare', *options, *names)
-  said = done.returncode, done.stdout, done.stderr
+  said = forks.run('vidpred_jax.compare', *options, *names)
   commands_of_tests.is_one_line(*said, 'bucket/a/results.json is not there')
 
 
-def test_a_storage_that_is_not_known_is_refused_in_one_line():
+def test_a_storage_that_is_not_known_is_refused_in_one_line(forks):
   arguments = '--config=dmvfn.py:smoke', '--workdir=nosuch://bucket/run'
-  done = commands_of_tests.run('vidpred_jax.main', *arguments)
-  said = done.returncode, done.stdout, done.stderr
+  said = forks.run('vidpred_jax.main', *arguments)
   commands_of_tests.is_one_line(*said, 'Protocol not known: nosuch')
 
 
 @pytest.mark.parametrize(
   'flag', [['--checkpoint', 'memory://m'], ['--checkpoint=memory://m']]
 )
-def test_weights_may_lie_at_an_address(flag, tmp_path):
+def test_weights_may_lie_at_an_address(flag, tmp_path, forks):
   output = f'--output={tmp_path / "a.mp4"}'
-  done = commands_of_tests.run('vidpred_jax.predict', output, *flag)
-  said = done.returncode, done.stdout, done.stderr
+  said = forks.run('vidpred_jax.predict', output, *flag)
   commands_of_tests.is_one_line(*said, 'm on that storage holds neither')
 
 

@@ -1,4 +1,5 @@
 import csv
+import functools
 import io
 import json
 import math
@@ -178,18 +179,17 @@ def test_files_that_hold_no_results_are_refused(tmp_path):
       compare.read(tmp_path)
 
 
-def test_the_command(runs, tmp_path):
+def test_the_command(runs, tmp_path, forks):
   del runs
+  run = functools.partial(forks.run, 'vidpred_jax.compare')
   folders = tmp_path / 'gsta', tmp_path / 'tau'
-  done = commands.run('vidpred_jax.compare', *folders, '--format=md')
-  assert done.returncode == 0, done.stderr
-  assert '**25.00** ± 0.50' in done.stdout
+  status, out, err = run(*folders, '--format=md')
+  assert status == 0, err
+  assert '**25.00** ± 0.50' in out
   changed = results(1.0, 1.0, target=[2])
   (folders[1] / 'results.json').write_text(json.dumps(changed))
-  done = commands.run('vidpred_jax.compare', *folders)
-  said = done.returncode, done.stdout, done.stderr
-  commands.is_one_line(*said, 'not measured alike', 'target', '--mixed')
-  said = commands.run('vidpred_jax.compare', folders[0], f'{folders[0]}/.')
-  commands.is_one_line(said.returncode, said.stdout, said.stderr, 'named twice')
-  done = commands.run('vidpred_jax.compare', *folders, '--mixed')
-  assert done.returncode == 0 and 'Not measured alike: target' in done.stdout
+  words = 'not measured alike', 'target', '--mixed'
+  commands.is_one_line(*run(*folders), *words)
+  commands.is_one_line(*run(folders[0], f'{folders[0]}/.'), 'named twice')
+  status, out, _ = run(*folders, '--mixed')
+  assert status == 0 and 'Not measured alike: target' in out

@@ -145,24 +145,18 @@ def test_what_is_no_export_is_not_replaced(tmp_path):
   assert (tmp_path / 'films').exists()
 
 
-def test_what_cannot_be_written_is_refused():
-  with commands.Forks('vidpred_jax.export') as forks:
-    for size, output, *words in (
-      ('32x32', 'a.tf', 'output'),
-      ('32x32', 'a.tflite', 'output'),
-      ('32x32', '', 'output'),
-      ('32', 'a', '--size=32', 'HxW'),
-      ('32x32', 'a.pth', 'a.pth, have no --size'),
-    ):
-      answer = forks.run(
-        '--checkpoint=dmvfn-film', f'--size={size}', f'--output={output}'
-      )
-      commands.is_one_line(*answer, *words)
-    for name in ('name', 'path'):
-      answer = forks.run(
-        '--checkpoint=dmvfn-film', '--output=a', f'--set={name}=3'
-      )
-      commands.is_one_line(*answer, f'no setting {name}')
+def test_what_cannot_be_written_is_refused(forks):
+  for output, option, *words in (
+    ('a.tf', '--size=32x32', 'output'),
+    ('a.tflite', '--size=32x32', 'output'),
+    ('', '--size=32x32', 'output'),
+    ('a', '--size=32', '--size=32', 'HxW'),
+    ('a.pth', '--size=32x32', 'a.pth, have no --size'),
+    ('a', '--set=name=3', 'no setting name'),
+    ('a', '--set=path=3', 'no setting path'),
+  ):
+    arguments = '--checkpoint=dmvfn-film', f'--output={output}', option
+    commands.is_one_line(*forks.run('vidpred_jax.export', *arguments), *words)
 
 
 def test_the_command(tmp_path):

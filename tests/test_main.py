@@ -57,13 +57,6 @@ def command(*arguments, **kwargs):
   return finish(start(*arguments, **kwargs))
 
 
-@pytest.fixture(scope='module')
-def forks():
-  rooms = 'vidpred_jax.evaluate.run', 'vidpred_jax.train.loop'
-  with commands.Forks('vidpred_jax.main', *rooms) as forks:
-    yield forks
-
-
 def wait_until(process, condition, timeout=200):
   """Waits for a process, and says why where it never comes so far."""
   end = time.time() + timeout
@@ -259,7 +252,9 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
 def test_a_users_mistake_is_one_line_without_a_traceback(
   arguments, words, tmp_path, forks
 ):
-  said = forks.run(*arguments, f'--workdir={tmp_path / "a"}')
+  said = forks.run(
+    'vidpred_jax.main', *arguments, f'--workdir={tmp_path / "a"}'
+  )
   commands.is_one_line(*said, *words)
 
 

@@ -5,6 +5,8 @@ Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
 """
 
 import ast
+import atexit
+import gc
 import importlib.util
 import itertools
 import logging as python_logging
@@ -223,6 +225,8 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       sys.exit(128 + signal.SIGINT)
 
   define_flags()
+  # At its end the interpreter looks for garbage among all that was imported.
+  atexit.register(gc.freeze)
   app.run(guarded, flags_parser=parse)
 
 

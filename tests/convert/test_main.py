@@ -11,12 +11,6 @@ from tests.convert.published import SMALL, openstl, saved
 from vidpred_jax import checkpoint, command, convert
 
 
-@pytest.fixture(scope='module')
-def forks():
-  with commands.Forks('vidpred_jax.convert.__main__') as forks:
-    yield forks
-
-
 def test_command_line(published, tmp_path, forks):
   np.savez(tmp_path / 'weights.npz', **published)
   output = tmp_path / 'export'
@@ -29,7 +23,7 @@ def test_command_line(published, tmp_path, forks):
     'channel_order=rgb',
     '--set=inference_routing=all',
   )
-  status, out, err = forks.run(*arguments)
+  status, out, err = forks.run('vidpred_jax.convert', *arguments)
   assert status == 0, err
   report = json.loads(out)
   assert report['parameters'] == 3_559_930
@@ -40,7 +34,9 @@ def test_command_line(published, tmp_path, forks):
   jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
   before = (output / 'system.json').read_bytes()
-  commands.is_one_line(*forks.run(*arguments), 'exists already')
+  commands.is_one_line(
+    *forks.run('vidpred_jax.convert', *arguments), 'exists already'
+  )
   assert (output / 'system.json').read_bytes() == before
 
 
@@ -49,6 +45,7 @@ def test_command_line_for_simvp(tmp_path, forks):
   lightning = {'state_dict': {f'model.{k}': x for k, x in state.items()}}
   (tmp_path / 'best.ckpt').write_bytes(saved(lightning))
   status, out, err = forks.run(
+    'vidpred_jax.convert',
     '--system=simvp',
     f'--input={tmp_path}/best.ckpt',
     f'--output={tmp_path}/export',

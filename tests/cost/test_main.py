@@ -5,16 +5,9 @@ import pytest
 from tests import commands
 
 
-@pytest.fixture(scope='module')
-def forks():
-  with commands.Forks(
-    'vidpred_jax.cost.__main__', 'vidpred_jax.build'
-  ) as forks:
-    yield forks
-
-
 def test_the_command_prints_json(forks):
   status, out, err = forks.run(
+    'vidpred_jax.cost',
     '--config=configs/dmvfn.py:smoke',
     '--config.model.scales=(1,)',
     '--config.model.widths=(8,)',
@@ -34,7 +27,7 @@ def test_the_command_prints_json(forks):
 
 def test_the_command_measures_interpolation(forks):
   status, out, err = forks.run(
-    '--config=configs/apr_vfi.py:smoke', '--repeats=2'
+    'vidpred_jax.cost', '--config=configs/apr_vfi.py:smoke', '--repeats=2'
   )
   assert status == 0, err
   macs = json.loads(out)['macs']
@@ -43,7 +36,9 @@ def test_the_command_measures_interpolation(forks):
 
 
 def test_the_command_measures_grey_clips(forks):
-  status, out, err = forks.run('--config=configs/simvp.py:smoke', '--repeats=2')
+  status, out, err = forks.run(
+    'vidpred_jax.cost', '--config=configs/simvp.py:smoke', '--repeats=2'
+  )
   assert status == 0, err
   report = json.loads(out)
   assert report['size'] == [32, 32] and report['system'] == 'simvp'
@@ -60,14 +55,16 @@ def test_the_command_measures_grey_clips(forks):
   ],
 )
 def test_the_command_refuses_in_one_line(forks, arguments, message):
-  said = forks.run('--config=configs/dmvfn.py:smoke', *arguments)
+  said = forks.run(
+    'vidpred_jax.cost', '--config=configs/dmvfn.py:smoke', *arguments
+  )
   commands.is_one_line(*said, message)
 
 
 def test_the_command_lists_parameters(forks):
   pytest.importorskip('clu')
   status, out, err = forks.run(
-    '--config=configs/simvp.py:smoke', '--parameters'
+    'vidpred_jax.cost', '--config=configs/simvp.py:smoke', '--parameters'
   )
   assert status == 0, err
   lines = out.splitlines()

@@ -25,7 +25,9 @@ def test_a_measurement_counts_the_route_that_was_taken():
   )
   json.dumps(report)
   context = video[:, :2] / np.float32(255)
-  _, diagnostics = system.diagnostics(variables, context, jax.random.key(0))
+  _, diagnostics = jax.jit(system.diagnostics)(
+    variables, context, jax.random.key(0)
+  )
   used = np.asarray(diagnostics['blocks']).sum((0, 1))
   macs = report['macs']
   assert 0 < used.sum() < 12

@@ -2,6 +2,7 @@ import json
 import pathlib
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,8 +30,9 @@ def parts_of(folder):
   return json.loads((folder / 'accelerator.json').read_text())['parts']
 
 
-def test_the_command(environment, tmp_path, capsys):
-  """Everything but the reference arrays, with small shapes."""
+def test_the_command(environment, tmp_path, capsys, monkeypatch):
+  """Everything but the reference arrays, with small shapes of one system."""
+  monkeypatch.setattr(times, 'CASES', {'dmvfn': times.dmvfn_cases})
   # As much time as a busy machine may want.
   failed = accelerator.main(
     [
@@ -42,10 +44,9 @@ def test_the_command(environment, tmp_path, capsys):
   errors = [r for rows in parts.values() for r in rows if 'error' in r]
   assert not failed and not errors
   assert parts['parity'] == [{'skipped': 'no --shared'}]
-  timed = [row['system'] for row in parts['times'] if row['ms'] > 0]
-  assert set(timed) == {'dmvfn', 'simvp', 'rvd', 'apr_vfi'}
-  names = {r['name'] for r in parts['times'] if r['system'] == 'rvd'}
-  assert '2 frames of 2 clips, 2 steps' in names
+  timed = [row['name'] for row in parts['times'] if row['ms'] > 0]
+  assert timed[:2] == ['32x48, 1 blocks', '32x48, 2 blocks']
+  assert timed[2:] == ['training step, 1 of 48x48']
   tried = [row for row in parts['training'] if 'clips_per_s' in row]
   assert sum(row['taken'] for row in tried) == 1
   (trial,) = (r for r in parts['training'] if 'waiting_for_data' in r)
@@ -56,6 +57,19 @@ def test_the_command(environment, tmp_path, capsys):
   clip = np.zeros((2, 16, 16, 3), np.uint8)
   assert vp.Predictor(system, variables).predict(clip, 1).shape[0] == 1
   assert 'missing nothing' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('system', times.CASES)
+def test_what_is_timed_takes_its_arguments(system):
+  """Traced: compiled and run are those of one system, above."""
+  names = []
+  for case in times.CASES[system](times.TINY, 'bfloat16'):
+    for name, args in case.calls.items():
+      assert jax.tree.leaves(jax.eval_shape(case.program, *args))
+      names.append(name)
+  assert len(set(names)) == len(names) > 2
+  if system == 'rvd':
+    assert '2 frames of 2 clips, 2 steps' in names
 
 
 def test_a_run_that_would_take_too_long_is_exported(tmp_path, monkeypatch):

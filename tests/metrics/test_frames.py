@@ -1,5 +1,7 @@
 """Errors, PSNR and the SSIM family."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,13 @@ FRAME = [
 IMAGE = [name for name in FRAME if metrics.METRICS[name].kind == 'image']
 
 
+@functools.cache
+def compiled(name):
+  return jax.jit(metrics.make(name).values)
+
+
 def measure(name, pred, target):
-  return np.asarray(jax.jit(metrics.make(name).values)(pred, target))
+  return np.asarray(compiled(name)(pred, target))
 
 
 def mean(name, pred, target):

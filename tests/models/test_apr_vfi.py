@@ -44,6 +44,11 @@ def small(patch=8, routed=True, **settings):
   return model, variables
 
 
+def moved(model, variables, prepared, time):
+  warp = jax.jit(functools.partial(model.apply, method='warp'))
+  return warp(variables, prepared, time)
+
+
 @functools.cache
 def warped(size=(29, 37)):
   """What precedes the synthesis, of two random frames and a random flow."""
@@ -55,9 +60,7 @@ def warped(size=(29, 37)):
     for key in jax.random.split(keys[2], 3)
   )
   prepared = blending.Prepared(pair, flow, contexts)
-  model, variables = small()
-  warp = jax.jit(functools.partial(model.apply, method='warp'))
-  return prepared, warp(variables, prepared, 0.3)
+  return prepared, moved(*small(), prepared, 0.3)
 
 
 def synthesised(model, variables, prepared, warped, gates=None, routed=False):
@@ -118,7 +121,7 @@ def test_skipping_patches_is_gating_them(fusion, platform):
 def test_skipping_patches_is_gating_them_where_frames_are_read():
   model, variables = small(motion='variational')
   prepared, _ = warped()
-  there = model.apply(variables, prepared, 0.3, method='warp')
+  there = moved(model, variables, prepared, 0.3)
   gates = jax.random.bernoulli(jax.random.key(2), 0.4, (2, 4, 5, 2))
   gates = gates.astype(jnp.float32)
   run = functools.partial(model.apply, method='synthesise')
@@ -169,9 +172,10 @@ def test_patches_are_the_whole_image_where_borders_do_not_reach():
   block = apr_vfi.RefineBlock(width=8, depth=1, features=4, residual=True)
   assert block.reach == 6
   x = jax.random.normal(jax.random.key(0), (1, 64, 64, 4))
-  variables = block.init(jax.random.key(1, impl='rbg'), x)
-  whole = block.apply(variables, x)
-  patches = block.apply(variables, routing.to_patches(x, 32))
+  variables = jax.jit(block.init)(jax.random.key(1, impl='rbg'), x)
+  apply = jax.jit(block.apply)
+  whole = apply(variables, x)
+  patches = apply(variables, routing.to_patches(x, 32))
   change = np.abs(routing.from_patches(patches, (64, 64)) - whole)[0].max(-1)
   reach = block.reach
   for rows in (slice(0, 32 - reach), slice(32 + reach, 64)):
@@ -254,9 +258,7 @@ def test_both_frames_move_to_the_wanted_time():
   at = lambda t: scene[:, 12 - 4 * t : 32 - 4 * t, 12 - 8 * t : 32 - 8 * t]  # noqa: E731
   pair = jnp.stack([at(0), at(1)], 1)
   flow = jnp.broadcast_to(jnp.asarray([8.0, 4, -8, -4]), (1, 20, 20, 4))
-  model, variables = small()
-  prepared = blending.Prepared(pair, flow, ())
-  there = model.apply(variables, prepared, 0.25, method='warp')
+  there = moved(*small(), blending.Prepared(pair, flow, ()), 0.25)
   truth = scene[:, 11:31, 10:30]
   np.testing.assert_allclose(there.frames[:, 0, 1:, 2:], truth[:, 1:, 2:])
   np.testing.assert_allclose(there.frames[:, 1, :-3, :-6], truth[:, :-3, :-6])

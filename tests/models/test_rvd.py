@@ -123,7 +123,7 @@ def test_means_stay_in_the_range_of_images_and_may_be_none():
   model, variables, clip, noisy = small()
   clip, n = clip[:, :1], jnp.int32(3)
   apply = jax.jit(model.apply)
-  grown = jax.tree.map(lambda x: 9 * x, variables)
+  grown = jax.tree.map(lambda x: 9 * np.asarray(x), variables)
   out, mean = apply(grown, clip, noisy, n)
   assert mean.min() == -1 and mean.max() == 1
   assert out.dtype == mean.dtype == jnp.float32

@@ -7,6 +7,8 @@ import pytest
 
 from vidpred_jax.ops import correlation
 
+local = jax.jit(correlation.local, static_argnames='radius')
+
 
 def by_definition(first, second, radius):
   """One displacement after the other, float64."""
@@ -28,7 +30,7 @@ def by_definition(first, second, radius):
 )
 def test_agrees_with_its_definition(size, radius):
   first, second = jax.random.normal(jax.random.key(0), (2, 2, *size, 6))
-  out = correlation.local(first, second, radius=radius)
+  out = local(first, second, radius=radius)
   expected = by_definition(first, second, radius)
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
@@ -45,7 +47,7 @@ def test_no_images_give_none():
 def test_displacements_are_counted_row_by_row():
   first = jnp.ones((1, 9, 9, 1))
   second = jnp.zeros((1, 9, 9, 1)).at[0, 6, 3, 0].set(1.0)
-  out = correlation.local(first, second)[0, 4, 4]
+  out = local(first, second)[0, 4, 4]
   dx, dy = -1, 2
   assert np.flatnonzero(out).tolist() == [(dy + 4) * 9 + dx + 4]
 
@@ -57,8 +59,8 @@ def test_gradient_is_that_of_the_definition(radius):
   first, second, along_a, along_b = (
     jax.random.normal(key, (2, 9, 26, 3)) for key in keys[:4]
   )
-  local = functools.partial(correlation.local, radius=radius)
-  out, pull = jax.vjp(local, first, second)
+  of_radius = functools.partial(local, radius=radius)
+  out, pull = jax.vjp(of_radius, first, second)
   cotangent = jax.random.normal(keys[4], out.shape)
   of_a, of_b = pull(cotangent)
   for of, along, change in (

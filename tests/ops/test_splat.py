@@ -7,6 +7,8 @@ from tests.arrays import flow_of
 from vidpred_jax.ops import routing, splat
 
 splatted = jax.jit(splat.splat)
+forward = jax.jit(splat.forward, static_argnames='mode')
+listing = jax.jit(splat.bin_by_patch, static_argnums=1)
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_whole_flow_is_a_shift_that_leaves_holes(image, dx, dy):
       if 0 <= y + dy < 12 and 0 <= x + dx < 17:
         out[:, y + dy, x + dx] = image[:, y, x]
   np.testing.assert_array_equal(splatted(image, flow_of(dx, dy, image)), out)
-  moved, weight = splat.forward(image, flow_of(dx, dy, image))
+  moved, weight = forward(image, flow_of(dx, dy, image))
   np.testing.assert_array_equal(moved, out)
   np.testing.assert_array_equal(weight[..., 0] != 0, out.any(-1))
 
@@ -75,8 +77,9 @@ def test_with_64_bits(image):
   flow = random_flow(image)
   with jax.enable_x64(True):
     image = np.asarray(image, np.float64)
-    out = jax.jit(splat.splat)(image, np.asarray(flow))
-    assert jax.grad(lambda x: splat.splat(x, flow).sum())(image).any()
+    out = splatted(image, np.asarray(flow))
+    total = jax.jit(jax.grad(lambda x: splat.splat(x, flow).sum()))
+    assert total(image).any()
   np.testing.assert_allclose(out, splatted(image, flow), atol=1e-6)
 
 
@@ -97,28 +100,22 @@ def test_some_patches_are_those_of_the_whole(size, patch, channels):
   """Of three images per sample, some pixels of which have nowhere to go."""
   keys = jax.random.split(jax.random.key(4), 2)
   values = jax.random.normal(keys[0], (2, 3, *size, channels))
-  flow = 3 * jax.random.normal(keys[1], (2, 3, *size, 2))
-  flow = (
-    flow.at[0, 0, 0]
-    .set(jnp.nan)
-    .at[1, 2, :, 0]
-    .set(1e30)
-    .at[0, 1, 1]
-    .set(-jnp.inf)
-  )
-  bins = jax.jit(splat.bin_by_patch, static_argnums=1)(flow, patch)
+  flow = np.array(3 * jax.random.normal(keys[1], (2, 3, *size, 2)))
+  flow[0, 0, 0], flow[1, 2, :, 0], flow[0, 1, 1] = np.nan, 1e30, -np.inf
+  bins = listing(flow, patch)
   count = len(bins.shifts)
-  at = jnp.asarray([count - 1, 0, count // 2, 0])
+  at = np.array([count - 1, 0, count // 2, 0])
   some = jax.jit(splat.splat_patches, static_argnums=2)(values, bins, patch, at)
   assert some.shape == (4, patch, patch, 3, channels)
 
   def to_patches(x):
-    concat_pair = jnp.moveaxis(x, 1, 3).reshape(2, *size, -1)
-    return routing.to_patches(concat_pair, patch)[at].reshape(some.shape)
+    concat_pair = np.moveaxis(x, 1, 3).reshape(2, *size, -1)
+    patches = np.asarray(routing.to_patches(concat_pair, patch))
+    return patches[at].reshape(some.shape)
 
   flat = lambda x: x.reshape(6, *x.shape[2:])  # noqa: E731
   whole = splatted(flat(values), flat(flow)).reshape(values.shape)
-  inside = to_patches(jnp.ones_like(values))
+  inside = to_patches(np.ones_like(values))
   np.testing.assert_allclose(some * inside, to_patches(whole), atol=1e-5)
   for i in range(count):
     pixels = listed(bins, i)
@@ -127,9 +124,9 @@ def test_some_patches_are_those_of_the_whole(size, patch, channels):
 
 def test_pixels_are_listed_where_they_arrive():
   """Two rows of two patches; pixel 9 to where four meet, a row out of them."""
-  flow = jnp.zeros((1, 1, 8, 8, 2)).at[0, 0, 1, 1].set(2.5)
-  flow = flow.at[0, 0, 0, 0].set(jnp.asarray([4.0, 0])).at[0, 0, 5].set(99)
-  bins = splat.bin_by_patch(flow, 4)
+  flow = np.zeros((1, 1, 8, 8, 2), np.float32)
+  flow[0, 0, 1, 1], flow[0, 0, 0, 0], flow[0, 0, 5] = 2.5, (4, 0), 99
+  bins = listing(flow, 4)
   lists = [listed(bins, i) for i in range(4)]
   assert [9 in x for x in lists] == [True, True, True, True]
   assert [0 in x for x in lists] == [False, True, False, False]
@@ -190,19 +187,19 @@ def test_kinds_of_splatting_where_two_pixels_meet():
   }
   for mode, value in expected.items():
     given = {} if mode in ('sum', 'average') else {'metric': metric}
-    out, weight = splat.forward(image, flow, mode=mode, **given)
+    out, weight = forward(image, flow, mode=mode, **given)
     np.testing.assert_allclose(out[0, 0, :, 0], [0, 0, value, 7], rtol=1e-5)
     np.testing.assert_array_equal(weight[0, 0, :, 0] > 0, [0, 0, 1, 1])
-  far = splat.forward(image, flow, mode='softmax', metric=100 * metric)[0]
+  far = forward(image, flow, mode='softmax', metric=100 * metric)[0]
   np.testing.assert_allclose(far[0, 0, 2, 0], 20, rtol=1e-5)
 
 
 def test_constant_metrics_are_the_average(image):
   flow = random_flow(image)
-  average, _ = splat.forward(image, flow)
+  average, _ = forward(image, flow)
   for mode in ('linear', 'softmax'):
     metric = jnp.full((*image.shape[:3], 1), 2.5)
-    out, _ = splat.forward(image, flow, mode=mode, metric=metric)
+    out, _ = forward(image, flow, mode=mode, metric=metric)
     np.testing.assert_allclose(out, average, atol=1e-5)
 
 
@@ -212,7 +209,7 @@ def test_metric_gets_a_gradient(image):
   for mode in ('linear', 'softmax'):
 
     def total(metric, mode=mode):
-      out, _ = splat.forward(image, flow, mode=mode, metric=metric)
+      out, _ = forward(image, flow, mode=mode, metric=metric)
       return jnp.sum(out**2)
 
     gradient = jax.jit(jax.grad(total))(metric)
@@ -226,17 +223,17 @@ def test_metric_gets_a_gradient(image):
 
 def test_keeps_half_precision(image):
   half = image.astype(jnp.bfloat16)
-  out, weight = splat.forward(half, random_flow(image))
+  out, weight = forward(half, random_flow(image))
   assert out.dtype == jnp.bfloat16 and weight.dtype == jnp.float32
-  full, _ = splat.forward(image, random_flow(image))
+  full, _ = forward(image, random_flow(image))
   np.testing.assert_allclose(out.astype(jnp.float32), full, atol=0.02)
 
 
 def test_wrong_modes_are_refused(image):
   flow, metric = flow_of(0, 0, image), jnp.ones((*image.shape[:3], 1))
   with pytest.raises(ValueError, match='mean.*average'):
-    splat.forward(image, flow, mode='mean')
+    forward(image, flow, mode='mean')
   with pytest.raises(ValueError, match='without a metric'):
-    splat.forward(image, flow, mode='softmax')
+    forward(image, flow, mode='softmax')
   with pytest.raises(ValueError, match='with a metric'):
-    splat.forward(image, flow, mode='average', metric=metric)
+    forward(image, flow, mode='average', metric=metric)

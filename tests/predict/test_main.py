@@ -32,12 +32,6 @@ def exported(tmp_path_factory):
   return path
 
 
-@pytest.fixture(scope='module')
-def forks():
-  with commands.Forks('vidpred_jax.predict.__main__') as forks:
-    yield forks
-
-
 def check_refused(answer, message):
   status, out, err = answer
   assert (status, out) == (2, '')
@@ -79,6 +73,7 @@ def test_the_command_refuses_in_one_line(
   exported, folder, tmp_path, forks, arguments, message
 ):
   got = forks.run(
+    'vidpred_jax.predict',
     f'--checkpoint={exported}',
     f'--input={folder}',
     f'--output={tmp_path}/out.mp4',
@@ -94,6 +89,7 @@ def test_the_command_never_replaces_its_input(exported, tmp_path, forks, name):
   (tmp_path / 'link').symlink_to(source)
   before = video_io.read(source)
   got = forks.run(
+    'vidpred_jax.predict',
     f'--checkpoint={exported}',
     f'--input={source}',
     f'--output={tmp_path / name}',
@@ -124,12 +120,14 @@ def test_the_command_knows_fields_from_videos(folder, tmp_path, forks):
   source, output = tmp_path / 'in.npy', tmp_path / 'out.npy'
   np.save(source, hours())
   arguments = f'--checkpoint={weights}', f'--output={output}'
-  got = forks.run(*arguments, f'--input={folder}')
+  got = forks.run('vidpred_jax.predict', *arguments, f'--input={folder}')
   check_refused(got, 'not from pictures')
-  got = forks.run(*arguments, f'--input={source}', '--samples=2')
+  got = forks.run(
+    'vidpred_jax.predict', *arguments, f'--input={source}', '--samples=2'
+  )
   check_refused(got, '--samples')
   status, out, err = forks.run(
-    *arguments, f'--input={source}', '--num_frames=3'
+    'vidpred_jax.predict', *arguments, f'--input={source}', '--num_frames=3'
   )
   assert status == 0, err
   assert '3 frames' in out

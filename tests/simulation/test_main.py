@@ -5,7 +5,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests import commands
 from vidpred_jax.data import vortices
 from vidpred_jax.simulation import __main__ as simulation
 
@@ -177,12 +176,6 @@ def test_who_comes_second_finds_it_done(tmp_path, monkeypatch):
   assert [p.name for p in place.iterdir()] == ['settings.json']
 
 
-@pytest.fixture(scope='module')
-def forks():
-  with commands.Forks('vidpred_jax.simulation.__main__') as forks:
-    yield forks
-
-
 @pytest.mark.parametrize(
   'flag, message',
   [
@@ -193,5 +186,7 @@ def forks():
   ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, forks, flag, message):
-  status, _, err = forks.run(flag, f'--root={tmp_path}')
+  status, _, err = forks.run(
+    'vidpred_jax.simulation', flag, f'--root={tmp_path}'
+  )
   assert (status, err.strip()) == (2, f'Error: {message}')

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.arrays import waves
 from vidpred_jax import losses, systems
 from vidpred_jax.models import apr_vfi, blending
 from vidpred_jax.systems import base
@@ -212,20 +213,24 @@ def test_router_learns_where_frames_differ(supervision, amounts, ratios):
   video = noise * jnp.repeat(jnp.asarray(amounts), 8).reshape(1, 1, 1, 48, 1)
   params = variables()['params']
   # Else frames are moved by a flow that knows nothing.
-  flow = jax.tree.map(jnp.zeros_like, params['flow'])
+  flow = jax.tree.map(np.zeros_like, params['flow'])
 
   def distance(router, key):
     weights = {'params': params | {'router': router, 'flow': flow}}
     return system.loss(weights, video, key)
 
-  gradient = jax.jit(jax.grad(distance, has_aux=True))
   rule = optax.adam(0.02)
+
+  @jax.jit
+  def trained(router, state, key):
+    gradient, (_, metrics) = jax.grad(distance, has_aux=True)(router, key)
+    change, state = rule.update(gradient, state)
+    return optax.apply_updates(router, change), state, metrics
+
   router, distances = params['router'], []
-  state = rule.init(router)
+  state = jax.jit(rule.init)(router)
   for i in range(60):
-    step, (_, metrics) = gradient(router, jax.random.key(i))
-    step, state = rule.update(step, state)
-    router = optax.apply_updates(router, step)
+    router, state, metrics = trained(router, state, jax.random.key(i))
     distances.append(float(metrics['apr']))
   assert distances[0] > 0.3
   assert np.mean(distances[-5:]) < 0.1
@@ -323,16 +328,9 @@ def test_flow_loss_teaches_a_flow_that_is_not_trained_otherwise():
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
-def texture(length=5, by=(1.5, -1), size=(40, 56)):
+def texture(length=5, by=(1.5, -1)):
   """A smooth texture that moves by so much a frame, [1, length, H, W, 3]."""
-  row, column = np.mgrid[: size[0], : size[1]].astype(np.float32)[..., None]
-  phases = np.float32([0, 1, 2])
-
-  def at(t):
-    x, y = column - t * by[0], row - t * by[1]
-    return 0.5 + 0.2 * (np.sin(0.31 * x + phases) + np.cos(0.23 * y + phases))
-
-  return jnp.asarray(np.stack([at(t) for t in range(length)])[None])
+  return waves([(t * by[0], t * by[1]) for t in range(length)], (40, 56))
 
 
 def test_variational_motion_has_no_weights_and_any_time():
@@ -356,21 +354,9 @@ def test_variational_motion_has_no_weights_and_any_time():
 FOUR = systems.Frames((0, 2, 4, 6), (3,))
 
 
-def accelerated(places):
-  """A texture at places along x, [1, T, 48, 64, 3]."""
-  row, column = np.mgrid[:48, :64].astype(np.float32)[..., None]
-  phases = np.float32([0, 1, 2])
-  frames = [
-    0.5 + 0.2 * (np.sin(0.31 * (column - x) + phases) + np.cos(0.23 * row))
-    for x in places
-  ]
-  return jnp.asarray(np.stack(frames)[None])
-
-
 def test_the_frames_around_say_how_motion_changes():
   settings = {'synthesis': 'warp', 'motion': 'variational'}
-  times = np.arange(7)
-  video = accelerated(0.5 * times + 0.25 * times**2)
+  video = waves([(0.5 * t + 0.25 * t**2, 0) for t in range(7)])
   truth, inner = video[:, 3], np.s_[:, 8:-8, 16:-16]
 
   def error(context, frames):
@@ -389,9 +375,9 @@ def test_the_frames_around_say_how_motion_changes():
 
 
 def test_a_clip_with_the_frames_around_has_a_loss():
-  settings = {'synthesis': 'warp', 'motion': 'variational'}
-  system, video = made(FOUR, **settings), accelerated(range(7))
-  _, (_, metrics) = system.loss({'params': {}}, video, jax.random.key(0))
+  of_four = loss(FOUR, synthesis='warp', motion='variational')
+  video = waves([(t, 0) for t in range(7)])
+  _, (_, metrics) = of_four({'params': {}}, video, jax.random.key(0))
   assert metrics['psnr'] > 30
 
 

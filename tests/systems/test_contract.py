@@ -169,14 +169,10 @@ def test_loss_falls_on_one_batch(name):
   system, _, video = small(name)
   # A pattern that moves, so that there is something to learn.
   size = SMALL[name][2]
-  wave = jnp.sin(jnp.arange(size[1] + 64) / 5.0) * 0.4 + 0.5
-  frames = jnp.stack(
-    [
-      jnp.broadcast_to(wave[4 * t : 4 * t + size[1]][None, :, None], (*size, 3))
-      for t in range(system.frames.length)
-    ]
-  )
-  video = jnp.broadcast_to(frames, video.shape)
+  wave = np.float32(np.sin(np.arange(size[1] + 64) / 5) * 0.4 + 0.5)
+  video = np.empty(video.shape, np.float32)
+  for t in range(system.frames.length):
+    video[:, t] = wave[4 * t : 4 * t + size[1], None]
   state, step = trained(name)
   losses = []
   for _ in range(40):

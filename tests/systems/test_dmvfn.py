@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vidpred_jax import losses, runtime
+from vidpred_jax.data import photos
 from vidpred_jax.models import dmvfn as model_room
 from vidpred_jax.models import features
 from vidpred_jax.ops import warp
@@ -120,7 +121,8 @@ def test_supervision_and_gamma():
   _, variables, video = small(routing='none')
   model = model_room.DMVFN(scales=(2, 1), widths=(12, 8), router_outputs=0)
   outputs = jax.jit(model.apply)(variables, video[:, :2]).frames
-  distances = [losses.laplacian(x, video[:, 2]) for x in outputs]
+  laplacian = jax.jit(losses.laplacian)
+  distances = [laplacian(x, video[:, 2]) for x in outputs]
   each = [x.mean() for x in distances]
   logs = [jnp.log(x + 1e-3).mean() for x in distances]
   for settings, expected in (
@@ -159,6 +161,38 @@ def test_predictions_are_fed_back():
     pair = jnp.stack([pair[:, 1], next_frame[:, 0]], 1)
 
 
+def test_more_frames_say_how_far_motion_goes_on():
+  """The next frame is that of two; those after it move by the factor."""
+  settings = {'routing': 'none', 'initial_flow': 'variational'} | ONE_BLOCK
+  places = [0, 3] * 4
+  picture = photos.PhotosInMotion('test', 1, size=(64, 112), seed=0)
+  picture = picture[0]['video'][0].astype(np.float32) / 255
+  clip = np.stack([picture[:, x : x + 96] for x in places])[None]
+  few, many = Frames((0, 1), (2, 3, 4)), Frames(tuple(range(8)), (8, 9, 10))
+  made = {}
+  for frames in (few, many):
+    system, variables, _ = small(frames, **settings)
+    head = variables['params']['block_0']['head']
+    head.update(jax.tree.map(jnp.zeros_like, dict(head)))  # the flow alone
+    context = jnp.asarray(clip[:, -len(frames.context) :])
+    made[frames], _ = jax.jit(system.diagnostics)(
+      variables, context, jax.random.key(0)
+    )
+  assert system.repeats_context
+  np.testing.assert_allclose(made[few][:, 0], made[many][:, 0], atol=1e-3)
+  moved = [np.abs(np.diff(made[f], axis=1)).mean() for f in (few, many)]
+  assert moved[1] < 0.3 * moved[0]
+
+
+@pytest.mark.parametrize('count', [3, 4])
+def test_three_or_four_frames_are_too_few(count):
+  frames = Frames(tuple(range(count)), (count,))
+  with pytest.raises(ValueError, match='2 context frames'):
+    dmvfn.make(frames=frames, initial_flow='variational')
+  with pytest.raises(ValueError, match='2 context frames'):
+    dmvfn.make(frames=Frames(tuple(range(8)), (8,)))
+
+
 def test_flow_and_mask_are_those_of_the_prediction():
   """What the newer frame's part leaves is the older frame's: in [0, mask]."""
   _, _, video = small(inference_routing='all')
@@ -166,7 +200,7 @@ def test_flow_and_mask_are_those_of_the_prediction():
   flow, mask = diagnostics['flow'][:, 0], diagnostics['mask'][:, 0]
   assert np.all(diagnostics['blocks'] == 1)
   assert 0 < mask.min() < mask.max() < 1 and np.abs(flow).max() > 0.2
-  newer = (1 - mask) * warp.backward(video[:, 1], flow)
+  newer = (1 - mask) * jax.jit(warp.backward)(video[:, 1], flow)
   older = frames[:, 0] - newer
   assert np.all(older >= -1e-5) and np.all(older <= mask + 1e-5)
 
@@ -191,18 +225,22 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
     variables, video[:, :2], jax.random.key(0)
   )
   assert np.all(diagnostics['blocks'] == 0)
-  start = model_room.initial_state(
-    model_room.concat_pair(video[:, :2]), flow='variational'
-  )
-  np.testing.assert_allclose(frames[:, 0], model_room.blend(start), atol=1e-4)
-  np.testing.assert_allclose(
-    diagnostics['flow'][:, 0], start.voxel[..., 2:4], atol=1e-3
-  )
+
+  @jax.jit
+  def begun(pair):
+    start = model_room.initial_state(
+      model_room.concat_pair(pair), flow='variational'
+    )
+    return model_room.blend(start), start.voxel[..., 2:4]
+
+  frame, flow = begun(video[:, :2])
+  np.testing.assert_allclose(frames[:, 0], frame, atol=1e-4)
+  np.testing.assert_allclose(diagnostics['flow'][:, 0], flow, atol=1e-3)
 
 
 def test_beta_is_a_budget_at_inference():
   scales, widths = (1,) * 5, (4,) * 5
-  for beta, blocks in ((0.1, 1), (0.5, 3), (0.62, 3), (1.0, 5)):
+  for beta, blocks in ((0.1, 1), (0.62, 3)):
     _, diagnostics = diagnosed(
       scales=scales, widths=widths, inference_beta=beta
     )

@@ -18,6 +18,7 @@ from vidpred_jax.evaluate import run as evaluation
 from vidpred_jax.train import loop
 
 ADDRESS = 'memory://bucket/runs/a'
+DOWN = ConnectionError('the line is down')
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,12 @@ def finished(tmp_path_factory):
   assert loop.run(config, workdir)
   evaluation.run(config, workdir)
   return config, workdir
+
+
+@pytest.fixture
+def there(finished, memory):
+  """The finished run at its address."""
+  memory.put(str(finished[1]), '/bucket/runs/a', recursive=True)
 
 
 def names(files, root='/bucket/runs/a'):
@@ -81,6 +88,21 @@ def waiting(patch):
       self._thread.join()
 
   patch.setattr(mirror._Copies, 'begin', begin_and_wait)
+
+
+@contextlib.contextmanager
+def failing(memory, where='', *, how='put_file', error=DOWN):
+  """Moves of files whose names hold `where` fail."""
+  move = getattr(memory, how)
+
+  def fails(source, target):
+    if where in (target if how == 'put_file' else source):
+      raise error
+    move(source, target)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(type(memory), how, staticmethod(fails))
+    yield
 
 
 @contextlib.contextmanager
@@ -175,9 +197,10 @@ def test_at_any_moment_the_address_has_a_run_that_goes_on(finished, memory):
     same_weights(workdir, ADDRESS)
 
 
-def test_a_checkpoint_half_copied_is_left_out_and_cleared(finished, memory):
+def test_a_checkpoint_half_copied_is_left_out_and_cleared(
+  finished, memory, there
+):
   config, workdir = finished
-  assert loop.run(config, ADDRESS)
   memory.rm('/bucket/runs/a/export', recursive=True)
   memory.rm_file('/bucket/runs/a/checkpoints/4/_CHECKPOINT_METADATA')
   memory.pipe('/bucket/runs/a/checkpoints/4/state/d/left', b'over')
@@ -195,7 +218,7 @@ def test_a_network_that_goes_away_does_not_stop_training(
   def flaky(source, target):
     if '/checkpoints/2/' in target and not failed:
       failed.append(target)
-      raise ConnectionError('the line is down')
+      raise DOWN
     put(source, target)
 
   waiting(monkeypatch)
@@ -264,14 +287,13 @@ def test_a_full_disk_here_is_no_fault_of_the_storage(
   assert 'No space left' in said and said.endswith('tries again.')
   same_weights(workdir, ADDRESS)
 
-  def get_file(source, target):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-  with monkeypatch.context() as patch:
-    patch.setattr(type(memory), 'get_file', staticmethod(get_file))
-    with pytest.raises(OSError, match='could not be written: No space') as told:
-      loop.run(config, ADDRESS)
-    assert 'reached' not in str(told.value)
+  error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  with (
+    failing(memory, how='get_file', error=error),
+    pytest.raises(OSError, match='could not be written: No space') as told,
+  ):
+    loop.run(config, ADDRESS)
+  assert 'reached' not in str(told.value)
 
 
 def test_an_export_that_is_replaced_is_never_torn(finished, memory):
@@ -293,20 +315,14 @@ def test_an_export_that_is_replaced_is_never_torn(finished, memory):
 
 
 def test_a_network_that_stays_away_loses_nothing(
-  finished, memory, monkeypatch, caplog, here
+  finished, memory, caplog, here
 ):
   config, workdir = finished
-  put = memory.put_file
-
-  def fails(source, target):
-    if '/checkpoints/' in target:
-      raise ConnectionError('the line is down')
-    put(source, target)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(type(memory), 'put_file', staticmethod(fails))
-    with pytest.raises(OSError, match=f'^{ADDRESS} could not be comp.*is down'):
-      loop.run(config, ADDRESS)
+  with (
+    failing(memory, '/checkpoints/'),
+    pytest.raises(OSError, match=f'^{ADDRESS} could not be comp.*is down'),
+  ):
+    loop.run(config, ADDRESS)
   (kept,) = here.iterdir()
   assert f'--workdir={kept} goes on from there' in caplog.text
   same_weights(workdir, kept)
@@ -322,18 +338,14 @@ def test_a_run_that_fails_says_what_its_last_copy_failed_of(
   finished, memory, monkeypatch, caplog, here
 ):
   save = loop.checkpoint.save
+  with contextlib.ExitStack() as stack:
 
-  def fails(source, target):
-    raise ConnectionError('the line is down')
-
-  with monkeypatch.context() as patch:
-
-    def save_then_die(saved, step, *args, **kwargs):
-      save(saved, step, *args, **kwargs)
-      patch.setattr(type(memory), 'put_file', staticmethod(fails))
+    def save_then_die(*args, **kwargs):
+      save(*args, **kwargs)
+      stack.enter_context(failing(memory))
       raise Plug
 
-    patch.setattr(loop.checkpoint, 'save', save_then_die)
+    monkeypatch.setattr(loop.checkpoint, 'save', save_then_die)
     with pytest.raises(Plug):
       loop.run(finished[0], ADDRESS)
   (kept,) = here.iterdir()
@@ -344,21 +356,14 @@ def test_a_run_that_fails_says_what_its_last_copy_failed_of(
 
 
 def test_results_that_do_not_arrive_are_not_trained_over(
-  finished, memory, monkeypatch, caplog, here
+  finished, memory, there, caplog, here
 ):
   config, _ = finished
-  assert loop.run(config, ADDRESS)
-  put = memory.put_file
-
-  def fails(source, target):
-    if target.endswith('results.json'):
-      raise ConnectionError('the line is down')
-    put(source, target)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(type(memory), 'put_file', staticmethod(fails))
-    with pytest.raises(OSError, match=f'^{ADDRESS} could not be completed'):
-      evaluation.run(config, ADDRESS)
+  with (
+    failing(memory, 'results.json'),
+    pytest.raises(OSError, match=f'^{ADDRESS} could not be completed'),
+  ):
+    evaluation.run(config, ADDRESS)
   (kept,) = here.iterdir()
   assert f'lacks what is in {kept}; the results lie there' in caplog.text
   assert f'evaluating {ADDRESS} again' in caplog.text
@@ -403,12 +408,11 @@ def test_a_slow_storage_does_not_hold_training_up(
 def test_what_cannot_be_written_shows_before_training(
   finished, memory, monkeypatch, here
 ):
-  def fails(source, target):
-    raise PermissionError('403: no access to this bucket')
-
-  monkeypatch.setattr(type(memory), 'put_file', staticmethod(fails))
   monkeypatch.setattr(loop, '_run', None)
-  with pytest.raises(ValueError, match=f'{ADDRESS} cannot be .*403: no acc'):
+  with (
+    failing(memory, error=PermissionError('403: no access to this bucket')),
+    pytest.raises(ValueError, match=f'{ADDRESS} cannot be .*403: no acc'),
+  ):
     loop.run(finished[0], ADDRESS)
 
 
@@ -422,26 +426,17 @@ def test_a_bucket_that_is_not_there_is_named(finished, memory, monkeypatch):
 
 
 def test_a_network_that_goes_away_at_the_beginning_leaves_nothing(
-  finished, memory, monkeypatch, here, caplog
+  finished, memory, there, here, caplog
 ):
-  config, _ = finished
-  assert loop.run(config, ADDRESS)
-  get = memory.get_file
-
-  def flaky(source, target):
-    if source.endswith('metrics.jsonl'):
-      raise ConnectionError('the line is down')
-    get(source, target)
-
-  monkeypatch.setattr(type(memory), 'get_file', staticmethod(flaky))
-  with pytest.raises(ValueError, match=f'^{ADDRESS} cannot be reached .*down'):
-    loop.run(config, ADDRESS)
+  with (
+    failing(memory, 'metrics.jsonl', how='get_file'),
+    pytest.raises(ValueError, match=f'^{ADDRESS} cannot be reached .*down'),
+  ):
+    loop.run(finished[0], ADDRESS)
   assert not list(here.iterdir()) and 'lacks' not in caplog.text
 
 
-def test_another_run_is_left_alone(finished, memory, here):
-  config, _ = finished
-  assert loop.run(config, ADDRESS)
+def test_another_run_is_left_alone(memory, there, here):
   before = {x: memory.cat(f'/bucket/runs/a/{x}') for x in names(memory)}
   with pytest.raises(ValueError, match=f'^{ADDRESS} holds another run.*seed'):
     loop.run(tiny_config(steps=4, checkpoint_every=1, seed=1), ADDRESS)

@@ -88,6 +88,25 @@ def test_two_frames_alone_that_move_fast_are_one_scene():
   assert found(np.stack([clip[0], moving(3)[0]])) == [1]
 
 
+@pytest.mark.parametrize(
+  'given, expected',
+  [
+    ('aaaa', [0, 1, 2, 3]),
+    ('aaaaaa', [2, 3, 4, 5]),
+    ('aa', [0, 0, 0, 1]),
+    ('aaabb', [3, 3, 3, 4]),
+    ('aaaab', [4, 4, 4, 4]),
+    ('ab', [0, 0, 0, 1]),  # two alone are one scene
+  ],
+)
+def test_the_last_frames_are_those_of_the_last_scene(given, expected):
+  films = {'a': iter(moving(0)), 'b': iter(moving(3))}
+  frames = [next(films[letter]) for letter in given]
+  got = scenes.last_scene(frames, 4)
+  numbers = [next(n for n, f in enumerate(frames) if f is x) for x in got]
+  assert numbers == expected
+
+
 class TestLists:
   def begins(self, tmp_path, text):
     path = tmp_path / 'cuts.txt'

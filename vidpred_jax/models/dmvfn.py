@@ -1,12 +1,11 @@
 """DMVFN: predicts the next frame by a voxel flow that blocks refine.
 
-The input is two frames, the output the next frame. The network refines a voxel
-flow. For each pixel of the next frame the voxel flow says where to read in each
-of the two frames (backward flows, `ops/warp.py`) and how to mix the two values.
-Each block sees the frames warped by the current flow and adds an increment. A
-router selects the blocks that run. Images are RGB in [0, 1] (any fixed channel
-order works if training and use agree). `pair` is [B, 2, H, W, 3] with the older
-frame first.
+The input is two frames, the output the next frame. The voxel flow says for each
+pixel of the next frame where to read in each of the two frames (backward flows,
+`ops/warp.py`) and how to mix the two values. Each block sees the frames warped
+by the current flow and adds an increment. A router selects the blocks that run.
+Images are RGB in [0, 1] (any fixed channel order works if training and use
+agree). `pair` is [B, 2, H, W, 3] with the older frame first.
 
 Hu et al., "A Dynamic Multi-Scale Voxel Flow Network for Video Prediction", CVPR
 2023; equation and table numbers are this paper's.
@@ -29,9 +28,9 @@ import numpy as np
 
 from vidpred_jax.models import initial, layers
 from vidpred_jax.ops import conv, layout, resize, variational, warp
+from vidpred_jax.ops.persistence import KEPT
 
 _SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
-_PERSISTENCE = 0.95  # of velocity from frame to frame
 _OLDER = -4.0  # logit of the older frame's weight where motion goes on
 
 
@@ -387,7 +386,7 @@ class DMVFN(nn.Module):
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     return Output(tuple(outputs), flow, mask, tuple(flows))
 
-  def run_route(self, pair, gates):
+  def run_route(self, pair, gates, kept=KEPT):
     """Runs, for each sample, only the blocks whose gates are not 0.
 
     On a CPU the samples run one after the other, so that a skipped block costs
@@ -397,15 +396,16 @@ class DMVFN(nn.Module):
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
       gates: [B, n], 0 or 1.
+      kept: a scalar or [B], see `initial_state`.
 
     Returns:
       An `Output` with one prediction, the last.
     """
     params = self.variables['params']
 
-    def together(pair, gates):
+    def together(pair, gates, kept):
       frames = concat_pair(pair)
-      state = initial_state(frames, flow=self.initial_flow)
+      state = initial_state(frames, flow=self.initial_flow, kept=kept)
       for i in range(len(self.scales)):
         block, on = self._block(i, parent=None), gates[:, i] != 0
 
@@ -416,24 +416,24 @@ class DMVFN(nn.Module):
             new = warp_frames(frames, state.voxel + step)
           if on.shape[0] == 1:
             return new
-          kept = on[:, None, None, None]
-          return jax.tree.map(lambda x, y: jnp.where(kept, x, y), new, state)
+          used = on[:, None, None, None]
+          return jax.tree.map(lambda x, y: jnp.where(used, x, y), new, state)
 
         state = jax.lax.cond(jnp.any(on), use, lambda state: state, state)
       flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
       return Output((blend(state),), flow, mask, (flow,))
 
-    def one_by_one(pair, gates):
-      outputs = jax.lax.map(
-        lambda sample: together(sample[0][None], sample[1][None]), (pair, gates)
-      )
-      return jax.tree.map(lambda x: x[:, 0], outputs)
+    def one_by_one(*given):
+      def one(sample):
+        output = together(*(x[None] for x in sample))
+        return jax.tree.map(lambda x: x[0], output)
 
+      return jax.lax.map(one, given)
+
+    given = pair, gates, jnp.broadcast_to(kept, pair.shape[:1])
     if pair.shape[0] == 1:
-      return together(pair, gates)
-    return jax.lax.platform_dependent(
-      pair, gates, cpu=one_by_one, default=together
-    )
+      return together(*given)
+    return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)
 
 
 def concat_pair(pair: jax.Array) -> jax.Array:
@@ -459,7 +459,7 @@ def standardised(frames: jax.Array) -> jax.Array:
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
-def initial_state(frames: jax.Array, *, flow: str = 'zero') -> State:
+def initial_state(frames: jax.Array, *, flow: str = 'zero', kept=KEPT) -> State:
   """The state before the first block.
 
   Args:
@@ -470,6 +470,7 @@ def initial_state(frames: jax.Array, *, flow: str = 'zero') -> State:
       without weights and without gradient; the blocks learn what it misses.
       The paper does not do so. In short trainings blocks that start from 0 do
       not learn motion of more than a few pixels.
+    kept: the share of velocity that is kept, a scalar or [B].
 
   Returns:
     A `State`.
@@ -479,10 +480,11 @@ def initial_state(frames: jax.Array, *, flow: str = 'zero') -> State:
     voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
     return State(voxel, older, newer)
   # Of the next frame's pixels, which is that time before the newer frame.
-  back = variational.optical_flow(newer, older, time=-_PERSISTENCE)
+  back = variational.optical_flow(newer, older, time=-kept)
+  kept = jnp.reshape(kept, (-1, 1, 1, 1))
   logit = jnp.full((*back.shape[:-1], 1), _OLDER)
-  to_newer, to_older = _PERSISTENCE * back, (1 + _PERSISTENCE) * back
-  return warp_frames(frames, jnp.concatenate([to_older, to_newer, logit], -1))
+  voxel = jnp.concatenate([(1 + kept) * back, kept * back, logit], -1)
+  return warp_frames(frames, voxel)
 
 
 def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:

@@ -214,13 +214,16 @@ class Predictor:
     inputs.check_clip(self.system.data, clip)
     check = functools.partial(inputs.frame, self.system.data)
     given = collections.deque(map(check, clip), maxlen=length)
-    if len(given) < length:
+    again = self.system.repeats_context
+    least = 1 + last - frames.context[-2] if again else length
+    if len(given) < least:
       raise ValueError(
         f'The clip has {len(given)} frame{"s" * (len(given) != 1)}, expected '
-        f'at least {length}: this system sees the frames {frames.context} to '
+        f'at least {least}: this system sees the frames {frames.context} to '
         f'predict {frames.target}.'
       )
     frame_rate.check_same_size(given)
+    shown = scenes.last_scene(given, length, self._cut) if again else given
     span = max(frames.target) - last
     # Each chunk moves the context on by `span`, onto given or predicted frames.
     follows = span > 0 and (
@@ -228,11 +231,10 @@ class Predictor:
     )
     if num_frames > len(frames.target) and not follows:
       raise ValueError(
-        f'This system predicts the frames {frames.target} from '
-        f'{frames.context} and cannot go on from them; got '
-        f'num_frames={num_frames}.'
+        f'Got num_frames={num_frames}; this system predicts {frames.target} '
+        f'from {frames.context} and cannot go on from them.'
       )
-    return dict(zip(range(last, last - length, -1), reversed(given)))
+    return dict(zip(range(last, last - length, -1), reversed(shown)))
 
   def _predictions(self, timeline, num_frames, key, with_diagnostics, ahead=0):
     """Yields frames [H, W, C]; with keys [S] [S, H, W, C] of S futures."""
@@ -480,8 +482,6 @@ class Predictor:
     )
     shots = overlap.in_flight(filled, finish, ahead)
     return shots if with_diagnostics else (frame for frame, _ in shots)
-
-  # ------------------------------------------------------------- one step
 
   def _scenes(self, timed_frames) -> Iterator:
     """Yields ((time, frame), whether a scene begins); fields have no cuts."""

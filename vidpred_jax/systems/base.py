@@ -284,6 +284,9 @@ class System(NamedTuple):
     recurrence: the forecast as a recurrence, one frame per call, for systems
       whose state holds more than the context frames. None: feeding predictions
       back into `predict` is equivalent to a longer prediction.
+    repeats_context: whether two context frames will do: where a clip or its
+      last scene has fewer frames than `frames.context`, the first of them is
+      given again.
     flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes: (dx,
       dy) from each pixel of frame `of` to the same point in frame `into`, NaN
       where the flow is unknown. Empty: `loss` takes no flow.
@@ -305,6 +308,7 @@ class System(NamedTuple):
   select: SelectFn | None = None
   clip_size: ClipSizeFn | None = None
   recurrence: Recurrence | None = None
+  repeats_context: bool = False
   flow_pairs: tuple[tuple[int, int], ...] = ()
   cpu_options: tuple[tuple[str, Any], ...] = ()
   name: str = ''

@@ -9,7 +9,6 @@ feature network of the loss gets RGB, as in its training; the published code
 passes BGR.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ import numpy as np
 
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features, initial
-from vidpred_jax.ops import bars
+from vidpred_jax.ops import bars, persistence
 from vidpred_jax.ops import routing as gating
 from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
@@ -329,7 +328,7 @@ def loss_of_targets(
     flow = flow.reshape(len(flow), count, 2, *flow.shape[2:])
     flow = jnp.concatenate([flow[:, :, 0], flow[:, :, 1]], -1)
   if settings.rollout:
-    pair = video[:, np.array(frames.context)]
+    pair = video[:, np.array(frames.context[-2:])]
     total, (metrics, _) = forecast_loss(
       model, settings, variables, pair, truth, flow, key
     )
@@ -377,9 +376,17 @@ def _feature_distance(variables, image, truth):
 
 
 def next_frame(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array, kept
 ):
   """Predicts the frame after a pair [B, 2, H, W, 3].
+
+  Args:
+    model: the network.
+    settings: its system's.
+    variables: its variables.
+    pair: the frames.
+    key: of the gates.
+    kept: the share of velocity that is kept, see `models.dmvfn.initial_state`.
 
   Returns:
     `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
@@ -387,7 +394,7 @@ def next_frame(
   newer = pair[:, 1]
   pair, inside = bars.fill(pair) if settings.keep_bars else (pair, True)
   gates = inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, method='run_route')
+  output = model.apply(variables, pair, gates, kept, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without flow and without any block there is nothing but the mean of both.
   used |= settings.initial_flow != 'zero'
@@ -403,7 +410,9 @@ def make(*, frames: Frames, **settings) -> System:
 
   Args:
     frames: two context frames and targets that go on at the same step, such as
-      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`.
+      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`. With a 'variational' flow there
+      may be five context frames or more: they say how far motion goes on
+      (`ops.persistence`), the last two are what moves.
     **settings: fields of `Settings`.
 
   Returns:
@@ -416,7 +425,10 @@ def make(*, frames: Frames, **settings) -> System:
     ValueError: if `frames` or a setting cannot be.
   """
   chosen = checked(Settings(**settings))
-  check_frames(frames, 'dmvfn', '((0, 1), (2, 3, 4))', context=2)
+  more = chosen.initial_flow == 'variational'
+  more = more and len(frames.context) >= persistence.LEAST_FRAMES
+  count = None if more else 2
+  check_frames(frames, 'dmvfn', '((0, 1), (2, 3, 4))', context=count)
   model = dmvfn.DMVFN(
     scales=chosen.scales,
     widths=chosen.widths,
@@ -445,9 +457,14 @@ def make(*, frames: Frames, **settings) -> System:
     return loss_of_targets(model, chosen, frames, variables, video, key, flow)
 
   def diagnostics(variables, context, key):
-    check_context(context, 2, 3, multiple)
-    step = functools.partial(next_frame, model, chosen, variables)
-    return feed_back(step, context, key, len(frames.target))
+    check_context(context, len(frames.context), 3, multiple)
+    factor = persistence.factor(context) if more else persistence.KEPT
+
+    def step(pair, key, n):
+      kept = jnp.where(n == 0, persistence.KEPT, factor)
+      return next_frame(model, chosen, variables, pair, key, kept)
+
+    return feed_back(step, context[:, -2:], key, len(frames.target))
 
   def predict(variables, context, key):
     return diagnostics(variables, context, key)[0]
@@ -461,6 +478,7 @@ def make(*, frames: Frames, **settings) -> System:
     frames=frames,
     multiple=multiple,
     stochastic=routes and draws,
+    repeats_context=more,
     diagnostics=diagnostics,
     flow_pairs=tuple((t, t - k * stride) for t in frames.target for k in (2, 1))
     if chosen.flow_weight

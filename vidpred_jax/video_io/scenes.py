@@ -22,7 +22,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -130,6 +130,25 @@ def mark(
   for item in waiting:
     yield item, n in finder.cuts[-3:]
     n += 1
+
+
+def last_scene(
+  frames: Collection[np.ndarray], count: int, least: float = MIN_SIMILARITY
+) -> list[np.ndarray]:
+  """The last frames of a clip, of one scene.
+
+  Args:
+    frames: the frames, at least one. Two alone are one scene.
+    count: how many to return.
+    least: as of `mark`.
+
+  Returns:
+    `count` frames. Where the last scene has fewer, its first is given again.
+  """
+  scene: list[np.ndarray] = []
+  for frame, begins in mark(frames, -1 if len(frames) == 2 else least):
+    scene = [frame] if begins else [*scene, frame]
+  return (scene[:1] * count + scene)[-count:]
 
 
 def find(thumbnails: Iterable[np.ndarray]) -> tuple[int, ...]:

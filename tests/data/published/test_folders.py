@@ -1,5 +1,7 @@
 """The layouts are made small here: real names, tiny frames."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -395,18 +397,18 @@ class TestCheck:
     with pytest.raises(ValueError, match="no data set 'taxibj'"):
       source('taxibj', tmp_path)
 
-  def test_from_the_command_line(self, tmp_path):
+  def test_from_the_command_line(self, tmp_path, forks):
     root = '--root', str(tmp_path)
-    with commands.Forks('vidpred_jax.data.__main__') as forks:
-      status, out, err = forks.run('--check', 'davis17', *root)
-      assert (status, err) == (1, '') and 'davischallenge.org' in out
-      status, out, _ = forks.run()
-      assert status == 0 and all(name in out for name in PROTOCOLS)
-      (tmp_path / 'leftImg8bit_sequence').mkdir()
-      (tmp_path / 'leftImg8bit_sequence/val').write_text('no folder')
-      for arguments, message in (
-        (('--check', 'davis17'), '--check needs --root'),
-        (('davis17',), 'davis17'),
-        (('--check', 'cityscapes', *root), 'Not a directory'),
-      ):
-        commands.is_one_line(*forks.run(*arguments), message)
+    run = functools.partial(forks.run, 'vidpred_jax.data')
+    status, out, err = run('--check', 'davis17', *root)
+    assert (status, err) == (1, '') and 'davischallenge.org' in out
+    status, out, _ = run()
+    assert status == 0 and all(name in out for name in PROTOCOLS)
+    (tmp_path / 'leftImg8bit_sequence').mkdir()
+    (tmp_path / 'leftImg8bit_sequence/val').write_text('no folder')
+    for arguments, message in (
+      (('--check', 'davis17'), '--check needs --root'),
+      (('davis17',), 'davis17'),
+      (('--check', 'cityscapes', *root), 'Not a directory'),
+    ):
+      commands.is_one_line(*run(*arguments), message)
