@@ -39,7 +39,7 @@ FLOORS = (
     'metrics': ('models.features', 'names', 'ops'),
   },
   {
-    'data.__main__': ('command', 'data'),
+    'data.__main__': ('command', 'data', 'names'),
     'simulation': ('atomic', 'command', 'data', 'runtime'),
     'systems': ('losses', 'models', 'names', 'ops'),
   },
@@ -114,7 +114,6 @@ FLOORS = (
       'metrics',
       'names',
       'params',
-      'ranges',
       'runtime',
       'stored',
       'systems',

@@ -1,8 +1,11 @@
+import logging
 import pathlib
 import runpy
+import subprocess
 import sys
 
 import pytest
+import tqdm
 
 from tests import commands as commands_of_tests
 from vidpred_jax import __main__ as commands
@@ -146,3 +149,41 @@ def test_weights_may_lie_at_an_address(flag, tmp_path, forks):
   output = f'--output={tmp_path / "a.mp4"}'
   said = forks.run('vidpred_jax.predict', output, *flag)
   commands_of_tests.is_one_line(*said, 'm on that storage holds neither')
+
+
+def test_a_warning_has_a_line_of_its_own_above_a_bar(capsys):
+  shown = command._AboveBar()
+  shown.setFormatter(command._Formatter())
+  record = logging.makeLogRecord({'msg': 'The disk is %s', 'args': ('full',)})
+  with tqdm.tqdm(total=2) as bar:
+    bar.update()
+    shown.emit(record)
+  assert '\rWarning: The disk is full\n\r' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'error, told',
+  [
+    ("MemoryError('Unable to allocate 24.0 GiB')", True),
+    ("RuntimeError('RESOURCE_EXHAUSTED: 9 GiB of device memory')", True),
+    ("RuntimeError('INTERNAL: a fault')", False),
+  ],
+)
+def test_want_of_memory_is_told_in_one_line(error, told):
+  """A fault of the program is none of the user's, and keeps its traceback."""
+  program = (
+    'from vidpred_jax import command\n'
+    f'def main(argv): raise {error}\n'
+    'command.run(main, lambda: None)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=commands_of_tests.ROOT,
+    capture_output=True,
+    text=True,
+  )
+  said = done.returncode, done.stdout, done.stderr
+  if told:
+    commands_of_tests.is_one_line(*said, 'not enough memory', 'GiB')
+  else:
+    assert done.returncode == 1 and 'Traceback' in done.stderr

@@ -12,7 +12,8 @@ from vidpred_jax.evaluate import report
 
 
 def results(psnr, mse, **protocol):
-  """What an evaluation writes: two frames, an interval of one metric."""
+  """What an evaluation writes: an interval of one metric."""
+  count = len(protocol.get('target', [2, 3]))
   return {
     'system': 'simvp',
     'protocol': {
@@ -26,16 +27,16 @@ def results(psnr, mse, **protocol):
     'seed': 0,
     'metrics': {
       'psnr/float': {
-        'per_frame': [psnr + 1, psnr - 1],
+        'per_frame': [psnr + 1, psnr - 1, psnr - 2][:count],
         'mean': psnr,
         'interval': [psnr - 0.5, psnr + 0.5],
       },
-      'mse/mean': {'per_frame': [mse, mse], 'mean': mse},
+      'mse/mean': {'per_frame': [mse] * count, 'mean': mse},
     },
     'baselines': {
       'copy_last': {
-        'psnr/float': {'per_frame': [20.0, 18.0], 'mean': 19.0},
-        'mse/mean': {'per_frame': [0.01, 0.02], 'mean': 0.015},
+        'psnr/float': {'per_frame': [20.0, 18.0, 17.0][:count], 'mean': 19.0},
+        'mse/mean': {'per_frame': [0.01] * count, 'mean': 0.015},
       }
     },
   }
@@ -81,7 +82,35 @@ def test_csv_has_every_number_in_a_line_of_its_own(runs):
   assert [float(found[k]) for k in ('value', 'low', 'high')] == [25, 24.5, 25.5]
 
 
-def test_latex_escapes_names(runs):
+def test_frames_that_a_run_lacks_are_gaps(runs, tmp_path):
+  """Runs of other frames stand under the names of their own."""
+  text = json.dumps(results(9.0, 1.0, target=[3, 4]))
+  (tmp_path / 'tau' / 'results.json').write_text(text)
+  runs['tau'] = compare.read(tmp_path / 'tau')
+  table = compare.rows(runs, metrics=['psnr/float'], per_frame=True)
+  assert compare.render(table, 'md').splitlines()[2:4] == [
+    '| gsta | **26.00** | **24.00** | - | **25.00** ± 0.50 |',
+    '| tau | - | 10.00 | 8.000 | 9.000 ± 0.500 |',
+  ]
+
+
+def test_a_run_may_have_the_name_of_a_baseline(runs):
+  table = compare.rows({'copy_last': runs['tau']})
+  assert [row[0].value for row in table.values()] == [24.0, 19.0]
+  assert list(table) == ['copy_last', 'copy_last, baseline']
+
+
+@pytest.mark.parametrize('form', ['text', 'md', 'latex'])
+def test_an_interval_without_end_is_left_out(runs, form):
+  runs['tau']['metrics']['psnr/float'] |= {'interval': ['inf', 'inf']}
+  assert 'nan' not in compare.render(compare.rows(runs), form)
+
+
+def test_markup_in_names_is_escaped(runs):
+  text = compare.render(compare.rows({'my_$un\\^': runs['tau']}), 'latex')
+  assert r'my\_\$un\textbackslash{}\^{} & $\mathbf{24.00} \pm 0.50$' in text
+  text = compare.render(compare.rows({'a|b': runs['tau']}), 'md')
+  assert r'| a\|b | **24.00**' in text
   text = compare.render(compare.rows({'my_run': runs['tau']}), 'latex')
   assert r'my\_run & $\mathbf{24.00} \pm 0.50$' in text
   assert r'copy\_last' in text and r'psnr/float $\uparrow$' in text
@@ -139,7 +168,10 @@ def test_files_that_hold_no_results_are_refused(tmp_path):
   wrong = [whole | {'metrics': x} for x in scores]
   wrong += [whole | {'baselines': {'last': x}} for x in scores]
   wrong += [whole | {'protocol': {'target': [], 'context': [0]}}]
-  wrong += [whole | {'clips': '8'}]
+  wrong += [whole | {'clips': '8'}, whole | {'clips': 10**30}]
+  wrong += [whole | {'protocol': {'target': [2, 3], 'context': [2]}}]
+  wrong += [whole | {'protocol': {'target': [2], 'context': [1]}}]
+  wrong += [whole | {'metrics': {'\x1b[31m': {'mean': 1.0}}}]
   texts = ['{', '{}', '[]', '[' * 5000, '\xff', *map(json.dumps, wrong)]
   for text in texts:
     (tmp_path / 'results.json').write_text(text, 'latin-1')
@@ -158,5 +190,6 @@ def test_the_command(runs, tmp_path, forks):
   (folders[1] / 'results.json').write_text(json.dumps(changed))
   words = 'not measured alike', 'target', '--mixed'
   commands.is_one_line(*run(*folders), *words)
+  commands.is_one_line(*run(folders[0], f'{folders[0]}/.'), 'named twice')
   status, out, _ = run(*folders, '--mixed')
   assert status == 0 and 'Not measured alike: target' in out

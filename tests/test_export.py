@@ -130,25 +130,33 @@ def test_a_size_or_batch_that_cannot_be_is_refused():
     export.stablehlo(system, variables, (32, 32), batch=0)
   with pytest.raises(ValueError, match='batch of 1000000000, expected 1 to'):
     export.stablehlo(system, variables, (32, 32), batch=10**9)
-  with pytest.raises(ValueError, match='sides up to'):
-    export.stablehlo(system, variables, (10**6, 10**6))
+  for size in ((10**6, 10**6), (32768, 32768)):
+    with pytest.raises(ValueError, match='would have .* numbers, expected at'):
+      export.stablehlo(system, variables, size)
   for platforms in (['abacus'], []):
     with pytest.raises(ValueError, match='expected some of cpu, cuda'):
       export.stablehlo(system, variables, (32, 32), platforms=platforms)
 
 
+def test_what_is_no_export_is_not_replaced(tmp_path):
+  (tmp_path / 'films').mkdir()
+  with pytest.raises(FileExistsError, match='no export of StableHLO'):
+    export.save(tmp_path / 'films', *made('dmvfn'), (32, 32), overwrite=True)
+  assert (tmp_path / 'films').exists()
+
+
 def test_what_cannot_be_written_is_refused(forks):
-  for size, output, *words in (
-    ('32x32', 'a.tf', 'output'),
-    ('32x32', 'a.tflite', 'output'),
-    ('32x32', '', 'output'),
-    ('32', 'a', '--size=32', 'HxW'),
+  for output, option, *words in (
+    ('a.tf', '--size=32x32', 'output'),
+    ('a.tflite', '--size=32x32', 'output'),
+    ('', '--size=32x32', 'output'),
+    ('a', '--size=32', '--size=32', 'HxW'),
+    ('a.pth', '--size=32x32', 'a.pth, have no --size'),
+    ('a', '--set=name=3', 'no setting name'),
+    ('a', '--set=path=3', 'no setting path'),
   ):
-    arguments = f'--size={size}', f'--output={output}'
-    answer = forks.run(
-      'vidpred_jax.export', '--checkpoint=dmvfn-film', *arguments
-    )
-    commands.is_one_line(*answer, *words)
+    arguments = '--checkpoint=dmvfn-film', f'--output={output}', option
+    commands.is_one_line(*forks.run('vidpred_jax.export', *arguments), *words)
 
 
 def test_the_command(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.train import test_loop
+from vidpred_jax import build, ranges
 from vidpred_jax import config as base
-from vidpred_jax import ranges
 
 # What other rooms check: settings of a system, of a source, files by name.
 ELSEWHERE = ('model', 'features', 'data', 'eval.data')
@@ -94,6 +94,13 @@ def test_a_value_outside_is_refused_by_name(name):
 def test_what_failed_late_or_never_is_refused_at_once(name, value):
   with pytest.raises(ValueError, match=f'config.{name} is .*, expected '):
     ranges.check(smoke(**{name: value}))
+
+
+def test_all_that_build_from_a_configuration_check_it():
+  with pytest.raises(ValueError, match='config.data.size is .*, expected '):
+    build.completed(smoke(**{'data.size': ('x',)}))
+  with pytest.raises(ValueError, match='config.batch_size is .*, expected '):
+    build.evaluation(smoke(batch_size=-1))
 
 
 @pytest.mark.parametrize('system', ['apr_vfi', 'dmvfn', 'rvd', 'simvp'])

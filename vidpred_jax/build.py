@@ -44,7 +44,7 @@ _OWN = 'own'
 
 
 def completed(config, sources: Mapping[str, Any] | None = None):
-  """The configuration with what it leaves to the data, or itself.
+  """Checks a configuration; adds what it leaves to the data.
 
   Left to the data is `model.channels` where it is None.
 
@@ -56,9 +56,10 @@ def completed(config, sources: Mapping[str, Any] | None = None):
     `config`, or a copy of it that says what is taken from the data.
 
   Raises:
-    ValueError: if the data are wrong.
+    ValueError: if a field is out of range, or the data are wrong.
     FileNotFoundError: if they are missing.
   """
+  ranges.check(config)
   if sources is not None and config.data.get('source') != _OWN:
     config = copy.deepcopy(config)
     with config.unlocked():
@@ -284,7 +285,6 @@ def evaluation(config, sources: Mapping[str, Any] | None = None) -> Evaluation:
     ValueError: if the configuration describes no valid evaluation.
     FileNotFoundError: if data or weights of a metric are missing.
   """
-  ranges.check(config)
   config = completed(config, sources)
   clips = source(config, config.eval.split, sources=sources)
   model = system(config, config.eval.frames)._replace(data=data_spec(clips))

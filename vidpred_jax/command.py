@@ -36,6 +36,7 @@ _ANYWHERE = (
   '--config.data.root',
   '--config.eval.data.root',
 )
+_NO_MEMORY = 'RESOURCE_EXHAUSTED'  # of an accelerator, or of XLA on a CPU
 _MISSING = 'This command also needs'
 _PACKAGE = pathlib.Path(__file__).parent
 # Installed, the recipes lie in the package; in a checkout beside it.
@@ -56,6 +57,8 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     name, equals, value = text.partition('=')
     if not equals or not name.isidentifier():
       raise ValueError(f'--set must be name=value, got {text!r}.')
+    if name == 'allow_nonfinite':
+      raise ValueError('--allow_nonfinite is a flag of its own, not of --set.')
     if name in settings:
       raise ValueError(f'--set {name} is given twice.')
     try:
@@ -204,6 +207,15 @@ def run(main, define_flags, *, takes_names: bool = False) -> None:
       return main(argv)
     except (ValueError, OSError) as error:
       _complain(error)
+    except (MemoryError, RuntimeError) as error:  # XLA's are RuntimeErrors
+      if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
+        raise
+      _complain(
+        MemoryError(
+          'There is not enough memory; smaller frames, fewer at once or a '
+          f'smaller model need less ({str(error).strip()[:300]}).'
+        )
+      )
     except KeyboardInterrupt:
       if os.environ.get(_TRACEBACK):
         raise
@@ -280,10 +292,23 @@ class _Formatter(python_logging.Formatter):
     return f'Warning: {printable(record.getMessage())}'
 
 
+class _AboveBar(python_logging.StreamHandler):
+  """Writes a line of its own to stderr, also while a bar is shown there."""
+
+  def emit(self, record: python_logging.LogRecord) -> None:
+    bars = sys.modules.get('tqdm')
+    if bars is None:
+      return super().emit(record)
+    try:
+      bars.tqdm.write(self.format(record), file=sys.stderr)
+    except (OSError, ValueError):  # a terminal that has gone
+      pass
+
+
 def _show_warnings() -> None:
   """Shows the package's own warnings on stderr, one line each."""
   ours = python_logging.getLogger('vidpred_jax')
-  shown = python_logging.StreamHandler(sys.stderr)
+  shown = _AboveBar(sys.stderr)
   shown.setFormatter(_Formatter())
   ours.addHandler(shown)
   ours.setLevel(python_logging.WARNING)

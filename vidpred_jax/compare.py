@@ -38,7 +38,7 @@ def _is_indices(value) -> bool:
 
 
 def _is_number(value) -> bool:
-  return type(value) in (int, float)
+  return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _is_score(value) -> bool:
@@ -49,7 +49,8 @@ def _is_score(value) -> bool:
 def _is_scores(value) -> bool:
   """`{metric: {'mean': x, 'per_frame': [x], 'interval': [x, x]}}`."""
   return isinstance(value, dict) and all(
-    isinstance(x, dict)
+    name.isprintable()
+    and isinstance(x, dict)
     and _is_score(x.get('mean', math.nan))
     and all(
       isinstance(x.get(name) or [], list)
@@ -57,7 +58,7 @@ def _is_scores(value) -> bool:
       for name in ('per_frame', 'interval')
     )
     and len(x.get('interval') or (0, 0)) == 2
-    for x in value.values()
+    for name, x in value.items()
   )
 
 
@@ -71,7 +72,11 @@ _RESULTS = {
   'clips': stored.Field(_is_number, 'their number'),
   'seed': stored.Field(_is_number, 'a number'),
   'baselines': stored.Field(
-    lambda x: isinstance(x, dict) and all(map(_is_scores, x.values())),
+    lambda x: (
+      isinstance(x, dict)
+      and all(map(_is_scores, x.values()))
+      and all(map(str.isprintable, x))
+    ),
     f'{_SCORES} of each',
     required=False,
   ),
@@ -113,6 +118,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   """
   away = atomic.is_address(path)
   file = os.fspath(path)
+  if not file:
+    raise ValueError('The name of a run is empty.')
   if not file.endswith('.json') and (away or os.path.isdir(file)):
     file = f'{file.rstrip("/")}/results.json'
   try:
@@ -127,7 +134,26 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     ) from None
   stored.check(file, results, _RESULTS)
   stored.check(file, results['protocol'], _PROTOCOL, 'protocol.')
+  _check_frames(file, results)
   return results
+
+
+def _check_frames(file: str, results: Mapping[str, Any]) -> None:
+  """Raises ValueError unless each metric has a number for each target frame."""
+  context, target = (results['protocol'][x] for x in ('context', 'target'))
+  if min(context) >= min(target):
+    raise ValueError(
+      f'{file} is damaged: protocol.context is {stored.shown(context)}, '
+      f'expected a frame before the first of {stored.shown(target)}.'
+    )
+  for scores in (results['metrics'], *results.get('baselines', {}).values()):
+    for name, score in scores.items():
+      count = len(score.get('per_frame') or target)
+      if count != len(target):
+        raise ValueError(
+          f'{file} is damaged: {name} has numbers of {count} frames, expected '
+          f'those of {len(target)}.'
+        )
 
 
 def differences(runs: Mapping[str, Mapping]) -> list[str]:
@@ -184,8 +210,8 @@ def cells(
     if per_frame:
       numbers = metric.get('per_frame') or [math.nan] * len(frames)
       row += [Cell(name, t, float(x)) for t, x in zip(frames, numbers)]
-    low, high = metric.get('interval') or (None, None)
-    row.append(Cell(name, 'mean', float(metric.get('mean', 'nan')), low, high))
+    ends = map(float, metric.get('interval') or ())
+    row.append(Cell(name, 'mean', float(metric.get('mean', 'nan')), *ends))
   return row
 
 
@@ -226,10 +252,27 @@ def rows(
       per_frame=per_frame,
     )
   for name, values in first.get('baselines', {}).items():
-    table[name] = cells(
+    table[name if name not in runs else f'{name}, baseline'] = cells(
       values, first['protocol'], metrics=chosen, per_frame=per_frame
     )
-  return table
+  return _aligned(table, chosen)
+
+
+def _aligned(
+  table: Mapping[str, Sequence[Cell]], metrics: Sequence[str]
+) -> dict[str, list[Cell]]:
+  """Rows that have the same columns, with gaps for frames that one lacks."""
+  frames = {cell.frame: 0 for row in table.values() for cell in row}
+  frames['mean'] = frames.pop('mean')  # the last
+  return {
+    name: [
+      known.get((metric, frame), Cell(metric, frame, math.nan))
+      for metric in metrics
+      for frame in frames
+    ]
+    for name, row in table.items()
+    for known in [{(cell.metric, cell.frame): cell for cell in row}]
+  }
 
 
 def render(table: Mapping[str, Sequence[Cell]], form: str) -> str:
@@ -289,7 +332,8 @@ def _number(cell: Cell, form: str, best: bool) -> str:
   text = f'{cell.value:.{digits}f}'
   half = ''
   if cell.low is not None and cell.high is not None:
-    half = f'{(cell.high - cell.low) / 2:.{digits}f}'
+    width = cell.high - cell.low
+    half = f'{width / 2:.{digits}f}' if math.isfinite(width) else ''
   if form == 'latex':
     text = text.replace('inf', r'\infty')
     text = rf'\mathbf{{{text}}}' if best else text
@@ -320,20 +364,23 @@ def _text(lines) -> str:
 
 
 def _markdown(lines) -> str:
+  lines = [[x.replace('|', r'\|') for x in line] for line in lines]
   head, *rest = ['| ' + ' | '.join(line) + ' |' for line in lines]
   rule = '| --- |' + ' ---: |' * (len(lines[0]) - 1)
   return '\n'.join([head, rule, *rest]) + '\n'
 
 
 def _latex(lines) -> str:
-  arrows = {'↑': r'$\uparrow$', '↓': r'$\downarrow$'}
+  names = {mark: f'\\{mark}' for mark in '_%&#${}'} | {
+    '↑': r'$\uparrow$',
+    '↓': r'$\downarrow$',
+    '\\': r'\textbackslash{}',
+    '^': r'\^{}',
+    '~': r'\~{}',
+  }
 
   def escaped(text):
-    for mark in '_%&#':
-      text = text.replace(mark, f'\\{mark}')
-    for mark, name in arrows.items():
-      text = text.replace(mark, name)
-    return text
+    return ''.join(names.get(mark, mark) for mark in text)
 
   head, *rest = lines
   body = [' & '.join([escaped(line[0]), *line[1:]]) + r' \\' for line in rest]
@@ -363,6 +410,14 @@ def _csv(table) -> str:
   return stream.getvalue()
 
 
+def _place(folder: str) -> str:
+  """The same for all names of a run."""
+  if atomic.is_address(folder):
+    return folder.rstrip('/')
+  place, file = os.path.split(os.path.realpath(folder))
+  return place if file == 'results.json' else os.path.join(place, file)
+
+
 def define_flags() -> None:
   """Defines the flags of this command."""
   flags.DEFINE_enum('format', 'text', FORMATS, 'How the table is written.')
@@ -377,15 +432,16 @@ def main(argv) -> None:
   folders = argv[1:]
   if not folders:
     raise ValueError('Name the folders of runs: vidpred compare RUN RUN ...')
-  if len(set(folders)) < len(folders):
-    raise ValueError(f'A run is named twice: {", ".join(folders)}.')
   runs = {folder: read(folder) for folder in folders}
-  differing = differences(runs)
+  if len({_place(x) for x in folders}) < len(folders):
+    raise ValueError(f'A run is named twice: {", ".join(folders)}.')
+  differing = [command.printable(x) for x in differences(runs)]
   if differing and not options.mixed:
     raise ValueError(
       f'They were not measured alike: {"; ".join(differing)}. With --mixed '
       'they are compared nevertheless.'
     )
+  runs = {command.printable(name): values for name, values in runs.items()}
   table = rows(runs, metrics=options.metrics, per_frame=options.per_frame)
   print(render(table, options.format), end='')
   if differing and options.format != 'csv':

@@ -54,7 +54,6 @@ from vidpred_jax import atomic, checkpoint, command, convert, runtime, systems
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _KNOWN = (*PLATFORMS, 'rocm')
-_LONGEST = 1 << 15  # side of a frame
 _MOST = 1 << 28  # numbers of a context, 1 GB
 # Largest difference of values in [0, 1] by another order of sums.
 _TOLERANCE = 1e-3
@@ -172,15 +171,15 @@ def _check_size(
       f'Got the size {height}x{width}; expected both sides divisible by '
       f'{system.multiple}.'
     )
-  if max(size) > _LONGEST:
-    raise ValueError(
-      f'Got the size {height}x{width}; expected sides up to {_LONGEST}.'
-    )
   clip = len(system.frames.context) * height * width * system.channels
-  if not 1 <= batch <= max(_MOST // clip, 1):
+  if clip > _MOST:
     raise ValueError(
-      f'Got a batch of {batch}, expected 1 to {max(_MOST // clip, 1)} of this '
-      'size.'
+      f'Got the size {height}x{width}; what {system.name} sees would '
+      f'have {clip} numbers, expected at most {_MOST}.'
+    )
+  if not 1 <= batch <= _MOST // clip:
+    raise ValueError(
+      f'Got a batch of {batch}, expected 1 to {_MOST // clip} of this size.'
     )
 
 
@@ -289,8 +288,11 @@ def save(
     ValueError: as `stablehlo`, or if the file predicts differently.
   """
   folder = pathlib.Path(folder)
-  ours = (folder / 'export.json').exists()
-  atomic.check_new(folder, overwrite=overwrite and ours, parents=True)
+  if overwrite and folder.exists() and not (folder / 'export.json').exists():
+    raise FileExistsError(
+      f'{folder} is no export of StableHLO, and is not replaced.'
+    )
+  atomic.check_new(folder, overwrite=overwrite, parents=True)
   if importlib.util.find_spec('flatbuffers') is None:
     raise ValueError(
       "Writing StableHLO needs flatbuffers: pip install 'vidpred_jax[export]'."
@@ -445,6 +447,9 @@ def main(argv) -> None:
   settings = command.parse_settings(options.set)
   system, variables = checkpoint.load(options.checkpoint, **settings)
   if kind in convert.WEIGHTS:
+    for name in ('size', 'batch', 'platforms', 'plain'):
+      if options[name].present:
+        raise ValueError(f'Weights, {output}, have no --{name}.')
     arrays = convert.to_torch(system, variables)
     convert.save_torch(output, arrays, overwrite=options.overwrite)
     count = sum(array.size for array in arrays.values())

@@ -65,6 +65,8 @@ def test_settings_on_the_command_line(text):
     command.parse_settings([text])
   with pytest.raises(ValueError, match='twice'):
     command.parse_settings(['beta=1', 'beta=2'])
+  with pytest.raises(ValueError, match='a flag of its own'):
+    command.parse_settings(['allow_nonfinite=True'])
   with pytest.raises(ValueError, match='neither'):
     command.parse_settings(['scales=(4,2'])
   for path in ('my.npy', '../a/b-1.npz', '/data/*.npy', '~/x_2.zarr', './y'):

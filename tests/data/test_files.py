@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,14 @@ def test_what_a_reader_raises_becomes_the_users_error():
   with pytest.raises(KeyboardInterrupt):  # is no error of a file
     with files.reading('f', 'clip'):
       raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+  'read', [files.npy_map, files.npz_names, lambda x: files.npz_map(x, 'a')]
+)
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+  os.mkfifo(tmp_path / 'a')
+  with pytest.raises(ValueError, match='a is no ordinary file'):
+    read(tmp_path / 'a')
+  with pytest.raises(ValueError, match='a is no ordinary file'):
+    files.find(tmp_path / 'a', list, 'arrays', '*.npy')

@@ -177,6 +177,35 @@ def test_wrong_names_and_numbers():
     train(1, crop=99)
 
 
+@pytest.mark.parametrize(
+  'name, settings',
+  [
+    ('videos', {'cache_mb': '512'}),
+    ('videos', {'val_fraction': 'nan'}),
+    ('videos', {'test_fraction': float('nan')}),
+    ('videos', {'size': (0, 8)}),
+    ('videos', {'size': (8, 8, 3)}),
+    ('videos', {'short_side': 10**6}),
+    ('videos', {'scan_cache': 1}),
+    ('arrays', {'root': 3}),
+    ('arrays', {'mean': (0.5, 'x')}),
+    ('photos', {'num_frames': 10**9}),
+    ('photos', {'size': (10**6, 10**6)}),
+    ('photos', {'seed': 2**70}),
+    ('vortices', {'frames': 5}),
+    ('mix', {'parts': {'a': 1}}),
+    ('mix', {'parts': {'a': {'source': 'photos', 'weight': 'x'}}}),
+    ('mix', {}),
+  ],
+)
+def test_settings_of_another_type_are_refused(name, settings):
+  """By all sources; what is in the way of it is named."""
+  settings = {'num_frames': 3} | settings
+  wrong = list(settings)[-1] if len(settings) > 1 else 'num_frames|parts'
+  with pytest.raises(ValueError, match=f'{wrong}|Weights must'):
+    data.make_source(name, split='train', **settings)
+
+
 def test_augmentation_of_fields():
   class Field:
     kind = 'field'

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -313,10 +314,6 @@ def test_what_cannot_be_is_refused(tmp_path):
     prepared.Prepared('train', 3)
   with pytest.raises(ValueError, match='has the 10 frames.*longest has 9'):
     prepared.Prepared('train', 10, root=place)
-  for k in range(3):
-    pictures(tmp_path / 'films' / f'film{k}', size=(20 + k, 24))
-  with pytest.raises(ValueError, match='give the source a size'):
-    write('videos', tmp_path / 'c', root=str(tmp_path / 'films'))
   listing = place / 'train.json'
   text = listing.read_text()
   listing.write_text(text.replace('"format": 1', '"format": 9'))
@@ -349,6 +346,42 @@ def test_what_cannot_be_is_refused(tmp_path):
     prepared.Prepared('train', 3, root=place)[0]
 
 
+def test_what_cannot_be_shows_before_anything_is_written(tmp_path):
+  path = tmp_path / 'mine.npy'
+  np.save(path, films())
+  for splits in ((), ('train', 'train')):
+    with pytest.raises(ValueError, match='each once'):
+      write('arrays', tmp_path / 'c', root=str(path), splits=splits)
+  for k in range(3):
+    pictures(tmp_path / 'films' / f'film{k}', size=(20 + k, 24))
+  with pytest.raises(ValueError, match='give the source a size'):
+    write('videos', tmp_path / 'c', root=str(tmp_path / 'films'))
+  for source, settings in (
+    ('moving_digits', {}),
+    ('moving_digits', {'splits': ['test'], 'test_clips': 10**11}),
+    ('photos', {'splits': ['train'], 'num_clips': 10**11}),
+  ):
+    with pytest.raises(ValueError, match='Choose other splits or settings'):
+      write(source, tmp_path / 'c', **settings)
+  assert not (tmp_path / 'c').exists()  # all of it before anything is written
+
+
+def test_a_disk_that_is_too_small_shows_before_the_work(tmp_path, monkeypatch):
+  path, place = tmp_path / 'mine.npy', tmp_path / 'a' / 'b'
+  np.save(path, films())
+  size = 6 * 9 * 8 * 10 * 3
+  room = shutil.disk_usage(tmp_path)
+  free = iter([size - 1, size, 2000])  # of the last most is there
+  monkeypatch.setattr(
+    shutil, 'disk_usage', lambda _: room._replace(free=next(free))
+  )
+  with pytest.raises(OSError, match='1.3e-05 GB are free'):
+    write('arrays', place, root=str(path))
+  assert not (tmp_path / 'a').exists()
+  write('arrays', place, root=str(path))
+  write('arrays', place, root=str(path))
+
+
 def test_the_command_finds_what_is_meant(tmp_path):
   pictures(tmp_path / 'films' / 'film0')
   root = str(tmp_path / 'films')
@@ -372,3 +405,8 @@ def test_the_command_finds_what_is_meant(tmp_path):
     program.chosen('nothing', None, None, {})
   with pytest.raises(ValueError, match='expected HxW'):
     program.chosen(root, None, '8', {})
+  with pytest.raises(ValueError, match='a place of videos, and root='):
+    program.chosen(root, 'elsewhere', None, {})
+  for name in ('split', 'num_frames', 'output'):  # not by --set
+    with pytest.raises(ValueError, match=f'has no setting {name}'):
+      program.chosen(root, None, None, {name: 3})

@@ -160,6 +160,10 @@ def test_films_lie_in_one_place_by_default(made, tmp_path, monkeypatch):
     ({'frames': (5, 0)}, 'frames'),
     ({'spin_up': -1}, 'spin_up'),
     ({'seed': -1}, 'seed'),
+    ({'size': (10**6, 10**6)}, 'size must be .*16384 at most'),
+    ({'ticks': 10**12}, 'ticks must be from 1 to 1000000'),
+    ({'spin_up': 10**12}, 'spin_up must be from 0 to 1000000'),
+    ({'frames': (10**12, 1)}, 'frames must be at most 1000000'),
     ({'size': '64'}, "size must be two whole numbers, got '64'"),
     ({'size': 16.5}, 'size must be two whole numbers, got 16.5'),
     ({'size': (16, 20.0)}, r'size must be two whole numbers, got \(16, 20.0\)'),
@@ -177,14 +181,15 @@ def test_films_lie_in_one_place_by_default(made, tmp_path, monkeypatch):
   ],
 )
 def test_wrong_settings(made, tmp_path, settings, message):
+  settings = {'split': 'train', 'num_frames': 5} | SMALL | settings
   with pytest.raises(ValueError, match=message):
-    source(tmp_path, **settings)
+    vortices.Vortices(root=str(tmp_path), **settings)
   assert not made
 
 
 def test_a_root_that_is_no_path(made):
   with pytest.raises(ValueError, match='root must be the path.*got None'):
-    data.make_source('vortices', split='test', num_frames=3, root=None, **SMALL)
+    vortices.Vortices('test', 3, root=None, **SMALL)
 
 
 def test_a_failed_simulation_says_how_to_repeat_it(tmp_path, capfd):

@@ -1,6 +1,7 @@
 """Films and pictures are read as they were written."""
 
 import itertools
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -61,6 +62,17 @@ def test_exact_clip_access(tmp_path, name):
   np.testing.assert_array_equal(video_io.read(path, start=30), whole[30:])
   with pytest.raises(ValueError, match='no 5 frames from frame'):
     video_io.read(path, start=len(whole) - 4, count=5, index=found)
+  for wrong in ({'start': -3}, {'count': 0}, {'step': 0}, {'size': (0, 8)}):
+    with pytest.raises(ValueError, match=f'Got .*{list(wrong)[0]}='):
+      video_io.read(path, **{'count': 2} | wrong, index=found)
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.png'])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+  os.mkfifo(tmp_path / name)
+  for read in (video_io.probe, video_io.read, video_io.index):
+    with pytest.raises(ValueError, match='no ordinary file|not a video'):
+      read(tmp_path / name)
 
 
 def test_streams_frames_with_their_times(tmp_path):

@@ -1,5 +1,6 @@
 """The rule for a change of scene, and lists of them."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -137,3 +138,15 @@ class TestLists:
   def test_something_else(self, tmp_path, text):
     with pytest.raises(ValueError, match='neither a frame number nor a time'):
       self.begins(tmp_path, text)
+
+  @pytest.mark.parametrize('text', ['"' + 'a' * 140_000, '\udcff3'])
+  def test_no_text_or_too_long_a_cell(self, tmp_path, text):
+    path = tmp_path / 'cuts.txt'
+    path.write_text(text, errors='surrogateescape')
+    with pytest.raises(ValueError, match='no text with frame numbers'):
+      scenes.read_list(path)
+
+  def test_a_pipe_is_not_waited_for(self, tmp_path):
+    os.mkfifo(tmp_path / 'cuts.txt')
+    with pytest.raises(ValueError, match='no ordinary file'):
+      scenes.read_list(tmp_path / 'cuts.txt')

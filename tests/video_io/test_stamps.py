@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests import muxing
 from vidpred_jax import video_io
-from vidpred_jax.video_io import timing
+from vidpred_jax.video_io import decoding, timing
 
 
 class TestStampsThatAreNotTimes:
@@ -109,3 +109,58 @@ class TestClocks:
       muxing.times_of(path), np.arange(number) / 25, atol=0.1
     )
     assert number == 60 and video_io.index(path).pts is None
+
+
+@pytest.mark.parametrize('often', [1, 3])
+def test_a_seek_that_fails_finds_nothing(tmp_path, monkeypatch, often):
+  """In GXF FFmpeg may seek to where it cannot go on from."""
+  path = muxing.encode(tmp_path / 'a.ts', muxing.clip_of(8), 'mpeg2video')
+  whole, found = video_io.read(path), video_io.index(path)
+  shots, fails = decoding.shots, iter(range(often))
+
+  def failing(*arguments):
+    if next(fails, None) is not None:
+      raise av.error.PermissionError(1, 'Operation not permitted')
+    return shots(*arguments)
+
+  monkeypatch.setattr(decoding, 'shots', failing)
+  got = video_io.read(path, start=5, count=2, index=found)
+  np.testing.assert_array_equal(got, whole[5:7])
+  assert next(fails, None) is None
+
+
+@pytest.mark.parametrize(
+  'name, codec',
+  [('a.mov', 'smc'), ('b.mov', 'rawvideo'), ('a.avi', 'msrle')],
+)
+def test_a_palette_at_the_beginning_alone(tmp_path, name, codec):
+  """QuickTime has it once; what is decoded without has other colours."""
+  rng = np.random.default_rng(0)
+  palette = rng.integers(0, 256, (256, 4), np.uint8)
+  palette[:, 0] = 255
+  with av.open(str(tmp_path / name), 'w') as output:
+    stream = output.add_stream(codec, rate=25, options={'g': '5'})
+    stream.width, stream.height, stream.pix_fmt = 96, 64, 'pal8'
+    for frame in muxing.clip_of(12)[..., 0]:
+      picture = av.VideoFrame.from_ndarray((frame, palette), 'pal8')
+      output.mux(stream.encode(picture))
+    output.mux(stream.encode())
+  whole = video_io.read(tmp_path / name)
+  found = video_io.index(tmp_path / name)
+  for start in (1, 7):
+    got = video_io.read(tmp_path / name, start=start, count=2, index=found)
+    np.testing.assert_array_equal(got, whole[start : start + 2])
+
+
+@pytest.mark.parametrize(
+  'last, tick, header, fps',
+  [
+    (Fraction(1, 50), Fraction(1, 50), 50, 25),  # fields are counted
+    (Fraction(1, 25), Fraction(1, 50), 50, 25),
+    (Fraction(1, 25), Fraction(1, 1000), 24, 25),
+  ],
+)
+def test_a_last_step_that_is_short_makes_no_odd_rate(last, tick, header, fps):
+  times = [Fraction(n, 25) for n in range(24)]
+  found = timing.rate([*times, times[-1] + last], tick, Fraction(header))
+  assert (found.fps, found.variable) == (fps, False)

@@ -139,7 +139,7 @@ def _halved(name: str, leaf: np.ndarray) -> np.ndarray:
 
 
 def load(
-  path: str | os.PathLike, *, allow_nonfinite: bool = False, **overrides
+  path: str | os.PathLike, /, *, allow_nonfinite: bool = False, **overrides
 ):
   """Loads an exported system, or the weights of a training run.
 

@@ -98,6 +98,7 @@ def trained_settings(
 def from_torch(
   system_name: str,
   state_dict: Mapping[str, Any],
+  /,
   *,
   allow_nonfinite: bool = False,
   **settings,

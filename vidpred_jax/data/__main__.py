@@ -26,10 +26,11 @@ Without `--check` and `--prepare` the command lists the data sets.
 
 import os
 import sys
+from typing import Any
 
 from absl import flags
 
-from vidpred_jax import command
+from vidpred_jax import command, names
 from vidpred_jax.data import digits, fields, pipeline, prepare, traffic
 from vidpred_jax.data.published import folders
 from vidpred_jax.data.published.prediction import PROTOCOLS
@@ -140,12 +141,25 @@ def chosen(name: str, root: str | None, size: str | None, settings) -> dict:
     settings['root'] = root
   if size is not None:
     settings['size'] = command.parse_size(size)
+  made = _source(name)
+  if 'root' in made and 'root' in settings:
+    raise ValueError(
+      f'Got --prepare={name}, a place of videos, and root={settings["root"]!r}.'
+    )
+  known = pipeline.settings_of(made['source'])
+  names.check_settings(f'The data source {made["source"]!r}', settings, known)
+  return made | settings
+
+
+def _source(name: str) -> dict[str, Any]:
+  """The source of that name, and what follows from it."""
   if name in pipeline.SOURCES:
-    return {'source': name} | settings
+    return {'source': name}
   if name in PROTOCOLS:
     source = PROTOCOLS[name].source
-    data_set = {'dataset': name} if source == 'frames' else {}
-    return {'source': source} | data_set | settings
+    return {'source': source} | (
+      {'dataset': name} if source == 'frames' else {}
+    )
   if not os.path.exists(name) and not set(name) & set('/*?.'):
     raise ValueError(
       f'Got --prepare={name}, which is no folder; expected videos, one of the '
@@ -153,7 +167,7 @@ def chosen(name: str, root: str | None, size: str | None, settings) -> dict:
       f'{", ".join(PROTOCOLS)}.'
     )
   # Each frame is asked for once.
-  return {'source': 'videos', 'root': name, 'cache_mb': 0} | settings
+  return {'source': 'videos', 'root': name, 'cache_mb': 0}
 
 
 def main(argv) -> None:
@@ -164,6 +178,8 @@ def main(argv) -> None:
     _prepare(options)
     return
   if options.check is None:
+    if options.root is not None or options.output is not None:
+      raise ValueError('--root and --output are for --check and --prepare.')
     for name, protocol in PROTOCOLS.items():
       print(f'{name}: {protocol.title}\n  {protocol.url}\n  {protocol.licence}')
     return

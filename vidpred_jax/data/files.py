@@ -29,6 +29,9 @@ def reading(path: str | os.PathLike, kind: str):
     ValueError: instead of any other exception.
     FileNotFoundError, PermissionError: as they are.
   """
+  place = pathlib.Path(path)
+  if place.exists() and not (place.is_file() or place.is_dir()):
+    raise ValueError(f'{path} is no ordinary file.')  # a pipe is waited for
   try:
     yield
   except (FileNotFoundError, PermissionError):
@@ -133,6 +136,7 @@ def find(
 
   Raises:
     FileNotFoundError: if nothing is found for one of them.
+    ValueError: for a pipe or a device.
   """
   if not isinstance(root, (str, os.PathLike)):
     paths = {p for part in root for p in find(part, within, kind, example)}
@@ -146,6 +150,8 @@ def find(
   path = pathlib.Path(os.path.expanduser(root))
   if path.is_file():
     return [path]
+  if path.exists() and not path.is_dir():  # a pipe would be waited for
+    raise ValueError(f'{path} is no ordinary file.')
   if path.is_dir():
     paths = within(path)
   else:

@@ -42,7 +42,9 @@ class Mixture:
       raise ValueError(
         f'A mixture is of images; {", ".join(fields)} has physical fields.'
       )
-    shares = np.array([weights[name] for name in sources], np.float64)
+    given = [weights[name] for name in sources]
+    are_numbers = all(isinstance(x, int | float) for x in given)
+    shares = np.array(given if are_numbers else [np.nan], np.float64)
     if not np.isfinite(shares).all() or shares.min() < 0 or not shares.sum():
       raise ValueError(
         f'Weights must not be negative nor all be 0, got {dict(weights)}.'

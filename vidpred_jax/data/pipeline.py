@@ -33,6 +33,7 @@ from vidpred_jax.data import (
   tfds,
   traffic,
   transforms,
+  typed,
   videos,
   vortices,
 )
@@ -212,7 +213,9 @@ def make_source(name: str, /, *, split: str, num_frames: int, **settings):
     ValueError: for an unknown source, setting or split.
     FileNotFoundError: if its data are missing.
   """
-  names.check_settings(f'The data source {name!r}', settings, settings_of(name))
+  owner = f'The data source {name!r}'
+  names.check_settings(owner, settings, settings_of(name))
+  typed.check(owner, SOURCES[name], {'num_frames': num_frames} | settings)
   return SOURCES[name](split, num_frames, **settings)
 
 

@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,10 +27,11 @@ import tqdm
 from array_record.python import array_record_module
 
 from vidpred_jax import atomic, stored
-from vidpred_jax.data import pipeline, prepared
+from vidpred_jax.data import pipeline, prepared, validation
 
 _PLAN = 'plan.json'
 _CHUNK = 2**25  # bytes of frames that are read at once
+_MOST_CLIPS = 10**7
 
 
 class _Run(NamedTuple):
@@ -82,6 +84,11 @@ def prepare(
       f'shard_mb and num_frames must be at least 1, got {shard_mb} and '
       f'{num_frames}.'
     )
+  if not splits or len(set(splits)) < len(splits):
+    raise ValueError(
+      f'Got the splits {", ".join(splits) or "()"}, expected some of '
+      f'{", ".join(validation.SPLITS)}, each once.'
+    )
   plan = {
     'format': prepared.FORMAT,
     'source': source,
@@ -99,6 +106,10 @@ def prepare(
     )
     for split in splits
   }
+  for frames in opened.values():
+    frames.check_sizes()
+  if not compress:
+    _check_room(output, sum(frames.bytes for frames in opened.values()))
   output.mkdir(parents=True, exist_ok=True)
   with atomic.holding(output):
     digests = {split: frames.digest() for split, frames in opened.items()}
@@ -117,6 +128,11 @@ class _Frames:
     if self.has_runs:
       names, lengths = zip(*source.runs)
       first = source.frames(0, 0, 1)
+    elif len(source) > _MOST_CLIPS:
+      raise ValueError(
+        f'{source!r} has {len(source)} clips, which are made up; at most '
+        f'{_MOST_CLIPS} are written. Choose other splits or settings.'
+      )
     else:
       first = source[0]['video']
       lengths = [len(first)] * len(source)
@@ -126,6 +142,16 @@ class _Frames:
     self.hops = getattr(source, 'hops', None)
     self.total = sum(self.lengths)
     self.ends = np.cumsum(self.lengths)
+
+  def check_sizes(self) -> None:
+    """Raises ValueError unless the runs' first frames are of one size."""
+    for run in range(len(self.names) if self.has_runs else 0):
+      self.read(_Run(run, 0, 1))
+
+  @property
+  def bytes(self) -> int:
+    """The size of all frames."""
+    return self.total * math.prod(self.shape) * self.dtype.itemsize
 
   def digest(self) -> str:
     """A hash of the runs' names and lengths and of the frames' type."""
@@ -154,6 +180,21 @@ class _Frames:
         'size.'
       )
     return np.ascontiguousarray(frames)
+
+
+def _check_room(output: pathlib.Path, size: int) -> None:
+  """Raises OSError if a disk has no room for so many bytes in a folder."""
+  there = sum(x.stat().st_size for x in output.glob('*.array_record'))
+  place = output
+  while not place.exists():
+    place = place.parent
+  free = shutil.disk_usage(place).free
+  if size - there > free:
+    raise OSError(
+      f'{output} needs {size / 1e9:.3g} GB, {there / 1e9:.3g} of them are '
+      f'there and {free / 1e9:.3g} GB are free. Smaller frames need less, and '
+      'so may compressed ones.'
+    )
 
 
 def _check_or_create(

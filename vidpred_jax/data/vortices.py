@@ -48,6 +48,9 @@ LIMIT = 5.0
 ROOT = 'data/vortices'
 _FORMAT = 1  # of the folder; folders of another format are not used
 
+_LONGEST = 16384  # nodes of a side of the lattice
+_MOST = 10**6  # of what is counted
+
 
 class Settings(NamedTuple):
   """The settings of a simulation, see `Vortices`."""
@@ -214,15 +217,20 @@ def checked(settings: Settings) -> Settings:
   """
   s = Settings(*map(_typed, Settings._fields, settings))
   expected = {
-    'size': (min(s.size) * s.scale >= 16, 'at least 16 nodes of the lattice'),
-    'scale': (s.scale >= 1, 'at least 1'),
+    'scale': (1 <= s.scale <= _LONGEST, f'from 1 to {_LONGEST}'),
+    'size': (
+      16 <= min(s.size) * s.scale <= max(s.size) * s.scale <= _LONGEST,
+      f'at least 16 nodes of the lattice, {_LONGEST} at most',
+    ),
+    'trajectories': (max(s.trajectories) <= _MOST, f'at most {_MOST}'),
+    'frames': (max(s.frames) <= _MOST, f'at most {_MOST}'),
     'reynolds': (s.reynolds > 0, 'above 0'),
     'speed': (0 < s.speed <= 0.2, 'in (0, 0.2]'),
     'bulk_viscosity': (s.bulk_viscosity > 0, 'above 0'),
     'diameter': (0 < s.diameter <= 0.5, 'in (0, 0.5]'),
     'gusts': (0 <= s.gusts <= 0.5, 'in [0, 0.5]'),
-    'ticks': (s.ticks >= 1, 'at least 1'),
-    'spin_up': (s.spin_up >= 0, 'at least 0'),
+    'ticks': (1 <= s.ticks <= _MOST, f'from 1 to {_MOST}'),
+    'spin_up': (0 <= s.spin_up <= _MOST, f'from 0 to {_MOST}'),
     'seed': (s.seed >= 0, 'at least 0'),
   }
   for name, (good, what) in expected.items():

@@ -109,15 +109,16 @@ def _run(config, folder, workdir, measure, record, variables) -> dict:
   result = measure(variables)
   written = _results(config, record, result)
   if jax.process_index() == 0:
+    # First, so that a full disk does not lose the numbers.
+    each = f' {result.samples} times each' if result.samples > 1 else ''
+    print(f'\n{result.clips} clips{each} of {result.data}')
+    print(table(result, systems.Frames(**config.eval.frames)), flush=True)
     text = report.as_json(written)
     atomic.write_text(folder / 'results.json', text)
     if (folder / 'export').is_dir():
       name = os.path.basename(os.fspath(workdir).rstrip('/'))
       said = card.text(name, config, json.loads(text))
       atomic.write_text(folder / 'export' / 'README.md', said)
-    each = f' {result.samples} times each' if result.samples > 1 else ''
-    print(f'\n{result.clips} clips{each} of {result.data}')
-    print(table(result, systems.Frames(**config.eval.frames)))
     files = ['results.json', *_show(result, config, folder)]
     print(f'Written to {workdir}: {", ".join(files)}')
   return written

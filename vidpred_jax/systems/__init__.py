@@ -11,7 +11,7 @@ __all__ = ['SYSTEMS', 'DataSpec', 'Frames', 'System', 'make', 'renamed']
 SYSTEMS = {'apr_vfi': apr_vfi, 'dmvfn': dmvfn, 'rvd': rvd, 'simvp': simvp}
 
 
-def make(name: str, *, frames: Frames, **settings) -> System:
+def make(name: str, /, *, frames: Frames, **settings) -> System:
   """Makes a system by name.
 
   Args:

@@ -24,7 +24,6 @@ from vidpred_jax import (
   data,
   metrics,
   params,
-  ranges,
   runtime,
   systems,
 )
@@ -64,7 +63,6 @@ def run(
     ValueError: if the configuration or the data are invalid, if `workdir` holds
       another run or another process is in it, or if the loss is not finite.
   """
-  ranges.check(config)
   config = build.completed(config, sources)
   with mirror.working(workdir, trains=True) as (place, copy):
     with folder.held(place):

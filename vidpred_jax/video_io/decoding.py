@@ -317,11 +317,12 @@ def decoded_from(
     video.thread_type = 'NONE'  # faster for short clips
     if back is not None and stamp is not None:
       offset = stamp - int(Fraction(back) / video.time_base)
-      try:
+      # Some containers cannot, or not be read from there: nothing is found.
+      with contextlib.suppress(av.error.FFmpegError):
         container.seek(offset, stream=video, backward=True)
-      except av.error.FFmpegError:
-        return  # some containers cannot; then nothing is found
-    yield from shots(container, video)
+        yield from shots(container, video)
+    else:
+      yield from shots(container, video)
 
 
 def packets(container, video, problems: list[str]):
@@ -352,11 +353,16 @@ def _decoder(video):
 
 
 def mark(frame) -> int:
-  """A checksum of some rows of the first plane, to distinguish frames."""
+  """A checksum of some rows of the first plane, to distinguish frames.
+
+  With the palette, which some files have once, at their beginning.
+  """
   plane = frame.planes[0]
   data, step = memoryview(plane), plane.line_size
   width, rows = min(abs(step), frame.width), frame.height
   value = 0
+  if frame.format.name == 'pal8':
+    value = zlib.crc32(memoryview(frame.planes[1]))
   for row in range(0, rows, max(1, rows // 16)):
     begin = row * abs(step)
     value = zlib.crc32(data[begin : begin + width], value)

@@ -1,6 +1,7 @@
 """Opens video files, also those with streams that PyAV does not know."""
 
 import contextlib
+import errno
 import pathlib
 
 import av
@@ -48,6 +49,8 @@ def open_video(path: pathlib.Path, stream: int | None):
   """Opens a file: (container, video stream); FFmpeg's errors name the file."""
   if not path.exists():
     raise FileNotFoundError(f'There is no file or folder {path}.')
+  if not path.is_file():  # a pipe is waited for, and read but once
+    raise ValueError(f'{path} is no ordinary file.')
   with naming(f'{path} is not a video that can be read, or it is damaged'):
     with av.open(
       address(path),
@@ -72,8 +75,8 @@ def naming(problem: str):
   try:
     yield
   except av.error.FFmpegError as e:
-    if isinstance(e, OSError):
-      raise
+    if isinstance(e, OSError) and e.errno != errno.EPERM:
+      raise  # that one is FFmpeg's for what its parts refuse
     raise ValueError(f'{problem} ({e.strerror or type(e).__name__}).') from e
 
 

@@ -313,6 +313,7 @@ def frames(
   """
   if start < 0 or step < 1:
     raise ValueError(f'start={start} must be >= 0 and step={step} >= 1.')
+  showing.check_size(size)
   path = pathlib.Path(os.path.expanduser(path))
   folder = pictures.find(path)
   if folder is not None:
@@ -367,6 +368,12 @@ def read(
     ValueError: as `frames`, and if there are not so many frames.
   """
   path = pathlib.Path(os.path.expanduser(path))
+  showing.check_size(size)
+  if start < 0 or step < 1 or (count is not None and count < 1):
+    raise ValueError(
+      f'Got start={start}, step={step} and count={count}; expected a start of '
+      'at least 0, the others of at least 1.'
+    )
   stop = None if count is None else start + (count - 1) * step + 1
   if index is None or index.pts is None or not start:
     timed = frames(
@@ -411,6 +418,8 @@ def read_last(
     ValueError: as `frames`.
   """
   path = pathlib.Path(os.path.expanduser(path))
+  if count < 1:
+    raise ValueError(f'Got count={count}, expected at least 1.')
   folder = pictures.find(path)
   if folder is not None:
     start = max(len(folder.pictures) - count, 0)

@@ -181,9 +181,11 @@ def read_list(
     OSError: if it cannot be read.
   """
   path = pathlib.Path(os.path.expanduser(path))
+  if path.exists() and not path.is_file():
+    raise ValueError(f'{path} is no ordinary file.')
   try:
     rows = list(csv.reader(path.read_text().splitlines()))
-  except UnicodeDecodeError:
+  except (UnicodeDecodeError, csv.Error):
     raise ValueError(f'{path} is no text with frame numbers.') from None
   heads = [n for n, row in enumerate(rows) if 'Start Frame' in row]
   if heads:  # PySceneDetect counts from 1

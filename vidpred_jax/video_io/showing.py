@@ -5,6 +5,7 @@ them: BT.709 if wider than 1279 or higher than 576 pixels, else BT.601. High
 dynamic range (PQ, HLG) is mapped to the standard range unless it is kept.
 """
 
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from vidpred_jax.video_io import hdr, pictures
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 ACCURATE = int(_EXACT | Interpolation.BILINEAR)
 _RESIZE = int(_EXACT | Interpolation.BICUBIC)  # widened when it shrinks
+_SIDE = 32768  # pixels
 _UNSAID = (0, 2, 3)  # matrices: of RGB, not said, reserved
 
 
@@ -69,6 +71,19 @@ def shape(frame, shown: View) -> tuple[int, int]:
   top, bottom, left, right = shown.crop
   size = frame.height - top - bottom, frame.width - left - right
   return size[::-1] if shown.swaps else size
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+  """Raises ValueError unless frames can be resized to (H, W); None for not."""
+  if size is None:
+    return
+  is_pair = isinstance(size, tuple | list) and len(size) == 2
+  if not is_pair or not all(
+    isinstance(x, numbers.Integral) and 1 <= x <= _SIDE for x in size
+  ):
+    raise ValueError(
+      f'Got size={size!r}, expected height and width, 1 to {_SIDE} each.'
+    )
 
 
 def image(

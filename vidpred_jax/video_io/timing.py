@@ -158,7 +158,8 @@ def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
     return Rate(Fraction(1 / usual).limit_denominator(1001), True, shortest)
   room = 2 * tick + total / 10_000
   mean = Fraction(number / total).limit_denominator(1001)
-  for fps in (header, Fraction(round(number / total) or 1), *_STANDARD, mean):
+  nearest = min(_STANDARD, key=lambda fps: abs(number / fps - total))
+  for fps in (header, nearest, Fraction(round(number / total) or 1), mean):
     if abs(number / fps - total) <= room:
       break
   return Rate(fps, False, shortest)
