@@ -5,7 +5,7 @@
 
 writes OUTPUT/results.md from the files of `experiments.tables`; `--plots` draws
 OUTPUT/usage.png and OUTPUT/apr_time.png, too, and needs matplotlib. No number
-is typed in but the papers': what is said of the order of the rows is counted.
+of a table is typed in: what is said of its rows is counted, or read from it.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import itertools
 import json
 import math
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
 
+from experiments.tables import reasons
 from experiments.tables import rows as data
 from vidpred_jax import atomic
 
@@ -39,99 +41,7 @@ number after +- is the standard error over test clips. Two rows are called
 different where they differ by two standard errors or more. Each row was trained
 once, so what another training would change is not in that error.
 """
-# Why the order is what it is: what was looked for and found.
-REASONS = {
-  'dmvfn:5': (
-    'Every row begins with the blocks of the `dmvfn-film` that the package had '
-    'until commit 069dd37, before it began with an optical flow; the same '
-    'command begins with others now and gives other numbers. Those blocks were '
-    'trained together, all seven at once; the paper trains with routing from '
-    'the first step, 300 epochs long. So short a training with blocks left '
-    'out does not make good what each loses without the others. STEBS is far '
-    'above random routes because it keeps the blocks that matter; it gives '
-    'every clip the same ones. The Gumbel-softmax has the weight 0.05 of the '
-    'mean gate: with the default, 1, every gate is closed after 140 steps.'
-  ),
-  'dmvfn:7': (
-    'With all blocks in use the spatial path helps; with routes no difference '
-    'can be told. Three of six blocks are as good as all, as far as can be '
-    'told. But the mean gains lie within 0.11 dB, and seeds of the demo '
-    'differ by half a dB after 2200 steps (`experiments/README.md`, "The demo '
-    'of DMVFN"), so that other seeds may turn this round. Here rows learn from '
-    'random weights, and from the true flow of the photographs, too, without '
-    'which nothing moves in so few steps.'
-  ),
-  'dmvfn:8': (
-    'The weights are those of STEBS in `dmvfn:5`. A budget of 5.6 blocks, beta '
-    '0.8, is spent on four: probabilities are clipped at 1, and what is left '
-    'over does not go to the others. The '
-    "paper's GFLOPs grow more and more slowly with beta, too. On frames of "
-    '64x64 the time is that of what every route has; on larger ones it follows '
-    'the blocks.'
-  ),
-  'dmvfn:9': (
-    'Routing is behind here for the reason under `dmvfn:5`; by supervision no '
-    'pair can be told apart. The blocks, the same as there, were trained with '
-    'the deep one before, so that the rows differ in the last 200 steps alone.'
-  ),
-  'dmvfn:figure5': (
-    'The weights are those of STEBS in `dmvfn:5`. Whatever the motion, every '
-    'clip has the same route. The reasons are in '
-    '`experiments/README.md`, "What DMVFN\'s router goes by".'
-  ),
-  'simvp:8': (
-    'gSTA is the best here, too, and ViT the worst. Another seed changes its '
-    'error by 0.25, less than any two rows differ. It changes its SSIM by '
-    '0.02, more than some rows differ, so SSIM gives no order. ConvMixer and '
-    'IncepU stand higher than in the paper, at the cost of those that mix by '
-    'attention, pooling or dense layers. Likely reasons, not tested: '
-    'convolutions know from the first step that neighbours belong together, '
-    "and 1200 clips are less than a thousandth of the paper's 2 million; and "
-    'all rows have one rate, 5e-3, where the published recipes give ConvMixer '
-    '1e-2, ViT 5e-4 and the others 1e-3. At this length all pictures are '
-    'still blurred: a copy of the last frame has a higher SSIM, and nearly '
-    'three times the error.'
-  ),
-  'rvd:2': (
-    'RVD has the lower CRPS, as in the paper. VD draws the same frame again '
-    'and again (spread/skill): in so few steps it has learned the mean of what '
-    'may come, which is why each of its samples has the higher PSNR. RVD did '
-    'the same where the scale of its residual was 0.2 instead of 0.02 '
-    '(`experiments/README.md`, "RVD on a vortex street"). So what helps it '
-    'here is likely that the uncertain part is brought to the size of the '
-    'noise; VD has the scale 1. Training clips of three and of six new frames '
-    'cannot be told apart after as many steps; three take two thirds of the '
-    'time. The gain is of the three samples of a clip that are stored, the '
-    'other columns are of eight.'
-  ),
-  'apr:2': (
-    'The larger the patches the better, as in the paper: a patch is computed '
-    'by itself, so that its border sees less, and small patches are border '
-    'for the most part. The time of a frame does not follow the size, for '
-    'most of it goes to the flow and the context. Patches of 128 are larger '
-    'than the small frames.'
-  ),
-  'apr:3': (
-    'No two rows differ: after 300 steps the blocks that a ratio leaves out '
-    'add at most 0.02 dB, while the share of blocks used differs by a tenth. '
-    'Most of the time goes to the flow and the context, which no route '
-    'changes. More blocks cost more time in the paper; here the row with the '
-    'most blocks takes 5 % more than the one with the least.'
-  ),
-  'apr:4': (
-    'The difference of the warped frames is better than that of the frames '
-    'themselves by two standard errors, as in the paper, though by 0.01 dB '
-    'alone; the loss of the reconstruction, which the paper leaves behind, '
-    'cannot be told from it.'
-  ),
-  'apr:5': (
-    'The rows learn from the flow of the demo alone, with a new synthesis '
-    'network, which in 300 steps reaches less than the others do with the '
-    'one of the demo (`apr:2`). Concatenation is ahead by 0.04 dB: it has '
-    'more weights. That addition is 0.005 dB behind none so early says little '
-    'of longer training.'
-  ),
-}
+SAMPLERS = 'samplers.json'  # of `experiments.samplers`
 # Tables whose rows are, at the small scale, among those of another.
 AMONG = {
   'dmvfn:1': 'dmvfn:5',
@@ -156,16 +66,25 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
   return found
 
 
-def page(results: dict[str, dict[str, Any]]) -> str:
+def read_samplers(folder: pathlib.Path) -> dict[str, Any] | None:
+  """What `experiments.samplers` wrote there, if it did."""
+  path = folder / SAMPLERS
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def page(results: dict[str, dict[str, Any]], sampled=None) -> str:
   """The page, Markdown.
 
   Args:
     results: of `read`.
+    sampled: what `experiments.samplers` wrote; None: nothing.
 
   Returns:
     Its text.
   """
   parts = [HEAD, *(_section(name, made) for name, made in results.items())]
+  if sampled:
+    parts.append(samplers(sampled))
   lacking = [
     name
     for name, table in data.TABLES.items()
@@ -178,6 +97,49 @@ def page(results: dict[str, dict[str, Any]]) -> str:
       + '\n'
     )
   return '\n'.join(parts)
+
+
+def samplers(made: dict[str, Any]) -> str:
+  """The section on samplers of RVD, Markdown.
+
+  Args:
+    made: what `experiments.samplers --output=FILE` writes.
+
+  Returns:
+    Its text.
+  """
+  known = made['model']
+  columns = ('seconds', 'crps/ens', 'crps/fair', 'spread_skill/ratio')
+  lines = [
+    '## RVD: samplers and their numbers of steps',
+    '',
+    f'The demo of RVD whose denoiser predicts `{known["prediction_type"]}`, '
+    f'{made["training_steps"]} training steps, N = {known["num_timesteps"]}; '
+    f'{made["frames"]} frame of {made["clips"]} test clips, {made["samples"]} '
+    'samples of each, with the same keys. `gain` is by how much the fair CRPS '
+    'is lower than that of the first row on the same clips, with its standard '
+    'error. Seconds are of processor time. No table of the paper has it.',
+    '',
+    _row(['sampler:steps', 'keys', *columns, 'gain']),
+    _row(['---'] * (len(columns) + 3)),
+  ]
+  for row in made['rows']:
+    gain = -row['over the first'] + 0.0
+    text = f'{gain:.3g} +- {row["standard error"]:.2g}'
+    cells = [f'{row[c]:.4g}' for c in columns]
+    lines.append(
+      _row(
+        [
+          row['sampler'],
+          str(row['seed']),
+          *cells,
+          text if row['standard error'] else '0',
+        ]
+      )
+    )
+  if reasons.SAMPLERS:
+    lines += ['', reasons.SAMPLERS]
+  return '\n'.join(lines) + '\n'
 
 
 def _not_run(name: str) -> str:
@@ -207,10 +169,22 @@ def _section(name: str, made: dict[str, Any]) -> str:
     if label not in made['rows']:
       empty = [''] * len(columns)
       lines.append(_row([label, *empty, *_of_paper(paper, label)]))
-  for text in (_order(name, made), REASONS.get(name), _plot(name)):
+  reason = read_in(reasons.REASONS.get(name, ''), made)
+  for text in (_order(name, made), reason, _plot(name)):
     if text:
       lines += ['', text]
   return '\n'.join(lines) + '\n'
+
+
+def read_in(text: str, made: dict[str, Any]) -> str:
+  """The text with the numbers of the table in place of their names."""
+
+  def number(found: re.Match) -> str:
+    column, *labels = found[1].split('|')
+    means = [made['rows'][label][column]['mean'] for label in labels]
+    return f'{abs(means[0] - sum(means[1:])):.2g}'
+
+  return re.sub(r'<([^<>]+\|[^<>]+)>', number, text)
 
 
 def _protocol(made: dict[str, Any]) -> str:
@@ -329,8 +303,8 @@ def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
   drawn = []
   for name, function in (('dmvfn:figure5', _usage), ('apr:3', _time)):
     if name in results:
-      figure, axes = pyplot.subplots(figsize=(6, 3.6), layout='constrained')
-      function(results, axes)
+      figure = pyplot.figure(figsize=(6, 3.6), layout='constrained')
+      function(results, figure)
       with atomic.replacing(folder / PLOTS[name][0]) as partial:
         figure.savefig(partial, dpi=120, format='png')
       pyplot.close(figure)
@@ -338,29 +312,33 @@ def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
   return drawn
 
 
-def _usage(results, axes) -> None:
-  """Bars: the use of each block for slow, medium and fast clips."""
+def _usage(results, figure) -> None:
+  """Bars: the use of each block for slow, medium and fast clips, by router."""
   made = results['dmvfn:figure5']
-  speeds = [x for x in ('Slow', 'Medium', 'Fast') if x in made['rows']]
+  titles = {'': 'as published', ', standardised': 'standardised (ours)'}
+  kinds = [kind for kind in titles if f'Slow{kind}' in made['rows']]
   blocks = [
     c
     for c in made['columns']
-    if c.startswith('block ') and made['rows'][speeds[0]][c] is not None
+    if c.startswith('block ') and made['rows']['Slow'][c] is not None
   ]
   places = np.arange(len(blocks))
-  width = 0.8 / len(speeds)
-  for i, speed in enumerate(speeds):
-    used = [made['rows'][speed][c]['mean'] for c in blocks]
-    axes.bar(places + (i - 1) * width, used, width, label=speed.lower())
-  axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
-  axes.set_xlabel('block, from coarse to fine')
-  axes.set_ylabel('share of the clips that use it')
-  axes.set_ylim(0, 1.05)
-  axes.legend(title='motion')
+  panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+  for kind, axes in zip(kinds, panels):
+    for i, speed in enumerate(('Slow', 'Medium', 'Fast')):
+      used = [made['rows'][speed + kind][c]['mean'] for c in blocks]
+      axes.bar(places + (i - 1) * 0.27, used, 0.27, label=speed.lower())
+    axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
+    axes.set_xlabel('block, from coarse to fine')
+    axes.set_title(f'router {titles[kind]}', fontsize=9)
+    axes.set_ylim(0, 1.05)
+  panels[0].set_ylabel('share of the clips that use it')
+  panels[-1].legend(title='motion')
 
 
-def _time(results, axes) -> None:
+def _time(results, figure) -> None:
   """Points: PSNR against the time of a frame; patch sizes and keep ratios."""
+  axes = figure.subplots()
   for name, text, marker in (
     ('apr:2', 'patches of P pixels', 'o'),
     ('apr:3', 'routed, keep ratios of the paper', 's'),
@@ -373,14 +351,24 @@ def _time(results, axes) -> None:
     y = [v['PSNR']['mean'] for v in known.values()]
     error = [v['PSNR gain'].get('standard_error', 0) for v in known.values()]
     axes.errorbar(x, y, error, fmt=marker, capsize=2, label=text)
-    for label, *at in zip(known, x, y):
+    # Above and below in turns, so that neighbours can be read.
+    points = sorted(zip(x, y, known))
+    for i, (*at, label) in enumerate(points):
       axes.annotate(
-        label, at, (2, 10), textcoords='offset points', fontsize=7, rotation=60
+        label,
+        at,
+        (0, -10 if i % 2 else 10),
+        textcoords='offset points',
+        fontsize=7,
+        rotation=40,
+        ha='right' if i % 2 else 'left',
+        va='top' if i % 2 else 'bottom',
+        rotation_mode='anchor',
       )
   axes.set_xlabel('processor time of a frame, ms')
   axes.set_ylabel('PSNR, dB')
   # 0.02 dB or more: what is next to nothing shall look so.
-  axes.margins(0.25)
+  axes.margins(0.25, 0.5)
   low, high = axes.get_ylim()
   lacking = max(0.0, 0.02 - (high - low)) / 2
   axes.set_ylim(low - lacking, high + lacking)
@@ -401,7 +389,8 @@ def main() -> None:
   results = read(options.results)
   if not results:
     parser.error(f'{options.results} holds no results of experiments.tables.')
-  atomic.write_text(options.output / 'results.md', page(results))
+  text = page(results, read_samplers(options.results))
+  atomic.write_text(options.output / 'results.md', text)
   drawn = draw(results, options.output) if options.plots else []
   print(f'Written to {options.output}: {", ".join(["results.md", *drawn])}')
 

@@ -8,12 +8,13 @@ TABLE is dmvfn:1 to dmvfn:13, dmvfn:figure5, simvp:2 to simvp:8, simvp:figure7,
 rvd:1, rvd:2, rvd:figure3 or apr:1 to apr:5.
 
 `paper` prints the commands of every row, looks for the data sets and weights
-and says what is missing; it trains nothing. `small` trains and evaluates every
-row with a small model on data that can be made here, and writes
-OUTPUT/TABLE.json; `tiny` does the same in a few steps, to see that it runs, and
-writes into RUNS. Both print ours beside the paper's. A row that is done already
-is not done again; `--list` prints what would be run. The error of a mean over
-clips stands behind +-, the deviation over seeds in brackets.
+and says what is missing; it trains nothing. Where a command was run, it prints
+what came out beside the paper's number. `small` trains and evaluates every row
+with a small model on data that can be made here, and writes OUTPUT/TABLE.json;
+`tiny` does the same in a few steps, to see that it runs, and writes into RUNS.
+Both print ours beside the paper's. A row that is done already is not done
+again; `--list` prints what would be run. The error of a mean over clips stands
+behind +-, the deviation over seeds in brackets.
 """
 
 import argparse
@@ -48,10 +49,16 @@ def print_paper(name: str, table: rows.Table, chosen, runs: str) -> None:
       continue
     if row.baseline:
       print(f'  {row.baseline} in the results of {row.weights}')
-    for run in commands.paper_runs(table, row, runs, perceptual):
+    needed, of_sets = commands.paper_runs(table, row, runs, perceptual)
+    for run in needed:
       if run.workdir not in done:
         print(f'  python {shlex.join(run.command())}')
       done[run.workdir] = run
+    for line in _costs(paper, of_sets):
+      print(f'  {line}')
+    ours = _found(table, row, of_sets, paper['columns'])
+    if ours:
+      print(f'  ours: {ours}')
     print(f'  paper: {_line(paper, row.label)}')
   lacking: dict[str, list[str]] = {}
   for run in done.values():
@@ -60,6 +67,44 @@ def print_paper(name: str, table: rows.Table, chosen, runs: str) -> None:
   print()
   for text, configs in lacking.items():
     print(f'missing for {len(configs)} of {len(done)} commands: {text}')
+
+
+def _costs(paper: dict, of_sets: dict[str, commands.Run]):
+  """The commands of columns that no evaluation has: times, multiply-adds."""
+  from vidpred_jax import build
+
+  for name, run in of_sets.items():
+    timed = {f'{name} seconds', f'{name} TFLOPs'} & set(paper['columns'])
+    if not timed:
+      continue
+    made = command.configuration(command.config_file(run.config))
+    height, width = build.evaluated_data(made)['size']
+    arguments = [
+      f'--config={run.config}',
+      f'--checkpoint={run.weights or run.workdir}',
+      f'--size={height}x{width}',
+    ]
+    if made.model.synthesis == 'routed':
+      arguments.append('--route=ratios')
+    columns = ' and '.join(sorted(timed))
+    yield f'{columns}: python -m vidpred_jax.cost {shlex.join(arguments)}'
+
+
+def _found(table: rows.Table, row: rows.Row, of_sets, columns) -> str:
+  """What the runs that are done have, in the paper's columns."""
+  cells = []
+  for column in columns:
+    of_set, own = of_column(table, column)
+    number = measured.of_paper(table, own, of_sets[of_set], row.baseline)
+    if number is not None:
+      cells.append(f'{column} {number:.4g}')
+  return ', '.join(cells)
+
+
+def of_column(table: rows.Table, column: str) -> tuple[str, str]:
+  """The data set of a paper's column, and what is left of its name."""
+  first, _, rest = column.partition(' ')
+  return (first, rest) if first in table.sets else (table.sets[0], column)
 
 
 def missing(config: str) -> list[str]:

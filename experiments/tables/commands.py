@@ -51,16 +51,20 @@ def _folder(*parts: str) -> str:
 
 def paper_runs(
   table: rows.Table, row: rows.Row, runs: str, perceptual: bool
-) -> list[Run]:
-  """The commands of a row with the paper's recipe, in their order.
+) -> tuple[list[Run], dict[str, Run]]:
+  """The commands of a row with the paper's recipe.
 
   Args:
     table: the table.
     row: one of its rows.
     runs: the folder of all runs.
     perceptual: whether a column needs the metrics with weights.
+
+  Returns:
+    All commands in their order, and those whose results are the row's, by the
+    names of the data sets.
   """
-  found, sets = {}, rows.SETS[table.config]
+  found, of_sets, sets = {}, {}, rows.SETS[table.config]
   source = row_of(table, row.weights) if row.weights else row
 
   def trained(variants: str) -> str:
@@ -80,11 +84,13 @@ def paper_runs(
     first = sets[of_set.weights] if of_set.weights else of_set
     place = trained(_join(first.variants, source.variants, *extra))
     own = _join(of_set.variants, source.variants, row.variants, *extra)
+    folder = place
     if row.weights and not row.baseline or of_set.weights:
       folder = f'{runs}/{table.config}/{_folder(own, "on", name)}'
       config = file_of(table.config, own)
       found[folder] = Run(config, (), folder, place)
-  return list(found.values())
+    of_sets[name] = found[folder]
+  return list(found.values()), of_sets
 
 
 def _join(*variants: str) -> str:
@@ -97,8 +103,7 @@ def row_of(table: rows.Table, label: str) -> rows.Row:
 
 
 def scale_of(table: rows.Table, name: str) -> rows.Scale:
-  known = rows.SCALES[name]
-  return known.get(table.small) or known[table.config]
+  return rows.SCALES[name][table.config]
 
 
 def small_run(

@@ -13,6 +13,9 @@ from experiments.tables import rows
 from experiments.tables.commands import Run
 from vidpred_jax import metrics
 
+# Columns of the papers that follow from a run and stand in no metric of it.
+COMPUTED = ('parameters (M)', 'GFLOPs', 'seconds an epoch', 'frames a second')
+
 
 class Outcome(NamedTuple):
   """A run that is done.
@@ -54,28 +57,56 @@ def value(
   quantities = rows.SMALL_QUANTITIES[table.config]
   quantity, _, when = column.partition(' t+')
   if quantity in quantities:
-    metric, part, factor = quantities[quantity]
-    source = results['metrics']
-    if baseline:
-      source = results['baselines'][baseline]
-    found = source.get(metric)
-    if found is None:
-      return None
-    number = found[part]
-    if isinstance(number, list):
-      index = int(when or 1) - 1
-      if index >= len(number):
-        return None
-      return {'mean': factor * number[index]}
-    cell = {'mean': factor * number}
-    if 'interval' in found:
-      low, high = found['interval']
-      cell['standard_error'] = abs(factor) * (high - low) / (2 * 1.96)
-    return cell
+    return _of_metric(results, baseline, quantities[quantity], when)
   if baseline:
     return None
   number = _computed(table, column, results, run)
   return None if number is None else {'mean': number}
+
+
+def of_paper(
+  table: rows.Table, column: str, run: Run, baseline: str
+) -> float | None:
+  """A number of a paper's column, from a run of its recipe; None without it.
+
+  Args:
+    table: the table.
+    column: of the paper, without its data set.
+    run: the run, which may not be done.
+    baseline: one of its baselines instead of the prediction; empty: that.
+  """
+  if not (pathlib.Path(run.workdir) / 'results.json').exists():
+    return None
+  results = Outcome.read(run, baseline).results
+  quantity, _, when = column.partition(' t+')
+  if quantity in table.quantities:
+    found = _of_metric(results, baseline, table.quantities[quantity], when)
+    return found and found['mean']
+  if baseline or column not in COMPUTED:
+    return None
+  return _computed(table, column, results, run)
+
+
+def _of_metric(
+  results: dict, baseline: str, quantity: tuple[str, str, float], when: str
+) -> dict[str, float] | None:
+  """A number that an evaluation has written, and its error if it has one."""
+  metric, part, factor = quantity
+  source = results['baselines'][baseline] if baseline else results['metrics']
+  found = source.get(metric)
+  if found is None:
+    return None
+  number = found[part]
+  if isinstance(number, list):
+    index = int(when or 1) - 1
+    if index >= len(number):
+      return None
+    return {'mean': factor * number[index]}
+  cell = {'mean': factor * number}
+  if 'interval' in found:
+    low, high = found['interval']
+    cell['standard_error'] = abs(factor) * (high - low) / (2 * 1.96)
+  return cell
 
 
 def gain(

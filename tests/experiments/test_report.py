@@ -50,7 +50,9 @@ def test_the_page_of_the_documentation_is_what_the_results_say():
   results = report.read(report.RESULTS)
   assert results
   stored = (ROOT / 'docs' / 'results.md').read_text()
-  assert stored == report.page(results), 'run python -m experiments.report'
+  samplers = report.read_samplers(report.RESULTS)
+  text = report.page(results, samplers)
+  assert stored == text, 'run python -m experiments.report'
   for name, plot in report.PLOTS.items():
     if name in results:
       assert (ROOT / 'docs' / plot[0]).exists()
@@ -104,6 +106,34 @@ def test_tables_that_are_among_others_have_nothing_of_their_own():
     small = not any(rows.TABLES[x].not_small for x in (name, other))
     if small and name not in report.AMONG and other not in report.AMONG:
       assert not places(name) <= places(other), (name, other)
+
+
+def test_what_is_said_of_rows_is_read_from_the_table():
+  found = patches()  # 0.5, 1.5, 2.5, 3.5
+  text = '<PSNR|8>, <PSNR gain|8|64> and 1 < 2'
+  assert report.read_in(text, found) == '0.5, 3 and 1 < 2'
+  with pytest.raises(KeyError):
+    report.read_in('<PSNR|9>', found)
+
+
+def test_samplers_have_a_section(tmp_path):
+  row = {'seconds': 2.5, 'crps/ens': 3.25, 'crps/fair': 3.0}
+  row |= {'spread_skill/ratio': 0.5, 'seed': 0}
+  found = {
+    'model': {'prediction_type': 'epsilon', 'num_timesteps': 1600},
+    'training_steps': 9, 'frames': 1, 'clips': 8, 'samples': 4,
+    'rows': [
+      {'sampler': 'ddim:8', 'over the first': 0.0, 'standard error': 0.0} | row,
+      {'sampler': 'dpm++:8', 'over the first': 0.5, 'standard error': 0.25}
+      | row,
+    ],
+  }  # fmt: skip
+  (tmp_path / report.SAMPLERS).write_text(json.dumps(found))
+  text = report.page({'apr:2': patches()}, report.read_samplers(tmp_path))
+  assert 'predicts `epsilon`, 9 training steps, N = 1600; 1 frame of 8' in text
+  assert '| ddim:8 | 0 | 2.5 | 3.25 | 3 | 0.5 | 0 |' in text
+  assert '| dpm++:8 | 0 | 2.5 | 3.25 | 3 | 0.5 | -0.5 +- 0.25 |' in text
+  assert report.read_samplers(tmp_path / 'none') is None
 
 
 def test_every_system_has_its_order():

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from experiments.tables import __main__ as tables
-from experiments.tables import commands, rows
+from experiments.tables import commands, measured, rows
 from vidpred_jax import build, command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -35,6 +35,8 @@ def test_every_table_of_the_papers_is_there():
 
 def test_rows_are_those_of_the_papers_and_their_own():
   ours = {
+    'dmvfn:1': {'DMVFN, routes drawn'},
+    'dmvfn:2': {'DMVFN, routes drawn'},
     'dmvfn:5': {'STEBS, standardised'},
     'dmvfn:10': {'STEBS, standardised'},
     'simvp:8': {'gSTA, another seed', 'copy'},
@@ -57,8 +59,8 @@ def test_every_command_of_a_paper_makes_its_system(name):
   runs = {}
   for row in table.rows:
     if not row.why:
-      for run in commands.paper_runs(table, row, 'runs', perceptual=True):
-        runs[run.workdir] = run
+      needed, _ = commands.paper_runs(table, row, 'runs', perceptual=True)
+      runs |= {run.workdir: run for run in needed}
   trained = {place for place, run in runs.items() if not run.weights}
   assert trained or all(row.why for row in table.rows)
   for run in runs.values():
@@ -70,6 +72,27 @@ def test_every_command_of_a_paper_makes_its_system(name):
       assert not place or place in trained
     if not run.weights and not begins:
       assert not config.init_from
+
+
+@pytest.mark.parametrize('name', PAPERS)
+def test_the_recipes_measure_every_column_of_the_paper(name):
+  table, columns = rows.TABLES[name], PAPERS[name]['columns']
+  perceptual = any('LPIPS' in c or 'FVD' in c for c in columns)
+  metrics = {}
+  for row in table.rows:
+    _, of_sets = commands.paper_runs(table, row, 'runs', perceptual)
+    for of_set, run in of_sets.items():
+      config = command.configuration(command.config_file(run.config))
+      metrics.setdefault(of_set, []).append(config.eval.metrics)
+  for column in columns if name != 'dmvfn:4' else ():
+    of_set, own = tables.of_column(table, column)
+    quantity = own.partition(' t+')[0]
+    if quantity in table.quantities:
+      metric, *_ = table.quantities[quantity]
+      assert all(metric in known for known in metrics[of_set]), column
+    else:
+      other = {'seconds', 'TFLOPs', 'MSE deviation', 'MAE deviation'}
+      assert own in {*measured.COMPUTED, *other, 'SSIM deviation'}, column
 
 
 @pytest.mark.parametrize('scale', ['small', 'tiny'])
@@ -114,6 +137,38 @@ def test_paper_scale_says_what_is_missing(capsys, monkeypatch):
   # What two rows need is trained once.
   command = 'python -m vidpred_jax.main --config=configs/dmvfn.py:kitti '
   assert said.count(command) == 1
+
+
+def test_what_is_done_of_a_recipe_stands_beside_the_paper(
+  capsys, monkeypatch, tmp_path
+):
+  for folder, baselines in (('kitti', {'copy_last': 0.5}), ('vimeo', {})):
+    place = tmp_path / 'dmvfn' / folder
+    place.mkdir(parents=True)
+    values = {
+      kind: {'ms_ssim/pmss': {'cumulative': [x, x - 0.125, x - 0.25]}}
+      for kind, x in ({'prediction': 0.75} | baselines).items()
+    }
+    results = {'metrics': values.pop('prediction'), 'baselines': values}
+    (place / 'results.json').write_text(json.dumps(results))
+  monkeypatch.setattr(sys, 'argv', ['tables', 'dmvfn:5', f'--runs={tmp_path}'])
+  tables.main()
+  ours = re.findall('ours: (.*)', capsys.readouterr().out)
+  assert ours == [  # of copy and STEBS; of t+5 there is nothing
+    'kitti MS-SSIM t+1 50, kitti MS-SSIM t+3 25',
+    'kitti MS-SSIM t+1 75, kitti MS-SSIM t+3 50',
+  ]
+
+
+def test_times_and_costs_have_a_command_of_their_own(capsys, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['tables', 'apr:1', '--runs=runs'])
+  tables.main()
+  said = capsys.readouterr().out
+  assert (
+    'xiph4k TFLOPs and xiph4k seconds: python -m vidpred_jax.cost '
+    '--config=configs/apr_vfi.py:on_xiph4k,stage3 '
+    '--checkpoint=runs/apr_vfi/stage3 --size=1080x2048 --route=ratios'
+  ) in said
 
 
 def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):

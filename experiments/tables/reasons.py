@@ -1,0 +1,175 @@
+"""Why the order of a table's rows is what it is: what was looked for and found.
+
+<COLUMN|ROW> stands for the size of a number of the table, <COLUMN|ROW|OTHER>
+for that of the difference of two, see `experiments.report`.
+"""
+
+REASONS = {
+  'dmvfn:5': (
+    'All rows begin at random weights and learn from the true flow of '
+    'the photographs, too, without which nothing moves in so few steps; '
+    'the paper trains for 300 epochs. STEBS keeps half of the six '
+    'blocks and is <PSNR gain|w/o routing|STEBS> dB behind all of them, '
+    'which is one standard error; it is <PSNR gain|STEBS|Random> dB '
+    'ahead of random routes of as many blocks, 1.9 of them. The '
+    'Gumbel-softmax ends with one block, the same for every clip, at a '
+    'penalty of 0.05 of the mean gate (the default is 1): it closes '
+    'blocks before they have learned anything, and a closed one learns '
+    'nothing. STEBS has a budget to spend instead. A router that sees '
+    'frames without brightness and contrast (ours) is as good as all '
+    'blocks with <blocks|STEBS, standardised>, by another choice of '
+    'them. What routes go by is under `dmvfn:figure5`.'
+  ),
+  'dmvfn:7': (
+    'With all blocks in use the spatial path helps; with routes no '
+    'difference can be told. Three of six blocks are as good as all, as '
+    'far as can be told. But the mean gains lie within <PSNR gain|w/o '
+    'r> dB, and seeds of the demo differ by half a dB after 2200 steps '
+    '(`experiments/README.md`, "The demo of DMVFN"), so that other '
+    'seeds may turn this round. Here rows learn from random weights, '
+    'and from the true flow of the photographs, too, without which '
+    'nothing moves in so few steps.'
+  ),
+  'dmvfn:8': (
+    'The weights are those of `dmvfn:5`. Routes are drawn, as '
+    'published, but for the row DMVFN. PSNR and cost grow with beta '
+    'more and more slowly, as in the paper: a block whose probability '
+    'is 1 keeps it, and what is left of the budget does not go to the '
+    'others, so that a budget of 4.8 blocks, beta 0.8, is spent on '
+    '<blocks|beta 0.8>. From 0.5 on PSNR differs by less than 0.005 dB. '
+    'On such small frames the time is that of what every route has; on '
+    'larger ones it follows the blocks.'
+  ),
+  'dmvfn:figure5': (
+    'The weights are those of `dmvfn:5`. No route depends on the '
+    'motion. Slow and fast clips, and those of frames three and five '
+    'apart, have the same routes: all the same three blocks, and two of '
+    '64 clips block 3 as well. With standardised frames (ours) about a '
+    'quarter of the clips use block 5 beside two that all use: of the '
+    'slow ones <block 5|Slow, standardised>, of the fast ones <block '
+    '5|Fast, standardised>, next to no difference. There is next to '
+    'nothing to gain by it so early: `experiments.routes` on the '
+    'weights of Random finds that the best single block lowers the loss '
+    'of the next frame from 0.0926 to 0.0739, and all six to 0.0734. A '
+    'route of its own for each third of the clips by motion is worth '
+    "0.0001. What there is of it has the sign of the paper's figure: "
+    'the best two blocks are those of scale 4 for fast clips and those '
+    'of scale 1 for slow ones, and the first block, of scale 4, helps '
+    'fast clips by 0.0018 and harms slow ones by 0.0003. The router '
+    'does not find so little. On a made-up rule a router of '
+    'standardised frames does follow the motion '
+    '(`experiments/README.md`, "What DMVFN\'s router goes by").'
+  ),
+  'simvp:8': (
+    'gSTA is the best here, too, and ViT the worst. Another seed '
+    'changes its error by <MSE|gSTA|gSTA, another seed>, less than any '
+    'two rows differ. It changes its SSIM by <SSIM|gSTA|gSTA, another '
+    'seed>, more than some rows differ, so SSIM gives no order. '
+    'ConvMixer and IncepU stand higher than in the paper, at the cost '
+    'of those that mix by attention, pooling or dense layers. Likely '
+    'reasons, not tested: convolutions know from the first step that '
+    'neighbours belong together, and 1200 clips are less than a '
+    "thousandth of the paper's 2 million; and all rows have one rate, "
+    '5e-3, where the published recipes give ConvMixer 1e-2, ViT 5e-4 '
+    'and the others 1e-3. At this length all pictures are still '
+    'blurred: a copy of the last frame has a higher SSIM, and nearly '
+    'three times the error.'
+  ),
+  'rvd:2': (
+    'RVD has the lower CRPS, as in the paper. VD draws the same frame '
+    'again and again (spread/skill): in so few steps it has learned the '
+    'mean of what may come, which is why each of its samples has the '
+    'higher PSNR. RVD did the same where the scale of its residual was '
+    '0.2 instead of 0.02 (`experiments/README.md`, "RVD on a vortex '
+    'street"). So what helps it here is likely that the uncertain part '
+    'is brought to the size of the noise; VD has the scale 1. Training '
+    'clips of three and of six new frames cannot be told apart after as '
+    'many steps; three take two thirds of the time. The gain is of the '
+    'three samples of a clip that are stored, the other columns are of '
+    'eight.'
+  ),
+  'apr:2': (
+    'The larger the patches the better, as in the paper: a patch is '
+    'computed by itself, so that its border sees less, and small '
+    'patches are border for the most part. The time of a frame does not '
+    'follow the size, for most of it goes to the flow and the context. '
+    'Patches of 128 are larger than the small frames.'
+  ),
+  'apr:3': (
+    'No two rows differ: after 300 steps the blocks that a ratio leaves '
+    'out add at most <PSNR gain|0.2 0.4 0.6 0.8> dB, while the share of '
+    'blocks used differs by a tenth. Most of the time goes to the flow '
+    'and the context, which no route changes. More blocks cost more '
+    'time in the paper; here the row with the most blocks takes 5 % '
+    'more than the one with the least.'
+  ),
+  'apr:4': (
+    'The difference of the warped frames is better than that of the '
+    'frames themselves by two standard errors, as in the paper, though '
+    'by <PSNR gain|image difference> dB alone; the loss of the '
+    'reconstruction, which the paper leaves behind, cannot be told from '
+    'it.'
+  ),
+  'apr:5': (
+    'The rows learn from the flow of the demo alone, with a new '
+    'synthesis network, which in 300 steps reaches less than the others '
+    'do with the one of the demo (`apr:2`). Concatenation is ahead by '
+    '<PSNR gain|concat&conv> dB: it has more weights. That addition is '
+    '<PSNR gain|no fusion> dB behind none so early says little of '
+    'longer training.'
+  ),
+  'dmvfn:9': (
+    'Deep supervision is ahead of that of the last block, as in the '
+    'paper: without routes by <PSNR gain|w/o routing> dB. With routes '
+    'the two cannot be told apart, but the deep one has come to '
+    '<blocks|DMVFN> blocks and the single one to <blocks|single '
+    'supervision>; why, was not looked into. That no routes are as good '
+    'as routes or better is the order of `dmvfn:5`.'
+  ),
+  'dmvfn:11': (
+    'Most pairs cannot be told apart, and by a few hundredths of a dB '
+    'none can be judged that is trained once. Photographs move up to '
+    '2.5 pixels a frame here, and one block of any scale finds nearly '
+    'all that is found in so few steps (`dmvfn:figure5`); the paper has '
+    'motions of tens of pixels, for which it has the coarse blocks. '
+    'What differs is the cost: blocks of scale 1 alone take '
+    '<GFLOPs|DMVFN [1]> G, those of scale 4 alone <GFLOPs|DMVFN [4]>. '
+    'The row [4, 2, 1], trained again on another commit hours after '
+    'that of `dmvfn:7`, has the same numbers to the last digit, clip by '
+    'clip. The row [1, 2, 4] was not run, for want of time.'
+  ),
+  'apr:1': (
+    'The router costs <PSNR gain|Ours(with APR)> dB and leaves '
+    '<blocks|Ours(with APR)> of three blocks for a patch; in the paper '
+    'it costs 0.21 dB at 2K. Time is not gained on frames of 64x64: '
+    'most of it goes to the flow and the context, and patches must be '
+    'picked and put back. The row with APR is that of the warped '
+    'difference in `apr:4`, trained again on another commit hours '
+    'later: the same numbers to the last digit, clip by clip.'
+  ),
+}
+# Of `experiments.samplers`, which belongs to no table.
+SAMPLERS = (
+  'The denoiser is that of `rvd-street`, trained on to predict the '
+  'noise with the network of the mean as it was: '
+  '`--config.init_from=rvd-street '
+  '--config.model.prediction_type=epsilon '
+  "--config.optim.frozen=('mean_net/.*',) --config.steps=400 "
+  '--config.schedule.peak=0.001`. The third number of a sampler is what '
+  'estimates of the residual are clipped to, plus and minus '
+  '(`model.clip_sample_range`); residuals have a root mean square of '
+  '2.8. Clipped so, 10 to 64 steps cannot be told from 1600: no gain is '
+  'two standard errors. The deterministic samplers spread more, and so '
+  'are nearer to a spread over error of 1, as with weights that predict '
+  'the residual (`experiments/README.md`, "RVD on a vortex street"). '
+  'The rows without a third number clip where the setting is by '
+  'default, at the largest possible residual, 2 / sigma = 100, which '
+  'with so small a sigma is no bound: an error of the estimated noise '
+  "is divided by sqrt(abar), and whole frames drift. With the paper's "
+  'sigma of 2 the default is 1. So few steps are enough for weights '
+  'that predict the noise, too, if estimates are kept to the size that '
+  'residuals have; 1600 steps unclipped were not tried. With the mean '
+  'trained along, its error grew threefold in 75 steps, since such a '
+  'loss is no use to it until the denoiser is: that is why it was left '
+  'alone. What weights of a million steps need, nothing here says.'
+)
