@@ -94,6 +94,17 @@ def test_frames_that_a_run_lacks_are_gaps(runs, tmp_path):
   ]
 
 
+def test_columns_are_in_the_order_of_the_frames(runs, tmp_path):
+  """The first run has t+2 and t+10, the other t+1 to t+3."""
+  for name, target in (('gsta', [3, 11]), ('tau', [2, 3, 4])):
+    text = json.dumps(results(9.0, 1.0, target=target))
+    (tmp_path / name / 'results.json').write_text(text)
+    runs[name] = compare.read(tmp_path / name)
+  table = compare.rows(runs, metrics=['psnr/float'], per_frame=True)
+  frames = [cell.frame for cell in table['gsta']]
+  assert frames == ['t+1', 't+2', 't+3', 't+10', 'mean']
+
+
 def test_a_run_may_have_the_name_of_a_baseline(runs):
   table = compare.rows({'copy_last': runs['tau']})
   assert [row[0].value for row in table.values()] == [24.0, 19.0]

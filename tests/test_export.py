@@ -140,9 +140,10 @@ def test_a_size_or_batch_that_cannot_be_is_refused():
 
 def test_what_is_no_export_is_not_replaced(tmp_path):
   (tmp_path / 'films').mkdir()
+  (tmp_path / 'films/a.mp4').touch()
   with pytest.raises(FileExistsError, match='no export of StableHLO'):
     export.save(tmp_path / 'films', *made('dmvfn'), (32, 32), overwrite=True)
-  assert (tmp_path / 'films').exists()
+  assert (tmp_path / 'films/a.mp4').exists()
 
 
 def test_what_cannot_be_written_is_refused(forks):

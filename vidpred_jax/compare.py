@@ -17,6 +17,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -262,8 +263,8 @@ def _aligned(
   table: Mapping[str, Sequence[Cell]], metrics: Sequence[str]
 ) -> dict[str, list[Cell]]:
   """Rows that have the same columns, with gaps for frames that one lacks."""
-  frames = {cell.frame: 0 for row in table.values() for cell in row}
-  frames['mean'] = frames.pop('mean')  # the last
+  known = {cell.frame for row in table.values() for cell in row}
+  frames = sorted(known, key=_by_number)
   return {
     name: [
       known.get((metric, frame), Cell(metric, frame, math.nan))
@@ -273,6 +274,11 @@ def _aligned(
     for name, row in table.items()
     for known in [{(cell.metric, cell.frame): cell for cell in row}]
   }
+
+
+def _by_number(frame: str) -> tuple[bool, list[int]]:
+  """By the numbers in a frame's name; the mean is the last."""
+  return frame == 'mean', [int(x) for x in re.findall('[0-9]+', frame)]
 
 
 def render(table: Mapping[str, Sequence[Cell]], form: str) -> str:

@@ -288,7 +288,9 @@ def save(
     ValueError: as `stablehlo`, or if the file predicts differently.
   """
   folder = pathlib.Path(folder)
-  if overwrite and folder.exists() and not (folder / 'export.json').exists():
+  known = not folder.is_dir() or not any(folder.iterdir())
+  known = known or (folder / 'export.json').exists()
+  if overwrite and not known:
     raise FileExistsError(
       f'{folder} is no export of StableHLO, and is not replaced.'
     )

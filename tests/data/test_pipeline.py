@@ -1,9 +1,11 @@
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vidpred_jax import data
+from vidpred_jax.data import typed
 
 PHOTOS = {'num_frames': 3, 'size': (24, 32), 'num_clips': 20}
 AUGMENT = {
@@ -204,6 +206,18 @@ def test_settings_of_another_type_are_refused(name, settings):
   wrong = list(settings)[-1] if len(settings) > 1 else 'num_frames|parts'
   with pytest.raises(ValueError, match=f'{wrong}|Weights must'):
     data.make_source(name, split='train', **settings)
+
+
+@pytest.mark.parametrize(
+  'value', [np.array([0.5, 0.25]), jnp.array([0.5, 0.25]), range(2), [0.5, 0]]
+)
+def test_arrays_and_ranges_count_as_tuples(value):
+  def made(*, mean: tuple[float, ...] | None = None):
+    del mean
+
+  typed.check('made', made, {'mean': value})
+  with pytest.raises(ValueError, match='made: got mean='):
+    typed.check('made', made, {'mean': np.array(['a', 'b'])})
 
 
 def test_augmentation_of_fields():

@@ -140,26 +140,6 @@ def test_a_straight_line_goes_on_for_any_number_of_frames(frames):
   )
 
 
-def test_a_short_clip_and_a_new_scene_begin_with_their_first_frame():
-  def first(x, context, key):
-    del x, key
-    return context[:, :1]
-
-  system = make(first, F((0, 1, 2, 3, 4), (5,)))
-  other = clip_of(1, 5, 8).repeat(8, 1).repeat(8, 2).repeat(3, 0)
-  clip = np.concatenate([smooth(3, 40, 64), other])
-  with pytest.raises(ValueError, match='3 frames, expected at least 5'):
-    predictor.Predictor(system, VARIABLES).predict(clip[:3], 1)
-  system = system._replace(repeats_context=True)
-  serve = predictor.Predictor(system, VARIABLES)
-  for given, expected in ((clip[:2], 0), (clip[:3], 0), (clip, 3)):
-    np.testing.assert_array_equal(serve.predict(given, 1)[0], clip[expected])
-  whole = predictor.Predictor(system, VARIABLES, cut=-1)
-  np.testing.assert_array_equal(whole.predict(clip, 1)[0], clip[1])
-  with pytest.raises(ValueError, match='1 frame, expected at least 2'):
-    serve.predict(clip[:1], 1)
-
-
 def test_frames_that_do_not_lead_on_are_refused():
   system = make(lambda x, c, key: jnp.repeat(c[:, -1:], 1, 1), F((0, 1), (3,)))
   serve = predictor.Predictor(system, VARIABLES)

@@ -89,22 +89,25 @@ def test_two_frames_alone_that_move_fast_are_one_scene():
 
 
 @pytest.mark.parametrize(
-  'given, expected',
-  [
-    ('aaaa', [0, 1, 2, 3]),
-    ('aaaaaa', [2, 3, 4, 5]),
-    ('aa', [0, 0, 0, 1]),
-    ('aaabb', [3, 3, 3, 4]),
-    ('aaaab', [4, 4, 4, 4]),
-    ('ab', [0, 0, 0, 1]),  # two alone are one scene
-  ],
+  'given, kept',
+  [('aaaa', 4), ('aa', 2), ('aaabb', 2), ('abbb', 3), ('aaaab', 5), ('ab', 2)],
 )
-def test_the_last_frames_are_those_of_the_last_scene(given, expected):
+def test_the_last_two_frames_are_always_of_the_last_scene(given, kept):
   films = {'a': iter(moving(0)), 'b': iter(moving(3))}
   frames = [next(films[letter]) for letter in given]
-  got = scenes.last_scene(frames, 4)
-  numbers = [next(n for n, f in enumerate(frames) if f is x) for x in got]
-  assert numbers == expected
+  got = scenes.last_scene(frames)
+  assert len(got) == kept
+  for frame, expected in zip(got, frames[-kept:]):
+    np.testing.assert_array_equal(frame, expected)
+  whole = [frame.astype(np.float32) for frame in frames]
+  assert len(scenes.last_scene(whole, least=-1)) == len(given)
+
+
+def test_motion_that_begins_at_the_end_begins_no_scene():
+  photo = moving(8, 1, (144, 300))[0]
+  frames = [photo[:, x : x + 256] for x in (0, 0, 0, 0, 0, 0, 0, 30)]
+  assert found(np.stack(frames)) == [7]
+  assert len(scenes.last_scene(frames)) == 8
 
 
 class TestLists:

@@ -62,6 +62,10 @@ def _largest(name: str) -> int | None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+  if isinstance(value, range):
+    value = list(value)
+  elif hasattr(value, 'tolist'):  # an array
+    value = value.tolist()
   origin, parts = typing.get_origin(hint), typing.get_args(hint)
   if hint is Any:
     return True

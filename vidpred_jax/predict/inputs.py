@@ -1,6 +1,7 @@
 """Checks of the input of a `Predictor`."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax.systems import base
+from vidpred_jax.video_io import scenes
 
 # Of --factor, whose frames are made in one call, and --fps.
 _LARGEST, _FASTEST = 64, 1000
@@ -94,6 +96,27 @@ def key(given: Any) -> jax.Array:
   return given
 
 
+def of_one_scene(
+  system: base.System, frames: Sequence[np.ndarray], cut: float
+) -> dict[int, np.ndarray]:
+  """The context of a system that repeats it, `{time: frame}`.
+
+  Args:
+    system: with an evenly spread context.
+    frames: the last frames of a clip, one after another.
+    cut: `least` of `scenes.last_scene`; fields have no scenes.
+
+  Returns:
+    The last frames at the context's times. Where the last scene has none for
+    one of them, the frame after that is given again.
+  """
+  context = system.frames.context
+  scene = scenes.last_scene(frames, -1 if system.data.is_field else cut)
+  shown = scene[:: context[-2] - context[-1]][: len(context)]
+  shown += shown[-1:] * (len(context) - len(shown))
+  return dict(zip(reversed(context), shown))
+
+
 def check_request(between: bool, **request: Any) -> None:
   """Raises ValueError unless a system of this kind serves a request.
 
@@ -101,7 +124,7 @@ def check_request(between: bool, **request: Any) -> None:
     between: whether the system interpolates.
     **request: what is asked for by the names of options; None: it is not.
   """
-  wrong, does = ('factor', 'fps'), 'predicts what follows'
+  wrong, does = ('factor', 'fps', 'cuts'), 'predicts what follows'
   if between:
     wrong = ('num_frames', 'samples', 'with_input')
     does = 'interpolates between frames'

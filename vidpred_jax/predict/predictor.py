@@ -12,8 +12,8 @@ one call of the system are held. A recurrent system (`System.recurrence`) is
 called once per frame.
 
 *Cuts.* No frame is computed between identical frames or across a scene cut
-(`video_io.scenes`, or the argument `cuts`): the nearer frame is repeated. Cut
-detection reads two more frames ahead.
+(`video_io.scenes`, or the argument `cuts`): the nearer frame is repeated. Of a
+clip that is to go on only the last scene counts (`System.repeats_context`).
 
 *Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow.
 Each equals, up to rounding, a prediction by itself with its own key.
@@ -219,11 +219,9 @@ class Predictor:
     if len(given) < least:
       raise ValueError(
         f'The clip has {len(given)} frame{"s" * (len(given) != 1)}, expected '
-        f'at least {least}: this system sees the frames {frames.context} to '
-        f'predict {frames.target}.'
+        f'at least {least} for the context {frames.context}.'
       )
     frame_rate.check_same_size(given)
-    shown = scenes.last_scene(given, length, self._cut) if again else given
     span = max(frames.target) - last
     # Each chunk moves the context on by `span`, onto given or predicted frames.
     follows = span > 0 and (
@@ -234,7 +232,9 @@ class Predictor:
         f'Got num_frames={num_frames}; this system predicts {frames.target} '
         f'from {frames.context} and cannot go on from them.'
       )
-    return dict(zip(range(last, last - length, -1), reversed(shown)))
+    if again:
+      return inputs.of_one_scene(self.system, list(given), self._cut)
+    return dict(zip(range(last, last - length, -1), reversed(given)))
 
   def _predictions(self, timeline, num_frames, key, with_diagnostics, ahead=0):
     """Yields frames [H, W, C]; with keys [S] [S, H, W, C] of S futures."""

@@ -90,6 +90,7 @@ def predict_video(
     with_input=with_input or None,
     factor=factor,
     fps=fps,
+    cuts=(reading or {}).get('cuts'),
     overlay=overlay,
   )
   _check_overlay(system, variables, overlay)

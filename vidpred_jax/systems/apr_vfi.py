@@ -462,12 +462,13 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     def at(time):
       frame, shown = frame_at(model, chosen, variables, prepared, time)
       shown['flow'] = jnp.where(inside, shown['flow'], 0)
-      still = (1 - time) * older + time * newer
-      return jnp.where(inside, frame, still), shown
+      mean = (1 - time) * older + time * newer
+      return jnp.where(inside, frame, mean), shown
 
     times = jnp.asarray(relative_times(frames), jnp.float32)[targets]
-    shots = jax.lax.map(at, times)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), shots)
+    if len(times) == 1:  # without a loop, which converters to ONNX do not know
+      return jax.tree.map(lambda x: x[:, None], at(times[0]))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.map(at, times))
 
   def diagnostics(variables, context, key):
     return select(variables, context, key, jnp.arange(len(frames.target)))

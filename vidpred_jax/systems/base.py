@@ -284,9 +284,8 @@ class System(NamedTuple):
     recurrence: the forecast as a recurrence, one frame per call, for systems
       whose state holds more than the context frames. None: feeding predictions
       back into `predict` is equivalent to a longer prediction.
-    repeats_context: whether two context frames will do: where a clip or its
-      last scene has fewer frames than `frames.context`, the first of them is
-      given again.
+    repeats_context: whether a clip or a scene may have fewer frames than
+      `frames.context`, at least two; its first is then given again.
     flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes: (dx,
       dy) from each pixel of frame `of` to the same point in frame `into`, NaN
       where the flow is unknown. Empty: `loss` takes no flow.

@@ -410,9 +410,10 @@ def make(*, frames: Frames, **settings) -> System:
 
   Args:
     frames: two context frames and targets that go on at the same step, such as
-      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`. With a 'variational' flow there
-      may be five context frames or more: they say how far motion goes on
-      (`ops.persistence`), the last two are what moves.
+      `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`. With a 'variational' flow
+      there may be five context frames or more: they say how far the motion of
+      the last two goes on (`ops.persistence`), from the second target on.
+      Predictions that are fed back begin anew in this.
     **settings: fields of `Settings`.
 
   Returns:
@@ -458,7 +459,8 @@ def make(*, frames: Frames, **settings) -> System:
 
   def diagnostics(variables, context, key):
     check_context(context, len(frames.context), 3, multiple)
-    factor = persistence.factor(context) if more else persistence.KEPT
+    fitted = more and len(frames.target) > 1
+    factor = persistence.factor(context) if fitted else persistence.KEPT
 
     def step(pair, key, n):
       kept = jnp.where(n == 0, persistence.KEPT, factor)

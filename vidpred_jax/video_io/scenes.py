@@ -22,7 +22,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -133,22 +133,26 @@ def mark(
 
 
 def last_scene(
-  frames: Collection[np.ndarray], count: int, least: float = MIN_SIMILARITY
+  frames: Sequence[np.ndarray], least: float = MIN_SIMILARITY
 ) -> list[np.ndarray]:
-  """The last frames of a clip, of one scene.
+  """The last frames of a clip, those of one scene.
 
   Args:
-    frames: the frames, at least one. Two alone are one scene.
-    count: how many to return.
-    least: as of `mark`.
+    frames: the frames, [H, W, C] each.
+    least: as of `mark`; with -1 frames may be of any type.
 
   Returns:
-    `count` frames. Where the last scene has fewer, its first is given again.
+    The frames of the last scene. The last two frames are always of one: of a
+    step that nothing follows one cannot tell whether motion began there.
   """
+  if least == -1:
+    return list(frames)
   scene: list[np.ndarray] = []
-  for frame, begins in mark(frames, -1 if len(frames) == 2 else least):
-    scene = [frame] if begins else [*scene, frame]
-  return (scene[:1] * count + scene)[-count:]
+  for number, (frame, begins) in enumerate(mark(frames, least), 1):
+    if begins and number < len(frames):
+      scene = []
+    scene.append(frame)
+  return scene
 
 
 def find(thumbnails: Iterable[np.ndarray]) -> tuple[int, ...]:
