@@ -317,8 +317,8 @@ def decoded_from(
     video.thread_type = 'NONE'  # faster for short clips
     if back is not None and stamp is not None:
       offset = stamp - int(Fraction(back) / video.time_base)
-      # Some containers cannot, or not be read from there. Then nothing is found,
-      # or too little; who looks for a frame reads from the beginning.
+      # Some containers cannot, or not be read from there. Then nothing is
+      # found, or too little; who looks for a frame reads from the beginning.
       with contextlib.suppress(av.error.FFmpegError):
         container.seek(offset, stream=video, backward=True)
         yield from shots(container, video)
