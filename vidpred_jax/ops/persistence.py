@@ -65,12 +65,15 @@ def _velocities(frames):
   )
   flows = variational.optical_flow(newer, older)
   flows = flows.reshape(batch, count - 1, *flows.shape[1:])
-  place = flows[:, -1]
-  aligned = [place]
-  for i in reversed(range(count - 2)):
-    aligned.append(warp.backward(flows[:, i], place))
-    place += aligned[-1]
-  means = _means(_SIDE * jnp.concatenate(aligned[::-1]))
+
+  def moved(place, flow):
+    there = warp.backward(flow, place)
+    return place + there, there
+
+  flows = jnp.swapaxes(flows, 0, 1)
+  _, before = jax.lax.scan(moved, flows[-1], flows[:-1], reverse=True)
+  aligned = jnp.concatenate([before, flows[-1:]])
+  means = _means(_SIDE * aligned.reshape(-1, *aligned.shape[2:]))
   return jnp.swapaxes(means.reshape(-1, batch, *means.shape[1:]), 0, 1)
 
 
