@@ -457,7 +457,7 @@ class Predictor:
           tiles = self._engine.plan(*size)
         yield time, frame, begins
 
-    def make(context, phases):
+    def make(context, inner):
       nonlocal entered
       images = {frame.number: frame.image for frame in context}
       entered = {n: entered[n] for n in images.keys() & entered.keys()}
@@ -468,7 +468,7 @@ class Predictor:
         size,
         tiles,
         jax.random.fold_in(key, context[around + 1].number + 1),
-        [k - 1 for k in phases],
+        [k - 1 for k in inner],
         with_diagnostics,
       )
       return [(s._replace(state=None), {}) for s in shots]  # nothing follows
