@@ -136,7 +136,7 @@ REASONS = {
     '<GFLOPs|DMVFN [1]> G, those of scale 4 alone <GFLOPs|DMVFN [4]>. '
     'The row [4, 2, 1], trained again on another commit hours after '
     'that of `dmvfn:7`, has the same numbers to the last digit, clip by '
-    'clip. The row [1, 2, 4] was not run, for want of time.'
+    'clip.'
   ),
   'apr:1': (
     'The router costs <PSNR gain|Ours(with APR)> dB and leaves '
