@@ -144,6 +144,10 @@ def test_what_is_no_export_is_not_replaced(tmp_path):
   with pytest.raises(FileExistsError, match='no export of StableHLO'):
     export.save(tmp_path / 'films', *made('dmvfn'), (32, 32), overwrite=True)
   assert (tmp_path / 'films/a.mp4').exists()
+  file = tmp_path / 'films/a.mp4'
+  with pytest.raises(FileExistsError, match='no export of StableHLO'):
+    export.save(file, *made('dmvfn'), (32, 32), overwrite=True)
+  assert file.is_file()
 
 
 def test_what_cannot_be_written_is_refused(forks):

@@ -50,6 +50,19 @@ def check_local(path: str | os.PathLike) -> None:
     )
 
 
+def check_ordinary(path: str | os.PathLike, *, or_folder: bool = False) -> None:
+  """Raises ValueError for a pipe or a device, which would be waited for.
+
+  Args:
+    path: what is to be read; nothing is said where there is nothing.
+    or_folder: whether it may be a folder.
+  """
+  path = pathlib.Path(path)
+  if path.is_file() or (or_folder and path.is_dir()) or not path.exists():
+    return
+  raise ValueError(f'{path} is no ordinary file.')
+
+
 def check_new(
   path: str | os.PathLike, *, overwrite: bool = False, parents: bool = False
 ) -> None:

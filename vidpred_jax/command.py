@@ -6,6 +6,7 @@ Commands (`main`, `predict`, `convert`, `cost`, `simulation`) end with
 
 import ast
 import atexit
+import contextlib
 import gc
 import importlib.util
 import itertools
@@ -299,10 +300,8 @@ class _AboveBar(python_logging.StreamHandler):
     bars = sys.modules.get('tqdm')
     if bars is None:
       return super().emit(record)
-    try:
+    with contextlib.suppress(OSError, ValueError):  # a terminal that has gone
       bars.tqdm.write(self.format(record), file=sys.stderr)
-    except (OSError, ValueError):  # a terminal that has gone
-      pass
 
 
 def _show_warnings() -> None:

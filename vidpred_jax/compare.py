@@ -263,13 +263,13 @@ def _aligned(
   table: Mapping[str, Sequence[Cell]], metrics: Sequence[str]
 ) -> dict[str, list[Cell]]:
   """Rows that have the same columns, with gaps for frames that one lacks."""
-  known = {cell.frame for row in table.values() for cell in row}
-  frames = sorted(known, key=_by_number)
+  frames = {cell.frame for row in table.values() for cell in row}
+  columns = sorted(frames, key=_by_number)
   return {
     name: [
       known.get((metric, frame), Cell(metric, frame, math.nan))
       for metric in metrics
-      for frame in frames
+      for frame in columns
     ]
     for name, row in table.items()
     for known in [{(cell.metric, cell.frame): cell for cell in row}]

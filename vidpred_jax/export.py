@@ -288,9 +288,9 @@ def save(
     ValueError: as `stablehlo`, or if the file predicts differently.
   """
   folder = pathlib.Path(folder)
-  known = not folder.is_dir() or not any(folder.iterdir())
-  known = known or (folder / 'export.json').exists()
-  if overwrite and not known:
+  kept = folder.exists() and not (folder / 'export.json').exists()
+  empty = folder.is_dir() and not any(folder.iterdir())
+  if overwrite and kept and not empty:
     raise FileExistsError(
       f'{folder} is no export of StableHLO, and is not replaced.'
     )

@@ -2,12 +2,12 @@
 
 import argparse
 
-import jax
 import numpy as np
 import pytest
 
+import vidpred_jax as vp
 from experiments import samplers
-from vidpred_jax import checkpoint, runtime, systems
+from vidpred_jax import runtime, systems
 
 FRAMES = systems.Frames((0, 1), (2,))
 
@@ -22,13 +22,7 @@ def weights(tmp_path_factory):
   clip = np.zeros((1, 3, 16, 16, 1), np.float32)
   variables = system.init(runtime.key(0), clip)
   path = tmp_path_factory.mktemp('samplers') / 'a'
-  checkpoint.save_system(
-    path,
-    system='rvd',
-    settings=settings,
-    frames=FRAMES,
-    variables=jax.device_get(variables),
-  )
+  vp.save(system, variables, path)
   return path
 
 

@@ -29,9 +29,7 @@ def reading(path: str | os.PathLike, kind: str):
     ValueError: instead of any other exception.
     FileNotFoundError, PermissionError: as they are.
   """
-  place = pathlib.Path(path)
-  if place.exists() and not (place.is_file() or place.is_dir()):
-    raise ValueError(f'{path} is no ordinary file.')  # a pipe is waited for
+  atomic.check_ordinary(path, or_folder=True)
   try:
     yield
   except (FileNotFoundError, PermissionError):
@@ -150,8 +148,7 @@ def find(
   path = pathlib.Path(os.path.expanduser(root))
   if path.is_file():
     return [path]
-  if path.exists() and not path.is_dir():  # a pipe would be waited for
-    raise ValueError(f'{path} is no ordinary file.')
+  atomic.check_ordinary(path, or_folder=True)
   if path.is_dir():
     paths = within(path)
   else:

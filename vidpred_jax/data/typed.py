@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _MOST = 2**63  # of whole numbers
-_SIDE = 16384  # pixels
-_FRAMES = 10_000  # of a clip
+# The largest values of what is counted in frames or pixels.
+_LARGEST = {'num_frames': 10_000, 'size': 16384, 'short_side': 16384}
 
 
 def check(owner: str, function: Callable, settings: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ def check(owner: str, function: Callable, settings: Mapping[str, Any]) -> None:
     hint = hints.get(name, Any)
     expected = inspect.formatannotation(hint)
     if _fits(value, hint):
-      most = _largest(name)
+      most = _LARGEST.get(name)
       sides = value if isinstance(value, list | tuple) else (value,)
       if most is None or all(1 <= x <= most for x in map(_count, sides)):
         continue
@@ -54,11 +54,6 @@ def check(owner: str, function: Callable, settings: Mapping[str, Any]) -> None:
 def _count(value: Any) -> int:
   """A whole number; 1 for what is none, such as None."""
   return int(value) if isinstance(value, numbers.Integral) else 1
-
-
-def _largest(name: str) -> int | None:
-  """The largest value of what is counted in frames or pixels."""
-  return {'num_frames': _FRAMES, 'size': _SIDE, 'short_side': _SIDE}.get(name)
 
 
 def _fits(value: Any, hint: Any) -> bool:

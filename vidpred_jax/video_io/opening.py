@@ -7,6 +7,8 @@ import pathlib
 import av
 from av.sidedata import sidedata
 
+from vidpred_jax import atomic
+
 # Old programs wrote tags that are no UTF-8. PyAV 19 keeps their bytes unasked.
 TAGS: dict = {}
 if int(av.__version__.split('.')[0]) < 19:
@@ -49,8 +51,7 @@ def open_video(path: pathlib.Path, stream: int | None):
   """Opens a file: (container, video stream); FFmpeg's errors name the file."""
   if not path.exists():
     raise FileNotFoundError(f'There is no file or folder {path}.')
-  if not path.is_file():  # a pipe is waited for, and read but once
-    raise ValueError(f'{path} is no ordinary file.')
+  atomic.check_ordinary(path)
   with naming(f'{path} is not a video that can be read, or it is damaged'):
     with av.open(
       address(path),

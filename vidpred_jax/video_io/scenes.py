@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vidpred_jax import atomic
+
 _LOG = logging.getLogger(__name__)
 
 THUMBNAIL = (36, 64)
@@ -185,8 +187,7 @@ def read_list(
     OSError: if it cannot be read.
   """
   path = pathlib.Path(os.path.expanduser(path))
-  if path.exists() and not path.is_file():
-    raise ValueError(f'{path} is no ordinary file.')
+  atomic.check_ordinary(path)
   try:
     rows = list(csv.reader(path.read_text().splitlines()))
   except (UnicodeDecodeError, csv.Error):
