@@ -6,8 +6,10 @@ dynamic range (PQ, HLG) is mapped to the standard range unless it is kept.
 """
 
 import numbers
+from fractions import Fraction
 from typing import NamedTuple
 
+import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
@@ -50,7 +52,7 @@ def view(frame, crop=(0, 0, 0, 0), keep: bool = False) -> View:
   To be asked once per file: PyAV's side data keep a frame alive until the
   garbage collector runs.
   """
-  matrix = frame.side_data.get('DISPLAYMATRIX')
+  matrix = _without_tags(frame).side_data.get('DISPLAYMATRIX')
   turn = (1, 0, 0, 1)
   if matrix is not None:
     a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
@@ -59,6 +61,27 @@ def view(frame, crop=(0, 0, 0, 0), keep: bool = False) -> View:
   if top + bottom >= frame.height or left + right >= frame.width:
     crop = (0, 0, 0, 0)
   return View(turn, crop, hdr.CURVES.get(frame.color_trc), keep)
+
+
+def _without_tags(frame):
+  """The frame without side data that have tags of their own.
+
+  2026-11: PyAV 18 and 19 free these tags twice, and crash. The one kind that
+  has them is a colour profile with a name, as in PNG.
+  """
+  graph = av.filter.Graph()
+  source = graph.add_buffer(
+    width=frame.width,
+    height=frame.height,
+    format=frame.format,
+    time_base=Fraction(1, 25),
+  )
+  removes = graph.add('sidedata', 'mode=delete:type=ICC_PROFILE')
+  source.link_to(removes)
+  removes.link_to(graph.add('buffersink'))
+  graph.configure()
+  graph.push(frame)
+  return graph.pull()
 
 
 def matrix_by_size(height: int, width: int) -> str:
