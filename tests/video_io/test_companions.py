@@ -157,7 +157,10 @@ def test_tags_in_other_alphabets(tmp_path, name, title):
   path = film(tmp_path / name, tags={'title': 'AAAA'}, sounds=sounds)
   path.write_bytes(path.read_bytes().replace(b'AAAA', title))
   assert len(video_io.read(path)) == 25
-  assert video_io.probe(copy(path, tmp_path / 'b.mkv')).has_audio
+  for end in {'.mkv', path.suffix}:
+    made = copy(path, tmp_path / f'b{end}')
+    assert video_io.probe(made).has_audio
+    assert title in made.read_bytes()
 
 
 def test_joined_parts_keep_their_sound(tmp_path):

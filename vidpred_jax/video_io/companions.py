@@ -15,7 +15,7 @@ from fractions import Fraction
 import av
 
 from vidpred_jax.video_io import decoding, timing
-from vidpred_jax.video_io.opening import open_video
+from vidpred_jax.video_io.opening import TAGS, open_video
 
 _LOG = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def _holds(kind: str, path: pathlib.Path, stream) -> bool:
   file, times = io.BytesIO(), []
   with contextlib.suppress(ValueError, av.error.FFmpegError):
     with open_video(path, None) as (source, _):
-      output = av.open(file, 'w', format=kind)
+      output = av.open(file, 'w', format=kind, **TAGS)
       with contextlib.closing(output):
         copy = output.add_stream_from_template(stream)
         output.start_encoding()
@@ -179,7 +179,7 @@ def _holds(kind: str, path: pathlib.Path, stream) -> bool:
 def _same_times(file: io.BytesIO, times: list[tuple]) -> bool:
   """Whether sound that was written at these times is read at these times."""
   file.seek(0)
-  with av.open(file, 'r') as container:
+  with av.open(file, 'r', **TAGS) as container:
     packets = container.demux(audio=0)
     found = [_interval(p) for p in packets if p.size and p.pts is not None]
   if not found or not times:

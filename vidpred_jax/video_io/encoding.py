@@ -17,7 +17,7 @@ from PIL import Image
 from vidpred_jax import names
 from vidpred_jax.video_io import hdr, showing
 from vidpred_jax.video_io.companions import Companions
-from vidpred_jax.video_io.opening import address, naming
+from vidpred_jax.video_io.opening import TAGS, address, naming
 
 _LOG = logging.getLogger(__name__)
 
@@ -305,7 +305,9 @@ def _container(
   options = {'movflags': '+faststart'} if coding.container == 'mp4' else {}
   if coding.codec == 'gif' and style.last is not None:
     options['final_delay'] = str(min(round(100 * style.last), 65535))
-  return av.open(address(part), 'w', format=coding.container, options=options)
+  return av.open(
+    address(part), 'w', format=coding.container, options=options, **TAGS
+  )
 
 
 def _stream(container, style: Style, shape, pixels: str, time_base: Fraction):

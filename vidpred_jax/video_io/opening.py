@@ -9,10 +9,11 @@ from av.sidedata import sidedata
 
 from vidpred_jax import atomic
 
-# Old programs wrote tags that are no UTF-8. PyAV 19 keeps their bytes unasked.
+# Old programs wrote tags that are no UTF-8. Their bytes are kept, and copied as
+# they are; PyAV 19 does so unasked.
 TAGS: dict = {}
 if int(av.__version__.split('.')[0]) < 19:
-  TAGS['metadata_errors'] = 'replace'
+  TAGS['metadata_errors'] = 'surrogateescape'
 _RAW_FORMATS = {
   '.264': 'h264',
   '.h264': 'h264',
