@@ -179,6 +179,87 @@ def test_joined_parts_keep_their_sound(tmp_path):
   assert times[-1] == pytest.approx(4, abs=0.15)
 
 
+class TestTheSameTimeTwice:
+  """What a container may say of several packets, and means of none."""
+
+  def packets(self, path, kind):
+    with av.open(str(path)) as container:
+      stream = container.streams.get({kind: 0})[0]
+      return [
+        (float(p.pts * p.time_base), float(p.duration * p.time_base), bytes(p))
+        for p in container.demux(stream)
+        if p.size
+      ]
+
+  def source(self, path, codec, length, ticks):
+    """A film of 1 s whose sound comes in packets, stamped one by one."""
+    with av.open(str(path), 'w') as output:
+      video = output.add_stream('libx264', rate=25, options={'crf': '40'})
+      video.width, video.height = 32, 32
+      sound = output.add_stream(codec, rate=48_000)
+      black = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+      for _ in range(25):
+        output.mux(video.encode(black))
+      output.mux(video.encode())
+      packets = []
+      for n in range(48_000 // length):
+        frame = av.AudioFrame.from_ndarray(
+          np.full((1, 2 * length), n, np.int16), format='s16', layout='stereo'
+        )
+        frame.sample_rate, frame.pts = 48_000, n * length
+        packets += sound.encode(frame)
+      for n, packet in enumerate(packets):
+        packet.pts = packet.dts = ticks(n)
+        output.mux(packet)
+    return path
+
+  @pytest.mark.parametrize('name', ['a.mkv', 'a.mp4'])
+  def test_sound_of_a_block_has_one_stamp(self, tmp_path, name):
+    blocks = self.source(
+      tmp_path / 'in.mkv', 'mp2', 1152, lambda n: 1152 * (n - n % 4)
+    )
+    before, after = (
+      self.packets(p, 'audio')
+      for p in (blocks, copy(blocks, tmp_path / name, trim_audio=False))
+    )
+    assert [x[2] for x in after] == [x[2] for x in before]
+    assert len({x[0] for x in before}) == -(-len(before) // 4)
+    steps = np.diff([x[0] for x in after])
+    assert steps.min() > 0.02 and steps.max() < 0.03
+
+  def test_sound_in_pieces_shorter_than_a_tick(self, tmp_path):
+    short = self.source(tmp_path / 'in.mkv', 'pcm_s16le', 24, lambda n: 24 * n)
+    path = copy(short, tmp_path / 'a.mkv', trim_audio=False)
+    before, after = (self.packets(p, 'audio') for p in (short, path))
+    assert len(before) == 2000 and after == before
+
+  @pytest.mark.parametrize('kind', ['ass', 'srt'])
+  def test_subtitles_at_the_same_time(self, tmp_path, kind):
+    spans = [(100, 500), (100, 700), (100, 900), (600, 900)]
+    text = tmp_path / f'a.{kind}'
+    if kind == 'srt':
+      text.write_text(
+        ''.join(
+          f'{n}\n00:00:00,{a} --> 00:00:00,{b}\nword{n}\n\n'
+          for n, (a, b) in enumerate(spans, 1)
+        )
+      )
+    else:
+      columns = 'Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, '
+      lines = ''.join(
+        f'Dialogue: {n},0:00:00.{a // 10},0:00:00.{b // 10},Default,,0,0,0,,x\n'
+        for n, (a, b) in enumerate(spans)
+      )
+      text.write_text(
+        '[Script Info]\nScriptType: v4.00+\n[Events]\n'
+        f'Format: {columns}Effect, Text\n{lines}'
+      )
+    source = film(tmp_path / 'in.mkv', text=text)
+    path = copy(source, tmp_path / 'a.mkv')
+    before, after = (self.packets(p, 'subtitles') for p in (source, path))
+    assert len(before) == 4 and after == before
+
+
 @pytest.mark.parametrize('last', [Fraction(1, 25), Fraction(3)])
 @pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.webm', 'a.gif'])
 def test_the_last_frame_lasts(tmp_path, name, last):

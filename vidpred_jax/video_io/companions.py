@@ -30,6 +30,7 @@ _WITH_CHAPTERS = ('matroska', 'webm', 'mp4', 'mov')
 _STARTS_AT_ONCE = ('avi',)  # packets have no times
 _NEAR = Fraction(1, 20)  # seconds that nobody hears
 _TRIED = 32  # packets
+_REPEATS = av.format.Flags.ts_nonstrict.value
 
 
 class Companions:
@@ -119,7 +120,9 @@ class Companions:
   def _timed(self, source, video) -> Iterator[tuple[Fraction, av.Packet]]:
     """Yields (time in the output, packet); restarted clocks are continued."""
     inputs = {s.index: s for s in source.streams if s.index in self._streams}
-    offsets, epochs, ends, written = [Fraction(0)], {}, {}, {}
+    offsets, epochs, ends = [Fraction(0)], {}, {}
+    repeats = bool(self._output.format.flags & _REPEATS)
+    orders = {number: _Order(repeats) for number in inputs}
     for packet in source.demux([video, *inputs.values()]):
       number, unit = packet.stream.index, packet.stream.time_base
       if packet.pts is None or not packet.size:
@@ -148,12 +151,43 @@ class Companions:
       shift = round(move / unit)
       packet.pts += shift
       packet.dts = packet.pts if packet.dts is None else packet.dts + shift
-      # Where parts were joined they may overlap a little.
-      if packet.dts <= written.get(number, packet.dts - 1):
-        continue
-      written[number] = packet.dts
-      packet.stream = self._streams[number]
-      yield time, packet
+      if orders[number].put(packet):
+        packet.stream = self._streams[number]
+        yield time, packet
+
+
+class _Order:
+  """Brings the packets of a stream in the order that a container demands."""
+
+  def __init__(self, repeats: bool):
+    """
+    Args:
+      repeats: whether the container may hold the same time stamp twice.
+    """
+    self._least = 0 if repeats else 1  # ticks between packets
+    self._stamp: int | None = None  # of the packet before, in its file
+    self._written, self._end = 0, 0
+
+  def put(self, packet) -> bool:
+    """Moves a packet behind the one before; False if it is to be left out.
+
+    Where parts were joined they may overlap a little. The packets of a block
+    may all have its time, and those of a film in coarse ticks that of others.
+    """
+    is_sound, before = packet.stream.type == 'audio', self._stamp
+    if before is not None:
+      if packet.dts < before and is_sound:
+        return False
+      follows = packet.dts == before and is_sound and packet.duration > 1
+      least = self._end if follows else self._written + self._least
+      moved = max(least - packet.dts, 0)
+      self._stamp = max(packet.dts, before)
+      packet.pts, packet.dts = packet.pts + moved, packet.dts + moved
+    else:
+      self._stamp = packet.dts
+    self._written = packet.dts
+    self._end = packet.dts + (packet.duration or 0)
+    return True
 
 
 def _holds(kind: str, path: pathlib.Path, stream) -> bool:
