@@ -150,6 +150,17 @@ class TestWhatCannotBeHeld:
     assert video_io.probe(copy(at_once, tmp_path / 'a.avi')).has_audio
 
 
+@pytest.mark.parametrize('codec, late', [('mp3', 0), ('pcm_s16le', -0.045)])
+def test_sound_before_the_pictures_moves_none_in_avi(tmp_path, codec, late):
+  source = film(tmp_path / 'in.mkv', sounds=(codec,), late=late)
+  path = copy(source, tmp_path / 'a.avi')
+  times = [time for time, _ in video_io.frames(path)]
+  assert times == [Fraction(n, 25) for n in range(25)]
+  with av.open(str(path)) as container:
+    stamps = [p.pts * p.time_base for p in container.demux(audio=0) if p.size]
+  assert stamps[0] == 0 and 0.9 < stamps[-1] < 1
+
+
 @pytest.mark.parametrize('title', [b'\xdcm\xfcA', '日本'.encode('shift_jis')])
 @pytest.mark.parametrize('name', ['a.avi', 'a.mkv', 'a.mp4', 'a.mov'])
 def test_tags_in_other_alphabets(tmp_path, name, title):

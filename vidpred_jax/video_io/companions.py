@@ -27,7 +27,8 @@ _SUFFIXES = {
   'avi': '.avi',
 }
 _WITH_CHAPTERS = ('matroska', 'webm', 'mp4', 'mov')
-_STARTS_AT_ONCE = ('avi',)  # packets have no times
+# Packets have no times; pictures would move with sound that is before them.
+_STARTS_AT_ONCE = ('avi',)
 _NEAR = Fraction(1, 20)  # seconds that nobody hears
 _TRIED = 32  # packets
 _REPEATS = av.format.Flags.ts_nonstrict.value
@@ -57,6 +58,7 @@ class Companions:
       ValueError: if the container cannot hold the sound, or would move it.
     """
     kind = output.format.name
+    self._at_once = kind in _STARTS_AT_ONCE
     source, video = stack.enter_context(open_video(path, None))
     self._begin = decoding.first_stamp(path, None) + start
     self._from_start = not start
@@ -99,7 +101,7 @@ class Companions:
       _LOG.warning('%s leaves out of %s: %s.', target, path, ', '.join(dropped))
     self._packets = self._timed(source, video) if self._streams else iter(())
     self._next = next(self._packets, None)
-    if kind in _STARTS_AT_ONCE and self._next is not None:
+    if self._at_once and self._next is not None:
       time, _ = self._next
       if time > _NEAR:
         raise ValueError(
@@ -120,7 +122,7 @@ class Companions:
   def _timed(self, source, video) -> Iterator[tuple[Fraction, av.Packet]]:
     """Yields (time in the output, packet); restarted clocks are continued."""
     inputs = {s.index: s for s in source.streams if s.index in self._streams}
-    offsets, epochs, ends = [Fraction(0)], {}, {}
+    offsets, epochs, ends, delays = [Fraction(0)], {}, {}, {}
     repeats = bool(self._output.format.flags & _REPEATS)
     orders = {number: _Order(repeats) for number in inputs}
     for packet in source.demux([video, *inputs.values()]):
@@ -143,11 +145,14 @@ class Companions:
       if number == video.index:
         continue
       move = offsets[epoch] - self._begin
-      time = packet.pts * unit + move
+      time, lasts = packet.pts * unit + move, (packet.duration or 0) * unit
       # Before the first frame lies only the run-up of the decoder.
-      end = time + (packet.duration or 0) * unit
-      if end < -_NEAR or (time < 0 and not self._from_start):
+      end = time + lasts / 2 if self._at_once else time + lasts + _NEAR
+      if end < 0 or (time < 0 and not self._from_start):
         continue
+      if self._at_once:
+        late = delays.setdefault(number, max(-time, Fraction(0)))
+        time, move = time + late, move + late
       shift = round(move / unit)
       packet.pts += shift
       packet.dts = packet.pts if packet.dts is None else packet.dts + shift
