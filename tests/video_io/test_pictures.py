@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vidpred_jax import video_io
+from vidpred_jax.data import videos
 
 
 @pytest.fixture(scope='module')
@@ -138,6 +139,19 @@ def test_an_animation_in_a_folder_is_no_picture(tmp_path, image, name):
   with pytest.raises(ValueError, match=f'{name} holds 2 pictures'):
     video_io.read(folder)
   assert len(video_io.read(folder / name)) == 2
+
+
+@pytest.mark.parametrize('kind', ['webp', 'tif', 'png'])
+def test_animations_in_a_folder_are_films_of_their_own(tmp_path, image, kind):
+  paths = [tmp_path / f'{n}.{kind}' for n in range(3)]
+  for n, path in enumerate(paths):
+    pages = [Image.fromarray(image[n:16, at : at + 16]) for at in (0, 8, 16)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+  assert video_io.find_videos(tmp_path) == paths
+  source = videos.VideoClips(
+    'train', 2, root=tmp_path, test_fraction=0.0, scan_cache=False
+  )
+  assert len(source.files) == 3 and len(source) == 6
 
 
 def test_a_small_picture_beside_the_first_is_left_out(tmp_path, image):

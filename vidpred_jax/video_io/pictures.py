@@ -66,15 +66,18 @@ class Pictures(NamedTuple):
 def find_videos(folder) -> list[pathlib.Path]:
   """Video files and folders of pictures anywhere below `folder`, sorted.
 
-  A single picture beside films is given by itself. `logging` warns of what is
-  neither by its name, of links to nothing and of folders that cannot be read.
+  A single picture beside films is given by itself, and so are all pictures of a
+  folder whose first holds several (animations, stacks). `logging` warns of what
+  is neither by its name, of links to nothing and of folders that cannot be
+  read.
   """
   videos = []
   for root, paths in _walked(folder, 'films or pictures', VIDEO_SUFFIXES):
     films = [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES]
     videos += films
     pages = [p for p in paths if _is_picture(p)]
-    if films and len(pages) == 1:  # a cover, or a film of several pictures
+    # A cover, or films of several pictures.
+    if pages and (len(pages) == 1 if films else _is_sequence(pages[0])):
       videos += pages
     elif pages:
       videos.append(root)
@@ -131,6 +134,14 @@ def _is_file(path: pathlib.Path) -> bool:
 
 def _is_picture(path: pathlib.Path) -> bool:
   return path.suffix.lower() in (*IMAGE_SUFFIXES, *_HEIC)
+
+
+def _is_sequence(path: pathlib.Path) -> bool:
+  """Whether a file holds several pictures of one size; False if damaged."""
+  with contextlib.suppress(ValueError, OSError), _reading(path):
+    with _open(path) as image:
+      return _number(image) > 1
+  return False
 
 
 def films_beside(folder: pathlib.Path) -> str:
