@@ -6,6 +6,7 @@ import time
 import tracemalloc
 import zlib
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -199,6 +200,29 @@ def test_few_bits_in_sixteen_are_dark_and_it_says_so(tmp_path, caplog, name):
   assert video_io.read(tmp_path / name).max() == 255 and not caplog.records
 
 
+def test_few_bits_in_sixteen_of_each_colour(tmp_path, caplog):
+  ramp = np.linspace(0, 4095, 48).reshape(4, 4, 3).astype('>u2')
+  for n, values in enumerate((16 * ramp, ramp)):
+    rows = b''.join(b'\0' + row.tobytes() for row in values)
+    parts = {
+      b'IHDR': struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0),
+      b'IDAT': zlib.compress(rows),
+      b'IEND': b'',
+    }
+    path = tmp_path / f'{n}.png'
+    path.write_bytes(
+      b'\x89PNG\r\n\x1a\n'
+      + b''.join(
+        struct.pack('>I', len(data)) + kind + data
+        + struct.pack('>I', zlib.crc32(kind + data))
+        for kind, data in parts.items()
+      )
+    )  # fmt: skip
+    assert video_io.read(path).max() == (255, 15)[n]
+    assert len(caplog.records) == n
+  assert 'no number above 4095 and is dark' in caplog.text
+
+
 def test_a_single_picture_is_still_one(tmp_path):
   folder = folder_with(tmp_path / 'a', ('1.png',), ())
   assert video_io.probe(folder).num_frames == 1
@@ -244,7 +268,7 @@ def test_kinds_that_are_read_singly_are_found_in_a_folder(tmp_path, suffix):
   np.testing.assert_array_equal(frames, [alone, alone])
 
 
-@pytest.mark.parametrize('other', ['b.exr', 'c.dng', 'making_of.mp4'])
+@pytest.mark.parametrize('other', ['b.jxl', 'c.dng', 'making_of.mp4'])
 def test_what_looks_like_a_picture_and_is_left_out_is_named(
   tmp_path, caplog, other
 ):
@@ -256,3 +280,106 @@ def test_what_looks_like_a_picture_and_is_left_out_is_named(
     assert len(video_io.read(tmp_path)) == 2
   (said,) = [r.getMessage() for r in caplog.records]
   assert said == f'Passed over in {tmp_path}, no pictures: {other}'
+
+
+def as_float(path, values):
+  """Writes light, [H, W] or [H, W, 3] of R, G, B, as EXR or Radiance."""
+  if values.ndim == 2 or path.suffix == '.hdr':
+    values = np.broadcast_to(values.reshape(*values.shape[:2], -1), (16, 24, 3))
+  if path.suffix == '.hdr':
+    lines = []
+    for row in values:
+      powers = np.frexp(row.max(-1))[1]
+      shared = np.floor(np.ldexp(row, 8 - powers[:, None]))
+      lines.append(np.concatenate([shared, powers[:, None] + 128], -1))
+    head = b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 16 +X 24\n'
+    path.write_bytes(head + np.array(lines).astype(np.uint8).tobytes())
+    return path
+  with av.open(str(path), 'w', format='image2') as output:
+    stream = output.add_stream('exr', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 24, 16, 'gbrpf32le'
+    frame = av.VideoFrame.from_ndarray(values.astype(np.float32), 'gbrpf32le')
+    output.mux(stream.encode(frame))
+    output.mux(stream.encode())
+  return path
+
+
+class TestPicturesOfLight:
+  @pytest.mark.parametrize('kind', ['exr', 'hdr'])
+  def test_folder_of_a_renderer(self, tmp_path, kind):
+    light = np.array([0.0, 0.214, 0.5, 1.0])  # of 0, 127, 188, 255 of sRGB
+    values = np.repeat(light, 6) * np.ones((16, 1))
+    for n in range(3):
+      as_float(tmp_path / f'{n}.{kind}', values)
+    assert video_io.find_videos(tmp_path) == [tmp_path]
+    frames = video_io.read(tmp_path)
+    assert frames.shape == (3, 16, 24, 3)
+    found = frames[:, :, 3::6].astype(int)
+    assert np.abs(found - np.array([0, 127, 188, 255])[:, None]).max() <= 1
+    (alone,) = video_io.read(tmp_path / f'0.{kind}')
+    np.testing.assert_array_equal(alone, frames[0])
+
+  def test_colours_have_their_places(self, tmp_path):
+    path = as_float(tmp_path / 'a.exr', np.ones((16, 24, 1)) * [1, 0.214, 0])
+    assert np.abs(video_io.read(path)[0, 0, 0] - [255.0, 127, 0]).max() <= 1
+
+  @pytest.mark.parametrize('kind', ['exr', 'hdr'])
+  @pytest.mark.parametrize('high', [1.5, 100.0])
+  def test_what_is_no_colour_is_refused(self, tmp_path, kind, high):
+    path = as_float(tmp_path / f'a.{kind}', np.full((16, 24), high))
+    with pytest.raises(
+      ValueError, match=f'{path.name}.*reach from .* to {high:g}'
+    ):
+      video_io.read(path)
+
+  def test_in_a_film(self, tmp_path):
+    path = tmp_path / 'a.mov'
+    with av.open(str(path), 'w') as output:
+      stream = output.add_stream('exr', rate=25)
+      stream.width, stream.height, stream.pix_fmt = 24, 16, 'gbrpf32le'
+      for light in (0, 0.5, 2):
+        values = np.full((16, 24, 3), light, np.float32)
+        frame = av.VideoFrame.from_ndarray(values, 'gbrpf32le')
+        output.mux(stream.encode(frame))
+      output.mux(stream.encode())
+    frames = video_io.frames(path)
+    assert [next(frames)[1].max() for _ in range(2)] == [0, 188]
+    with pytest.raises(ValueError, match='reach from 0 to 2'):
+      next(frames)
+
+
+def tiff(path, values, tags):
+  """Pillow writes no negative pictures; the tags are changed afterwards."""
+  Image.fromarray(values).save(path)
+  data = bytearray(path.read_bytes())
+  for tag, value in tags.items():
+    at = data.index(struct.pack('<HH', tag, 3))
+    data[at + 8 : at + 10] = struct.pack('<H', value)
+  path.write_bytes(data)
+  return path
+
+
+@pytest.mark.parametrize('kind', [np.uint16, np.float32])
+def test_zero_may_be_white(tmp_path, kind):
+  ramp = np.linspace(0, 1, 256).reshape(16, 16)
+  values = ramp.astype(kind) if kind is np.float32 else np.uint16(ramp * 65535)
+  path = tiff(tmp_path / 'a.tif', values, {262: 0})
+  np.testing.assert_allclose(
+    video_io.read(path)[0, :, :, 0], 255 - 255 * ramp, atol=1
+  )
+
+
+def test_signed_numbers_of_16_bits_reach_white(tmp_path):
+  ramp = np.linspace(0, 32767, 256).reshape(16, 16)
+  path = tmp_path / 'a.tif'
+  Image.fromarray(ramp.astype(np.uint16)).save(path, tiffinfo={339: 2})
+  np.testing.assert_allclose(
+    video_io.read(path)[0, :, :, 0], ramp / 32767 * 255, atol=1
+  )
+
+
+def test_signed_numbers_of_8_bits_are_refused(tmp_path):
+  path = tmp_path / 'a.tif'
+  Image.fromarray(np.zeros((16, 16), np.uint8)).save(path, tiffinfo={339: 2})
+  with pytest.raises(ValueError, match='have a sign'):
+    video_io.read(path)

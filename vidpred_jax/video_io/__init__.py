@@ -9,7 +9,8 @@ are read and written: mp4, m4v, mov, mkv, webm, avi, gif, y4m and folders of
 pictures. Formats that are only read: all others that FFmpeg decodes, raw H.264
 and H.265, and picture files, which may hold several pictures (animated PNG,
 WebP and AVIF, pages of TIFF). In a folder each file holds one picture, or it is
-an error.
+an error. Floating point numbers are 0 for black to 1 for white; in EXR and
+Radiance, where they are light, they get the curve of sRGB; others are refused.
 
 Of several video streams FFmpeg's best one is read (the default one or the
 largest), unless `stream` gives its number among the file's video streams.

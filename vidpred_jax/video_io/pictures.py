@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
 
-from vidpred_jax.video_io import timing
+from vidpred_jax.video_io import levels, opening, showing, timing
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,8 +29,11 @@ VIDEO_SUFFIXES = frozenset(
 _HEIC = ('.heic', '.heif', '.hif')
 IMAGE_SUFFIXES = frozenset(
   '.png .jpg .jpeg .jpe .jfif .bmp .dib .ppm .pgm .pbm .pnm .pfm .tif .tiff '
-  '.webp .jp2 .j2k .jpx .tga .avif .qoi .pcx .sgi .dds .psd'.split()
+  '.webp .jp2 .j2k .jpx .tga .avif .qoi .pcx .sgi .dds .psd '
+  '.exr .hdr .dpx'.split()
 )
+# Those of renderers and scanners, which FFmpeg reads.
+_BY_FFMPEG = ('.exr', '.hdr', '.dpx')
 # Where several pictures in one file follow each other in time. (A JPEG of a
 # phone may hold a second one, of the brightness of the first.)
 _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
@@ -39,7 +42,6 @@ _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
 # Pixels of a picture, of any and for each of its bytes.
 _MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
 _PIECE = 1 << 20  # bytes of a file to hold at once
-_BAND = 1 << 20  # pixels to convert at once
 
 
 class Picture(NamedTuple):
@@ -194,12 +196,6 @@ def in_order(names: Iterable[str]) -> list[str]:
   return sorted(names, key=key)
 
 
-def over_black(rgba: np.ndarray) -> np.ndarray:
-  """RGBA uint8 [H, W, 4] laid over black, [H, W, 3]."""
-  alpha = rgba[:, :, 3:].astype(np.uint16)
-  return ((rgba[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
-
-
 def find(path: pathlib.Path) -> Pictures | None:
   """The pictures of a folder, or of a picture file; None for another file."""
   if path.is_dir():
@@ -280,8 +276,9 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
         number = 1 if picture.page is not None else _number(image)
         if picture.page is not None and picture.page != image.tell():
           image.seek(picture.page)
-        shown = _rgb(image)
-        if _is_dark(image, shown):
+        is_deep, shown = _is_deep(image), _rgb(image)
+        # No number needs more than 12 of 16 bits, and some more than 8.
+        if is_deep and 0 < shown.max(initial=0) <= 16:
           _tell_dark(path.parent)
       if number > 1:
         raise ValueError(
@@ -294,9 +291,11 @@ def read(pictures: Iterable[Picture]) -> Iterator[np.ndarray]:
       image.close()
 
 
-def _is_dark(image: Image.Image, shown: np.ndarray) -> bool:
-  """Whether no number of 16 bits needs more than 12, and some more than 8."""
-  return image.mode.startswith('I') and 0 < shown.max(initial=0) <= 16
+def _is_deep(image: Image.Image) -> bool:
+  """Whether an image that is not loaded yet has 16 bits for each colour."""
+  return image.mode.startswith('I') or any(
+    ';16' in str(tile[3]) for tile in getattr(image, 'tile', ())
+  )
 
 
 @functools.cache
@@ -385,7 +384,15 @@ def _opened(path: pathlib.Path) -> Image.Image:
     _heif()
   if suffix == '.avif' and not features.check('avif'):
     raise ValueError('this Pillow reads no AVIF; install a newer one')
-  return Image.open(path)
+  return _by_ffmpeg(path) if suffix in _BY_FFMPEG else Image.open(path)
+
+
+def _by_ffmpeg(path: pathlib.Path) -> Image.Image:
+  with opening.open_video(path, None) as (container, video):
+    frame = next(container.decode(video))
+    if path.suffix.lower() == '.hdr':
+      frame.color_trc = levels.LINEAR  # always; FFmpeg does not say it
+    return Image.fromarray(showing.image(frame, showing.view(frame)))
 
 
 @functools.cache
@@ -405,58 +412,16 @@ def _rgb(image: Image.Image) -> np.ndarray:
   turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
   shown = ImageOps.exif_transpose(image) if turned else image
   if shown.mode == 'F' or shown.mode.startswith('I'):
-    grey = _grey(np.asarray(shown), image)
+    grey = levels.grey(np.asarray(shown), image)
     return np.repeat(grey[:, :, None], 3, axis=2)
+  if 2 in np.ravel(getattr(image, 'tag_v2', {}).get(339, 1)):
+    raise ValueError('its numbers have a sign; expected 0 to 255')
   mode = 'RGBA' if shown.has_transparency_data else 'RGB'
   made = np.empty((shown.height, shown.width, 3), np.uint8)
-  for rows in _bands(shown.height, shown.width):
+  for rows in levels.bands(shown.height, shown.width):
     part = shown.crop((0, rows.start, shown.width, rows.stop))
     band = np.asarray(part if part.mode == mode else part.convert(mode))
-    made[rows] = over_black(band) if mode == 'RGBA' else band
-  return made
-
-
-def _bands(height: int, width: int) -> Iterator[slice]:
-  """Yields rows of few pixels, so that a large picture is not held twice."""
-  step = max(1, _BAND // max(1, width))
-  for begin in range(0, height, step):
-    yield slice(begin, min(begin + step, height))
-
-
-def _grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
-  """Converts values of more than 8 bits to uint8."""
-  if not np.isfinite(values).all():
-    raise ValueError('it has values that are not finite')
-  low, high = values.min(initial=0), values.max(initial=0)
-  if values.dtype.kind == 'f':
-    if low < 0 or high > 1:
-      raise ValueError(
-        f'its numbers reach from {low:g} to {high:g}; expected 0 (black) to 1 '
-        '(white). Bring them to that range first'
-      )
-    return _bytes(values, lambda v: np.rint(255 * v))
-  # Tags of TIFF. MaxSampleValue is 4095 where 12 bits are stored in 16,
-  # BitsPerSample is 12 where they are packed. Without either there is no sign.
-  tags = getattr(image, 'tag_v2', {})
-  bits = int(np.ravel(tags.get(258, 16))[0])
-  full = (1 << bits) - 1 if 8 < bits < 16 else 65535
-  white = int(np.ravel(tags.get(281, full))[0])
-  if white < high or white < 256:
-    white = full
-  if low < 0 or high > white:
-    raise ValueError(
-      f'its numbers reach from {low} to {high}; expected 0 to 65535 (16 bits). '
-      'Bring them to that range first'
-    )
-  return _bytes(
-    values, lambda v: (v.astype(np.int64) * 255 + white // 2) // white
-  )
-
-
-def _bytes(values: np.ndarray, convert) -> np.ndarray:
-  made = np.empty(values.shape, np.uint8)
-  for rows in _bands(*values.shape):
-    made[rows] = convert(values[rows])
+    made[rows] = levels.over_black(band) if mode == 'RGBA' else band
   return made
 
 

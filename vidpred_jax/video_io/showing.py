@@ -7,13 +7,13 @@ dynamic range (PQ, HLG) is mapped to the standard range unless it is kept.
 
 import numbers
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from vidpred_jax.video_io import hdr, pictures
+from vidpred_jax.video_io import hdr, levels
 
 # Without these flags conversion darkens by 0.5 to 3 levels.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -116,7 +116,10 @@ def image(
 
   uint16 (PQ or HLG code values times 65535) if high dynamic range is kept.
   """
-  form, flags, settings = 'rgb24', ACCURATE, {}
+  if levels.is_float(frame):
+    frame = levels.of_floats(frame)
+  form, flags = 'rgb24', ACCURATE
+  settings: dict[str, Any] = {}
   parts = frame.format.components
   if frame.format.name == 'pal8' or any(part.is_alpha for part in parts):
     form = 'rgba'
@@ -144,7 +147,7 @@ def image(
     left = round(left * array.shape[1] / frame.width)
     array = array[top : top + height, left : left + width]
   if form == 'rgba':
-    array = pictures.over_black(array)
+    array = levels.over_black(array)
   elif shown.curve is not None and not shown.keep:
     array = hdr.to_standard(array, shown.curve)
   a, _, _, d = shown.turn
