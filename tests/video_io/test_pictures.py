@@ -201,9 +201,9 @@ def test_few_bits_in_sixteen_are_dark_and_it_says_so(tmp_path, caplog, name):
 
 
 def test_few_bits_in_sixteen_of_each_colour(tmp_path, caplog):
-  ramp = np.linspace(0, 4095, 48).reshape(4, 4, 3).astype('>u2')
+  ramp = np.linspace(0, 4095, 48).reshape(4, 4, 3)
   for n, values in enumerate((16 * ramp, ramp)):
-    rows = b''.join(b'\0' + row.tobytes() for row in values)
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
     parts = {
       b'IHDR': struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0),
       b'IDAT': zlib.compress(rows),
@@ -221,6 +221,20 @@ def test_few_bits_in_sixteen_of_each_colour(tmp_path, caplog):
     assert video_io.read(path).max() == (255, 15)[n]
     assert len(caplog.records) == n
   assert 'no number above 4095 and is dark' in caplog.text
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['~$1.png', '@eaDir/1.png/SYNOPHOTO.jpg', '__MACOSX/1.png', '#recycle/0.png'],
+)
+def test_what_systems_put_in_folders_is_no_picture(tmp_path, caplog, name):
+  folder = folder_with(tmp_path / 'a', ('1.png', '2.png'), ())
+  (folder / name).parent.mkdir(parents=True, exist_ok=True)
+  Image.new('RGB', (8, 8)).save(folder / name)
+  assert len(video_io.read(folder)) == 2
+  assert video_io.find_videos(folder) == [folder]
+  assert video_io.find_pictures(folder) == [folder / '1.png', folder / '2.png']
+  assert not caplog.records
 
 
 def test_a_single_picture_is_still_one(tmp_path):

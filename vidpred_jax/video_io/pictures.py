@@ -39,6 +39,10 @@ _BY_FFMPEG = ('.exr', '.hdr', '.dpx')
 _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
 
 
+# Beside what begins with a dot: of Windows, macOS and network storage.
+_OF_SYSTEMS = frozenset(
+  'Thumbs.db desktop.ini $RECYCLE.BIN __MACOSX @eaDir #recycle'.split()
+)
 # Pixels of a picture, of any and for each of its bytes.
 _MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
 _PIECE = 1 << 20  # bytes of a file to hold at once
@@ -102,7 +106,7 @@ def _walked(
       folders.clear()
       continue
     visited.add(real)
-    folders[:] = sorted(n for n in folders if not n.startswith('.'))
+    folders[:] = sorted(n for n in folders if not _is_of_a_system(n))
     paths, left = [], []
     for path in (pathlib.Path(root, n) for n in sorted(names)):
       is_known = path.suffix.lower() in known and _is_file(path)
@@ -125,13 +129,13 @@ def _warn(error: OSError) -> None:
 
 
 def _is_of_a_system(name: str) -> bool:
-  """Whether nobody has put a file of this name there."""
-  return name[0] == '.' or name in ('Thumbs.db', 'desktop.ini')
+  """Whether nobody has put a file or folder of this name there."""
+  return name.startswith(('.', '~$')) or name in _OF_SYSTEMS
 
 
 def _is_file(path: pathlib.Path) -> bool:
   """Whether a path is a file: no folder, broken link or hidden file."""
-  return path.name[0] != '.' and path.is_file()
+  return not _is_of_a_system(path.name) and path.is_file()
 
 
 def _is_picture(path: pathlib.Path) -> bool:
