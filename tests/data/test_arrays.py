@@ -46,6 +46,16 @@ def test_films_too_short_for_a_clip_are_named(tmp_path, caplog):
   assert 'b.npy' in said and 'c.npy' not in said
 
 
+@pytest.mark.parametrize(
+  'name', ['._a.npy', '@eaDir/a.npz', '__MACOSX/._a.npy']
+)
+def test_what_systems_put_in_folders_is_no_film(tmp_path, name):
+  write(tmp_path / 'a.npy', films(2))
+  (tmp_path / name).parent.mkdir(exist_ok=True)
+  (tmp_path / name).write_bytes(b'no array')
+  assert len(source(tmp_path, test_fraction=0)) == 2 * 6
+
+
 @pytest.mark.parametrize('suffix', ['.NPY', '.Npz', '.ZARR'])
 def test_endings_in_capitals(tmp_path, suffix):
   for name in ('a', 'b'):

@@ -110,6 +110,13 @@ class TestWeatherBench:
       rtol=1e-6,
     )
 
+  def test_what_systems_put_in_folders_is_no_field(self, bench):
+    number = len(source(bench))
+    (bench / '2m_temperature' / '._2014.nc').write_bytes(b'of macOS')
+    assert len(source(bench)) == number
+    stores = bench / '2m_temperature'
+    assert len(fields.read(stores, ['t2m']).hours) == 3 * HOURS
+
   def test_facts_for_the_evaluation(self, bench):
     clips = source(bench)
     assert clips.kind == 'field' and clips.units == 'K'

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vidpred_jax import video_io
 from vidpred_jax.data import array_files, files, validation, windows
 from vidpred_jax.data.moments import moments
 
@@ -361,7 +362,10 @@ def _find(root) -> list[pathlib.Path]:
     if folder.suffix.lower() == '.zarr':
       return [folder]
     paths = [
-      p for p in folder.rglob('*') if p.suffix.lower() in array_files.SUFFIXES
+      p
+      for p in folder.rglob('*')
+      if p.suffix.lower() in array_files.SUFFIXES
+      and not any(map(video_io.is_of_a_system, p.relative_to(folder).parts))
     ]
     # Files within a Zarr folder are parts of it.
     return [

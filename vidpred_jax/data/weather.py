@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidpred_jax import video_io
 from vidpred_jax.data import array_files, calendars, netcdf3
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
@@ -114,9 +115,7 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
       raise FileNotFoundError(f'There is no file {root}.')
     return Variable(short, level, unit, (root,), _stamps(root))
   for place in (f'{folder}_{level}', folder):
-    paths = tuple(
-      p for p in sorted((root / place).glob('*')) if p.suffix.lower() == '.nc'
-    )
+    paths = tuple(p for p in _files(root / place) if p.suffix.lower() == '.nc')
     if paths:
       calendar = _calendar(paths[0])
       return Variable(short, level, unit, paths, _stamps(*paths), calendar)
@@ -129,7 +128,7 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
 def _stores(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
   """The NetCDF files and Zarr stores that `root` is or directly holds."""
   is_file = root.suffix.lower() in (*SUFFIXES, *_GRIB)
-  paths = [root] if is_file else sorted(root.glob('*'))
+  paths = [root] if is_file else _files(root)
   stores = tuple(p for p in paths if p.suffix.lower() in SUFFIXES)
   gribs = [p for p in paths if p.suffix.lower() in _GRIB]
   if gribs and not stores:
@@ -141,6 +140,11 @@ def _stores(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
   if stores == (root,) and not root.exists():
     raise FileNotFoundError(f'There is no file {root}.')
   return stores
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  paths = sorted(folder.glob('*'))
+  return [p for p in paths if not video_io.is_of_a_system(p.name)]
 
 
 def _calendar(path: pathlib.Path) -> str:

@@ -35,6 +35,7 @@ from vidpred_jax.video_io.pictures import (
   find_pictures,
   find_videos,
   in_order,
+  is_of_a_system,
   natural_key,
 )
 from vidpred_jax.video_io.reading import (
@@ -66,6 +67,7 @@ __all__ = [
   'in_order',
   'index',
   'indexed',
+  'is_of_a_system',
   'natural_key',
   'probe',
   'read',

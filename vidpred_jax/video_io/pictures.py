@@ -106,12 +106,12 @@ def _walked(
       folders.clear()
       continue
     visited.add(real)
-    folders[:] = sorted(n for n in folders if not _is_of_a_system(n))
+    folders[:] = sorted(n for n in folders if not is_of_a_system(n))
     paths, left = [], []
     for path in (pathlib.Path(root, n) for n in sorted(names)):
       is_known = path.suffix.lower() in known and _is_file(path)
       (paths if is_known else left).append(path)
-    others += [p.name for p in left if not _is_of_a_system(p.name)]
+    others += [p.name for p in left if not is_of_a_system(p.name)]
     yield pathlib.Path(root), paths
   _tell_passed(folder, kind, others)
 
@@ -128,14 +128,14 @@ def _warn(error: OSError) -> None:
   _LOG.warning('Left out: %s', error)
 
 
-def _is_of_a_system(name: str) -> bool:
+def is_of_a_system(name: str) -> bool:
   """Whether nobody has put a file or folder of this name there."""
   return name.startswith(('.', '~$')) or name in _OF_SYSTEMS
 
 
 def _is_file(path: pathlib.Path) -> bool:
   """Whether a path is a file: no folder, broken link or hidden file."""
-  return not _is_of_a_system(path.name) and path.is_file()
+  return not is_of_a_system(path.name) and path.is_file()
 
 
 def _is_picture(path: pathlib.Path) -> bool:

@@ -60,6 +60,7 @@ def kth(root):
       for k in (*range(1, 26), *range(40, 61)):
         save(place / f'image_{k:04d}.png', k)
       (place / 'Thumbs.db').write_bytes(b'')
+      (place / '._image_0001.png').write_bytes(b'of macOS')
 
 
 def caltech(root):

@@ -37,9 +37,10 @@ _ACTIONS = ('boxing', 'handclapping', 'handwaving', 'walking', *_FAST)
 def names(folder: str) -> frozenset[str]:
   """The names in a folder; none if the folder is missing."""
   try:
-    return frozenset(os.listdir(folder))
+    found = os.listdir(folder)
   except OSError:
     return frozenset()
+  return frozenset(n for n in found if not video_io.is_of_a_system(n))
 
 
 def _pictures(folder: pathlib.Path) -> tuple[str, ...]:
@@ -52,7 +53,11 @@ def _pictures(folder: pathlib.Path) -> tuple[str, ...]:
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(p for p in folder.iterdir() if p.is_dir())
+  return sorted(
+    p
+    for p in folder.iterdir()
+    if p.is_dir() and not video_io.is_of_a_system(p.name)
+  )
 
 
 def _first(*places: pathlib.Path) -> pathlib.Path | None:
