@@ -40,10 +40,15 @@ VARIABLES = {
 }
 SUFFIXES = ('.nc', '.nc4', '.zarr')  # of NetCDF and Zarr
 _GRIB = ('.grib', '.grib2', '.grb', '.grb2')
-# Names of the axes in files of different years.
+# Names of the axes in files of different years; CF tells others by their units.
 _TIMES = ('time', 'valid_time')
 LATITUDES = ('lat', 'latitude')
 LONGITUDES = ('lon', 'longitude')
+_AXIS_UNITS = {
+  _TIMES: r'\w+ since .*',
+  LATITUDES: r'degrees?_?N(orth)?',
+  LONGITUDES: r'degrees?_?E(ast)?',
+}
 _PRESSURES = ('level', 'isobaricInhPa', 'pressure_level', 'plev')
 _MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
@@ -150,8 +155,8 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 def _calendar(path: pathlib.Path) -> str:
   """The calendar of a file, `calendars.STANDARD` where nothing says it."""
   with _dataset(path) as file:
-    said = [file.variables[n].attrs for n in _TIMES if n in file.variables]
-  attributes = said[0] if said else {}
+    name = _called(file, _TIMES)
+    attributes = file.variables[name].attrs if name else {}
   return calendars.named(attributes.get('calendar', calendars.STANDARD))
 
 
@@ -184,7 +189,7 @@ def _check_level(path: pathlib.Path, file, name: str, level: int | None):
   if level is None or file.variables[name].ndim > 3:
     return
   said = [file.variables[n] for n in _PRESSURES if n in file.variables]
-  known = [float(v.values) for v in said if v.ndim == 0]
+  known = [_pressures(v)[0] for v in said if v.ndim == 0]
   if known != [level]:
     at = f'is at level {known[0]:g}' if known else 'has no levels'
     raise ValueError(f'{name} of {path} {at}; got {name}{level}.')
@@ -211,7 +216,12 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
       raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
   else:
     with _dataset(path) as file, reading(path, 'file with time and its units'):
-      time = file[_named(file, _TIMES)]
+      name = _called(file, _TIMES)
+      if name is None:
+        raise ValueError(
+          f'it has none of {", ".join(_TIMES)} and no axis in units of time'
+        )
+      time = file[name]
       times, units = time.values.astype(np.float64), time.units
     if (calendar := _calendar(path)) != variable.calendar:
       raise ValueError(
@@ -228,12 +238,28 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
   return hours.astype(np.int64)
 
 
-def _named(file, names) -> str:
-  """Finds the one of several names that a file has."""
-  present = next((n for n in names if n in file.variables), None)
-  if present is None:
-    raise ValueError(f'it has none of {", ".join(names)}')
-  return present
+def _called(file, names: tuple[str, str]) -> str | None:
+  """What an axis is called: one of its names, or one with its units."""
+  known = file.variables
+  present = next((n for n in names if n in known), None)
+  return present or next(
+    (
+      n
+      for n, v in known.items()
+      if v.dims == (n,)
+      and re.fullmatch(
+        _AXIS_UNITS[names], str(v.attrs.get('units')), re.IGNORECASE
+      )
+    ),
+    None,
+  )
+
+
+def _pressures(levels) -> list[float]:
+  """The numbers of an axis of levels, in hPa if they are pressures."""
+  values = np.atleast_1d(levels.values)
+  is_pa = str(levels.attrs.get('units')) in ('Pa', 'pascal', 'Pascal')
+  return (values / 100 if is_pa else values).tolist()
 
 
 def latitudes(variable: Variable, region) -> np.ndarray | None:
@@ -263,8 +289,8 @@ def axis(variable: Variable, names: tuple[str, str]) -> np.ndarray | None:
     values = None if name is None else npz_array(path, name)
   else:
     with _dataset(path) as file, reading(path, f'file with {names[1]}s'):
-      known = file.variables
-      values = next((known[n].values for n in names if n in known), None)
+      name = _called(file, names)
+      values = None if name is None else file.variables[name].values
   if values is None:
     return None
   if values.dtype.kind not in 'iuf' or values.ndim != 1:
@@ -323,8 +349,12 @@ def _opened(variable: Variable, path: pathlib.Path, region):
     array = file.variables[name]
     sizes = dict(zip(array.dims, array.shape))
     time, lat, lon = (
-      next((n for n in names if n in sizes), array.dims[place])
-      for names, place in ((_TIMES, 0), (LATITUDES, -2), (LONGITUDES, -1))
+      next((n for n in (*names, _called(file, names)) if n in sizes), other)
+      for names, other in (
+        (_TIMES, array.dims[0]),
+        (LATITUDES, array.dims[-2]),
+        (LONGITUDES, array.dims[-1]),
+      )
     )
     chosen = {
       axis: _place(variable, path, file, axis, length)
@@ -390,19 +420,20 @@ def _place(variable: Variable, path, file, axis: str, length: int):
   """The index of the values on an axis between time and latitude."""
   if axis == 'expver':
     return slice(None)
-  values: list[int | None] = [None]
+  values: list[Any] = [None]
   if axis in file.variables:
     with reading(path, 'file with levels'):
-      values = np.atleast_1d(file.variables[axis].values).tolist()
+      values = _pressures(file.variables[axis])
   if variable.level in values and variable.level is not None:
     return values.index(variable.level)
   levelled = variable.name in _LEVELLED and axis not in _MEMBERS
   if length == 1 and not levelled:
     return 0
-  if values[0] is None:
+  if values[0] is None or not (levelled or axis in _PRESSURES):
     raise ValueError(
-      f'{path} has an axis {axis} of {length} between time and latitude; '
-      'expected a level, expver or a length of 1.'
+      f'{path} has an axis {axis} of {length} beside time, latitude and '
+      f'longitude; expected a level, expver or a length of 1. One of them is '
+      f'chosen by xarray: .isel({axis}=0).'
     )
   raise ValueError(
     f'{path} has the levels {values}; got {variable.name}'
