@@ -11,6 +11,7 @@ import ipaddress
 import pathlib
 import pickle
 import re
+import sys
 import types
 import zipfile
 import zoneinfo
@@ -112,6 +113,41 @@ def test_what_they_hold_is_not_run_either(tmp_path):
     with pytest.raises(ValueError, match=name):
       torch_file.load(path)
   assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+  'module, name',
+  [
+    ('torch.nn.modules.loss', 'MSELoss'),
+    ('torch.optim.adamw', 'AdamW'),
+    ('torch.nn.functional', 'relu'),
+  ],
+)
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize('is_made', [True, False])
+def test_layers_and_optimizers_beside_weights(
+  tmp_path, monkeypatch, module, name, protocol, is_made
+):
+  kind = type(name, (), {'__module__': module})
+  monkeypatch.setitem(
+    sys.modules, module, types.SimpleNamespace(**{name: kind})
+  )
+  for place in ('torch', 'torch.nn', 'torch.nn.modules', 'torch.optim'):
+    if place != module and place not in sys.modules:
+      monkeypatch.setitem(sys.modules, place, types.ModuleType(place))
+  part = kind()
+  part.reduction = 'mean'
+  tree = {'hyper_parameters': {'x': part if is_made else kind}, 'steps': 40}
+  with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+    archive.writestr('a/data.pkl', pickle.dumps(tree, protocol))
+  got = torch_file.load(tmp_path / 'a.pth')
+  assert got['steps'] == 40
+  found = got['hyper_parameters']['x']
+  assert (found.part if is_made else found) == f'{module}.{name}'
+  with pytest.raises(ValueError, match='no arrays: hyper_parameters, steps'):
+    convert.read_torch(tmp_path / 'a.pth')
+  with pytest.raises(ValueError, match='no named arrays but a'):
+    convert.read_torch(tmp_path / 'a.pth', key='hyper_parameters/x')
 
 
 @pytest.mark.parametrize(

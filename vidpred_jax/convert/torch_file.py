@@ -7,8 +7,8 @@ need mean (tensors, parameters, ordered dicts); any other name, and any
 instruction that could make an object in another way, is refused. There is no
 call to anything the file could choose. What programs keep beside the weights of
 a training file (NumPy's numbers, arrays and types, their arguments, paths,
-dates, sets) is read past: `NumPy` or `Other` stands for each, whatever it
-holds.
+dates, sets, layers and optimizers) is read past: `NumPy` or `Other` stands for
+each, whatever it holds.
 
 Both formats are read: the zip archive (since PyTorch 1.6) and the legacy stream
 of pickles before it. Data are little-endian unless the archive says otherwise.

@@ -5,6 +5,7 @@ that weight files need; see `torch_file`.
 """
 
 import pickletools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -137,6 +138,11 @@ def _typed(function, _, args, *__):
   return _TENSORS[function.name](*args)
 
 
+def _is_part(name: Any) -> bool:
+  """Whether a name is that of a layer, a loss or an optimizer."""
+  return isinstance(name, Name) and _PART.fullmatch(name.name) is not None
+
+
 class NumPy:
   """Stands for a number, an array or a type of NumPy's; it holds nothing."""
 
@@ -145,7 +151,14 @@ class NumPy:
 
 
 class Other:
-  """Stands for an object of a known kind, no weight; it holds nothing."""
+  """Stands for an object of a known kind, no weight; it holds nothing.
+
+  Attributes:
+    part: the name of its kind if it is a part of a network, else empty.
+  """
+
+  def __init__(self, part: str = ''):
+    self.part = part
 
   def __repr__(self) -> str:
     return 'Other()'
@@ -222,6 +235,8 @@ _LITERALS = frozenset(
   'SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES '
   'SHORT_BINBYTES BINBYTES8'.split()
 )
+# Layers, losses and optimizers, which programs keep among their arguments.
+_PART = re.compile(r'torch\.(nn|optim)\.[\w.]+ \w+')
 _MARK = object()
 _MAPPINGS = ('collections defaultdict', 'collections Counter')
 
@@ -326,6 +341,8 @@ class Machine:
         args, function = stack.pop(), stack.pop()
         if isinstance(function, Other):
           return stack.append(Other())
+        if _is_part(function):
+          return stack.append(Other(function.name.replace(' ', '.')))
         if not isinstance(function, Name) or function.name not in _CALLS:
           raise ValueError(
             f'it calls {stored.shown(function)}, which no weight file does'
@@ -341,6 +358,8 @@ class Machine:
         if name == 'NEWOBJ_EX':
           stack.pop()
         kind = stack.pop()
+        if _is_part(kind):
+          return stack.append(Other(kind.name.replace(' ', '.')))
         if not isinstance(kind, Name) or kind.name not in _CALLS:
           raise ValueError(
             f'it makes {stored.shown(kind)}, which no weight file does'
@@ -354,7 +373,9 @@ class Machine:
         if not isinstance(stack[-1], NumPy | Other):
           self._top(dict)
       case 'BINPERSID':
-        stack.append(self._storage(stack.pop()))
+        identity = stack.pop()
+        is_part = identity[0] == 'module' and _is_part(identity[1])
+        stack.append(identity[1] if is_part else self._storage(identity))
       case _:
         raise ValueError(f'it has the instruction {name}, which is not allowed')
 
@@ -389,7 +410,7 @@ class Machine:
 
 
 def _named(name: str) -> Name:
-  if name not in _NAMES:
+  if name not in _NAMES and not _PART.fullmatch(name):
     raise ValueError(
       f'it refers to {name[:200].replace(" ", ".")}, which is no part of a '
       'weight file; nothing of it was run. If you trust the file, load it in '

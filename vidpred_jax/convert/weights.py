@@ -94,9 +94,7 @@ def _named_arrays(tree: Any, path: str, key: str | None):
   for part in key.split('/') if key is not None else ():
     tree = _part(tree, part, path, key)
   if not isinstance(tree, dict) or not tree:
-    raise ValueError(
-      f'{path} holds no named arrays but a {type(tree).__name__}.'
-    )
+    raise ValueError(f'{path} holds no named arrays but a {_kind(tree)}.')
   if _is_named_arrays(tree):
     return tree
   places = [k for k, v in tree.items() if _is_named_arrays(v)]
@@ -107,10 +105,21 @@ def _named_arrays(tree: Any, path: str, key: str | None):
       f'{path} holds several sets of weights; say which one by key: '
       f'{", ".join(sorted(map(str, places)))}.'
     )
-  others = [str(k) for k, v in tree.items() if not isinstance(v, np.ndarray)]
+  others = [
+    f'{k} (a {_kind(v)})' if getattr(v, 'part', '') else str(k)
+    for k, v in tree.items()
+    if not isinstance(v, np.ndarray)
+  ]
   raise ValueError(
     f'{path} holds things that are no arrays: {", ".join(others[:8])}.'
   )
+
+
+def _kind(tree: Any) -> str:
+  """What something that is no dict of arrays is, and what helps."""
+  part = getattr(tree, 'part', '')
+  helps = ', made by code: save only its state_dict() in PyTorch'
+  return f'whole {part}{helps}' if part else type(tree).__name__
 
 
 def _part(tree: Any, part: str, path: str, key: str | None):
