@@ -47,6 +47,23 @@ class TestStampsThatAreNotTimes:
     info = video_io.probe(path, times=True)
     assert (info.fps, info.variable) == (fps, False)
 
+  @pytest.mark.parametrize('fps', [Fraction(12), Fraction(60000, 1001)])
+  @pytest.mark.parametrize(
+    'name, form, codec',
+    [('a.mjpeg', 'mjpeg', 'mjpeg'), ('a.h264', 'h264', 'libx264')],
+  )
+  def test_what_has_none_has_the_rate_that_is_given(
+    self, tmp_path, name, form, codec, fps
+  ):
+    path = muxing.encode(
+      tmp_path / name, muxing.clip_of(6), codec, container=form,
+      pixels='yuvj420p' if form == 'mjpeg' else 'yuv420p',
+    )  # fmt: skip
+    film = video_io.Film(path, fps=fps)
+    assert [time for time, _ in film.frames()] == [n / fps for n in range(6)]
+    assert (film.info.fps, film.info.last) == (fps, 1 / fps)
+    assert video_io.probe(path).fps == 25
+
   @pytest.mark.parametrize('name', ['a.gif', 'a.png'])
   def test_what_is_too_fast_for_browsers(self, tmp_path, name):
     images = [Image.fromarray(frame) for frame in muxing.clip_of(4)]

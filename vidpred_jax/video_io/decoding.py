@@ -449,6 +449,8 @@ def packet_times(
     longest = end - stamps[-1] if end > stamps[-1] else min(steps, default=0)
   timed = timing.mended(((s, None) for s in stamps), unit, usual, resets)
   last = (longest or 0) * unit or None
+  if clock == 'none':
+    last = None  # FFmpeg's are those of 25 frames per second
   if is_gif:
     timed, last = timing.as_browsers(timed), last and timing.lasting(last)
   return [t for t, _ in timed], last

@@ -50,8 +50,9 @@ class Rate(NamedTuple):
 
 def is_raw(video) -> bool:
   """Whether a stream comes without a container, and so without times."""
-  flags = video.container.format.flags
-  return bool(flags & av.format.Flags.no_timestamps.value)
+  kind = video.container.format
+  has_none = kind.flags & av.format.Flags.no_timestamps.value
+  return bool(has_none) or kind.name.endswith('_pipe')
 
 
 def label(video) -> Fraction:
