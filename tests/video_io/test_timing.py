@@ -253,6 +253,7 @@ def test_joined_files_are_read_or_it_says_so(
   path.write_bytes(2 * data)
   number = len(muxing.times_of(path))
   assert others is None or number == 5 + others  # RealMedia: some of them
+  assert others is None or video_io.probe(path, times=True).num_frames == number
   said = f'the next begins at byte {len(data)}.' in caplog.text
   assert said == (not others)
 

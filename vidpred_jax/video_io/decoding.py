@@ -422,7 +422,8 @@ def packet_times(
     is_gif = container.format.name == 'gif'
     # The order shown, parts with a clock of their own one after the other.
     parts, lasting, decoded_at, reordered = [[]], {}, None, False
-    for pts, dts, duration in _from_key_frame(container, video):
+    joined = endings.find(path, container, video).joined
+    for pts, dts, duration in _from_key_frame(container, video, joined):
       stamp = {'shown': pts, 'decoded': dts}.get(clock)
       _check_unstamped(path, stamp, fps)
       if dts is not None and decoded_at is not None:
@@ -457,12 +458,16 @@ def packet_times(
 
 
 def _from_key_frame(
-  container, video
+  container, video, end: int | None
 ) -> Iterator[tuple[int | None, int | None, int | None]]:
-  """Yields (pts, dts, duration) of packets that decode; all without a key."""
+  """Yields (pts, dts, duration) of packets that decode; all without a key.
+
+  Those from the byte `end` on are of another file.
+  """
   skipped, first, begun = [], None, False
   for packet in packets(container, video, []):
-    if not packet.size or packet.is_discard:
+    is_other = None not in (end, packet.pos) and packet.pos >= end
+    if not packet.size or packet.is_discard or is_other:
       continue
     facts = packet.pts, packet.dts, packet.duration
     if not begun and not packet.is_keyframe:
