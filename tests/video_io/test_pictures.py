@@ -383,6 +383,18 @@ def test_zero_may_be_white(tmp_path, kind):
   )
 
 
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+@pytest.mark.parametrize('orientation, turns', [(6, -1), (8, 1)])
+def test_turned_by_a_tag(tmp_path, kind, orientation, turns):
+  grey = np.arange(16 * 12).reshape(16, 12)
+  scale = 1 if kind is np.uint8 else 257
+  path = tmp_path / 'a.tif'
+  image = Image.fromarray((scale * grey).astype(kind))
+  image.save(path, tiffinfo={274: orientation})
+  found = video_io.read(path)[0, :, :, 0]
+  np.testing.assert_array_equal(found, np.rot90(grey, turns))
+
+
 def test_signed_numbers_of_16_bits_reach_white(tmp_path):
   ramp = np.linspace(0, 32767, 256).reshape(16, 16)
   path = tmp_path / 'a.tif'

@@ -388,7 +388,14 @@ def _opened(path: pathlib.Path) -> Image.Image:
     _heif()
   if suffix == '.avif' and not features.check('avif'):
     raise ValueError('this Pillow reads no AVIF; install a newer one')
-  return _by_ffmpeg(path) if suffix in _BY_FFMPEG else Image.open(path)
+  if suffix in _BY_FFMPEG:
+    return _by_ffmpeg(path)
+  image = Image.open(path)
+  if image.format == 'TIFF':
+    # 2026-11: Pillow 13 maps files of this name to memory, and those that are
+    # turned by a tag with rows of the wrong length.
+    image.filename = ''
+  return image
 
 
 def _by_ffmpeg(path: pathlib.Path) -> Image.Image:
