@@ -130,7 +130,7 @@ def _warn(error: OSError) -> None:
 
 def is_of_a_system(name: str) -> bool:
   """Whether nobody has put a file or folder of this name there."""
-  return name.startswith(('.', '~$')) or name in _OF_SYSTEMS
+  return name.startswith('.') or name in _OF_SYSTEMS
 
 
 def _is_file(path: pathlib.Path) -> bool:
