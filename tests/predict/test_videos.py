@@ -182,6 +182,28 @@ def test_sound_can_be_left_out(tmp_path):
   assert video_io.probe(tmp_path / 'a.mp4').fps == 48
 
 
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4'])
+def test_a_silent_film_keeps_its_chapters(tmp_path, name):
+  source = tmp_path / 'in.mkv'
+  titles = ['One', 'Two']
+  with av.open(str(source), 'w') as output:
+    output.set_chapters(
+      [
+        {'id': n, 'start': 100 * n, 'end': 100 * n + 100,
+         'metadata': {'title': title}, 'time_base': Fraction(1, 1000)}
+        for n, title in enumerate(titles)
+      ]
+    )  # fmt: skip
+    stream = output.add_stream('libx264', rate=25)
+    stream.height, stream.width = moving(5).shape[1:3]
+    for frame in moving(5):
+      output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
+    output.mux(stream.encode())
+  predict.predict_video(between, source, tmp_path / name)
+  with av.open(str(tmp_path / name)) as made:
+    assert [c['metadata']['title'] for c in made.chapters()] == titles
+
+
 def test_an_uneven_video_keeps_its_times(tmp_path):
   times = [Fraction(t, 20) for t in (0, 1, 4, 5, 9)]
   source = write(tmp_path / 'in.mp4', moving(5), fps=20, times=times)

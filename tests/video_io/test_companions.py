@@ -13,7 +13,7 @@ from vidpred_jax.video_io import opening
 
 def film(
   path, *, sounds=('aac',), late=0.0, seconds=1, rate=48_000, tags=(),
-  text=None, chapters=(),
+  text=None, chapters=(), attached=(),
 ):  # fmt: skip
   """A black film with tones of some codings, each in a language."""
   with contextlib.ExitStack() as stack:
@@ -32,6 +32,8 @@ def film(
     for track, language in zip(tracks, ('eng', 'fra', 'spa')):
       track.metadata['language'] = language
       track.bit_rate = 64_000
+    for name, data in dict(attached).items():
+      output.add_attachment(name, 'font/ttf', data)
     if text is not None:
       written = stack.enter_context(av.open(str(text)))
       shown = output.add_stream_from_template(written.streams.subtitles[0])
@@ -101,6 +103,25 @@ def test_subtitles_and_chapters_are_kept_or_named(tmp_path, name, caplog):
     assert 'leaves out' in caplog.text and 'subtitles (' in caplog.text
   assert chapters == ([] if name == 'a.avi' else ['One', 'Two'])
   assert ('2 chapters' in caplog.text) == (name == 'a.avi')
+
+
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4'])
+def test_attached_files_are_kept_or_named(tmp_path, name, caplog):
+  source = film(tmp_path / 'in.mkv', attached={'a.ttf': b'letters'})
+  path = copy(source, tmp_path / name)
+  with av.open(str(path)) as container:
+    found = {s.name: s.data for s in container.streams.attachments}
+  assert found == ({'a.ttf': b'letters'} if name == 'a.mkv' else {})
+  assert ('leaves out' in caplog.text) == (name != 'a.mkv')
+  assert name == 'a.mkv' or 'the attachment a.ttf' in caplog.text
+
+
+@pytest.mark.parametrize('late, told', [(-0.5, True), (-0.04, False)])
+@pytest.mark.parametrize('codec', ['aac', 'flac'])
+def test_sound_that_is_cut_off_is_told(tmp_path, caplog, codec, late, told):
+  source = film(tmp_path / 'in.mkv', sounds=(codec,), late=late)
+  copy(source, tmp_path / 'a.mkv')
+  assert ('s of sound before its first frame' in caplog.text) == told
 
 
 class TestWhatCannotBeHeld:

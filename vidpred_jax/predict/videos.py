@@ -109,7 +109,8 @@ def predict_video(
     write = functools.partial(write, curve=info.curve)
     load = functools.partial(_of_light, load)
     system, variables = load()
-  sound = source if audio and info.has_audio else None
+  # With its subtitles and chapters, also of a film without sound.
+  sound = source if audio and info.codec != 'pictures' else None
   with_diagnostics = bool(overlay)
   if between:
     write = functools.partial(write, output, audio=sound, trim_audio=False)

@@ -62,11 +62,30 @@ class Companions:
     source, video = stack.enter_context(open_video(path, None))
     self._begin = decoding.first_stamp(path, None) + start
     self._from_start = not start
-    self._output, self._resets = (
-      output,
-      (source.format.name in decoding.RESETTING),
-    )
+    self._output, self._path = output, path
+    self._resets = source.format.name in decoding.RESETTING
     self._streams = {}
+    dropped = self._add(source, target)
+    if dropped:
+      _LOG.warning('%s leaves out of %s: %s.', target, path, ', '.join(dropped))
+    self._packets = self._timed(source, video) if self._streams else iter(())
+    self._next = next(self._packets, None)
+    if self._at_once and self._next is not None:
+      time, _ = self._next
+      if time > _NEAR:
+        raise ValueError(
+          f'{target}: the sound of {path} begins {float(time):.2f} s after the '
+          f'video, and {kind} cannot hold such a start; write to .mkv, or '
+          'leave the sound out (--noaudio).'
+        )
+
+  def _add(self, source, target: pathlib.Path) -> list[str]:
+    """Adds streams, chapters, attachments and the title to the container.
+
+    Returns:
+      What it cannot hold, in words.
+    """
+    output, path, kind = self._output, self._path, self._output.format.name
     dropped = []
     known = [s for s in source.streams.audio if s.codec_context is not None]
     if len(known) < len(source.streams.audio):
@@ -97,18 +116,12 @@ class Companions:
       output.set_chapters([_moved(c, self._begin) for c in chapters])
     elif chapters:
       dropped.append(f'{len(chapters)} chapters')
-    if dropped:
-      _LOG.warning('%s leaves out of %s: %s.', target, path, ', '.join(dropped))
-    self._packets = self._timed(source, video) if self._streams else iter(())
-    self._next = next(self._packets, None)
-    if self._at_once and self._next is not None:
-      time, _ = self._next
-      if time > _NEAR:
-        raise ValueError(
-          f'{target}: the sound of {path} begins {float(time):.2f} s after the '
-          f'video, and {kind} cannot hold such a start; write to .mkv, or '
-          'leave the sound out (--noaudio).'
-        )
+    for file in source.streams.attachments:  # fonts of subtitles
+      if kind == 'matroska':
+        output.add_attachment(file.name, file.mimetype, file.data)
+      else:
+        dropped.append(f'the attachment {file.name}')
+    return dropped
 
   def mux(self, until: Fraction | None) -> None:
     """Copies the packets before `until`; None: all packets."""
@@ -122,7 +135,8 @@ class Companions:
   def _timed(self, source, video) -> Iterator[tuple[Fraction, av.Packet]]:
     """Yields (time in the output, packet); restarted clocks are continued."""
     inputs = {s.index: s for s in source.streams if s.index in self._streams}
-    offsets, epochs, ends, delays = [Fraction(0)], {}, {}, {}
+    offsets, epochs, ends = [Fraction(0)], {}, {}
+    delays, early = {}, {}
     repeats = bool(self._output.format.flags & _REPEATS)
     orders = {number: _Order(repeats) for number in inputs}
     for packet in source.demux([video, *inputs.values()]):
@@ -149,7 +163,9 @@ class Companions:
       # Before the first frame lies only the run-up of the decoder.
       end = time + lasts / 2 if self._at_once else time + lasts + _NEAR
       if end < 0 or (time < 0 and not self._from_start):
+        early.setdefault(number, time)
         continue
+      self._tell_early(packet.stream, early.pop(number, time), time)
       if self._at_once:
         late = delays.setdefault(number, max(-time, Fraction(0)))
         time, move = time + late, move + late
@@ -159,6 +175,13 @@ class Companions:
       if orders[number].put(packet):
         packet.stream = self._streams[number]
         yield time, packet
+
+  def _tell_early(self, stream, first: Fraction, time: Fraction) -> None:
+    if self._from_start and stream.type == 'audio' and time - first > 2 * _NEAR:
+      _LOG.warning(
+        '%s: %.2f s of sound before its first frame are left out.',
+        self._path, time - first,
+      )  # fmt: skip
 
 
 class _Order:

@@ -53,11 +53,8 @@ def _pictures(folder: pathlib.Path) -> tuple[str, ...]:
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(
-    p
-    for p in folder.iterdir()
-    if p.is_dir() and not video_io.is_of_a_system(p.name)
-  )
+  found = (p for p in folder.iterdir() if not video_io.is_of_a_system(p.name))
+  return sorted(p for p in found if p.is_dir())
 
 
 def _first(*places: pathlib.Path) -> pathlib.Path | None:
