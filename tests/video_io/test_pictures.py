@@ -1,6 +1,7 @@
 """Damaged pictures are refused; what their headers claim takes no memory."""
 
 import io
+import resource
 import struct
 import time
 import tracemalloc
@@ -345,6 +346,19 @@ class TestPicturesOfLight:
       ValueError, match=f'{path.name}.*reach from .* to {high:g}'
     ):
       video_io.read(path)
+
+  def test_a_small_file_is_no_picture_of_gigabytes(self, tmp_path):
+    path = as_float(tmp_path / 'a.exr', np.full((16, 24), 0.5))
+    data = bytearray(path.read_bytes())
+    for name in (b'dataWindow', b'displayWindow'):
+      at = data.index(name + b'\0box2i\0') + len(name) + 11
+      data[at : at + 16] = struct.pack('<4i', 0, 0, 15_999, 15_999)
+    path.write_bytes(data)
+    begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match='a.exr'):
+      video_io.read(path)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert most - begin < 100 << 10  # kB
 
   def test_in_a_film(self, tmp_path):
     path = tmp_path / 'a.mov'

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import pathlib
+from typing import Any
 
 import av
 from av.sidedata import sidedata
@@ -48,18 +49,28 @@ def address(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def open_video(path: pathlib.Path, stream: int | None):
-  """Opens a file: (container, video stream); FFmpeg's errors name the file."""
+def open_video(path: pathlib.Path, stream: int | None, most: int | None = None):
+  """Opens a file: (container, video stream); FFmpeg's errors name the file.
+
+  Args:
+    path: the file.
+    stream: which of its video streams; None for the best.
+    most: pixels of a picture; one with more is not decoded.
+  """
   if not path.exists():
     raise FileNotFoundError(f'There is no file or folder {path}.')
   atomic.check_ordinary(path)
+  limits: Any = None if most is None else {'max_pixels': str(most)}
   with naming(f'{path} is not a video that can be read, or it is damaged'):
     with av.open(
       address(path),
       format=_RAW_FORMATS.get(path.suffix.lower()),
+      stream_options=limits and [limits],
       **TAGS,
     ) as container:
       video = _video_stream(path, container, stream)
+      if limits is not None:
+        video.codec_context.options = limits
       # Or H.264 and H.265 are cropped at the left in large steps only.
       video.codec_context.flags |= av.codec.context.Flags.unaligned
       if video.codec_context.name == 'hevc':

@@ -346,7 +346,7 @@ def _open(path: pathlib.Path) -> Image.Image:
   image = _opened(path)
   width, height = image.size
   size = path.stat().st_size
-  if width * height > max(_MOST_OF_ANY, _MOST_PACKED * size):
+  if width * height > _most_pixels(size):
     image.close()
     raise ValueError(
       f'its header says {width}x{height} pixels, of which {size} bytes are here'
@@ -358,6 +358,11 @@ def _open(path: pathlib.Path) -> Image.Image:
       image.close()
       raise
   return image
+
+
+def _most_pixels(size: int) -> int:
+  """How many pixels a picture file of so many bytes may have."""
+  return max(_MOST_OF_ANY, _MOST_PACKED * size)
 
 
 def _check_png(path: pathlib.Path) -> None:
@@ -399,7 +404,8 @@ def _opened(path: pathlib.Path) -> Image.Image:
 
 
 def _by_ffmpeg(path: pathlib.Path) -> Image.Image:
-  with opening.open_video(path, None) as (container, video):
+  most = _most_pixels(path.stat().st_size)
+  with opening.open_video(path, None, most) as (container, video):
     frame = next(container.decode(video))
     if path.suffix.lower() == '.hdr':
       frame.color_trc = levels.LINEAR  # always; FFmpeg does not say it
