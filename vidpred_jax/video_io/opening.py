@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import pathlib
-from typing import Any
 
 import av
 from av.sidedata import sidedata
@@ -60,12 +59,12 @@ def open_video(path: pathlib.Path, stream: int | None, most: int | None = None):
   if not path.exists():
     raise FileNotFoundError(f'There is no file or folder {path}.')
   atomic.check_ordinary(path)
-  limits: Any = None if most is None else {'max_pixels': str(most)}
+  limits = None if most is None else {'max_pixels': str(most)}
   with naming(f'{path} is not a video that can be read, or it is damaged'):
     with av.open(
       address(path),
       format=_RAW_FORMATS.get(path.suffix.lower()),
-      stream_options=limits and [limits],
+      options=limits,
       **TAGS,
     ) as container:
       video = _video_stream(path, container, stream)
