@@ -376,6 +376,28 @@ class TestPicturesOfLight:
       next(frames)
 
 
+@pytest.mark.parametrize('kind', [b'PF', b'Pf'])
+def test_pfm_is_read_from_the_bottom(tmp_path, kind):
+  channels = 3 if kind == b'PF' else 1
+  ramp = np.linspace(0, 1, 16 * 24 * channels).reshape(16, 24, channels)
+  path = tmp_path / 'a.pfm'
+  rows = ramp[::-1].astype('<f4').tobytes()
+  path.write_bytes(kind + b'\n24 16\n-1\n' + rows)
+  expected = np.broadcast_to(255 * ramp, (16, 24, 3))
+  np.testing.assert_allclose(video_io.read(path)[0], expected, atol=0.51)
+
+
+def test_a_kind_of_tiff_that_is_not_read(tmp_path):
+  path = tmp_path / 'a.tif'
+  Image.fromarray(np.zeros((8, 8), np.float32)).save(path)
+  data = path.read_bytes()
+  bits = struct.pack('<HHIH', 258, 3, 1, 32)
+  assert bits in data
+  path.write_bytes(data.replace(bits, struct.pack('<HHIH', 258, 3, 1, 64)))
+  with pytest.raises(ValueError, match='TIFF may have 8 or 16 bits'):
+    video_io.read(path)
+
+
 def tiff(path, values, tags):
   """Pillow writes no negative pictures; the tags are changed afterwards."""
   Image.fromarray(values).save(path)

@@ -111,9 +111,9 @@ def of_floats(frame) -> av.VideoFrame:
   kind = ('<' if name.endswith('le') else '>') + (
     'f4' if '32' in name else 'f2'
   )
-  planes = [
-    np.frombuffer(plane, kind).reshape(frame.height, -1)
-    for plane in frame.planes
+  planes = [  # some from the bottom
+    np.frombuffer(p, kind).reshape(frame.height, -1)[:: np.sign(p.line_size)]
+    for p in frame.planes
   ]
   parts = frame.format.components
   if len(planes) == 1:

@@ -13,7 +13,13 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import (
+  ExifTags,
+  Image,
+  ImageOps,
+  UnidentifiedImageError,
+  features,
+)
 
 from vidpred_jax.video_io import levels, opening, showing, timing
 
@@ -393,14 +399,19 @@ def _opened(path: pathlib.Path) -> Image.Image:
     _heif()
   if suffix == '.avif' and not features.check('avif'):
     raise ValueError('this Pillow reads no AVIF; install a newer one')
-  if suffix in _BY_FFMPEG:
-    return _by_ffmpeg(path)
+  if suffix in _BY_FFMPEG or (suffix == '.pfm' and _begins(path, b'PF')):
+    return _by_ffmpeg(path)  # Pillow reads grey ones of PFM
   image = Image.open(path)
   if image.format == 'TIFF':
     # 2026-11: Pillow 13 maps files of this name to memory, and those that are
     # turned by a tag with rows of the wrong length.
     image.filename = ''
   return image
+
+
+def _begins(path: pathlib.Path, head: bytes) -> bool:
+  with open(path, 'rb') as file:
+    return file.read(len(head)) == head
 
 
 def _by_ffmpeg(path: pathlib.Path) -> Image.Image:
@@ -455,6 +466,11 @@ def _reading(path: pathlib.Path):
   ) as e:
     if isinstance(e, OSError) and e.errno is not None:
       raise
+    why = str(e)
+    if isinstance(e, UnidentifiedImageError):
+      why = 'no kind that Pillow knows'
+      if path.suffix.lower() in ('.tif', '.tiff'):
+        why += '; TIFF may have 8 or 16 bits, or grey numbers of 32 bits'
     raise ValueError(
-      f'{path} is not a picture that can be read, or it is damaged ({e}).'
+      f'{path} is not a picture that can be read, or it is damaged ({why}).'
     ) from e
