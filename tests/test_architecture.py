@@ -3,6 +3,8 @@
 import ast
 import io
 import pathlib
+import pkgutil
+import re
 import tokenize
 
 import pytest
@@ -228,6 +230,20 @@ def test_the_design_page_has_this_map():
     for number, floor in enumerate(FLOORS)
     for room, may in floor.items()
   ]
+
+
+def test_the_design_page_finds_the_equations_of_the_papers():
+  page = (ROOT / 'docs/design.md').read_text()
+  rows = re.findall(r'^\| [^|]+ \| ([\d, to]+) \| `(\S+)` \|$', page, re.M)
+  assert len(rows) > 10
+  for numbers, name in rows:
+    parts = name.split('.')
+    depth = 1 if (PACKAGE / f'{parts[0]}.py').exists() else 2
+    place = f'{".".join(parts[:depth])}:{".".join(parts[depth:])}'
+    text = pkgutil.resolve_name(f'vidpred_jax.{place}').__doc__
+    said = ' '.join(re.findall(r'equations? [-\d, and]+', text))
+    numbers = set(re.findall(r'\d+', numbers))
+    assert numbers <= set(re.findall(r'\d+', said)), name
 
 
 def test_the_api_pages_have_every_module():

@@ -370,10 +370,3 @@ def test_other_integers_are_refused():
   frame = np.zeros((1, 1, 16, 16, 1), np.int32)
   with pytest.raises(ValueError, match='int32'):
     metrics.make('mse/mean').values(frame, frame)
-
-
-def test_unknown_names_and_settings_are_refused():
-  with pytest.raises(ValueError, match='psnr/float'):
-    metrics.make('psnr')
-  with pytest.raises(ValueError, match='windows.*none'):
-    metrics.make('ssim/pmss', windows=3)

@@ -284,15 +284,28 @@ def rearrange_images(names, state_dict, tree, channel_order):
   Returns:
     The parameters.
   """
-  if channel_order not in ('bgr', 'rgb'):
-    raise ValueError(
-      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
-    )
   places = {name: (path, kind) for name, (path, kind, _) in names.items()}
   tree = rearrange(places, state_dict, tree)
   flat = params.flatten(tree)
   for path, _, images in names.values():
-    for i in images if channel_order == 'bgr' else ():
-      kernel = flat[path]
-      kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
+    reverse(flat[path], images, channel_order)
   return tree
+
+
+def reverse(kernel: np.ndarray, images, channel_order: str) -> None:
+  """Turns the input channels of images around, in place, if they are BGR.
+
+  Args:
+    kernel: [h, w, inputs, outputs].
+    images: the first channel of each image.
+    channel_order: 'bgr', or 'rgb' for nothing to do.
+
+  Raises:
+    ValueError: if it is neither.
+  """
+  if channel_order not in ('bgr', 'rgb'):
+    raise ValueError(
+      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
+    )
+  for i in images if channel_order == 'bgr' else ():
+    kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
