@@ -122,13 +122,13 @@ def _part(tree: Any, part: str, path: str, key: str | None):
     places = [x for x in tree.values() if _is_named_arrays(x)]
   if len(places) == 1 and _is_named_arrays(places[0]):
     begin = f'{part}.'
-    found = {
+    named = {
       name.removeprefix(begin): x
       for name, x in places[0].items()
       if name.startswith(begin)
     }
-    if found:
-      return found
+    if named:
+      return named
   content = sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
   raise ValueError(
     f'{path} has no {part!r} (of key {key!r}); there is {content}.'
@@ -185,8 +185,8 @@ def own_names(arrays: Mapping[str, Any], firsts: str) -> dict[str, Any]:
   pattern = re.compile(rf'((?:[^.]+\.)*?)(?:{firsts})(?:\..*)?')
   prefixes = {}
   for name in arrays:
-    found = pattern.fullmatch(name)
-    prefixes.setdefault(found and found[1], []).append(name)
+    matched = pattern.fullmatch(name)
+    prefixes.setdefault(matched and matched[1], []).append(name)
   known = sorted(p for p in prefixes if p is not None)
   if not known or '' in known:
     return arrays

@@ -202,9 +202,9 @@ def check_memory(size: int) -> None:
   """
   if not hasattr(os, 'sysconf'):
     return
-  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  if size > there:
+  memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if size > memory:
     raise ValueError(
       f'The frames asked for take {size / 1e9:.0f} GB, more than the '
-      f'{there / 1e9:.0f} GB of this machine; ask for fewer at once.'
+      f'{memory / 1e9:.0f} GB of this machine; ask for fewer at once.'
     )
