@@ -143,7 +143,6 @@ def demo_frames(
   flow: np.ndarray | None = None,
   blocks: np.ndarray | None = None,
   title: str = '',
-  max_flow: float | None = None,
   between: bool = False,
 ) -> list[np.ndarray]:
   """The frames of a film: context | prediction | truth | flow | blocks.
@@ -155,11 +154,10 @@ def demo_frames(
     context: `[Tc, H, W, C]`, the frames the model saw.
     prediction: `[N, H, W, C]`.
     target: `[N, H, W, C]`, the true frames.
-    flow: `[N, H, W, 2]`, in pixels.
+    flow: `[N, H, W, 2]`, in pixels. The longest vector has full saturation, so
+      colours mean the same in all frames.
     blocks: `[N, K]`, 1 for each block used.
     title: a line above the panels.
-    max_flow: length of full saturation in pixels; by default the longest vector
-      of the whole clip, so that colours mean the same in all its frames.
     between: whether the predicted frames lie in the middle of the context; then
       the two frames around them are shown.
 
@@ -172,7 +170,7 @@ def demo_frames(
   frames = []
   for n in range(len(prediction)):
     titles, panels = _panels(
-      context, prediction, target, flow, blocks, max_flow, between, n
+      context, prediction, target, flow, blocks, None, between, n
     )
     frames.append(grid([panels], column_titles=titles, title=title or ' '))
   height = max((f.shape[0] for f in frames), default=0)
@@ -195,7 +193,7 @@ def demo_grid(
   Args:
     clips: for each the arguments of `demo_frames` by name: `context`,
       `prediction` and, where there are some, `target`, `flow`, `blocks`,
-      `title`, `max_flow`, `between`. All clips have the same ones. There may be
+      `title`, `between`. All clips have the same ones. There may be
       `simple`, a name and the `[N, H, W, C]` of another prediction, and
       `numbers`, N texts that go to the labels of the rows.
     steps: which target frames to show, from 0; negative ones count from the
@@ -219,7 +217,7 @@ def demo_grid(
         clip.get('target'),
         clip.get('flow'),
         clip.get('blocks'),
-        clip.get('max_flow') or scale,
+        scale,
         clip.get('between', False),
         n,
       )
@@ -237,7 +235,7 @@ def demo_grid(
       number = clip['numbers'][n] if 'numbers' in clip else ''
       lines = (clip.get('title'), f't+{n + 1}', number)
       labels.append('\n'.join(t for t in lines if t))
-  if flows and clips[0].get('max_flow') is None:
+  if flows:
     key: list[np.ndarray | None] = [None] * len(titles)
     key[titles.index('flow')] = colour_wheel(_SIDE // 2)
     rows.append(key)
@@ -258,7 +256,7 @@ def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
   return panels
 
 
-def _panels(context, prediction, target, flow, blocks, max_flow, between, n):
+def _panels(context, prediction, target, flow, blocks, scale, between, n):
   """Titles and images of frame n of a clip."""
   for name, given in (('target', target), ('flow', flow), ('blocks', blocks)):
     if given is not None and len(given) != len(prediction):
@@ -275,9 +273,8 @@ def _panels(context, prediction, target, flow, blocks, max_flow, between, n):
     titles.append(f'truth t+{n + 1}')
     panels.append(target[n])
   if flow is not None:
-    scale = (
-      largest_magnitude(np.asarray(flow)) if max_flow is None else max_flow
-    )
+    if scale is None:
+      scale = largest_magnitude(np.asarray(flow))
     titles.append(f'flow, longest {scale:5.1f} px')
     panels.append(flow_to_rgb(flow[n], scale))
   if blocks is not None:
