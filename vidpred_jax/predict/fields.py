@@ -125,10 +125,8 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
 
 def _forecast(serve: Predictor, source, num_frames, every, key):
   """Predicts from a NetCDF file or Zarr store; an xarray.Dataset."""
-  from vidpred_jax.data import (
-    calendars,
-    fields,
-  )  # not where only videos are read
+  # Not where only videos are read.
+  from vidpred_jax.data import calendars, fields
 
   data, context = serve.system.data, serve.system.frames.context
   grid = fields.read(source, data.variables)
