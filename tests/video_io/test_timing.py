@@ -89,6 +89,21 @@ class TestSpeed:
       info = video_io.probe(path, **settings)
       assert (info.fps, info.variable, info.num_frames) == (25, False, 4)
 
+  @pytest.mark.parametrize('minutes', [[0, 60], [0, 50, 110], [0, 40, 80, 120]])
+  def test_pictures_an_hour_apart(self, tmp_path, minutes):
+    times = [60_000 * n for n in minutes]
+    path = muxing.encode(
+      tmp_path / 'a.mkv', muxing.clip_of(len(times)), times=times,
+      options={'bf': '0'},
+    )  # fmt: skip
+    assert muxing.times_of(path) == [t / 1000 for t in times]
+    info = video_io.Film(path).info
+    assert 1 / info.fps == pytest.approx(times[-1] / 1000 / (len(times) - 1))
+    with video_io.Writer(tmp_path / 'b.mkv', fps=info.fps) as writer:
+      for time, frame in video_io.frames(path):
+        writer.write(frame, time)
+    assert muxing.times_of(tmp_path / 'b.mkv') == muxing.times_of(path)
+
   def test_a_pause_between_does_not_slow_the_rest(self):
     times = [Fraction(n, 30) + (10 if n > 40 else 0) for n in range(90)]
     rate = timing.rate(times, Fraction(1, 90_000), Fraction(7))

@@ -76,6 +76,12 @@ class TestWriter:
       write(tmp_path / 'a.avi', clip_of(2), times=[0, 1])
     assert not list(tmp_path.iterdir())
 
+  @pytest.mark.parametrize('name', ['a.mkv', 'a.gif', 'a'])
+  @pytest.mark.parametrize('fps', [Fraction(1, 10**17), -1, 0, 10**12])
+  def test_rates_that_nothing_has(self, tmp_path, name, fps):
+    with pytest.raises(ValueError, match='a.* fps must be positive, .* got '):
+      video_io.Writer(tmp_path / name, fps=fps)
+
   def test_a_file_that_cannot_be_opened_leaves_nothing(self, tmp_path):
     mute = write(tmp_path / 'mute.mp4', clip_of(3))
     lost = tmp_path / 'lost.mp4'

@@ -136,6 +136,12 @@ def lasting(step: Fraction) -> Fraction:
   return step if step > Fraction(1, 100) else Fraction(1, 10)
 
 
+def rounded(fps: Fraction) -> Fraction:
+  """The nearest sensible frame rate, which is never 0 of a positive one."""
+  near = fps.limit_denominator(1001)
+  return near if near or fps <= 0 else Fraction(1, round(1 / fps))
+
+
 def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
   """The frame rate that follows from `times`.
 
@@ -156,9 +162,9 @@ def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
   number, total = len(steps), times[-1] - times[0]
   if variable:
     usual = steps[steps < _PAUSE * usual].mean()
-    return Rate(Fraction(1 / usual).limit_denominator(1001), True, shortest)
+    return Rate(rounded(Fraction(1 / usual)), True, shortest)
   room = 2 * tick + total / 10_000
-  mean = Fraction(number / total).limit_denominator(1001)
+  mean = rounded(Fraction(number / total))
   nearest = min(_STANDARD, key=lambda fps: abs(number / fps - total))
   for fps in (header, nearest, Fraction(round(number / total) or 1), mean):
     if abs(number / fps - total) <= room:

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from vidpred_jax import atomic
-from vidpred_jax.video_io import encoding
+from vidpred_jax.video_io import encoding, timing
 
 _LOG = logging.getLogger(__name__)
 
 
+_RATES = 10**6  # frames a second at most, and seconds a frame
 _FASTEST_GIF = 50  # frames a second; what is faster players slow down to 10
 
 
@@ -99,9 +100,12 @@ class Writer:
           f'{self._path}: got the quality {quality} (--crf), expected {best} '
           f'(best) to {worst}.'
         )
-    rate = Fraction(fps).limit_denominator(1001)
-    if rate <= 0:
-      raise ValueError(f'fps must be positive, got {fps}.')
+    rate = timing.rounded(Fraction(fps))
+    if not 1 <= rate * _RATES <= _RATES**2:
+      raise ValueError(
+        f'{self._path}: fps must be positive, from {1 / _RATES:g} to '
+        f'{_RATES:g}; got {float(rate):g}.'
+      )
     if coding and coding.codec == 'gif' and rate > _FASTEST_GIF:
       raise ValueError(
         f'{self._path}: a GIF shows at most {_FASTEST_GIF} frames per second, '
