@@ -172,14 +172,22 @@ class TestShape:
     assert (info.width, info.height, info.pixel_aspect) == (144, 64, 1)
     assert 'resized' in caplog.text
 
+  @pytest.mark.parametrize('kind', [b'\x18\x53\x80\x67', b'\x16\x54\xae\x6b'])
+  def test_sizes_beyond_the_file_of_matroska(self, tmp_path, kind):
+    path = encode(tmp_path / 'a.mkv', [flat(90)] * 3)
+    data = bytearray(path.read_bytes())
+    at = data.index(kind) + 4
+    data[at : at + 8] = b'\x01' + b'\xff' * 6 + b'\xf0'
+    path.write_bytes(data)
+    assert cropping.read(path, 'matroska,webm', 0) == (0, 0, 0, 0)
+
   def test_crop_flags_of_matroska(self, tmp_path):
     frame = np.arange(64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
     path = encode(tmp_path / 'a.mkv', [frame] * 3, 'ffv1', pixels='bgr0')
     whole = video_io.read(path)
     cut = tmp_path / 'b.mkv'
     cut.write_bytes(with_crop(path, top=8, bottom=6, left=16, right=2))
-    with open(cut, 'rb') as file:
-      assert cropping._matroska(file) == [(8, 6, 16, 2)]
+    assert cropping.read(cut, 'matroska,webm', 0) == (8, 6, 16, 2)
     got = video_io.read(cut)
     np.testing.assert_array_equal(got, whole[:, 8:58, 16:94])
     info = video_io.probe(cut)

@@ -104,6 +104,12 @@ class TestSpeed:
         writer.write(frame, time)
     assert muxing.times_of(tmp_path / 'b.mkv') == muxing.times_of(path)
 
+  def test_a_stamp_of_many_million_years(self):
+    times = [Fraction(0), Fraction(1, 25), Fraction(2, 25), Fraction(10**18)]
+    times += [times[-1] + Fraction(n, 25) for n in range(1, 5)]
+    found = timing.rate(times, Fraction(1, 1000), Fraction(25))
+    assert found.fps == 25 and found.variable
+
   def test_a_pause_between_does_not_slow_the_rest(self):
     times = [Fraction(n, 30) + (10 if n > 40 else 0) for n in range(90)]
     rate = timing.rate(times, Fraction(1, 90_000), Fraction(7))

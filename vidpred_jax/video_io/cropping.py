@@ -26,7 +26,7 @@ def read(path: pathlib.Path, format_name: str, number: int) -> Crop:
   with open(path, 'rb') as file:
     try:
       if 'matroska' in names:
-        crops = _matroska(file)
+        crops = _matroska(file, path.stat().st_size)
       elif 'mov' in names:
         crops = _mov(file, path.stat().st_size)
       else:
@@ -36,9 +36,9 @@ def read(path: pathlib.Path, format_name: str, number: int) -> Crop:
   return crops[number] if number < len(crops) else _NONE
 
 
-def _matroska(file) -> list[Crop]:
+def _matroska(file, size: int) -> list[Crop]:
   """Of each track."""
-  begin, end = _child(file, 0, 1 << 62, 0x18538067) or (0, 0)
+  begin, end = _child(file, 0, size, 0x18538067) or (0, 0)
   tracks = _child(file, begin, end, 0x1654AE6B)
   if tracks is None:
     return []
@@ -72,7 +72,7 @@ def _children(file, at: int, end: int):
     kind, size, used = element(head)
     if kind is None or kind == 0x1F43B675:
       return
-    last = 1 << 62 if size is None else at + used + size
+    last = end if size is None else min(at + used + size, end)
     yield kind, at + used, last
     at = last
 

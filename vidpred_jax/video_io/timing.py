@@ -152,7 +152,8 @@ def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:
   """
   if len(times) < 2:
     return Rate(header, False, None)
-  steps = np.diff(np.array(times, np.float64))
+  # Beyond a million years floats would be no longer exact enough.
+  steps = np.array([float(b - a) for a, b in zip(times, times[1:])])
   usual = float(np.median(steps))
   # Time stamps are rounded to ticks where a frame takes several.
   slack = 1.01 * float(tick) if usual > 1.5 * tick else 0.0
