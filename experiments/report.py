@@ -317,7 +317,11 @@ def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
 
 
 def _usage(results, figure) -> None:
-  """Bars: the use of each block for slow, medium and fast clips, by router."""
+  """Bars: the use of each block for slow, medium and fast clips.
+
+  A column of panels for each router, a row for each seed: trained again, a
+  router chooses other blocks, which a mean would hide.
+  """
   made = results['dmvfn:figure5']
   titles = {'': 'as published', ', standardised': 'standardised (ours)'}
   kinds = [kind for kind in titles if f'Slow{kind}' in made['rows']]
@@ -326,18 +330,27 @@ def _usage(results, figure) -> None:
     for c in made['columns']
     if c.startswith('block ') and made['rows']['Slow'][c] is not None
   ]
-  places = np.arange(len(blocks))
-  panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-  for kind, axes in zip(kinds, panels):
+  places, seeds = np.arange(len(blocks)), made['seeds']
+  figure.set_size_inches(6, 1.6 + 1.4 * seeds)
+  panels = figure.subplots(
+    seeds, len(kinds), sharex=True, sharey=True, squeeze=False
+  )
+  for (seed, k), axes in np.ndenumerate(panels):
     for i, speed in enumerate(('Slow', 'Medium', 'Fast')):
-      used = [made['rows'][speed + kind][c]['mean'] for c in blocks]
+      row = made['rows'][speed + kinds[k]]
+      used = [row[c]['each'][seed] for c in blocks]
       axes.bar(places + (i - 1) * 0.27, used, 0.27, label=speed.lower())
     axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
-    axes.set_xlabel('block, from coarse to fine')
-    axes.set_title(f'router {titles[kind]}', fontsize=9)
     axes.set_ylim(0, 1.05)
-  panels[0].set_ylabel('share of the clips that use it')
-  panels[-1].legend(title='motion')
+    axes.set_ylabel(f'seed {seed}' if k == 0 else '')
+  for kind, axes in zip(kinds, panels[0]):
+    axes.set_title(f'router {titles[kind]}', fontsize=9)
+  figure.supxlabel('block, from coarse to fine', fontsize=9)
+  figure.supylabel('share of the clips that use it', fontsize=9)
+  bars, names = panels[0, 0].get_legend_handles_labels()
+  figure.legend(
+    bars, names, title='motion', ncols=3, fontsize=8, loc='outside upper center'
+  )
 
 
 def _time(results, figure) -> None:
@@ -369,8 +382,8 @@ def _time(results, figure) -> None:
         va='top' if i % 2 else 'bottom',
         rotation_mode='anchor',
       )
-  axes.set_xlabel('processor time of a frame, ms')
-  axes.set_ylabel('PSNR, dB')
+  axes.set_xlabel('processor time of a frame, ms (not from 0)')
+  axes.set_ylabel('PSNR, dB (bars: standard error of the gain)')
   # 0.02 dB or more: what is next to nothing shall look so.
   axes.margins(0.25, 0.5)
   low, high = axes.get_ylim()

@@ -163,7 +163,9 @@ def test_the_plots(tmp_path):
     ['DMVFN', 'Slow', 'Medium', 'Fast'],
     ['PSNR t+1', 'block 1', 'block 2', 'block 3'],
   )
+  usage['seeds'] = 2
   for row in usage['rows'].values():
+    row |= {k: {'mean': 0.5, 'each': [0, 1]} for k in ('block 1', 'block 2')}
     row['block 3'] = None
   results = {'dmvfn:figure5': usage, 'apr:2': patches(), 'apr:3': patches()}
   drawn = report.draw(results, tmp_path)
