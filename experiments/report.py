@@ -186,7 +186,13 @@ def read_in(text: str, made: dict[str, Any]) -> str:
 
   def number(found: re.Match) -> str:
     column, *labels = found[1].split('|')
-    means = [made['rows'][label][column]['mean'] for label in labels]
+    known = [made['rows'][x][column.removeprefix('each ')] for x in labels]
+    if column.startswith('each '):
+      of_seeds = zip(*(x['each'] for x in known))
+      each = [first - sum(others) for first, *others in of_seeds]
+      low, high = f'{min(each):.2g}', f'{max(each):.2g}'
+      return low if low == high else f'{low} to {high}'
+    means = [x['mean'] for x in known]
     return f'{abs(means[0] - sum(means[1:])):.2g}'
 
   return re.sub(r'<([^<>]+\|[^<>]+)>', number, text)

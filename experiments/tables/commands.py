@@ -147,6 +147,9 @@ def _small(table, row, base: rows.Scale, place, seed: int, more) -> Run:
     own = row.small if row.small is not None else (row.variants,)
     variants = _join(base.variants, *(x for x in own if '=' not in x))
     settings = tuple(x for x in own if '=' in x)
+    if row.times > 1:
+      known = dict(x.split('=', 1) for x in base.settings)
+      settings += (f'steps={row.times * int(known["steps"])}',)
     return variants, settings, _folder(variants, *settings, *more, *seeds)
 
   variants, settings, folder = of(source)

@@ -1,7 +1,9 @@
 """Why the order of a table's rows is what it is: what was looked for and found.
 
 <COLUMN|ROW> stands for the size of a number of the table, <COLUMN|ROW|OTHER>
-for that of the difference of two, see `experiments.report`.
+for that of the difference of two, <each COLUMN|ROW> for the least and the
+greatest of its seeds, see `experiments.report`. What was measured elsewhere
+stands in `experiments/README.md`, which is named.
 """
 
 REASONS = {

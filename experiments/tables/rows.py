@@ -21,6 +21,7 @@ class Row(NamedTuple):
     why: the reason why the row cannot be had.
     not_small: the reason why it is left out at the small scales.
     paper: the label of the paper's numbers, if it is another.
+    times: at the scales 'small' and 'tiny': so many times the steps.
   """
 
   label: str
@@ -31,6 +32,7 @@ class Row(NamedTuple):
   why: str = ''
   not_small: str = ''
   paper: str = ''
+  times: int = 1
 
 
 class Scale(NamedTuple):
@@ -196,7 +198,7 @@ SCALES = {
     'dmvfn': Scale('smoke', ('eval.show=0',), ('PSNR t+1', 'blocks', 'GFLOPs')),
     'simvp': Scale(
       'smoke',
-      ('eval.show=0', 'model.hid_s=8'),
+      ('steps=6', 'eval.show=0', 'model.hid_s=8'),
       ('MSE', 'parameters (M)', 'GFLOPs'),
     ),
     'rvd': Scale('smoke', ('eval.show=0',), ('CRPS', 'spread/skill')),
@@ -323,9 +325,7 @@ _FOUR = ('cityscapes', 'kitti', 'davis', 'vimeo')
 _MNIST = (
   Row('SimVP', 'incepu'),
   Row('SimVPv2-S'),
-  Row('SimVPv2-S x3', 'x3', ('steps=900',)),
-  Row('SimVPv2-S x5', 'x5', ('steps=1500',)),
-  Row('SimVPv2-S x10', 'x10', ('steps=3000',)),
+  *(Row(f'SimVPv2-S x{k}', f'x{k}', (), times=k) for k in (3, 5, 10)),
   Row('SimVPv2-L', 'large', ('model.hid_t=256', 'model.n_t=8')),
 )
 _USAGE = tuple(f'block {i}' for i in range(1, 10))

@@ -128,6 +128,10 @@ def test_what_is_said_of_rows_is_read_from_the_table():
   found = patches()  # 0.5, 1.5, 2.5, 3.5
   text = '<PSNR|8>, <PSNR gain|8|64> and 1 < 2'
   assert report.read_in(text, found) == '0.5, 3 and 1 < 2'
+  for label, each in (('8', [0.25, 0.5, 0.75]), ('64', [3.0, 3.5, 4.0])):
+    found['rows'][label]['PSNR']['each'] = each
+  text = '<each PSNR|8>, <each PSNR|64|8>, <each PSNR|64|64>'
+  assert report.read_in(text, found) == '0.25 to 0.75, 2.8 to 3.2, 0'
   with pytest.raises(KeyError):
     report.read_in('<PSNR|9>', found)
 

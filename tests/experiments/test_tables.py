@@ -126,6 +126,17 @@ def test_every_small_command_makes_its_system(name, scale):
       build.system(config, frames)
 
 
+def test_longer_rows_are_as_much_longer_at_every_scale():
+  table = rows.TABLES['simvp:2']
+  for scale, steps in (('small', 300), ('tiny', 6)):
+    for row in table.rows:
+      run = commands.small_run(table, row, scale, 'runs', 0, ())
+      found = [x for x in run.settings if x.startswith('steps=')]
+      times = {'x3': 3, 'x5': 5, 'x10': 10}.get(row.variants, 1)
+      assert found[-1] == f'steps={times * steps}'
+      assert run.workdir.endswith(found[-1]) == (times > 1)
+
+
 def test_paper_scale_says_what_is_missing(capsys, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['tables', 'dmvfn:5', '--runs=there'])
   tables.main()
