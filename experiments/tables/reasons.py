@@ -110,15 +110,16 @@ REASONS = {
     'out add at most <PSNR gain|0.2 0.4 0.6 0.8> dB, while the share of '
     'blocks used differs by a tenth. Most of the time goes to the flow '
     'and the context, which no route changes. More blocks cost more '
-    'time in the paper; here the row with the most blocks takes 5 % '
-    'more than the one with the least.'
+    'time in the paper; here the row with the most blocks takes <ms of '
+    'a frame|0.2 0.5 0.7 1.0|0.2 0.4 0.6 0.8> ms more than the one with '
+    'the least.'
   ),
   'apr:4': (
     'The difference of the warped frames is better than that of the '
-    'frames themselves by two standard errors, as in the paper, though '
-    'by <PSNR gain|image difference> dB alone; the loss of the '
-    'reconstruction, which the paper leaves behind, cannot be told from '
-    'it.'
+    'frames themselves, as in the paper, though by <PSNR gain|image '
+    'difference> dB alone, which another seed may turn round; the loss '
+    'of the reconstruction, which the paper leaves behind, cannot be '
+    'told from it.'
   ),
   'apr:5': (
     'The rows learn from the flow of the demo alone, with a new '
@@ -126,7 +127,7 @@ REASONS = {
     'do with the one of the demo (`apr:2`). Concatenation is ahead by '
     '<PSNR gain|concat&conv> dB: it has more weights. That addition is '
     '<PSNR gain|no fusion> dB behind none so early says little of '
-    'longer training.'
+    'longer training, or of another seed.'
   ),
   'dmvfn:9': (
     'Deep supervision is ahead of that of the last block in each of the '
