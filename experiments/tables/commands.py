@@ -23,8 +23,9 @@ class Run(NamedTuple):
 
   def command(self) -> list[str]:
     """The arguments after `python`."""
-    settings = list(self.settings)
-    mode = []
+    # Of a field that is set twice the last: absl would join two tuples.
+    last = {x.partition('=')[0]: x for x in self.settings}
+    settings, mode = list(last.values()), []
     if self.weights:
       mode = ['--mode=eval']
       settings.append(f'init_from={self.weights}')

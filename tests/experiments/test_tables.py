@@ -108,7 +108,11 @@ def test_every_small_command_makes_its_system(name, scale):
       continue
     run = commands.small_run(table, row, scale, 'runs', 1, ('steps=3',))
     config = command.configuration(command.config_file(run.config))
-    for setting in run.settings:
+    given = [x for x in run.command() if x.startswith('--config.')]
+    settings = [x.removeprefix('--config.') for x in given]
+    fields = [x.partition('=')[0] for x in settings]
+    assert len(set(fields)) == len(fields)  # two tuples would be joined
+    for setting in settings:
       field, _, value = setting.partition('=')
       section = config
       *path, last = field.split('.')
