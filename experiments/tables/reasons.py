@@ -28,14 +28,15 @@ REASONS = {
     'under `dmvfn:figure5`.'
   ),
   'dmvfn:7': (
-    'With all blocks in use the spatial path helps; with routes no '
-    'difference can be told. Three of six blocks are as good as all, as '
-    'far as can be told. But the mean gains lie within <PSNR gain|w/o '
-    'r> dB, and seeds of the demo differ by half a dB after 2200 steps '
-    '(`experiments/README.md`, "The demo of DMVFN"), so that other '
-    'seeds may turn this round. Here rows learn from random weights, '
-    'and from the true flow of the photographs, too, without which '
-    'nothing moves in so few steps.'
+    'Seeds differ by more than rows: of three seeds no two rows can be '
+    'told apart, and of the first alone one pair was the other way '
+    'round. The signs are those of the paper: with routes the spatial '
+    'path is ahead in each seed, by <each PSNR gain|DMVFN|w/o path> dB, '
+    'and without routes in two of three; DMVFN with both is ahead of '
+    'the row with neither in each, by <each PSNR gain|DMVFN>. Half of '
+    'the blocks are as good as all, as far as can be told. Here rows '
+    'learn from random weights, and from the true flow of the '
+    'photographs, too, without which nothing moves in so few steps.'
   ),
   'dmvfn:8': (
     'The weights are those of `dmvfn:5`. Routes are drawn, as '
