@@ -160,6 +160,16 @@ REASONS = {
     'difference in `apr:4`, trained again on another commit hours '
     'later: the same numbers to the last digit, clip by clip.'
   ),
+  'rvd:1': (
+    'One row of the paper is ours, so that there is no order to '
+    'compare; `rvd:2` has other ways to train it, and `rvd:figure3` the '
+    'frames of this row.'
+  ),
+  'rvd:figure3': (
+    'CRPS grows from frame to frame, from <CRPS of frame t+1|RVD '
+    '(ours)> to <CRPS of frame t+4|RVD (ours)>, so that 1 / CRPS falls '
+    'along time, as in the figure. The row is that of `rvd:1`.'
+  ),
 }
 # Of `experiments.samplers`, which belongs to no table.
 SAMPLERS = (
