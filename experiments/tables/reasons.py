@@ -170,6 +170,13 @@ REASONS = {
     '(ours)> to <CRPS of frame t+4|RVD (ours)>, so that 1 / CRPS falls '
     'along time, as in the figure. The row is that of `rvd:1`.'
   ),
+  'simvp:2': (
+    'The longer the training the lower the error, as in the paper; '
+    'SimVPv2-S is ahead of SimVP after as many steps. Ten times the '
+    'steps, and the large model, take a quarter of an hour of one core '
+    'and more: they were not run. Seconds and frames a second are of a '
+    'core that other programs shared.'
+  ),
 }
 # Of `experiments.samplers`, which belongs to no table.
 SAMPLERS = (
