@@ -177,17 +177,21 @@ def of_clips(
   return factor * values.mean(1), target
 
 
-def _milliseconds(run: Run) -> float:
+def _milliseconds(run: Run) -> float | None:
   """Processor time of a predicted frame, the least of 20 batches of 16 clips.
 
-  Processor time and not that of the clock: other programs run beside it.
+  Processor time and not that of the clock: other programs run beside it. None
+  if the clips were not saved.
   """
   import jax
 
   from vidpred_jax import checkpoint, runtime
 
+  clips = pathlib.Path(run.workdir) / 'predictions.npz'
+  if not clips.exists():
+    return None
   system, variables = checkpoint.load(run.weights or run.workdir)
-  with np.load(pathlib.Path(run.workdir) / 'predictions.npz') as saved:
+  with np.load(clips) as saved:
     context = np.float32(saved['context'][:16]) / 255
   predict = jax.jit(system.predict)
   arguments = jax.device_put((variables, context, runtime.key(0)))

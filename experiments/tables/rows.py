@@ -195,7 +195,11 @@ SCALES = {
     ),
   },
   'tiny': {
-    'dmvfn': Scale('smoke', ('eval.show=0',), ('PSNR t+1', 'blocks', 'GFLOPs')),
+    'dmvfn': Scale(
+      'smoke',
+      ('eval.show=0', 'eval.save=2'),
+      ('PSNR t+1', 'PSNR gain', 'blocks', 'GFLOPs'),
+    ),
     'simvp': Scale(
       'smoke',
       ('steps=6', 'eval.show=0', 'model.hid_s=8'),

@@ -295,6 +295,7 @@ def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):
   assert len(psnr['each']) == 2 and psnr['deviation'] > 0
   copy = made['rows']['copy']
   assert copy['blocks'] is None and copy['PSNR t+1']['deviation'] == 0
+  assert np.shape(made['of_clips']['STEBS']) == (2, 2)  # seeds and clips
   assert 0 < made['rows']['STEBS']['GFLOPs']['mean'] < 1
   assert 0 <= made['rows']['STEBS']['blocks']['mean'] <= 1
   assert made['protocols']['STEBS']['clips'] == 2 and len(made['commands']) == 2
@@ -307,6 +308,27 @@ def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):
   tables.main()
   again = json.loads((tmp_path / 'dmvfn_5.json').read_text())
   assert again['rows'] == made['rows']
+
+
+def test_the_sweep_of_beta_is_timed(capsys, monkeypatch, tmp_path):
+  known = os.environ['VIDPRED_JAX_TEST_FLAGS'].split()
+  one_device = [flag for flag in known if 'device_count' not in flag]
+  monkeypatch.setenv('XLA_FLAGS', ' '.join(one_device))
+  arguments = [
+    'tables', 'dmvfn:8', '--scale=tiny', f'--runs={tmp_path}',
+    '--rows=beta 0.3', '--set=eval.limit=2', '--set=model.scales=(2,)',
+    '--set=model.widths=(8,)',
+  ]  # fmt: skip
+  monkeypatch.setattr(sys, 'argv', arguments)
+  tables.main()
+  made = json.loads((tmp_path / 'dmvfn_8.json').read_text())
+  assert 0 < made['rows']['beta 0.3']['ms of a frame']['mean'] < 1000
+  for path in tmp_path.rglob('predictions.npz'):
+    path.unlink()
+  tables.main()  # clips that were not kept cannot be timed
+  made = json.loads((tmp_path / 'dmvfn_8.json').read_text())
+  assert made['rows']['beta 0.3']['ms of a frame'] is None
+  assert 'ms of a frame -' in capsys.readouterr().out
 
 
 def test_a_wrong_row_is_told(monkeypatch, capsys):
