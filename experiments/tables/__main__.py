@@ -71,7 +71,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   found, lines, protocols, seconds = {}, [], {}, {}
   firsts: dict[int, measured.Outcome] = {}
   of_clips: dict[str, list[list[float]]] = {}
-  settings = tuple(options.set)
+  settings, steps = tuple(options.set), set()
   for row in chosen:
     if (row.why and row.small is None) or row.not_small:
       found[row.label] = {'why': row.not_small or row.why}
@@ -89,6 +89,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
         lines.append(_shown(run, runs))
       outcome = measured.Outcome.read(run, row.baseline)
       first = firsts.setdefault(seed, outcome)
+      steps.add(_steps(outcome.run))
       each.append(
         {c: measured.value(table, c, outcome, first) for c in columns}
       )
@@ -107,7 +108,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     'table': name,
     'scale': options.scale,
     'seeds': options.seeds,
-    'steps': sorted({_steps(outcome.run) for outcome in firsts.values()}),
+    'steps': sorted(steps),
     'protocols': protocols,
     'versions': outcome.results['versions'],
     'columns': columns,

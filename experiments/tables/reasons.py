@@ -172,10 +172,13 @@ REASONS = {
   ),
   'simvp:2': (
     'The longer the training the lower the error, as in the paper; '
-    'SimVPv2-S is ahead of SimVP after as many steps. Ten times the '
-    'steps, and the large model, take a quarter of an hour of one core '
-    'and more: they were not run. Seconds and frames a second are of a '
-    'core that other programs shared.'
+    'SimVPv2-S is ahead of SimVP after as many steps. So early five '
+    'times the steps lower it by <MSE|SimVPv2-S|SimVPv2-S x5>, most of '
+    'it the first three times. Ten times the steps, and the large '
+    'model, take a quarter of an hour of one core and more: they were '
+    'not run. Seconds and frames a second are of a core that other '
+    'programs shared. What of the network learns late is in '
+    '`experiments/README.md` (`experiments.swapped`).'
   ),
 }
 # Of `experiments.samplers`, which belongs to no table.
