@@ -117,14 +117,6 @@ def test_what_the_clips_were_is_kept(tmp_path, variables):
     checkpoint.read_data_spec(run)
 
 
-def test_half_precision_weights_survive(tmp_path):
-  tree = {'params': {'w': jnp.arange(5, dtype=jnp.bfloat16)}}
-  export(tmp_path / 'a', tree)
-  _, loaded = checkpoint.read(tmp_path / 'a')
-  assert loaded['params']['w'].dtype == jnp.bfloat16
-  assert_equal(tree, loaded)
-
-
 def test_an_existing_folder_is_never_overwritten(tmp_path, variables):
   (tmp_path / 'a').mkdir()
   (tmp_path / 'a' / 'thesis.txt').write_text('dear')
@@ -172,17 +164,6 @@ def test_weights_of_other_settings_are_refused(tmp_path, variables):
     checkpoint.load(tmp_path / 'a')
 
 
-def test_an_unknown_system_is_refused(tmp_path, variables):
-  export(tmp_path / 'a', variables, system='dvf')
-  with pytest.raises(ValueError, match='dvf'):
-    checkpoint.load(tmp_path / 'a')
-
-
-def test_a_folder_without_weights_is_refused(tmp_path):
-  with pytest.raises(FileNotFoundError, match='neither'):
-    checkpoint.load(tmp_path)
-
-
 # ----------------------------------------------------------- training states
 
 
@@ -225,14 +206,6 @@ def test_damaged_states_are_refused(tmp_path):
     sums.write_text(json.dumps(stored | {name: stored[name] ^ 1}))
     with pytest.raises(ValueError, match='damaged.*w'):
       checkpoint.restore(saved, 1, big)
-
-
-def test_truncated_states_are_refused(tmp_path):
-  with checkpoint.manager(tmp_path) as saved:
-    checkpoint.save(saved, 1, state())
-    shutil.rmtree(tmp_path / 'checkpoints' / '1' / 'state')
-    with pytest.raises(ValueError, match='step 1'):
-      checkpoint.restore(saved, 1, state())
 
 
 def test_any_flipped_bit_changes_a_fingerprint():
@@ -295,6 +268,7 @@ def test_no_leaf_changes_shape_or_type_on_its_way(tmp_path, dtype):
     'turned': np.arange(6, dtype=np.float32).reshape(2, 3).T,
     'empty': np.zeros((0, 2), np.float32),
     'flag': np.array([True, False]),
+    'half': np.arange(5).astype(jnp.bfloat16),
   }
   checkpoint.save_system(
     tmp_path / 'x',
@@ -365,14 +339,16 @@ def test_a_run_that_keeps_nothing_is_refused(tmp_path, keep):
     checkpoint.manager(tmp_path, keep=keep)
 
 
-@pytest.mark.parametrize('damage', ['cut', 'removed', 'zeroed'])
+@pytest.mark.parametrize('damage', ['cut', 'removed', 'zeroed', 'no state'])
 def test_a_missing_or_cut_data_file_is_told_in_a_line(tmp_path, damage):
   with checkpoint.manager(tmp_path) as saved:
     checkpoint.save(saved, 3, state())
   files = (p for p in tmp_path.rglob('d/*') if p.is_file())
   largest = max(files, key=lambda path: path.stat().st_size)
   content = largest.read_bytes()
-  if damage == 'removed':
+  if damage == 'no state':
+    shutil.rmtree(tmp_path / 'checkpoints' / '3' / 'state')
+  elif damage == 'removed':
     largest.unlink()
   elif damage == 'cut':
     largest.write_bytes(content[: len(content) // 2])

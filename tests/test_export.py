@@ -108,12 +108,6 @@ def test_the_form_for_converters_has_neither_platforms_nor_keys(name):
   np.testing.assert_allclose(predict(frames), expected, atol=1e-4)
 
 
-def test_what_draws_has_no_form_for_converters():
-  system, variables = made('rvd')
-  with pytest.raises(ValueError, match='random'):
-    export.plain_prediction(system, variables, (32, 32))
-
-
 def test_nothing_is_changed_after_the_plain_form():
   before = jax.lax.platform_dependent
   with pytest.raises(RuntimeError), export.one_form():

@@ -29,6 +29,10 @@ def test_every_room_answers_in_these_words():
   }.items():
     with pytest.raises(ValueError, match=f"no {kind} 'nut'; there are .*, "):
       call()
+  with pytest.raises(ValueError, match='dmvfn has no setting betta; it has sc'):
+    systems.make('dmvfn', frames=frames, betta=0.3)
+  with pytest.raises(ValueError, match='ssim/pmss has .* windows; it has none'):
+    metrics.make('ssim/pmss', windows=3)
 
 
 def test_frames_are_counted_from_the_last_one_known_before():

@@ -59,16 +59,6 @@ def test_a_folder_goes_before_a_name(folder, tmp_path, monkeypatch):
     vp.load('small')
 
 
-@pytest.mark.parametrize('file', ['weights.safetensors', 'system.json'])
-def test_a_damaged_file_is_refused(folder, file):
-  path = folder[0] / file
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 4
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match='damaged'):
-    vp.load('small')
-
-
 def test_weights_too_large_for_half_precision_and_no_dtype(folder, tmp_path):
   _, variables = folder
   settings = {

@@ -199,20 +199,17 @@ def feature_distance(
   return total
 
 
-def differential_divergence(
-  pred: jax.Array, target: jax.Array, *, temperature: float = 0.1
-) -> jax.Array:
+def differential_divergence(pred: jax.Array, target: jax.Array) -> jax.Array:
   """The divergence of two clips' changes (Tan et al., TAU, CVPR 2023, eq. (6)).
 
-  A softmax turns each difference of successive frames into a distribution over
-  its values: P for the prediction, Q for the truth. The loss is the mean of
-  P log(P / Q) over values, frames and clips. (The divergence has a sum over
-  values; the mean is as published.)
+  A softmax of temperature 0.1 turns each difference of successive frames into a
+  distribution over its values: P for the prediction, Q for the truth. The loss
+  is the mean of P log(P / Q) over values, frames and clips. (The divergence has
+  a sum over values; the mean is as published.)
 
   Args:
     pred: [B, T, H, W, C].
     target: the same.
-    temperature: of the softmax.
 
   Returns:
     A scalar; 0 for fewer than three frames, as published.
@@ -223,7 +220,7 @@ def differential_divergence(
 
   def change(clip):
     steps = clip[:, 1:] - clip[:, :-1]
-    return jax.nn.softmax(steps.reshape(*steps.shape[:2], -1) / temperature)
+    return jax.nn.softmax(steps.reshape(*steps.shape[:2], -1) / 0.1)
 
   p, q, tiny = change(pred), change(target), 1e-12
   return jnp.mean(p * jnp.log(p / (q + tiny) + tiny))

@@ -96,15 +96,15 @@ def sizes(files, root: str) -> dict[str, int]:
     ValueError: if a name leads out of the place.
   """
   files.invalidate_cache()
-  found = {}
+  result = {}
   for path, info in files.find(root, detail=True).items():
     name = path[len(root) :].lstrip('/')
     if not name:
       raise ValueError(f'{root} is a file, expected a folder.')
     if '..' in name.split('/'):
       raise ValueError(f'{root} has a file {name!r}, which leads out of it.')
-    found[name] = int(info['size'])
-  return found
+    result[name] = int(info['size'])
+  return result
 
 
 def exists(files, place: str) -> bool:

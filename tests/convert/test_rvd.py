@@ -136,15 +136,6 @@ def test_other_files_than_rvds_are_refused():
     convert.from_torch('rvd', {'conv.weight': np.ones(3)}, sigma=1)
 
 
-def test_missing_weights_are_named():
-  state = published(random_variables(0))
-  del state['history_fn.downs.1.1.conv_gates.0.bias']
-  with pytest.raises(
-    ValueError, match='history_fn.downs.1.1.conv_gates.0.bias'
-  ):
-    convert.from_torch('rvd', state, **SETTINGS)
-
-
 def test_a_stored_case_is_taken_over_whole(shared):
   path = shared / 'parity' / 'rvd' / 'case_a2_6level_dim16_C1_64x64.npz'
   case = dict(np.load(path))

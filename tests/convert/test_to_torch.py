@@ -61,7 +61,7 @@ def test_there_and_back_is_the_same(name, tmp_path):
 
 @pytest.mark.parametrize('translator', simvp_model.TRANSLATORS)
 def test_every_translator_goes_there_and_back(translator):
-  settings = {'translator': translator, 'hid_s': 4, 'hid_t': 16, 'n_t': 2}
+  settings = {'translator': translator, 'hid_s': 4, 'hid_t': 16, 'n_t': 3}
   settings |= {'mlp_ratio': 2.0}
   if translator == 'mlp':  # tied to the number of pixels
     settings['n_s'] = 2

@@ -116,28 +116,22 @@ def test_reads_npz_and_safetensors(tmp_path):
 @pytest.mark.parametrize(
   'wrapped',
   [
-    lambda k: f'_orig_mod.{k}',
-    lambda k: f'module._orig_mod.{k}',
-    lambda k: f'_orig_mod.module.{k}',
-    lambda k: k.replace('.', '._orig_mod.', 1),
-    lambda k: k.replace('.', '.module.', 1),
-    lambda k: '_forward_module.' + k.replace('.w', '._fsdp_wrapped_module.w'),
-    lambda k: k.replace('.', '._checkpoint_wrapped_module.', 1),
-  ],
-  ids=[
-    'compiled',
-    'in parallel',
-    'the other way',
-    'a part',
-    'a part in parallel',
-    'sharded',
-    'recomputed',
+    '_orig_mod.encoder.{}.weight',
+    'module._orig_mod.encoder.{}.weight',
+    '_orig_mod.module.encoder.{}.weight',
+    'encoder._orig_mod.{}.weight',
+    'encoder.module.{}.weight',
+    '_forward_module.encoder.{}._fsdp_wrapped_module.weight',
+    'encoder._checkpoint_wrapped_module.{}.weight',
   ],
 )
 def test_names_as_before_they_were_wrapped(tmp_path, wrapped):
-  arrays = {f'encoder.{k}.weight': np.full(2, k, np.float32) for k in range(3)}
-  np.savez(tmp_path / 'a.npz', **{wrapped(k): x for k, x in arrays.items()})
-  assert_same(convert.read_torch(tmp_path / 'a.npz'), arrays)
+  arrays = [np.full(2, k, np.float32) for k in range(3)]
+  np.savez(
+    tmp_path / 'a.npz', **{wrapped.format(k): x for k, x in enumerate(arrays)}
+  )
+  expected = {f'encoder.{k}.weight': x for k, x in enumerate(arrays)}
+  assert_same(convert.read_torch(tmp_path / 'a.npz'), expected)
 
 
 def test_a_name_of_wrappers_alone_is_refused(tmp_path):
@@ -365,21 +359,6 @@ def test_truncated_files_are_refused(name, tmp_path):
     (tmp_path / 'cut.pth').write_bytes(data[:length])
     with pytest.raises(ValueError, match='cut.pth'):
       convert.read_torch(tmp_path / 'cut.pth')
-
-
-@pytest.mark.parametrize('name', ['zip.pth', 'legacy.pth', 'uint16.pth'])
-def test_damaged_files_raise_nothing_else(name, tmp_path):
-  """A flipped byte is noticed or changes a number; it never crashes."""
-  data = (FILES / name).read_bytes()
-  rng = np.random.default_rng(0)
-  for _ in range(200):
-    damaged = bytearray(data)
-    damaged[rng.integers(len(data))] = rng.integers(256)
-    (tmp_path / 'bad.pth').write_bytes(damaged)
-    try:
-      convert.read_torch(tmp_path / 'bad.pth')
-    except ValueError as error:
-      assert 'bad.pth' in str(error)
 
 
 def test_a_flipped_bit_in_a_zip_is_noticed(tmp_path):

@@ -444,13 +444,6 @@ def test_dmvfn_costs_what_the_published_network_does(published, size):
       assert macs / 1e9 == pytest.approx(expected, rel=5e-3)
 
 
-def test_dmvfn_has_the_published_number_of_parameters(published):
-  sizes = cost.parameters(published[1])
-  assert sum(sizes.values()) == 3_559_930
-  assert sizes['block_0'] == 883_437 and sizes['block_8'] == 72_481
-  assert sizes['router'] == 11_008 + 297
-
-
 # -------------------------------------------------------------------- APR-VFI
 
 

@@ -149,14 +149,6 @@ def test_the_mean_frame_is_that_of_training_clips(config):
   assert build.evaluation(config).mean_frame is None
 
 
-def test_metrics_that_need_more_samples_are_refused_before_training(config):
-  config.eval.samples = 1
-  build.evaluation(config)
-  config.eval.metrics = ('crps/fair',)
-  with pytest.raises(ValueError, match='crps/fair needs 2 samples'):
-    build.evaluation(config)
-
-
 def test_fvd_needs_weights_and_nine_frames(config, monkeypatch, tmp_path):
   config.eval.metrics = ('fvd/i3d400',)
   with pytest.raises(

@@ -240,11 +240,3 @@ def test_sets_are_those_of_all_clips_and_samples(context):
   assert got['context_frames'] == 2 * context
   assert got['video_size'] == [12, 12] and got['size'] == 224
   assert result.values['copy_last']['colours']['generated_videos'] == 7
-
-
-def test_videos_too_short_for_a_set_are_refused():
-  long = of_colours(True)._replace(minimum_frames=6)
-  with pytest.raises(ValueError, match='colours needs.*6 frames.*have 5'):
-    scoring.evaluate(
-      drawing(), DRAWN, [], {'colours': long}, key=jax.random.key(0)
-    )

@@ -8,7 +8,6 @@ import pytest
 from tests.evaluate.toys import batches, clips, field, measured, run, toy
 from vidpred_jax import build, data, metrics, runtime, systems
 from vidpred_jax.evaluate import scoring
-from vidpred_jax.systems import base
 
 
 def test_values_against_numpy_in_float64():
@@ -144,12 +143,6 @@ def test_shown_clips_are_the_first_ones():
     expected = clip[1] / 255 - 2 * np.arange(1, 4).reshape(3, 1, 1, 1) / 255
     np.testing.assert_allclose(shown.prediction, expected, atol=1e-6)
     assert shown.samples is None and shown.flow is None
-
-
-def test_frames_are_taken_by_index():
-  video = jnp.arange(5.0).reshape(1, 5, 1, 1, 1)
-  taken = base.take(video, (2, 4))
-  np.testing.assert_array_equal(taken[0, :, 0, 0, 0], [2, 4])
 
 
 def test_image_metrics_refuse_physical_fields():

@@ -10,7 +10,7 @@ from tests.arrays import waves
 from vidpred_jax import cost
 from vidpred_jax.convert.dmvfn import torch_names
 from vidpred_jax.models import dmvfn, initial
-from vidpred_jax.ops import routing
+from vidpred_jax.ops import persistence, routing
 
 # The rows of the paper's table 11, as printed (some have ten blocks).
 TABLE_11 = {
@@ -282,8 +282,6 @@ def test_with_a_variational_flow_skipping_is_masking(platform):
   skipped = jax.jit(run_route)(variables, pair, gates)
   np.testing.assert_allclose(skipped.flow, masked.flow, atol=1e-4)
   np.testing.assert_allclose(skipped.frames[-1], masked.frames[-1], atol=1e-4)
-  start = jax.jit(
-    lambda x: dmvfn.initial_state(dmvfn.concat_pair(x), flow='variational')
-  )(pair).voxel[..., :4]
+  start = jax.jit(persistence.first_flow)(pair[:, 0], pair[:, 1])
   np.testing.assert_allclose(skipped.flow[1], start[1], atol=1e-4)
   assert np.abs(skipped.flow[0] - start[0]).max() > 0.03

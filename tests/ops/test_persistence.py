@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidpred_jax.data import photos
-from vidpred_jax.ops import persistence
+from vidpred_jax.ops import persistence, warp
 
 _SIDE = 96
 
@@ -70,3 +70,50 @@ def test_any_size_will_do_and_few_frames_will_not(size):
   assert got.shape == (2,)
   with pytest.raises(AssertionError):
     jax.eval_shape(persistence.factor, frames[:, 1:])
+
+
+def uniform(size, dx):
+  return jnp.broadcast_to(jnp.float32([-dx, 0]), (*size, 2))
+
+
+@pytest.mark.parametrize('kept', [1.0, 0.5])
+def test_the_true_frame_is_read_once_where_motion_goes_on(kept):
+  """Many readings between pixels would soften it."""
+  frame = film([60])
+  flow = uniform(frame.shape[:3], 3.3)
+  frames, flows = jax.jit(persistence.go_on, static_argnums=3)(
+    frame, flow, kept, 4
+  )
+  for n in range(4):
+    far = 3.3 * sum(kept**j for j in range(n + 2))
+    once = warp.backward(frame, uniform(frame.shape[:3], far))
+    np.testing.assert_allclose(frames[:, n], once, atol=1e-4)
+    step = -3.3 * kept ** (n + 1)
+    np.testing.assert_allclose(flows[:, n, ..., 2], step, rtol=1e-4)
+    np.testing.assert_allclose(
+      flows[:, n, ..., 0], step * (1 + 1 / kept), rtol=1e-4
+    )
+
+
+def test_a_thing_takes_its_velocity_with_it():
+  """In a zoom by 1.1 the thing at y comes from y / 1.1, by a tenth of that."""
+  frame = film([60])
+  size, middle = 96, 47.5
+  at = np.stack(np.meshgrid(*2 * [np.arange(size) - middle]), -1)
+  flow = jnp.float32(-0.1 * at)[None]
+  _, flows = jax.jit(persistence.go_on, static_argnums=3)(frame, flow, 1.0, 1)
+  inside = np.abs(at).max(-1) < 40
+  expected = -0.1 / 1.1 * at
+  error = np.abs(flows[0, 0, ..., 2:] - expected)[inside].max()
+  assert error < 0.02
+  assert np.abs(flow[0] - expected)[inside].max() > 0.3
+
+
+def test_each_film_of_a_batch_keeps_its_own_share():
+  frame = film([60, 70])
+  flow = uniform(frame.shape[:3], 4.0)
+  _, flows = jax.jit(persistence.go_on, static_argnums=3)(
+    frame, flow, jnp.float32([1.0, 0.5]), 1
+  )
+  np.testing.assert_allclose(flows[0, 0, ..., 2], -4.0, rtol=1e-5)
+  np.testing.assert_allclose(flows[1, 0, ..., 2], -2.0, rtol=1e-5)

@@ -5,6 +5,7 @@ import pytest
 
 from tests.predict.toys import ramp
 from vidpred_jax.predict import frame_rate
+from vidpred_jax.video_io import scenes
 
 
 def image(value, shape=(2, 3, 3)):
@@ -138,11 +139,11 @@ def test_errors():
 
 def test_similarity():
   a = ramp()
-  assert frame_rate.likeness(a, a) == pytest.approx(1)
-  assert frame_rate.likeness(a, ramp(step=2)) > 0.9
-  assert frame_rate.likeness(a, 255 - a) < -0.5
+  assert scenes.likeness(a, a) == pytest.approx(1)
+  assert scenes.likeness(a, ramp(step=2)) > 0.9
+  assert scenes.likeness(a, 255 - a) < -0.5
   black = np.zeros_like(a)
-  assert frame_rate.likeness(a, black) < 0.1
-  assert frame_rate.likeness(black, black + 1) > 0.8
-  grey = frame_rate.likeness(a[..., :1], ramp(step=2)[..., :1])
-  assert grey == pytest.approx(frame_rate.likeness(a, ramp(step=2)), abs=1e-6)
+  assert scenes.likeness(a, black) < 0.1
+  assert scenes.likeness(black, black + 1) > 0.8
+  grey = scenes.likeness(a[..., :1], ramp(step=2)[..., :1])
+  assert grey == pytest.approx(scenes.likeness(a, ramp(step=2)), abs=1e-6)

@@ -134,26 +134,6 @@ def test_nothing_is_blended_across_a_cut():
   assert np.abs(list(always.interpolate(clip))[6] - middle).max() <= 0.51
 
 
-@pytest.mark.parametrize('parts', [2, 3])
-def test_across_a_cut_the_nearer_frame_is_shown(parts):
-  clip = np.stack([ramp(), 255 - ramp()])
-  frames = F((0, parts), tuple(range(1, parts)))
-  serve = predictor.Predictor(blend(frames), VARIABLES)
-  got = list(serve.resample(enumerate(clip), parts))
-  numbers = [int(np.array_equal(frame, clip[1])) for frame in got]
-  assert numbers == {2: [0, 0, 1, 1], 3: [0, 0, 1, 1, 1, 1]}[parts]
-
-
-def test_between_equal_frames_nothing_is_computed():
-  def fails(x, context, key):
-    raise AssertionError('called')
-
-  serve = predictor.Predictor(make(fails, HALF), VARIABLES)
-  clip = np.stack([ramp()] * 3)
-  got = list(serve.interpolate(clip, with_diagnostics=False))
-  np.testing.assert_array_equal(np.stack(got), np.stack([ramp()] * 5))
-
-
 def test_frames_may_share_two_buffers():
   """Two intervals that are skipped lie between two that are not."""
   one, other = ramp(), ramp()[::-1, ::-1].transpose(1, 0, 2)
@@ -232,20 +212,6 @@ def test_uneven_times_are_followed():
     expected = 20 + 10 * (3 + n / 20)
     # Source levels are rounded, times to a sixteenth of an interval.
     assert abs(frame[0, 0, 0] - expected) <= 1 + 10 * 1.4 / 32
-
-
-def test_slower_is_served_too():
-  serve = predictor.Predictor(blend(HALF), VARIABLES)
-  times = [fractions.Fraction(i, 30) for i in range(30)]
-  ones = [(t, np.full((8, 8, 3), i, np.uint8)) for i, t in enumerate(times)]
-  got = [f[0, 0, 0] for f in serve.resample(ones, 10)]
-  assert got == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]
-
-
-def test_times_must_increase():
-  serve = predictor.Predictor(blend(HALF), VARIABLES)
-  with pytest.raises(ValueError, match='must increase'):
-    list(serve.resample(brightening([0.0, 1.0, 1.0]), 2))
 
 
 def test_one_program_computes_any_frames_of_a_number():

@@ -366,12 +366,6 @@ def test_each_sample_is_a_prediction_by_itself(settings):
     assert off.max() <= 1 and (off > 0).mean() < 1e-3
 
 
-def test_a_deterministic_system_has_no_samples():
-  serve = predictor.Predictor(make(damped), VARIABLES)
-  with pytest.raises(ValueError, match='deterministic'):
-    serve.samples(clip_of(2), 1, 4)
-
-
 # ---------------------------------------------------------------- diagnostics
 
 
@@ -430,14 +424,11 @@ CASES = {
   'resample after': Case(
     lambda p, i: p.resample([], 60), 'predicts what follows'
   ),
-  'between one': Case(
-    lambda p, i: list(i.interpolate(clip_of(1))), 'has 1 frame,'
-  ),
   'no explanation': Case(
     lambda p, i: p.stream(clip_of(2), 1, with_diagnostics=True),
     'has no diagnostics',
   ),
-  'fps': Case(lambda p, i: i.resample([], 0), 'positive'),
+  'one future': Case(lambda p, i: p.samples(clip_of(2), 1, 4), 'determinist'),
 }
 
 

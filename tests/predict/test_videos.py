@@ -249,14 +249,6 @@ def test_what_does_not_suit_is_refused(
   assert [p.name for p in tmp_path.iterdir()] == ['in']
 
 
-def test_one_picture_is_not_enough(tmp_path):
-  source = write(tmp_path / 'in', moving(1))
-  for load in (forward, between):
-    with pytest.raises(ValueError, match='1 frame'):
-      predict.predict_video(load, source, tmp_path / 'out.mp4')
-  assert [p.name for p in tmp_path.iterdir()] == ['in']
-
-
 def test_an_existing_file_is_kept(folder, tmp_path):
   output = tmp_path / 'out.gif'
   output.write_bytes(b'precious')

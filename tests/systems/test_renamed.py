@@ -1,4 +1,3 @@
-import hashlib
 import json
 
 import jax
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests import exports
 from vidpred_jax import checkpoint, systems, zoo
 from vidpred_jax.systems import renamed
 from vidpred_jax.train import workdir
@@ -31,17 +31,6 @@ NEW = SMALL | {
 }
 
 
-def with_settings(folder, settings):
-  """Rewrites the settings of an export, and the sum over it."""
-  path = folder / checkpoint.RECORD
-  record = json.loads(path.read_text()) | {'settings': settings}
-  del record['sha256']
-  digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-  digest.update((folder / checkpoint.WEIGHTS).read_bytes())
-  record['sha256'] = digest.hexdigest()
-  path.write_text(json.dumps(record))
-
-
 def test_an_export_with_old_names_is_the_same_system(tmp_path):
   system = systems.make('rvd', frames=FRAMES, **NEW)
   video = jnp.zeros((1, 4, 8, 8, 1))
@@ -54,7 +43,9 @@ def test_an_export_with_old_names_is_the_same_system(tmp_path):
     frames=FRAMES,
     variables=variables,
   )
-  with_settings(tmp_path / 'a', OLD)
+  record, _ = exports.good(tmp_path / 'a')
+  weights = (tmp_path / 'a' / checkpoint.WEIGHTS).read_bytes()
+  exports.write(tmp_path / 'a', record | {'settings': OLD}, weights)
   old, _ = checkpoint.load(tmp_path / 'a')
   assert (old.name, old.frames) == (system.name, system.frames)
   assert old.settings == system.settings and len(old.settings) == len(NEW)

@@ -233,12 +233,6 @@ def test_the_workdir_of_another_run_is_refused_and_untouched(finished):
   assert before == after
 
 
-def test_a_workdir_full_of_other_things_is_refused(tmp_path):
-  (tmp_path / 'thesis.txt').write_text('dear')
-  with pytest.raises(ValueError, match='not empty'):
-    loop.run(tiny_config(), tmp_path)
-
-
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
   tmp_path, monkeypatch
 ):
@@ -267,11 +261,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
   _, variables = checkpoint.read(tmp_path / 'a')
   for leaf in jax.tree.leaves(variables):
     assert np.isfinite(leaf).all()
-
-
-def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
-  with pytest.raises(ValueError, match='batch_size is 12, which 8 devices'):
-    loop.run(tiny_config(batch_size=12), tmp_path / 'a')
 
 
 def test_frozen_parts_and_init_from(finished, tmp_path):
@@ -351,7 +340,7 @@ def test_the_best_checkpoint_is_exported(tmp_path):
 
 
 def test_a_failed_first_try_does_not_own_the_workdir(tmp_path):
-  with pytest.raises(ValueError, match='batch_size'):
+  with pytest.raises(ValueError, match='batch_size is 12, which 8 devices'):
     loop.run(tiny_config(batch_size=12), tmp_path / 'a')
   assert loop.run(
     tiny_config(steps=2, **{'schedule.warmup': 0}), tmp_path / 'a'

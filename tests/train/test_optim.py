@@ -101,7 +101,6 @@ def test_constant():
 @pytest.mark.parametrize(
   'kwargs',
   [
-    {'name': 'linear', 'steps': 10},
     {'name': 'cosine', 'steps': 10, 'warmup': 10},
     {'name': 'onecycle', 'steps': 10, 'warmup': 2},
   ],

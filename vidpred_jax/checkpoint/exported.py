@@ -52,9 +52,9 @@ def save_system(
     ValueError: for an unknown dtype, or a weight that is too large for it.
     OSError: if writing fails; existing files are unchanged.
   """
-  there, away = pathlib.Path(path), atomic.is_address(path)
+  place, away = pathlib.Path(path), atomic.is_address(path)
   if not away:
-    ours = (there / RECORD).exists()
+    ours = (place / RECORD).exists()
     atomic.check_new(path, overwrite=overwrite and ours, parents=True)
   leaves = {
     name: np.asarray(leaf, order='C')  # a scalar stays one

@@ -248,13 +248,13 @@ def _take(path: pathlib.Path, taken: pathlib.Path, is_fixed: bool) -> None:
 
 def _files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
   """Size and time of the files of a run, by name."""
-  found = {}
+  files = {}
   for path in folder.rglob('*'):
     if path.is_file() and not atomic.is_own(path):
       status = path.stat()
       name = path.relative_to(folder).as_posix()
-      found[name] = status.st_size, status.st_mtime_ns
-  return found
+      files[name] = status.st_size, status.st_mtime_ns
+  return files
 
 
 def _order(name: str):

@@ -106,16 +106,16 @@ def _fetch(files, root, names, folder: pathlib.Path) -> None:
     if storage.exists(files, f'{place}/{RECORD}'):
       break
   else:
-    there = storage.sizes(files, root)
-    found = of_weights(there)
-    if CONFIG not in found or not any(map(sign, found)):
+    sizes = storage.sizes(files, root)
+    wanted = of_weights(sizes)
+    if CONFIG not in wanted or not any(map(sign, wanted)):
       raise FileNotFoundError(
         f'{root} on that storage holds neither an exported system ({RECORD} '
         f'and {WEIGHTS}) nor a run with a checkpoint.'
       )
     if WEIGHTS not in names:
-      found = [x for x in found if not sign(x)]
-    storage.get(files, root, {x: there[x] for x in found}, folder)
+      wanted = [x for x in wanted if not sign(x)]
+    storage.get(files, root, {x: sizes[x] for x in wanted}, folder)
     return
   for name in names:
     size = files.size(f'{place}/{name}')

@@ -12,9 +12,9 @@ from vidpred_jax.convert import weights
 from vidpred_jax.models import features
 
 
-def _features(path: str, key, module, indices, ignored: str, source: str):
+def _features(path: str, module, indices, ignored: str, source: str):
   """The parameter tree of a module of `models.features`."""
-  arrays = weights.read_torch(path, key=key)
+  arrays = weights.read_torch(path)
   arrays = {k: x for k, x in arrays.items() if not re.fullmatch(ignored, k)}
   clip = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   expected = jax.eval_shape(module.init, jax.random.key(0), clip)['params']
@@ -30,13 +30,12 @@ def _features(path: str, key, module, indices, ignored: str, source: str):
     raise ValueError(f'{path} is not {source}. {error}') from None
 
 
-def vgg19(path: str, *, key: str | None = None) -> dict[str, Any]:
+def vgg19(path: str) -> dict[str, Any]:
   """Parameters of `models.features.VGG19` from torchvision's weights.
 
   Args:
     path: torchvision's vgg19-dcbb9e9d.pth or its `state_dict` in another form
       that `weights.read_torch` reads; layers that are not needed may be absent.
-    key: as for `weights.read_torch`.
 
   Returns:
     The parameter tree, NumPy float32.
@@ -47,7 +46,6 @@ def vgg19(path: str, *, key: str | None = None) -> dict[str, Any]:
   """
   return _features(
     path,
-    key,
     features.VGG19(),
     features.VGG19_CONVOLUTIONS,
     r'features\.(30|32|34)\..*|classifier\..*',
@@ -55,13 +53,12 @@ def vgg19(path: str, *, key: str | None = None) -> dict[str, Any]:
   )
 
 
-def alexnet(path: str, *, key: str | None = None) -> dict[str, Any]:
+def alexnet(path: str) -> dict[str, Any]:
   """Parameters of `models.features.AlexNet` from torchvision's weights.
 
   Args:
     path: torchvision's alexnet-owt-7be5be79.pth or its `state_dict` in another
       form that `weights.read_torch` reads; the classifier may be absent.
-    key: as for `weights.read_torch`.
 
   Returns:
     The parameter tree, NumPy float32.
@@ -72,7 +69,6 @@ def alexnet(path: str, *, key: str | None = None) -> dict[str, Any]:
   """
   return _features(
     path,
-    key,
     features.AlexNet(),
     features.ALEXNET_CONVOLUTIONS,
     r'classifier\..*',
@@ -130,7 +126,7 @@ _I3D_NAMES = (
 )
 
 
-def i3d(path: str, *, key: str | None = None) -> dict[str, Any]:
+def i3d(path: str) -> dict[str, Any]:
   """Parameters of `models.features.I3D`, for the Frechet video distance.
 
   Args:
@@ -138,7 +134,6 @@ def i3d(path: str, *, key: str | None = None) -> dict[str, Any]:
       (`Mixed_3b.b1a.conv3d.weight`; VideoGPT's i3d_pretrained_400.pt) or those
       of StyleGAN-V (`mixed_3b.branch_1.0.conv3d.weight`). The latter's
       i3d_torchscript.pt is a program: save `torch.jit.load(...).state_dict()`.
-    key: as for `weights.read_torch`.
 
   Returns:
     The parameter tree, NumPy float32.
@@ -148,7 +143,7 @@ def i3d(path: str, *, key: str | None = None) -> dict[str, Any]:
     OSError: if the file cannot be read.
   """
   arrays = {}
-  for name, array in weights.read_torch(path, key=key).items():
+  for name, array in weights.read_torch(path).items():
     for pattern, new in _I3D_NAMES:
       name = re.sub(f'^{pattern}', new, name)
     if not name.endswith('.num_batches_tracked'):

@@ -44,10 +44,6 @@ def to_torch(
     ValueError: if no code of the authors has such a system, or these are not
       its variables.
   """
-  if channel_order not in ('bgr', 'rgb'):
-    raise ValueError(
-      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
-    )
   flat = {k: np.asarray(x) for k, x in params.flatten(variables).items()}
   names = _names(system, variables, flat)
   converted = {}
@@ -55,8 +51,7 @@ def to_torch(
     if path not in flat:
       raise ValueError(f'These are no variables of {system.name}: no {path}.')
     array = np.array(flat.pop(path), np.float32)
-    for i in images if channel_order == 'bgr' else ():
-      array[:, :, i : i + 3] = array[:, :, i : i + 3][:, :, ::-1].copy()
+    weights.reverse(array, images, channel_order)
     converted[name] = _in_layout(array, kind)
   if flat:
     raise ValueError(

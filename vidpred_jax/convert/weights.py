@@ -122,13 +122,13 @@ def _part(tree: Any, part: str, path: str, key: str | None):
     places = [x for x in tree.values() if _is_named_arrays(x)]
   if len(places) == 1 and _is_named_arrays(places[0]):
     begin = f'{part}.'
-    found = {
+    named = {
       name.removeprefix(begin): x
       for name, x in places[0].items()
       if name.startswith(begin)
     }
-    if found:
-      return found
+    if named:
+      return named
   content = sorted(map(str, tree)) if isinstance(tree, dict) else 'no names'
   raise ValueError(
     f'{path} has no {part!r} (of key {key!r}); there is {content}.'
@@ -185,8 +185,8 @@ def own_names(arrays: Mapping[str, Any], firsts: str) -> dict[str, Any]:
   pattern = re.compile(rf'((?:[^.]+\.)*?)(?:{firsts})(?:\..*)?')
   prefixes = {}
   for name in arrays:
-    found = pattern.fullmatch(name)
-    prefixes.setdefault(found and found[1], []).append(name)
+    matched = pattern.fullmatch(name)
+    prefixes.setdefault(matched and matched[1], []).append(name)
   known = sorted(p for p in prefixes if p is not None)
   if not known or '' in known:
     return arrays
@@ -284,15 +284,28 @@ def rearrange_images(names, state_dict, tree, channel_order):
   Returns:
     The parameters.
   """
-  if channel_order not in ('bgr', 'rgb'):
-    raise ValueError(
-      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
-    )
   places = {name: (path, kind) for name, (path, kind, _) in names.items()}
   tree = rearrange(places, state_dict, tree)
   flat = params.flatten(tree)
   for path, _, images in names.values():
-    for i in images if channel_order == 'bgr' else ():
-      kernel = flat[path]
-      kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()
+    reverse(flat[path], images, channel_order)
   return tree
+
+
+def reverse(kernel: np.ndarray, images, channel_order: str) -> None:
+  """Turns the input channels of images around, in place, if they are BGR.
+
+  Args:
+    kernel: [h, w, inputs, outputs].
+    images: the first channel of each image.
+    channel_order: 'bgr', or 'rgb' for nothing to do.
+
+  Raises:
+    ValueError: if it is neither.
+  """
+  if channel_order not in ('bgr', 'rgb'):
+    raise ValueError(
+      f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}."
+    )
+  for i in images if channel_order == 'bgr' else ():
+    kernel[:, :, i : i + 3] = kernel[:, :, i : i + 3][:, :, ::-1].copy()

@@ -92,12 +92,6 @@ def _clip(options, config, system) -> np.ndarray:
       'The configuration names no size; --size=HxW is needed, such as 256x832.'
     )
   height, width = map(int, size)
-  multiple = system.multiple
-  if height % multiple or width % multiple or not height or not width:
-    raise ValueError(
-      f'Got a size of {height}x{width}; this system needs sides divisible by '
-      f'{multiple}.'
-    )
   length = system.frames.length
   if options.input:
     from vidpred_jax import video_io

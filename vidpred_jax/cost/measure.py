@@ -21,7 +21,6 @@ def measure(
   variables: Any,
   video: np.ndarray,
   *,
-  key: jax.Array | None = None,
   architecture=None,
   repeats: int = 20,
 ) -> dict[str, Any]:
@@ -32,7 +31,6 @@ def measure(
     variables: its variables.
     video: `[B, T, H, W, C]`, uint8 or float [0, 1]; it holds the context
       frames. Routes depend on its content.
-    key: for stochastic systems; `jax.random.key(0)` by default.
     architecture: the system in the formulation of its paper, if it has another
       one.
     repeats: timed calls, after two warm-up calls.
@@ -46,12 +44,11 @@ def measure(
     program that runs here on that route, which may have fewer or, for speed,
     more. Bytes are those of the compiled program.
   """
-  key = jax.random.key(0) if key is None else key
   context = jnp.asarray(video)[:, np.array(system.frames.context)]
   if context.dtype == jnp.uint8:
     context = context.astype(jnp.float32) / 255
   variables = jax.device_put(variables)
-  args = (variables, context, key)
+  args = (variables, context, jax.random.key(0))
   size = parameters(variables)
   report: dict[str, Any] = {
     'batch': context.shape[0],

@@ -30,10 +30,8 @@ def predict(
   last = context[:, -1:]
   result = {}
   if frames.interpolates:
-    times = frames.enclosing
-    first, last = (context[:, frames.context.index(t)][:, None] for t in times)
-    time = (jnp.array(frames.target) - times[0]) / (times[1] - times[0])
-    time = time.reshape(1, -1, 1, 1, 1).astype(context.dtype)
+    first, last = (frame[:, None] for frame in frames.around(context))
+    time = jnp.array(frames.times, context.dtype).reshape(1, -1, 1, 1, 1)
     result['average'] = first * (1 - time) + last * time
   result['copy_last'] = jnp.repeat(last, count, axis=1)
   if mean_frame is not None:

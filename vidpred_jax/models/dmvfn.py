@@ -27,8 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidpred_jax.models import initial, layers
-from vidpred_jax.ops import conv, layout, resize, variational, warp
-from vidpred_jax.ops.persistence import KEPT
+from vidpred_jax.ops import conv, layout, persistence, resize, warp
 
 _SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
 _OLDER = -4.0  # logit of the older frame's weight where motion goes on
@@ -290,8 +289,9 @@ class DMVFN(nn.Module):
     router_scale: the router sees the frames downsampled by it (published: 1).
     router_standardised: the router sees the pair less its mean, in units of its
       standard deviation (published: as it is).
-    initial_flow: 'zero', as published, or 'variational': see `initial_state`.
-      Then the untrained network predicts what it begins with.
+    initial_flow: 'zero', as published, or 'variational': that of
+      `ops.persistence.first_flow`, where the newer frame counts. Then the
+      untrained network predicts what it begins with.
     formulation: 'fast', or 'published' for the layers one by one as the paper
       draws them. The same function of the same parameters.
     dtype: of the blocks' convolutions. The router, the flow and the warping are
@@ -352,6 +352,16 @@ class DMVFN(nn.Module):
       logits.shape[0], len(self.scales), self.router_outputs
     )
 
+  def _begin(self, frames):
+    """The state before the first block."""
+    older, newer = frames[..., :3], frames[..., 3:]
+    if self.initial_flow == 'zero':
+      voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
+      return State(voxel, older, newer)
+    flow = persistence.first_flow(older, newer)
+    logit = jnp.full((*flow.shape[:-1], 1), _OLDER)
+    return warp_frames(frames, jnp.concatenate([flow, logit], -1))
+
   def __call__(self, pair, gates=None):
     """Runs every block and multiplies each increment by the block's gate.
 
@@ -367,7 +377,7 @@ class DMVFN(nn.Module):
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = initial_state(frames, flow=self.initial_flow)
+    state = self._begin(frames)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
@@ -386,7 +396,7 @@ class DMVFN(nn.Module):
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     return Output(tuple(outputs), flow, mask, tuple(flows))
 
-  def run_route(self, pair, gates, kept=KEPT):
+  def run_route(self, pair, gates):
     """Runs, for each sample, only the blocks whose gates are not 0.
 
     On a CPU the samples run one after the other, so that a skipped block costs
@@ -396,16 +406,13 @@ class DMVFN(nn.Module):
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
       gates: [B, n], 0 or 1.
-      kept: a scalar or [B], see `initial_state`.
 
     Returns:
       An `Output` with one prediction, the last.
     """
     params = self.variables['params']
 
-    def together(pair, gates, kept):
-      frames = concat_pair(pair)
-      state = initial_state(frames, flow=self.initial_flow, kept=kept)
+    def together(frames, gates, state):
       for i in range(len(self.scales)):
         block, on = self._block(i, parent=None), gates[:, i] != 0
 
@@ -425,12 +432,13 @@ class DMVFN(nn.Module):
 
     def one_by_one(*given):
       def one(sample):
-        output = together(*(x[None] for x in sample))
+        output = together(*jax.tree.map(lambda x: x[None], sample))
         return jax.tree.map(lambda x: x[0], output)
 
       return jax.lax.map(one, given)
 
-    given = pair, gates, jnp.broadcast_to(kept, pair.shape[:1])
+    frames = concat_pair(pair)
+    given = frames, gates, self._begin(frames)
     if pair.shape[0] == 1:
       return together(*given)
     return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)
@@ -457,34 +465,6 @@ def standardised(frames: jax.Array) -> jax.Array:
   mean = jnp.mean(frames, (1, 2, 3), keepdims=True)
   variance = jnp.var(frames, (1, 2, 3), keepdims=True)
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
-
-
-def initial_state(frames: jax.Array, *, flow: str = 'zero', kept=KEPT) -> State:
-  """The state before the first block.
-
-  Args:
-    frames: [B, H, W, 6].
-    flow: 'zero', as published: no flow, and the mean of both frames.
-      'variational': motion goes on, a little slower, and the newer frame
-      counts. The flow between the frames is `ops.variational.optical_flow`,
-      without weights and without gradient; the blocks learn what it misses.
-      The paper does not do so. In short trainings blocks that start from 0 do
-      not learn motion of more than a few pixels.
-    kept: the share of velocity that is kept, a scalar or [B].
-
-  Returns:
-    A `State`.
-  """
-  older, newer = frames[..., :3], frames[..., 3:]
-  if flow == 'zero':
-    voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
-    return State(voxel, older, newer)
-  # Of the next frame's pixels, which is that time before the newer frame.
-  back = variational.optical_flow(newer, older, time=-kept)
-  kept = jnp.reshape(kept, (-1, 1, 1, 1))
-  logit = jnp.full((*back.shape[:-1], 1), _OLDER)
-  voxel = jnp.concatenate([(1 + kept) * back, kept * back, logit], -1)
-  return warp_frames(frames, voxel)
 
 
 def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:

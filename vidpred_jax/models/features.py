@@ -168,10 +168,10 @@ class AlexNet(nn.Module):
     return tuple(taps)
 
 
-def unit_normalise(features, *, epsilon: float = 1e-10) -> jax.Array:
+def unit_normalise(features) -> jax.Array:
   """Divides each position's feature vector (last axis) by its length."""
   length = jnp.sqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True))
-  return features / (length + epsilon)
+  return features / (length + 1e-10)
 
 
 class _Unit3D(nn.Module):

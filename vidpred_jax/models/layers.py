@@ -224,7 +224,8 @@ class BatchNorm(nn.Module):
 class LayerNorm(nn.Module):
   """Layer normalisation: mean 0 and variance 1 over the channels of a pixel.
 
-  Equal to `torch.nn.LayerNorm`.
+  Equal to `torch.nn.LayerNorm` and Flax's, whose parameters `models.initial`
+  cannot draw.
 
   Attributes:
     epsilon: added to the variance.

@@ -71,24 +71,21 @@ def from_betas(betas: np.ndarray) -> Schedule:
   )
 
 
-def cosine(
-  num_timesteps: int, *, offset: float = 0.008, largest: float = 0.999
-) -> Schedule:
+def cosine(num_timesteps: int) -> Schedule:
   """The cosine schedule (Nichol and Dhariwal, equation 17).
 
-  `abar_n = f(n + 1) / f(0)` with `f(k) = cos(pi/2 (k/N + s) / (1 + s))^2`.
+  `abar_n = f(n + 1) / f(0)` with `f(k) = cos(pi/2 (k/N + s) / (1 + s))^2` and
+  s = 0.008; betas are at most 0.999.
 
   Args:
     num_timesteps: N, at least 1.
-    offset: s.
-    largest: betas are clipped to this value.
 
   Returns:
     The schedule.
   """
   k = np.arange(num_timesteps + 1) / num_timesteps
-  f = np.cos((k + offset) / (1 + offset) * np.pi / 2) ** 2
-  return from_betas(np.clip(1 - f[1:] / f[:-1], 0, largest))
+  f = np.cos((k + 0.008) / 1.008 * np.pi / 2) ** 2
+  return from_betas(np.clip(1 - f[1:] / f[:-1], 0, 0.999))
 
 
 # ----------------------------------------------------- the process, both ways

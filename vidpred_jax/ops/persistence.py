@@ -5,6 +5,10 @@ that waves: carried on, such motion is soon further off than none. With d the
 displacement between the last two frames, that of the j-th frame to come is
 taken to be KEPT q^(j - 1) d. The factor q is the one that would have served
 best among the frames given.
+
+The flow is estimated once, and each thing takes its velocity with it from frame
+to frame. The flows are put together and the last true frame is read once: what
+is read between pixels is softened, and would be anew with each frame.
 """
 
 import chex
@@ -22,6 +26,59 @@ _STEPS = LEAST_FRAMES - 2  # so many frames on the past is predicted
 _DOUBT = 0.2  # relative error that a factor must win for each 1 off KEPT
 _SLACK = 0.1  # pixels by which flows may differ
 _SIDE = 4  # the flow is that of means of so many pixels, then averaged again
+_TRANSPORTS = 2  # iterations until a velocity is that of what is shown
+
+
+def first_flow(older: jax.Array, newer: jax.Array) -> jax.Array:
+  """The flow of the next frame if motion goes on, a little slower.
+
+  It is `variational.optical_flow`, estimated at the next frame's pixels.
+
+  Args:
+    older: [B, H, W, 3] in [0, 1].
+    newer: the frame after it.
+
+  Returns:
+    [B, H, W, 4], (dx, dy) in pixels into the older, then into the newer frame.
+    It has no gradient.
+  """
+  back = variational.optical_flow(newer, older, time=-KEPT)
+  return jnp.concatenate([(1 + KEPT) * back, KEPT * back], -1)
+
+
+def go_on(
+  frame: jax.Array, flow: jax.Array, kept: float | jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+  """Shows a frame as its motion goes on.
+
+  Args:
+    frame: [B, H, W, C], the last true frame.
+    flow: [B, H, W, 2], (dx, dy) in pixels, by which the first predicted frame
+      reads it.
+    kept: the share of velocity that is kept from frame to frame, q, a scalar or
+      [B].
+    count: how many frames.
+
+  Returns:
+    `(frames, flows)`: [B, count, H, W, C], from the second predicted frame on;
+    and the flow of each [B, count, H, W, 4] into the two frames before it, the
+    older first.
+  """
+  kept = jnp.reshape(kept, (-1, 1, 1, 1))
+
+  def step(carry, _):
+    flow, place = carry
+    velocity = flow
+    for _ in range(_TRANSPORTS):
+      # That of what is shown, at the place where the frame before has it.
+      velocity = warp.backward(flow, kept * velocity)
+    newer = kept * velocity
+    place = newer + warp.backward(place, newer)
+    flows = jnp.concatenate([newer + velocity, newer], -1)
+    return (newer, place), (warp.backward(frame, place), flows)
+
+  _, outputs = jax.lax.scan(step, (flow, flow), length=count)
+  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
 
 
 def factor(frames: jax.Array) -> jax.Array:

@@ -11,16 +11,11 @@ from vidpred_jax.picture.colours import BACKGROUND, FAINT, TEXT, USED
 
 def curves(
   lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-  *,
-  height: int = 160,
-  width: int = 320,
 ) -> np.ndarray:
   """Numbers over the steps of a run, a small diagram for each.
 
   Args:
     lines: `{name: (steps, values)}`; values that are not finite leave gaps.
-    height: of a diagram.
-    width: of a diagram.
 
   Returns:
     uint8 `[H, W, 3]`: three diagrams in a row, each with the name, the last
@@ -31,7 +26,7 @@ def curves(
   """
   if not lines:
     raise ValueError('There is nothing to draw.')
-  panels = [_curve(*line, height, width) for line in lines.values()]
+  panels = [_curve(*line) for line in lines.values()]
   rows = [panels[i : i + 3] for i in range(0, len(panels), 3)]
   titles = [
     f'{name}, last {_last_finite(values):.4g}'
@@ -57,7 +52,8 @@ def _last_finite(values: Sequence[float]) -> float:
   return finite[-1] if finite else float('nan')
 
 
-def _curve(steps, values, height: int, width: int) -> np.ndarray:
+def _curve(steps, values) -> np.ndarray:
+  height, width = 160, 320
   image = Image.new('RGB', (width, height), BACKGROUND)
   draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
   draw.rectangle((0, 0, width - 1, height - 1), outline=FAINT)

@@ -22,15 +22,17 @@ from vidpred_jax.picture.colours import (
 
 _WHITE_ERROR = 0.25  # a quarter of the range from black to white
 _GAP = 6
+_SIDE = 160  # smaller images are enlarged to at least this
 _BAR = FONT_SIZE + 9  # height of a line of text
 
 
-def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
+def hstack(panels: Sequence[np.ndarray]) -> np.ndarray:
   """Pictures side by side without gaps or text; smaller ones are padded below.
+
+  Both sides are padded to even numbers, as most video codecs need.
 
   Args:
     panels: images `[H, W, C]` of any sizes.
-    even: also pad both sides to even numbers, as most video codecs need.
 
   Returns:
     uint8 `[max H, sum W, 3]`.
@@ -38,7 +40,7 @@ def hstack(panels: Sequence[np.ndarray], *, even: bool = True) -> np.ndarray:
   panels = [to_rgb(p) for p in panels]
   height = max(p.shape[0] for p in panels)
   width = sum(p.shape[1] for p in panels)
-  canvas = empty(height + even * (height % 2), width + even * (width % 2))
+  canvas = empty(height + height % 2, width + width % 2)
   x = 0
   for panel in panels:
     canvas[: panel.shape[0], x : x + panel.shape[1]] = panel
@@ -52,7 +54,7 @@ def grid(
   column_titles: Sequence[str] = (),
   row_labels: Sequence[str] = (),
   title: str = '',
-  min_side: int = 160,
+  min_side: int = _SIDE,
 ) -> np.ndarray:
   """A table of pictures with titles above the columns and labels at the left.
 
@@ -141,10 +143,7 @@ def demo_frames(
   flow: np.ndarray | None = None,
   blocks: np.ndarray | None = None,
   title: str = '',
-  captions: Sequence[str] = (),
-  max_flow: float | None = None,
   between: bool = False,
-  min_side: int = 160,
 ) -> list[np.ndarray]:
   """The frames of a film: context | prediction | truth | flow | blocks.
 
@@ -155,16 +154,12 @@ def demo_frames(
     context: `[Tc, H, W, C]`, the frames the model saw.
     prediction: `[N, H, W, C]`.
     target: `[N, H, W, C]`, the true frames.
-    flow: `[N, H, W, 2]`, in pixels.
+    flow: `[N, H, W, 2]`, in pixels. The longest vector has full saturation, so
+      colours mean the same in all frames.
     blocks: `[N, K]`, 1 for each block used.
     title: a line above the panels.
-    captions: N texts, each at the left of its frame's title line, for instance
-      'PSNR 27.1'.
-    max_flow: length of full saturation in pixels; by default the longest vector
-      of the whole clip, so that colours mean the same in all its frames.
     between: whether the predicted frames lie in the middle of the context; then
       the two frames around them are shown.
-    min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
     N images uint8 `[H', W', 3]` of one size, both sides even.
@@ -172,22 +167,12 @@ def demo_frames(
   Raises:
     ValueError: if the numbers of frames differ.
   """
-  if captions and len(captions) != len(prediction):
-    raise ValueError(f'Got {len(captions)} captions, {len(prediction)} frames.')
   frames = []
   for n in range(len(prediction)):
     titles, panels = _panels(
-      context, prediction, target, flow, blocks, max_flow, between, min_side, n
+      context, prediction, target, flow, blocks, None, between, n
     )
-    line = '   '.join(t for t in (title, *captions[n : n + 1]) if t)
-    frames.append(
-      grid(
-        [panels],
-        column_titles=titles,
-        title=line or ' ',
-        min_side=min_side,
-      )
-    )
+    frames.append(grid([panels], column_titles=titles, title=title or ' '))
   height = max((f.shape[0] for f in frames), default=0)
   width = max((f.shape[1] for f in frames), default=0)
   padded = []
@@ -202,21 +187,17 @@ def demo_grid(
   clips: Sequence[Mapping],
   *,
   steps: Sequence[int] = (0,),
-  title: str = '',
-  min_side: int = 160,
 ) -> np.ndarray:
   """A still of several clips, one row for each clip and step.
 
   Args:
     clips: for each the arguments of `demo_frames` by name: `context`,
       `prediction` and, where there are some, `target`, `flow`, `blocks`,
-      `title`, `max_flow`, `between`. All clips have the same ones. There may be
+      `title`, `between`. All clips have the same ones. There may be
       `simple`, a name and the `[N, H, W, C]` of another prediction, and
       `numbers`, N texts that go to the labels of the rows.
     steps: which target frames to show, from 0; negative ones count from the
       last.
-    title: a line above the grid.
-    min_side: smaller images are enlarged to at least this, see `grid`.
 
   Returns:
     uint8 `[H, W, 3]`. With a target there is a column of errors, the mean over
@@ -236,9 +217,8 @@ def demo_grid(
         clip.get('target'),
         clip.get('flow'),
         clip.get('blocks'),
-        clip.get('max_flow') or scale,
+        scale,
         clip.get('between', False),
-        min_side,
         n,
       )
       panel_titles = [t.split(',')[0].split(' t+')[0] for t in panel_titles]
@@ -255,18 +235,12 @@ def demo_grid(
       number = clip['numbers'][n] if 'numbers' in clip else ''
       lines = (clip.get('title'), f't+{n + 1}', number)
       labels.append('\n'.join(t for t in lines if t))
-  if flows and clips[0].get('max_flow') is None:
+  if flows:
     key: list[np.ndarray | None] = [None] * len(titles)
-    key[titles.index('flow')] = colour_wheel(min_side // 2)
+    key[titles.index('flow')] = colour_wheel(_SIDE // 2)
     rows.append(key)
     labels.append(f'rim: {scale:.1f} px')
-  return grid(
-    rows,
-    column_titles=titles,
-    row_labels=labels,
-    title=title,
-    min_side=min_side,
-  )
+  return grid(rows, column_titles=titles, row_labels=labels)
 
 
 def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
@@ -282,9 +256,7 @@ def _comparison(clip: Mapping, n: int) -> dict[str, np.ndarray]:
   return panels
 
 
-def _panels(
-  context, prediction, target, flow, blocks, max_flow, between, min_side, n
-):
+def _panels(context, prediction, target, flow, blocks, scale, between, n):
   """Titles and images of frame n of a clip."""
   for name, given in (('target', target), ('flow', flow), ('blocks', blocks)):
     if given is not None and len(given) != len(prediction):
@@ -301,15 +273,14 @@ def _panels(
     titles.append(f'truth t+{n + 1}')
     panels.append(target[n])
   if flow is not None:
-    scale = (
-      largest_magnitude(np.asarray(flow)) if max_flow is None else max_flow
-    )
+    if scale is None:
+      scale = largest_magnitude(np.asarray(flow))
     titles.append(f'flow, longest {scale:5.1f} px')
     panels.append(flow_to_rgb(flow[n], scale))
   if blocks is not None:
     titles.append('blocks')
     height, width = prediction[n].shape[:2]
-    factor = _factor(height, width, min_side)
+    factor = _factor(height, width, _SIDE)
     panels.append(block_bars(blocks[n], height * factor, width * factor))
   return titles, panels
 

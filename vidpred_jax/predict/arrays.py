@@ -110,23 +110,36 @@ def predict_array(
   if films.ndim == 4:
     result = made(films, key)
   else:
-    key = jax.random.key(0) if key is None else key
+    key = inputs.key(key)
     keys = [jax.random.fold_in(key, n) for n in range(films.shape[0])]
     result = np.stack([made(films[n], k) for n, k in enumerate(keys)])
-  _write(output, result, overwrite)
+  write(output, {'frames': result}, overwrite=overwrite)
   return result.shape[-4]
 
 
-def _write(output: pathlib.Path, frames: np.ndarray, overwrite: bool) -> None:
+def write(
+  output: pathlib.Path, arrays: dict[str, Any], *, overwrite: bool
+) -> None:
+  """Writes arrays by their names, of which npy and Zarr hold the only one.
+
+  Args:
+    output: the file.
+    arrays: `{name: array}`.
+    overwrite: whether an existing file may be replaced.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
   suffix = output.suffix.lower()
+  first, *_ = arrays.values()
   with atomic.replacing(output, overwrite=overwrite) as partial:
     if suffix == '.zarr':
       import zarr
 
-      zarr.save_array(partial, frames)  # type: ignore[arg-type]
+      zarr.save_array(partial, first)  # type: ignore[arg-type]
       return
     with partial.open('wb') as file:  # by a name, NumPy would add .npy to .NPY
       if suffix == '.npy':
-        np.save(file, frames)
+        np.save(file, first)
       else:
-        np.savez(file, frames=frames)
+        np.savez(file, **arrays)

@@ -17,7 +17,7 @@ import numpy as np
 import tqdm
 
 from vidpred_jax import atomic
-from vidpred_jax.predict import inputs
+from vidpred_jax.predict import arrays, inputs
 from vidpred_jax.predict.predictor import Predictor
 
 _ARRAYS = ('.npy', '.npz')
@@ -95,15 +95,10 @@ def predict_field(
   clip, flat = _read_field(source, names)
   inputs.check_memory(clip[0].nbytes * num_frames)
   frames = serve.predict(clip, num_frames, key)
-  # By a name, NumPy would add .npy to .NPY.
-  with (
-    atomic.replacing(output, overwrite=overwrite) as partial,
-    partial.open('wb') as file,
-  ):
-    if output.suffix.lower() == '.npz':
-      np.savez(file, **dict(zip(names, np.moveaxis(frames, -1, 0))))
-    else:
-      np.save(file, frames[..., 0] if flat else frames)
+  made = {'': frames[..., 0] if flat else frames}
+  if output.suffix.lower() == '.npz':
+    made = dict(zip(names, np.moveaxis(frames, -1, 0)))
+  arrays.write(output, made, overwrite=overwrite)
   return num_frames
 
 
@@ -112,35 +107,33 @@ def _read_field(path, names) -> tuple[np.ndarray, bool]:
   from vidpred_jax.data import files  # not where only videos are read
 
   if path.suffix.lower() == '.npz':
-    arrays = [files.npz_array(path, name) for name in names]
+    read = [files.npz_array(path, name) for name in names]
   else:
     with files.reading(path, 'npy file'):
       array = np.load(path, allow_pickle=False)
-    arrays = np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]
-  shapes = sorted({x.shape for x in arrays})
-  good = all(x.ndim == 3 and x.dtype.kind in 'iuf' for x in arrays)
-  if not good or len(shapes) > 1 or len(arrays) != len(names):
+    read = np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]
+  shapes = sorted({x.shape for x in read})
+  good = all(x.ndim == 3 and x.dtype.kind in 'iuf' for x in read)
+  if not good or len(shapes) > 1 or len(read) != len(names):
     raise ValueError(
-      f'{path} has {len(arrays)} arrays {", ".join(map(str, shapes))}; '
+      f'{path} has {len(read)} arrays {", ".join(map(str, shapes))}; '
       f'expected numbers [T, H, W] for each of {", ".join(names)}.'
     )
-  clip = np.stack(arrays, -1).astype(np.float32)
+  clip = np.stack(read, -1).astype(np.float32)
   return clip, path.suffix.lower() == '.npy' and array.ndim == 3
 
 
 def _forecast(serve: Predictor, source, num_frames, every, key):
   """Predicts from a NetCDF file or Zarr store; an xarray.Dataset."""
-  from vidpred_jax.data import (
-    calendars,
-    fields,
-  )  # not where only videos are read
+  # Not where only videos are read.
+  from vidpred_jax.data import calendars, fields
 
   data, context = serve.system.data, serve.system.frames.context
   grid = fields.read(source, data.variables)
   length = max(context) - min(context) + 1
   ends, step = _starts(source, grid.hours, length, every)
   inputs.check_memory(grid.values[0].nbytes * num_frames * len(ends))
-  key = jax.random.key(0) if key is None else key
+  key = inputs.key(key)
   frames = np.stack(
     [
       serve.predict(

@@ -18,16 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidpred_jax.video_io.scenes import likeness
-
-__all__ = [
-  'check_same_size',
-  'interpolate',
-  'likeness',
-  'upsampled_phases',
-  'constant_rate_phases',
-]
-
 Phases = Callable[[Any, Any], list[int]]
 
 _UNEVEN = 0.25  # of an interval: those beside it may differ by that much

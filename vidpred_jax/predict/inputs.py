@@ -1,13 +1,16 @@
-"""Checks of the input of a `Predictor`."""
+"""The input of a `Predictor`: its checks, and the context of a clip."""
 
+import collections
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vidpred_jax.predict import frame_rate
 from vidpred_jax.systems import base
 from vidpred_jax.video_io import scenes
 
@@ -96,25 +99,63 @@ def key(given: Any) -> jax.Array:
   return given
 
 
-def of_one_scene(
-  system: base.System, frames: Sequence[np.ndarray], cut: float
+def context_frames(
+  system: base.System,
+  clip: Iterable[np.ndarray],
+  num_frames: int,
+  cut: float,
+  *,
+  with_diagnostics: bool = False,
 ) -> dict[int, np.ndarray]:
-  """The context of a system that repeats it, `{time: frame}`.
+  """The frames of a clip that a system predicts from, `{time: frame}`.
 
   Args:
-    system: with an evenly spread context.
-    frames: the last frames of a clip, one after another.
-    cut: `least` of `scenes.last_scene`; fields have no scenes.
+    system: any system.
+    clip: `[T, H, W, C]`, or an iterable of frames, of which the last are held.
+    num_frames: how many frames are to be predicted.
+    cut: `least` of `scenes.last_scene`.
+    with_diagnostics: whether diagnostics are asked for.
 
   Returns:
-    The last frames at the context's times. Where the last scene has none for
-    one of them, the frame after that is given again.
+    The last frames at the times of the context. If the system repeats its
+    context, the first of the last scene is given again for those before it.
+
+  Raises:
+    ValueError: if the system cannot predict so many frames from this clip.
   """
-  context = system.frames.context
-  scene = scenes.last_scene(frames, -1 if system.data.is_field else cut)
-  shown = scene[:: context[-2] - context[-1]][: len(context)]
-  shown += shown[-1:] * (len(context) - len(shown))
-  return dict(zip(reversed(context), shown))
+  frames = system.frames
+  require(system, interpolates=False, with_diagnostics=with_diagnostics)
+  if num_frames < 1:
+    raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
+  last = max(frames.context)
+  length = last - min(frames.context) + 1
+  check_clip(system.data, clip)
+  check = functools.partial(frame, system.data)
+  given = collections.deque(map(check, clip), maxlen=length)
+  again = system.repeats_context
+  least = 1 + last - frames.context[-2] if again else length
+  if len(given) < least:
+    raise ValueError(
+      f'The clip has {len(given)} frame{"s" * (len(given) != 1)}, expected '
+      f'at least {least} for the context {frames.context}.'
+    )
+  frame_rate.check_same_size(given)
+  span = max(frames.target) - last
+  # Each chunk moves the context on by `span`, onto given or predicted frames.
+  follows = span > 0 and (
+    {c % span for c in frames.context} <= {t % span for t in frames.target}
+  )
+  if num_frames > len(frames.target) and not follows:
+    raise ValueError(
+      f'Got num_frames={num_frames}; this system predicts {frames.target} '
+      f'from {frames.context} and cannot go on from them.'
+    )
+  if not again:
+    return dict(zip(range(last, last - length, -1), reversed(given)))
+  scene = scenes.last_scene(list(given), cut)
+  shown = scene[:: frames.context[-2] - last][: len(frames.context)]
+  shown += shown[-1:] * (len(frames.context) - len(shown))
+  return dict(zip(reversed(frames.context), shown))
 
 
 def check_request(between: bool, **request: Any) -> None:
@@ -161,9 +202,9 @@ def check_memory(size: int) -> None:
   """
   if not hasattr(os, 'sysconf'):
     return
-  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  if size > there:
+  memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if size > memory:
     raise ValueError(
       f'The frames asked for take {size / 1e9:.0f} GB, more than the '
-      f'{there / 1e9:.0f} GB of this machine; ask for fewer at once.'
+      f'{memory / 1e9:.0f} GB of this machine; ask for fewer at once.'
     )

@@ -25,7 +25,6 @@ system that decides by the whole picture (a route, a random draw) then decides
 for each tile.
 """
 
-import collections
 import fractions
 import functools
 import os
@@ -92,7 +91,8 @@ class Predictor:
     )
     self.variables = self._engine.variables
     self._max_pixels, self._tile, self._overlap = max_pixels, tile, overlap
-    self._cut, self._cuts = cut, cuts
+    # Fields have no scenes.
+    self._cut, self._cuts = -1.0 if system.data.is_field else cut, cuts
 
   def __repr__(self) -> str:
     count = sum(x.size for x in jax.tree.leaves(self.variables['params']))
@@ -197,44 +197,15 @@ class Predictor:
     Raises:
       ValueError: as `predict`; also if the system has no diagnostics.
     """
-    given = self._context_frames(clip, num_frames, with_diagnostics)
+    given = inputs.context_frames(
+      self.system,
+      clip,
+      num_frames,
+      self._cut,
+      with_diagnostics=with_diagnostics,
+    )
     key = inputs.key(key)
     return self._predictions(given, num_frames, key, with_diagnostics, ahead)
-
-  def _context_frames(self, clip, num_frames, with_diagnostics):
-    """The last frames of a clip, as {time: frame}."""
-    frames = self.system.frames
-    inputs.require(
-      self.system, interpolates=False, with_diagnostics=with_diagnostics
-    )
-    if num_frames < 1:
-      raise ValueError(f'Got num_frames={num_frames}, expected at least 1.')
-    last = max(frames.context)
-    length = last - min(frames.context) + 1
-    inputs.check_clip(self.system.data, clip)
-    check = functools.partial(inputs.frame, self.system.data)
-    given = collections.deque(map(check, clip), maxlen=length)
-    again = self.system.repeats_context
-    least = 1 + last - frames.context[-2] if again else length
-    if len(given) < least:
-      raise ValueError(
-        f'The clip has {len(given)} frame{"s" * (len(given) != 1)}, expected '
-        f'at least {least} for the context {frames.context}.'
-      )
-    frame_rate.check_same_size(given)
-    span = max(frames.target) - last
-    # Each chunk moves the context on by `span`, onto given or predicted frames.
-    follows = span > 0 and (
-      {c % span for c in frames.context} <= {t % span for t in frames.target}
-    )
-    if num_frames > len(frames.target) and not follows:
-      raise ValueError(
-        f'Got num_frames={num_frames}; this system predicts {frames.target} '
-        f'from {frames.context} and cannot go on from them.'
-      )
-    if again:
-      return inputs.of_one_scene(self.system, list(given), self._cut)
-    return dict(zip(range(last, last - length, -1), reversed(given)))
 
   def _predictions(self, timeline, num_frames, key, with_diagnostics, ahead=0):
     """Yields frames [H, W, C]; with keys [S] [S, H, W, C] of S futures."""
@@ -320,7 +291,7 @@ class Predictor:
     if num_samples < 1:
       raise ValueError(f'Got num_samples={num_samples}, expected at least 1.')
     key = inputs.key(key)
-    timeline = self._context_frames(clip, num_frames, False)
+    timeline = inputs.context_frames(self.system, clip, num_frames, self._cut)
     size = next(iter(timeline.values())).shape[:2]
     tiles = self._engine.plan(*size)
     groups = num_samples
@@ -484,13 +455,13 @@ class Predictor:
     return shots if with_diagnostics else (frame for frame, _ in shots)
 
   def _scenes(self, timed_frames) -> Iterator:
-    """Yields ((time, frame), whether a scene begins); fields have no cuts."""
+    """Yields ((time, frame), whether a scene begins)."""
     # Copies, since the input frames may share two buffers.
     timed = (
       (time, inputs.frame(self.system.data, frame).copy())
       for time, frame in timed_frames
     )
-    if self.system.data.is_field or self._cuts is not None:
+    if self._cut == -1 or self._cuts is not None:
       for number, (time, frame) in enumerate(timed):
         given = self._cuts is not None and self._cuts(number, time)
         yield (time, frame), given

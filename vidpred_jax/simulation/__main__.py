@@ -2,10 +2,10 @@
 
 python -m vidpred_jax.simulation --root=data/vortices [--reynolds=150 ...]
 
-The source 'vortices' is NumPy code, since `data` must load in worker processes
-without JAX. It runs this program if its films are absent. This program compiles
-the solver, `lattice`, and writes the films. Its flags are the fields of
-`data.vortices.Settings`.
+The source 'vortices' is NumPy code. It runs this program if its films are
+absent, in a process of its own: an accelerator serves one process, and that of
+training has it already. This program compiles the solver, `lattice`, and writes
+the films. Its flags are the fields of `data.vortices.Settings`.
 
 The lattice is a quarter longer than the picture. The viscosity grows in that
 part, so that vortices leave without reflection. An accelerator simulates all

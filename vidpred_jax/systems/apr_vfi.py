@@ -339,7 +339,7 @@ def clip_loss(
   one = functools.partial(
     frame_loss, model, settings, variables, Scene(prepared, estimated)
   )
-  times = relative_times(frames)
+  times = frames.times
   if len(times) == 1:
     total, metrics = one(times[0], video[:, frames.target[0]], key)
   else:
@@ -357,12 +357,6 @@ def clip_loss(
       errors, settings.flow_gamma
     )
   return total, ({}, metrics)
-
-
-def relative_times(frames: base.Frames) -> list[float]:
-  """The times of the targets between both frames, 0 to 1."""
-  start, end = frames.enclosing
-  return [(target - start) / (end - start) for target in frames.target]
 
 
 # ----------------------------------------------------------------- prediction
@@ -438,7 +432,6 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     standardised=chosen.standardised,
     dtype=jnp.dtype(chosen.dtype),
   )
-  start, end = frames.enclosing
 
   def init(key, video):
     base.check_shape(video, frames.length, 3, 1)
@@ -457,7 +450,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     base.check_context(context, len(frames.context), 3, 1)
     filled, inside = bars.fill(context) if chosen.keep_bars else (context, True)
     prepared = model.apply(variables, filled, chosen.levels, method='prepare')
-    older, newer = (context[:, frames.context.index(t)] for t in (start, end))
+    older, newer = frames.around(context)
 
     def at(time):
       frame, shown = frame_at(model, chosen, variables, prepared, time)
@@ -465,7 +458,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
       mean = (1 - time) * older + time * newer
       return jnp.where(inside, frame, mean), shown
 
-    times = jnp.asarray(relative_times(frames), jnp.float32)[targets]
+    times = jnp.asarray(frames.times, jnp.float32)[targets]
     if len(times) == 1:  # without a loop, which converters to ONNX do not know
       return jax.tree.map(lambda x: x[:, None], at(times[0]))
     return jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.map(at, times))
@@ -473,6 +466,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
   def diagnostics(variables, context, key):
     return select(variables, context, key, jnp.arange(len(frames.target)))
 
+  flow_pairs = frames.enclosing, frames.enclosing[::-1]
   return base.System(
     init=init,
     loss=loss,
@@ -482,7 +476,7 @@ def make(*, frames: base.Frames, **settings) -> base.System:
     stochastic=False,
     diagnostics=diagnostics,
     select=select,
-    flow_pairs=((start, end), (end, start)) if chosen.flow_weight else (),
+    flow_pairs=flow_pairs if chosen.flow_weight else (),
   )
 
 

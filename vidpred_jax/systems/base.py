@@ -43,6 +43,23 @@ class Frames(NamedTuple):
     after = min(t for t in self.context if t > max(self.target))
     return before, after
 
+  @property
+  def times(self) -> list[float]:
+    """Of interpolation: where targets lie between these two, 0 to 1."""
+    start, end = self.enclosing
+    return [(target - start) / (end - start) for target in self.target]
+
+  def around(self, context):
+    """Of interpolation: the two context frames around the targets.
+
+    Args:
+      context: [B, Tc, H, W, C].
+
+    Returns:
+      Two arrays [B, H, W, C], the earlier one first.
+    """
+    return tuple(context[:, self.context.index(t)] for t in self.enclosing)
+
   def divided(self, parts: int) -> 'Frames':
     """Interpolation with as much context of all frames between the two.
 

@@ -9,8 +9,6 @@ feature network of the loss gets RGB, as in its training; the published code
 passes BGR.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,6 @@ from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features, initial
 from vidpred_jax.ops import bars, persistence
 from vidpred_jax.ops import routing as gating
-from vidpred_jax.systems import settings as rules
 from vidpred_jax.systems.base import (
   Frames,
   System,
@@ -30,135 +27,10 @@ from vidpred_jax.systems.base import (
   check_shape,
   take,
 )
+from vidpred_jax.systems.dmvfn_settings import Settings, checked
 from vidpred_jax.systems.rollout import rollout as feed_back
 
-
-class Settings(NamedTuple):
-  """The settings of DMVFN.
-
-  Attributes:
-    scales: the blocks' scale factors S^i, one per block (tables 6, 11).
-    widths: the blocks' channels, multiples of 4; None is 160, 80, 44 for the
-      first, second and last third of the blocks.
-    spatial_path: whether blocks have the full-resolution path (table 7).
-    routing: how training selects blocks (table 5). 'stebs': gates are drawn
-      from budgeted probabilities with a straight-through gradient (equations
-      10-12); 'gumbel': Gumbel-softmax (equation 9); 'random': each block with
-      probability 1/2; 'none': all blocks.
-    beta: the fraction of blocks that 'stebs' uses (equation 10).
-    inference_beta: beta at inference (tables 8, 13); None is `beta`.
-    inference_routing: 'threshold': the most probable blocks of each sample, as
-      many as sampling uses on average (`ops.routing.deterministic_gates`); for
-      'gumbel' the blocks of probability 1/2 and more. 'sample': gates are drawn
-      at random, as published. 'all': every block. With 'random' routing
-      'threshold' draws gates too, since it has no probabilities.
-    temperature: 'gumbel' only: tau at the start and at the end of training.
-    temperature_steps: 'gumbel' only: the number of calls of `loss` in which tau
-      falls exponentially from the first to the second temperature. The count is
-      in `variables['routing']`.
-    gate_penalty: 'gumbel' only: weight of the mean gate in the loss.
-    router_scale: the router sees the frames downsampled by this factor. The
-      published 1 costs 23 % of all nine blocks.
-    router_standardised: the router sees each pair of frames less its mean, in
-      units of its standard deviation. The paper does not do so; then the
-      router's logits follow the brightness of the frames, and it takes far more
-      steps until they follow the motion.
-    initial_flow: what the blocks begin with. 'zero': no flow, as published.
-      'variational': an optical flow that goes on, a little slower, see
-      `models.dmvfn.initial_state`.
-    keep_bars: whether a prediction leaves black edges that stand still as they
-      are, see `ops.bars.fill`. The paper does not do so.
-    supervision: 'deep': the loss of every block's output (equation 13);
-      'single': of the last output only (table 9).
-    gamma: of equation 13.
-    logarithmic: whether each prediction's distance in equation 13 counts by its
-      logarithm, as in PSNR. The paper does not do so. Otherwise a clip in which
-      little can be predicted counts most: what is nearly right, such as a still
-      scene, gets worse for it.
-    vgg_weight: weight of the VGG19 feature distance of the last output (the
-      published code: 0.5). Needs `variables['vgg']`, the parameters of
-      `models.features.VGG19`.
-    flow_weight: weight of the end-point error of both flows in pixels, where
-      the exact flow is known, for the same outputs as the rest of the loss. The
-      paper does not have this term. With it a flow is learnt in a fraction of
-      the steps.
-    rollout: 0: each target is predicted from the two true frames before it, as
-      published. n >= 1: targets are predicted one after the other from
-      predictions, as at inference, and the gradient is propagated through the
-      last n predictions.
-    formulation: 'fast' or 'published', see `models.dmvfn.DMVFN`.
-    dtype: of the blocks' convolutions, 'float32' or 'bfloat16'.
-  """
-
-  scales: tuple[int, ...] = (4, 4, 4, 2, 2, 2, 1, 1, 1)
-  widths: tuple[int, ...] | None = None
-  spatial_path: bool = True
-  routing: str = 'stebs'
-  beta: float = 0.5
-  inference_beta: float | None = None
-  inference_routing: str = 'threshold'
-  temperature: tuple[float, float] = (10.0, 0.1)
-  temperature_steps: int = 100_000
-  gate_penalty: float = 1.0
-  router_scale: int = 1
-  router_standardised: bool = False
-  initial_flow: str = 'zero'
-  keep_bars: bool = False
-  supervision: str = 'deep'
-  gamma: float = 0.8
-  logarithmic: bool = False
-  vgg_weight: float = 0.0
-  flow_weight: float = 0.0
-  rollout: int = 0
-  formulation: str = 'fast'
-  dtype: str = 'float32'
-
-
 _LEAST_DISTANCE = 1e-3  # below it `logarithmic` makes no difference
-
-_SHARE = rules.number(0, 1, 'a share in [0, 1]')
-_RULES = {
-  'scales': rules.tuple_of(
-    rules.positive_int(most=256),
-    'positive whole numbers up to 256, one per block, at most 64 of them',
-    most=64,
-  ),
-  'spatial_path': rules.truth(),
-  'routing': rules.one_of(('stebs', 'gumbel', 'random', 'none')),
-  'beta': _SHARE,
-  'inference_beta': rules.either(None, _SHARE),
-  'inference_routing': rules.one_of(('threshold', 'sample', 'all')),
-  'temperature': rules.tuple_of(
-    rules.number(0, above=True), 'two positive numbers', length=2
-  ),
-  'temperature_steps': rules.positive_int(most=10**9),
-  'gate_penalty': rules.number(0),
-  'router_scale': rules.positive_int(most=256),
-  'router_standardised': rules.truth(),
-  'initial_flow': rules.one_of(('zero', 'variational')),
-  'keep_bars': rules.truth(),
-  'supervision': rules.one_of(('deep', 'single')),
-  'gamma': rules.number(0),
-  'logarithmic': rules.truth(),
-  'vgg_weight': rules.number(0),
-  'flow_weight': rules.number(0),
-  'rollout': rules.whole(0, 1000, 'a whole number, 0 or more, at most 1000'),
-  'formulation': rules.one_of(('fast', 'published')),
-  'dtype': rules.one_of(('float32', 'bfloat16')),
-}
-
-
-def checked(settings: Settings) -> Settings:
-  """The settings; raises ValueError for the first that cannot be."""
-  settings = rules.check(settings, _RULES)
-  count = len(settings.scales)
-  widths = rules.tuple_of(
-    rules.positive_int(4, most=8192),
-    f'{count} multiples of 4, one per scale factor',
-    length=count,
-  )
-  return rules.check(settings, {'widths': rules.either(None, widths)})
-
 
 # --------------------------------------------------------------------- routing
 
@@ -237,39 +109,59 @@ def example_loss(
     key: of the gates.
 
   Returns:
-    `(loss, (metrics, prediction))`.
+    `(loss, (metrics, output))`.
   """
   gates = training_gates(model, settings, variables, pair, key)
   output = model.apply(variables, pair, gates)
   last = slice(None) if settings.supervision == 'deep' else slice(-1, None)
-  shown = jnp.stack(output.frames[last])
-  distances = jax.vmap(losses.laplacian, (0, None))(shown, truth)
+  total, metrics = shown_loss(
+    settings, variables, output.frames[last], output.flows[last], truth, flow
+  )
+  metrics['blocks'] = (
+    jnp.float32(len(settings.scales))
+    if gates is None
+    else jnp.mean(jnp.sum(gates, 1))
+  )
+  if settings.routing == 'gumbel' and gates is not None:
+    metrics['gate_penalty'] = jnp.mean(gates)
+    total += settings.gate_penalty * metrics['gate_penalty']
+  return total, (metrics, output)
+
+
+def shown_loss(settings: Settings, variables, frames, flows, truth, flow):
+  """The loss of one or more predictions of the same frames.
+
+  Args:
+    settings: the system's.
+    variables: its variables.
+    frames: the predictions, each [B, H, W, 3]; the last counts most.
+    flows: [B, H, W, 4], that of each.
+    truth: [B, H, W, 3].
+    flow: as in `example_loss`.
+
+  Returns:
+    `(loss, metrics)`.
+  """
+  distances = jax.vmap(losses.laplacian, (0, None))(jnp.stack(frames), truth)
   counted = distances
   if settings.logarithmic:
     counted = jnp.log(distances + _LEAST_DISTANCE)
   total = losses.deep_supervision(counted.mean(1), settings.gamma)
-  error = jnp.mean((output.frames[-1] - truth) ** 2, (1, 2, 3))
+  error = jnp.mean((frames[-1] - truth) ** 2, (1, 2, 3))
   metrics = {
     'laplacian': jnp.mean(distances[-1]),
     'psnr': jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10))),
-    'blocks': jnp.float32(len(settings.scales))
-    if gates is None
-    else jnp.mean(jnp.sum(gates, 1)),
   }
   if settings.flow_weight:
-    flows = jnp.stack(output.flows[last])
-    errors = jax.vmap(_end_point_error, (0, None))(flows, flow)
+    errors = jax.vmap(_end_point_error, (0, None))(jnp.stack(flows), flow)
     metrics['end_point_error'] = errors[-1]
     total += settings.flow_weight * losses.deep_supervision(
       errors, settings.gamma
     )
-  if settings.routing == 'gumbel' and gates is not None:
-    metrics['gate_penalty'] = jnp.mean(gates)
-    total += settings.gate_penalty * metrics['gate_penalty']
   if settings.vgg_weight:
-    metrics['vgg'] = _feature_distance(variables, output.frames[-1], truth)
+    metrics['vgg'] = _feature_distance(variables, frames[-1], truth)
     total += settings.vgg_weight * metrics['vgg']
-  return total, (metrics, output.frames[-1])
+  return total, metrics
 
 
 def forecast_loss(
@@ -288,18 +180,19 @@ def forecast_loss(
     key: of the gates.
 
   Returns:
-    `(loss, (metrics, predictions))`, means over the targets.
+    `(loss, metrics)`, means over the targets.
   """
   count = truth.shape[1]
 
   def step(pair, target):
     n, key, truth, flow = target
-    total, (metrics, frame) = example_loss(
+    total, (metrics, output) = example_loss(
       model, settings, variables, pair, truth, flow, key
     )
+    frame = output.frames[-1]
     learns = n >= count - settings.rollout
     frame = jnp.where(learns, frame, jax.lax.stop_gradient(frame))
-    return jnp.stack([pair[:, 1], frame], 1), (total, (metrics, frame))
+    return jnp.stack([pair[:, 1], frame], 1), (total, metrics)
 
   targets = (
     jnp.arange(count),
@@ -307,9 +200,41 @@ def forecast_loss(
     *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (truth, flow)),
   )
   # Unrolled: in a loop a CPU takes four times as long for the convolutions.
-  _, (total, (metrics, frames)) = jax.lax.scan(step, pair, targets, unroll=True)
-  total, metrics = jax.tree.map(jnp.mean, (total, metrics))
-  return total, (metrics, jnp.moveaxis(frames, 0, 1))
+  _, sums = jax.lax.scan(step, pair, targets, unroll=True)
+  return jax.tree.map(jnp.mean, sums)
+
+
+def motion_loss(
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
+):
+  """The loss of predictions whose motion goes on after the first.
+
+  Arguments and results are those of `forecast_loss`.
+  """
+  first, *later = range(truth.shape[1])
+  flow_of = (lambda n: None) if flow is None else (lambda n: flow[:, n])
+  total, (metrics, output) = example_loss(
+    model, settings, variables, pair, truth[:, first], flow_of(first), key
+  )
+  frames, flows = persistence.go_on(
+    pair[:, 1], output.flow[..., 2:], persistence.KEPT, len(later)
+  )
+  results = [(total, metrics)] + [
+    shown_loss(
+      settings,
+      variables,
+      [frames[:, n - 1]],
+      [flows[:, n - 1]],
+      truth[:, n],
+      flow_of(n),
+    )
+    for n in later
+  ]
+  total = jnp.mean(jnp.stack([total for total, _ in results]))
+  return total, {
+    name: jnp.mean(jnp.stack([x[name] for _, x in results if name in x]))
+    for name in metrics
+  }
 
 
 def loss_of_targets(
@@ -329,9 +254,8 @@ def loss_of_targets(
     flow = jnp.concatenate([flow[:, :, 0], flow[:, :, 1]], -1)
   if settings.rollout:
     pair = video[:, np.array(frames.context[-2:])]
-    total, (metrics, _) = forecast_loss(
-      model, settings, variables, pair, truth, flow, key
-    )
+    of_all = forecast_loss if settings.initial_flow == 'zero' else motion_loss
+    total, metrics = of_all(model, settings, variables, pair, truth, flow, key)
   else:
     # One example per target, with the pair of true frames before it. The
     # batch stays the outer axis, so that each device keeps its clips.
@@ -376,7 +300,7 @@ def _feature_distance(variables, image, truth):
 
 
 def next_frame(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array, kept
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
 ):
   """Predicts the frame after a pair [B, 2, H, W, 3].
 
@@ -386,23 +310,65 @@ def next_frame(
     variables: its variables.
     pair: the frames.
     key: of the gates.
-    kept: the share of velocity that is kept, see `models.dmvfn.initial_state`.
 
   Returns:
     `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
-  newer = pair[:, 1]
-  pair, inside = bars.fill(pair) if settings.keep_bars else (pair, True)
   gates = inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, kept, method='run_route')
+  output = model.apply(variables, pair, gates, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without flow and without any block there is nothing but the mean of both.
   used |= settings.initial_flow != 'zero'
-  frame = jnp.where(used & inside, output.frames[-1], newer)
+  frame = jnp.where(used, output.frames[-1], pair[:, 1])
   mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
-  flow = jnp.where(inside, output.flow[..., 2:], 0)
-  diagnostics = {'flow': flow, 'mask': mask, 'blocks': gates}
-  return frame, diagnostics
+  return frame, {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
+
+
+def forecast(
+  model: dmvfn.DMVFN, settings: Settings, variables, context, key, count: int
+):
+  """Predicts frames after a context [B, K, H, W, 3].
+
+  As published, predictions are fed back. With a 'variational' flow there is one
+  prediction by the network, and motion goes on after it.
+
+  Args:
+    model: the network.
+    settings: its system's.
+    variables: its variables.
+    context: the frames.
+    key: of the gates.
+    count: N, how many frames.
+
+  Returns:
+    `([B, N, H, W, 3], diagnostics)`, see `System.diagnostics`.
+  """
+  pair, inside = context[:, -2:], True
+  if settings.keep_bars:
+    pair, inside = bars.fill(pair)
+    inside = inside[:, None]
+
+  def step(pair, key):
+    return next_frame(model, settings, variables, pair, key)
+
+  if settings.initial_flow == 'zero':
+    frames, diagnostics = feed_back(step, pair, key, count)
+  else:
+    first, diagnostics = step(pair, key)
+    kept = persistence.KEPT
+    if count > 1 and context.shape[1] >= persistence.LEAST_FRAMES:
+      kept = persistence.factor(context)
+    more, flows = persistence.go_on(
+      pair[:, 1], diagnostics['flow'], kept, count - 1
+    )
+    frames = jnp.concatenate([first[:, None], more], 1)
+    diagnostics = {
+      name: jnp.zeros((len(x), count, *x.shape[1:]), x.dtype).at[:, 0].set(x)
+      for name, x in diagnostics.items()
+    }
+    diagnostics['flow'] = diagnostics['flow'].at[:, 1:].set(flows[..., 2:])
+  diagnostics['flow'] = jnp.where(inside, diagnostics['flow'], 0)
+  return jnp.where(inside, frames, context[:, -1:]), diagnostics
 
 
 def make(*, frames: Frames, **settings) -> System:
@@ -459,14 +425,8 @@ def make(*, frames: Frames, **settings) -> System:
 
   def diagnostics(variables, context, key):
     check_context(context, len(frames.context), 3, multiple)
-    fitted = more and len(frames.target) > 1
-    factor = persistence.factor(context) if fitted else persistence.KEPT
-
-    def step(pair, key, n):
-      kept = jnp.where(n == 0, persistence.KEPT, factor)
-      return next_frame(model, chosen, variables, pair, key, kept)
-
-    return feed_back(step, context[:, -2:], key, len(frames.target))
+    count = len(frames.target)
+    return forecast(model, chosen, variables, context, key, count)
 
   def predict(variables, context, key):
     return diagnostics(variables, context, key)[0]

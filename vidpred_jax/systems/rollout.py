@@ -16,9 +16,8 @@ def rollout(
   leaves, the prediction joins.
 
   Args:
-    step: `(context, key, n) -> (frame, diagnostics)` with context [B, K, H, W,
-      C], the number n of the frame from 0, frame [B, H, W, C] and diagnostics
-      any tree of arrays [B, ...].
+    step: `(context, key) -> (frame, diagnostics)` with context [B, K, H, W, C],
+      frame [B, H, W, C] and diagnostics any tree of arrays [B, ...].
     context: [B, K, H, W, C].
     key: a random key; each step has its own.
     num_frames: N, at least 1.
@@ -27,12 +26,12 @@ def rollout(
     `(frames, diagnostics)`, each array [B, N, ...].
   """
 
-  def body(context, given):
-    frame, diagnostics = step(context, *given)
+  def body(context, key):
+    frame, diagnostics = step(context, key)
     frame = frame.astype(context.dtype)
     context = jnp.concatenate([context[:, 1:], frame[:, None]], axis=1)
     return context, (frame, diagnostics)
 
-  given = jax.random.split(key, num_frames), jnp.arange(num_frames)
-  _, outputs = jax.lax.scan(body, context, given)
+  keys = jax.random.split(key, num_frames)
+  _, outputs = jax.lax.scan(body, context, keys)
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)

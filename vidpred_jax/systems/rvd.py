@@ -32,17 +32,8 @@ import jax.numpy as jnp
 
 from vidpred_jax.models import initial, rvd
 from vidpred_jax.ops import diffusion
+from vidpred_jax.systems import base
 from vidpred_jax.systems import settings as rules
-from vidpred_jax.systems.base import (
-  Frames,
-  Recurrence,
-  System,
-  check_clip,
-  check_context,
-  check_frames,
-  check_shape,
-  take,
-)
 
 
 class Settings(NamedTuple):
@@ -318,14 +309,14 @@ def clip_loss(
   model: rvd.RVD,
   settings: Settings,
   process: Process,
-  frames: Frames,
+  frames: base.Frames,
   variables,
   video: jax.Array,
   key: jax.Array,
 ):
   """The loss of a clip, as `System.loss`."""
   num_context, num_target = len(frames.context), len(frames.target)
-  video = 2 * take(video, frames.context + frames.target) - 1
+  video = 2 * base.take(video, frames.context + frames.target) - 1
   steps_key, noise_key = jax.random.split(key)
   batch, _, *shape = video.shape
   steps = 1 if settings.shared_step else num_target
@@ -361,7 +352,7 @@ def as_image(frame: jax.Array) -> jax.Array:
   return jnp.clip((frame + 1) / 2, 0, 1)
 
 
-def make(*, frames: Frames, **settings) -> System:
+def make(*, frames: base.Frames, **settings) -> base.System:
   """Makes the system.
 
   `predict(variables, context, key)` takes one key, of which each example of the
@@ -382,7 +373,7 @@ def make(*, frames: Frames, **settings) -> System:
     ValueError: if `frames` or a setting cannot be.
   """
   chosen = checked(Settings(**settings))
-  check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
+  base.check_frames(frames, 'rvd', '((0, 1), (2, 3, 4))')
   process, channels = make_process(chosen), chosen.channels
   num_context, num_target = len(frames.context), len(frames.target)
   model = rvd.RVD(
@@ -396,7 +387,7 @@ def make(*, frames: Frames, **settings) -> System:
   multiple = model.multiple()
 
   def init(key, video):
-    check_shape(video, frames.length, channels, multiple)
+    base.check_shape(video, frames.length, channels, multiple)
     batch, _, *frame = video.shape
     return initial.draw(
       key,
@@ -407,11 +398,11 @@ def make(*, frames: Frames, **settings) -> System:
     )
 
   def loss(variables, video, key):
-    check_clip(video, frames.length, channels, multiple)
+    base.check_clip(video, frames.length, channels, multiple)
     return clip_loss(model, chosen, process, frames, variables, video, key)
 
   def scaled(context):
-    check_context(context, num_context, channels, multiple)
+    base.check_context(context, num_context, channels, multiple)
     return 2 * context - 1
 
   def predict(variables, context, key):
@@ -425,7 +416,7 @@ def make(*, frames: Frames, **settings) -> System:
     carry, frame = next_frame(model, variables, carry, noise, process)
     return carry, as_image(frame)
 
-  return System(
+  return base.System(
     init=init,
     loss=loss,
     predict=predict,
@@ -433,7 +424,7 @@ def make(*, frames: Frames, **settings) -> System:
     multiple=multiple,
     stochastic=True,
     channels=channels,
-    recurrence=Recurrence(
+    recurrence=base.Recurrence(
       lambda variables, context: init_carry(model, variables, scaled(context)),
       step,
     ),

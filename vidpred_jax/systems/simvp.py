@@ -20,16 +20,8 @@ import jax.numpy as jnp
 
 from vidpred_jax import losses
 from vidpred_jax.models import initial, simvp
+from vidpred_jax.systems import base
 from vidpred_jax.systems import settings as rules
-from vidpred_jax.systems.base import (
-  Frames,
-  System,
-  check_clip,
-  check_context,
-  check_frames,
-  check_shape,
-  take,
-)
 
 # 2026-11, gSTA-S: Eigen's matrix products in place of YNNPACK's save 5 % of the
 # time of a batch of 16, vectors of 512 bits (where there are) 3 %. DMVFN gets
@@ -130,14 +122,15 @@ def training_forecast(
 
 def clip_loss(
   model: simvp.SimVP,
-  frames: Frames,
+  frames: base.Frames,
   divergence_weight: float,
   variables,
   video: jax.Array,
   key: jax.Array,
 ):
   """The loss of a clip, as `System.loss`."""
-  context, target = take(video, frames.context), take(video, frames.target)
+  context = base.take(video, frames.context)
+  target = base.take(video, frames.target)
   prediction, variables = training_forecast(
     model, variables, context, len(frames.target), key
   )
@@ -150,7 +143,7 @@ def clip_loss(
   return total, (collections, metrics)
 
 
-def make(*, frames: Frames, **settings) -> System:
+def make(*, frames: base.Frames, **settings) -> base.System:
   """Makes a SimVP.
 
   Args:
@@ -164,7 +157,7 @@ def make(*, frames: Frames, **settings) -> System:
     ValueError: if `frames` or a setting cannot be.
   """
   chosen = rules.check(Settings(**settings), _RULES)
-  check_frames(frames, 'simvp', '((0, 1, 2), (3, 4, 5))')
+  base.check_frames(frames, 'simvp', '((0, 1, 2), (3, 4, 5))')
   channels, divergence_weight = chosen.channels, chosen.divergence_weight
   if divergence_weight is None:
     divergence_weight = 0.1 if chosen.translator == 'tau' else 0.0
@@ -185,7 +178,7 @@ def make(*, frames: Frames, **settings) -> System:
   multiple = 2 ** (chosen.n_s // 2)
 
   def init(key, video):
-    check_shape(video, frames.length, channels, multiple)
+    base.check_shape(video, frames.length, channels, multiple)
     seen_clip = (len(video), num_context, *video.shape[2:])
     seen = jax.ShapeDtypeStruct(seen_clip, jnp.float32)
     return initial.draw(key, model, seen, train=False)
@@ -195,15 +188,15 @@ def make(*, frames: Frames, **settings) -> System:
     return size and (size[0] * multiple, size[1] * multiple)
 
   def loss(variables, video, key):
-    check_clip(video, frames.length, channels, multiple)
+    base.check_clip(video, frames.length, channels, multiple)
     return clip_loss(model, frames, divergence_weight, variables, video, key)
 
   def predict(variables, context, key):
     del key
-    check_context(context, num_context, channels, multiple)
+    base.check_context(context, num_context, channels, multiple)
     return forecast(model, variables, context, len(frames.target))
 
-  return System(
+  return base.System(
     init=init,
     loss=loss,
     predict=predict,

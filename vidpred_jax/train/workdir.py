@@ -103,12 +103,12 @@ def check_or_create(workdir: pathlib.Path, config) -> None:
   # A try that ended before its first checkpoint owns nothing yet.
   trained = any(p.name.isdigit() for p in (workdir / 'checkpoints').glob('*'))
   if path.exists() and trained:
-    there = _fields(_complete(checkpoint.read_config(workdir)))
-    asked = _fields(_complete(wanted))
+    before = _fields(_complete(checkpoint.read_config(workdir)))
+    now = _fields(_complete(wanted))
     differing = [
-      f'{name}: {_said(there, name)} there, {_said(asked, name)} asked for'
-      for name in sorted({*there, *asked})
-      if there.get(name) != asked.get(name)
+      f'{name}: {_said(before, name)} there, {_said(now, name)} asked for'
+      for name in sorted({*before, *now})
+      if before.get(name) != now.get(name)
     ]
     if differing:
       raise ValueError(
@@ -171,13 +171,13 @@ def _over(defaults, given):
 
 def _fields(config: Mapping[str, Any], section: str = '') -> dict[str, Any]:
   """What defines a run: the fields by full names, without those of None."""
-  found = {}
+  fields = {}
   for name, value in config.items():
     if isinstance(value, dict):
-      found |= _fields(value, f'{section}{name}.')
+      fields |= _fields(value, f'{section}{name}.')
     elif value is not None:
-      found[section + name] = value
-  return {k: x for k, x in found.items() if k.split('.')[0] not in _MAY_CHANGE}
+      fields[section + name] = value
+  return {k: x for k, x in fields.items() if k.split('.')[0] not in _MAY_CHANGE}
 
 
 def _said(fields: Mapping[str, Any], name: str) -> str:
