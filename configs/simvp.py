@@ -16,8 +16,10 @@ frame, SSIM; what ours reach is in experiments/README.md where it was measured.
   mlp                29.52  83.36  0.934      38.2 M      14.7 G
   convmixer          32.09  88.93  0.926      3.9 M       5.5 G
 
-and, not in the paper's tables but in OpenSTL's (docs/en/model_zoos), tau and
+and, not in the paper's tables but in OpenSTL's (docs/en/model_zoos), which
+prints the numbers of TAU as a second row of gSTA:
 
+  tau                24.60  71.93  0.945      44.7 M      16.0 G
   moga               25.57  75.19  0.943      46.8 M      16.5 G
   van                26.10  76.11  0.942      44.5 M      16.0 G
   convnext           26.94  77.23  0.940      37.3 M      14.1 G
@@ -387,7 +389,12 @@ def _small(config):
 
 def _demo(config):
   set_data(config, source='moving_digits', digits='auto', root='data/mnist')
-  config.eval.metrics = ('mse/sum_chw', 'ssim/pmss', 'psnr/float')
+  config.eval.metrics = (
+    'mse/sum_chw',
+    'ssim/skimage7_dr2',  # the papers' tables
+    'ssim/pmss',
+    'psnr/float',
+  )
   _small(config)
   _frames(config, 5, 5)  # half of the usual: twice the steps in the same time
   config.steps = 600

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.tables import reasons
+from experiments.tables import errors, reasons
 from experiments.tables import rows as data
 from vidpred_jax import atomic
 
@@ -36,10 +36,14 @@ recipe, which were not run here.
 None of our numbers is to be compared with the paper's beside it. What can be
 compared is the order of the rows. Where it is another than the paper's, the
 reason is given if it was found. The columns named `gain` say how much better a
-row is than the first one on the same clips (of an error: how much lower). The
-number after +- is the standard error over test clips. Two rows are called
-different where they differ by two standard errors or more. Each row was trained
-once, so what another training would change is not in that error.
+row is than the first one on the same clips (of an error: how much lower).
+
+The number after +- is a standard error: over the test clips, and over the seeds
+where several were trained. The number in brackets is the deviation over seeds:
+what another training changes. A table of one seed says nothing of that:
+differences as small as those between seeds elsewhere are worth nothing. Two
+rows are called different where the 95 % interval of their difference on the
+same clips and seeds, by Student's t, leaves out 0.
 """
 SAMPLERS = 'samplers.json'  # of `experiments.samplers`
 # Tables whose rows are, at the small scale, among those of another.
@@ -151,20 +155,21 @@ def _not_run(name: str) -> str:
 
 def _section(name: str, made: dict[str, Any]) -> str:
   paper, table = made['paper'], data.TABLES[name]
-  columns, theirs = made['columns'], paper['columns']
+  columns = made['columns']
+  theirs = paper['columns'] if paper['rows'] else []
   head = ['row', *columns, *(f'paper: {c}' for c in theirs)]
-  source = f' The paper: {paper["source"]}.' if paper['rows'] else ''
+  source = f' The paper: {paper["source"]}.'
   lines = [f'## {name}: {paper["title"]}', '', _protocol(made) + source]
-  notes = [x for x in (table.note, paper.get('note', '')) if x]
-  notes = [x for x in notes if x != paper['title']]
-  if notes:
-    lines += ['', ' '.join(notes)]
+  notes = (table.note, table.small_note, paper.get('note', ''))
+  if any(notes):
+    lines += ['', ' '.join(x for x in notes if x)]
   lines += ['', _row(head), _row(['---'] * len(head))]
   for label, numbers in made['rows'].items():
     own = [_cell(numbers.get(c)) for c in columns]
     if 'why' in numbers:
       own = [f'not run: {numbers["why"]}', *[''] * (len(columns) - 1)]
-    lines.append(_row([label, *own, *_of_paper(paper, label)]))
+    numbers_of = _of_paper(paper, label) if theirs else []
+    lines.append(_row([label, *own, *numbers_of]))
   for label in paper['rows']:
     if label not in made['rows']:
       empty = [''] * len(columns)
@@ -181,7 +186,13 @@ def read_in(text: str, made: dict[str, Any]) -> str:
 
   def number(found: re.Match) -> str:
     column, *labels = found[1].split('|')
-    means = [made['rows'][label][column]['mean'] for label in labels]
+    known = [made['rows'][x][column.removeprefix('each ')] for x in labels]
+    if column.startswith('each '):
+      of_seeds = zip(*(x['each'] for x in known))
+      each = [first - sum(others) for first, *others in of_seeds]
+      low, high = f'{min(each):.2g}', f'{max(each):.2g}'
+      return low if low == high else f'{low} to {high}'
+    means = [x['mean'] for x in known]
     return f'{abs(means[0] - sum(means[1:])):.2g}'
 
   return re.sub(r'<([^<>]+\|[^<>]+)>', number, text)
@@ -220,7 +231,7 @@ def _cell(number: dict[str, float] | None) -> str:
   text = f'{number["mean"]:.4g}'
   if number.get('standard_error'):
     text += f' +- {number["standard_error"]:.2g}'
-  if 'deviation' in number:
+  if number.get('deviation'):
     text += f' [{number["deviation"]:.2g}]'
   return text
 
@@ -245,39 +256,38 @@ def _order(name: str, made: dict[str, Any]) -> str:
     if not stated:
       continue
     better, worse = (a, b) if sign * stated > 0 else (b, a)
-    difference, error = _difference(made, ours, better, worse)
-    gain = sign * difference
-    if abs(gain) < 2 * error:
+    found = _difference(made, ours, better, worse)
+    if abs(found.mean) <= found.bound:
       counts['open'] += 1
-    elif gain > 0:
+    elif sign * found.mean > 0:
       counts['same'] += 1
     else:
       counts['other'] += 1
-      other.append(f'{worse} over {better} by {-gain:.2g} +- {error:.2g}')
+      size = f'{abs(found.mean):.2g} +- {found.error:.2g}'
+      other.append(f'{worse} over {better} by {size}')
   pairs = sum(counts.values())
   if not pairs:
     return ''
   text = (
     f"Order by {ours}, against the paper's by {paper['columns'][column]}: of "
-    f'{pairs} pairs of rows {counts["same"]} are as in the paper by more than '
-    f'two standard errors, {counts["other"]} the other way round, '
-    f'{counts["open"]} undecided.'
+    f'{pairs} pairs of rows {counts["same"]} are as in the paper, '
+    f'{counts["other"]} the other way round, {counts["open"]} undecided.'
   )
+  if made['seeds'] == 1:
+    text += ' Of one seed: by the clips alone.'
   if other:
     text += f' The other way round: {"; ".join(other)}.'
   return text
 
 
-def _difference(made, column: str, a: str, b: str) -> tuple[float, float]:
-  """Of two rows, with its standard error; of the same clips if known."""
+def _difference(made, column: str, a: str, b: str) -> errors.Difference:
+  """Of two rows, by the same clips and seeds if they are known."""
   clips = made['of_clips']
   if a in clips and b in clips:
-    each = np.subtract(clips[a], clips[b])
-    error = np.std(each, ddof=1) / math.sqrt(len(each))
-    return float(np.mean(each)), float(error)
+    return errors.difference(np.array(clips[a]), np.array(clips[b]))
   first, second = made['rows'][a][column], made['rows'][b][column]
-  errors = [x.get('standard_error', 0.0) for x in (first, second)]
-  return first['mean'] - second['mean'], math.hypot(*errors)
+  error = math.hypot(*(x.get('standard_error', 0.0) for x in (first, second)))
+  return errors.Difference(first['mean'] - second['mean'], error, 1.96 * error)
 
 
 # ----------------------------------------------------------------------- plots
@@ -313,7 +323,11 @@ def draw(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> list[str]:
 
 
 def _usage(results, figure) -> None:
-  """Bars: the use of each block for slow, medium and fast clips, by router."""
+  """Bars: the use of each block for slow, medium and fast clips.
+
+  A column of panels for each router, a row for each seed: trained again, a
+  router chooses other blocks, which a mean would hide.
+  """
   made = results['dmvfn:figure5']
   titles = {'': 'as published', ', standardised': 'standardised (ours)'}
   kinds = [kind for kind in titles if f'Slow{kind}' in made['rows']]
@@ -322,18 +336,27 @@ def _usage(results, figure) -> None:
     for c in made['columns']
     if c.startswith('block ') and made['rows']['Slow'][c] is not None
   ]
-  places = np.arange(len(blocks))
-  panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-  for kind, axes in zip(kinds, panels):
+  places, seeds = np.arange(len(blocks)), made['seeds']
+  figure.set_size_inches(6, 1.6 + 1.4 * seeds)
+  panels = figure.subplots(
+    seeds, len(kinds), sharex=True, sharey=True, squeeze=False
+  )
+  for (seed, k), axes in np.ndenumerate(panels):
     for i, speed in enumerate(('Slow', 'Medium', 'Fast')):
-      used = [made['rows'][speed + kind][c]['mean'] for c in blocks]
+      row = made['rows'][speed + kinds[k]]
+      used = [row[c]['each'][seed] for c in blocks]
       axes.bar(places + (i - 1) * 0.27, used, 0.27, label=speed.lower())
     axes.set_xticks(places, [c.removeprefix('block ') for c in blocks])
-    axes.set_xlabel('block, from coarse to fine')
-    axes.set_title(f'router {titles[kind]}', fontsize=9)
     axes.set_ylim(0, 1.05)
-  panels[0].set_ylabel('share of the clips that use it')
-  panels[-1].legend(title='motion')
+    axes.set_ylabel(f'seed {seed}' if k == 0 else '')
+  for kind, axes in zip(kinds, panels[0]):
+    axes.set_title(f'router {titles[kind]}', fontsize=9)
+  figure.supxlabel('block, from coarse to fine', fontsize=9)
+  figure.supylabel('share of the clips that use it', fontsize=9)
+  bars, names = panels[0, 0].get_legend_handles_labels()
+  figure.legend(
+    bars, names, title='motion', ncols=3, fontsize=8, loc='outside upper center'
+  )
 
 
 def _time(results, figure) -> None:
@@ -365,8 +388,8 @@ def _time(results, figure) -> None:
         va='top' if i % 2 else 'bottom',
         rotation_mode='anchor',
       )
-  axes.set_xlabel('processor time of a frame, ms')
-  axes.set_ylabel('PSNR, dB')
+  axes.set_xlabel('processor time of a frame, ms (not from 0)')
+  axes.set_ylabel('PSNR, dB (bars: standard error of the gain)')
   # 0.02 dB or more: what is next to nothing shall look so.
   axes.margins(0.25, 0.5)
   low, high = axes.get_ylim()

@@ -13,8 +13,9 @@ what came out beside the paper's number. `small` trains and evaluates every row
 with a small model on data that can be made here, and writes OUTPUT/TABLE.json;
 `tiny` does the same in a few steps, to see that it runs, and writes into RUNS.
 Both print ours beside the paper's. A row that is done already is not done
-again; `--list` prints what would be run. The error of a mean over clips stands
-behind +-, the deviation over seeds in brackets.
+again; `--list` prints what would be run. Behind +- stands the standard error of
+a mean over clips, and over seeds where there are several; the deviation over
+seeds stands in brackets.
 """
 
 import argparse
@@ -26,132 +27,10 @@ import subprocess
 import sys
 from typing import Any
 
-from experiments.tables import commands, measured, rows
-from vidpred_jax import atomic, command
+from experiments.tables import commands, errors, measured, published, rows
+from vidpred_jax import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAPERS = ROOT / 'experiments' / 'papers.json'
-
-
-def print_paper(name: str, table: rows.Table, chosen, runs: str) -> None:
-  """Prints the commands of the rows, and what is missing for them."""
-  paper = _paper(name, table)
-  perceptual = any('LPIPS' in c or 'FVD' in c for c in paper['columns'])
-  print(f'{name}: {paper["title"]} ({paper["source"]}), as published')
-  for note in (table.note, paper.get('note', '')):
-    if note:
-      print(f'  {note}')
-  done: dict[str, commands.Run] = {}
-  for row in chosen:
-    print(f'\n{row.label}')
-    if row.why:
-      print(f'  cannot be had: {row.why}')
-      continue
-    if row.baseline:
-      print(f'  {row.baseline} in the results of {row.weights}')
-    needed, of_sets = commands.paper_runs(table, row, runs, perceptual)
-    for run in needed:
-      if run.workdir not in done:
-        print(f'  python {shlex.join(run.command())}')
-      done[run.workdir] = run
-    for line in _costs(paper, of_sets):
-      print(f'  {line}')
-    ours = _found(table, row, of_sets, paper['columns'])
-    if ours:
-      print(f'  ours: {ours}')
-    print(f'  paper: {_line(paper, row.label)}')
-  lacking: dict[str, list[str]] = {}
-  for run in done.values():
-    for text in missing(run.config):
-      lacking.setdefault(text, []).append(run.config)
-  print()
-  for text, configs in lacking.items():
-    print(f'missing for {len(configs)} of {len(done)} commands: {text}')
-
-
-def _costs(paper: dict, of_sets: dict[str, commands.Run]):
-  """The commands of columns that no evaluation has: times, multiply-adds."""
-  from vidpred_jax import build
-
-  for name, run in of_sets.items():
-    timed = {f'{name} seconds', f'{name} TFLOPs'} & set(paper['columns'])
-    if not timed:
-      continue
-    made = command.configuration(command.config_file(run.config))
-    height, width = build.evaluated_data(made)['size']
-    arguments = [
-      f'--config={run.config}',
-      f'--checkpoint={run.weights or run.workdir}',
-      f'--size={height}x{width}',
-    ]
-    if made.model.synthesis == 'routed':
-      arguments.append('--route=ratios')
-    columns = ' and '.join(sorted(timed))
-    yield f'{columns}: python -m vidpred_jax.cost {shlex.join(arguments)}'
-
-
-def _found(table: rows.Table, row: rows.Row, of_sets, columns) -> str:
-  """What the runs that are done have, in the paper's columns."""
-  cells = []
-  for column in columns:
-    of_set, own = of_column(table, column)
-    number = measured.of_paper(table, own, of_sets[of_set], row.baseline)
-    if number is not None:
-      cells.append(f'{column} {number:.4g}')
-  return ', '.join(cells)
-
-
-def of_column(table: rows.Table, column: str) -> tuple[str, str]:
-  """The data set of a paper's column, and what is left of its name."""
-  first, _, rest = column.partition(' ')
-  return (first, rest) if first in table.sets else (table.sets[0], column)
-
-
-def missing(config: str) -> list[str]:
-  """What a configuration needs and does not find: data, weights of metrics."""
-  from vidpred_jax import build
-  from vidpred_jax import data as sources
-  from vidpred_jax.config import given
-
-  made = command.configuration(command.config_file(config))
-  lacking = []
-  for split in ('train', 'test'):
-    settings = build.evaluated_data(made)
-    if split == 'train':
-      settings = given(made.data)
-    if settings['source'] == 'vortices':
-      continue  # simulated when it is first asked for
-    try:
-      sources.make_source(
-        settings.pop('source'), split=split, num_frames=3, **settings
-      )
-    except (FileNotFoundError, ValueError) as error:
-      lacking.append(str(error).splitlines()[0])
-  files = made.eval.lpips
-  for prefix, paths in {
-    'lpips': (files.backbone, files.heads),
-    'fvd': (made.eval.i3d,),
-  }.items():
-    if any(m.startswith(prefix) for m in made.eval.metrics):
-      lacking += [p for p in paths if not pathlib.Path(p).exists()]
-  return list(dict.fromkeys(lacking))
-
-
-def _paper(name: str, table: rows.Table) -> dict:
-  papers = json.loads(PAPERS.read_text())
-  return papers.get(table.paper or name) or {
-    'title': table.note, 'source': name, 'columns': [], 'rows': {}
-  }  # fmt: skip
-
-
-def _line(paper: dict, label: str) -> str:
-  numbers = paper['rows'].get(label)
-  if numbers is None:
-    return 'no number'
-  return ', '.join(
-    f'{column} {"N/A" if number is None else number}'
-    for column, number in zip(paper['columns'], numbers)
-  )
 
 
 def perform(run: commands.Run) -> float | None:
@@ -191,13 +70,13 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   scale, runs = options.scale, options.runs
   found, lines, protocols, seconds = {}, [], {}, {}
   firsts: dict[int, measured.Outcome] = {}
-  of_clips: dict[str, list[float]] = {}
-  settings = tuple(options.set)
+  of_clips: dict[str, list[list[float]]] = {}
+  settings, steps = tuple(options.set), set()
   for row in chosen:
     if (row.why and row.small is None) or row.not_small:
       found[row.label] = {'why': row.not_small or row.why}
       continue
-    each = []
+    each, clips = [], []
     for seed in range(options.seeds):
       needed = [commands.row_of(table, row.weights)] if row.weights else []
       before = commands.small_before(table, scale, runs, seed, settings)
@@ -210,15 +89,18 @@ def make(name, table, chosen, options) -> dict[str, Any]:
         lines.append(_shown(run, runs))
       outcome = measured.Outcome.read(run, row.baseline)
       first = firsts.setdefault(seed, outcome)
+      steps.add(_steps(outcome.run))
       each.append(
         {c: measured.value(table, c, outcome, first) for c in columns}
       )
+      saved = measured.of_clips(table, outcome)
+      if saved is not None and measured.gain(table, outcome, first):
+        clips.append([float(f'{x:.6g}') for x in saved[0]])
     protocols[row.label] = _protocol(outcome.results)
-    saved = measured.of_clips(table, outcome)
-    if saved is not None and measured.gain(table, outcome, first):
-      of_clips[row.label] = [float(f'{x:.6g}') for x in saved[0]]
+    if len(clips) == options.seeds:
+      of_clips[row.label] = clips
     found[row.label] = {
-      c: measured.gathered([numbers[c] for numbers in each]) for c in columns
+      c: errors.gathered([numbers[c] for numbers in each]) for c in columns
     }
     print(_ours(row.label, found[row.label], columns), flush=True)
   known = [x for x in seconds.values() if x is not None]
@@ -226,13 +108,13 @@ def make(name, table, chosen, options) -> dict[str, Any]:
     'table': name,
     'scale': options.scale,
     'seeds': options.seeds,
-    'steps': sorted({_steps(outcome.run) for outcome in firsts.values()}),
+    'steps': sorted(steps),
     'protocols': protocols,
     'versions': outcome.results['versions'],
     'columns': columns,
     'rows': found,
-    'of_clips': of_clips,  # of the last seed, see `rows.ORDERS`
-    'paper': _paper(name, table),
+    'of_clips': of_clips,  # of each seed, see `rows.ORDERS`
+    'paper': published.paper(name),
     'commands': list(dict.fromkeys(lines)),
     'processor_seconds': sum(known) if len(known) == len(seconds) else None,
   }
@@ -268,7 +150,7 @@ def _ours(label: str, numbers: dict, columns) -> str:
     text = f'{column} {known["mean"]:.4g}'
     if 'standard_error' in known:
       text += f' +- {known["standard_error"]:.2g}'
-    if 'deviation' in known:
+    if known.get('deviation'):
       text += f' [{known["deviation"]:.2g}]'
     cells.append(text)
   return f'{label:<34} ' + ', '.join(cells)
@@ -291,10 +173,10 @@ def print_table(made: dict[str, Any]) -> None:
   for label, numbers in made['rows'].items():
     print(_ours(label, numbers, made['columns']))
     if label in paper['rows']:
-      print(f'{"  the paper":<34} {_line(paper, label)}')
-  others = [x for x in paper['rows'] if x not in made['rows']]
-  for label in others:
-    print(f'{label:<34} {_line(paper, label)}')
+      print(f'{"  the paper":<34} {published.line(paper, label)}')
+  for label in paper['rows']:
+    if label not in made['rows']:
+      print(f'{label:<34} {published.line(paper, label)}')
 
 
 def main() -> None:
@@ -324,7 +206,7 @@ def main() -> None:
     )
   chosen = [r for r in table.rows if not wanted or r.label in wanted]
   if options.scale == 'paper':
-    print_paper(options.table, table, chosen, options.runs)
+    published.show(options.table, chosen, options.runs, options.seeds)
     return
   if table.not_small:
     parser.error(f'{options.table} has no small scale: {table.not_small}')

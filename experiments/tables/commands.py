@@ -23,8 +23,9 @@ class Run(NamedTuple):
 
   def command(self) -> list[str]:
     """The arguments after `python`."""
-    settings = list(self.settings)
-    mode = []
+    # Of a field that is set twice the last: absl would join two tuples.
+    last = {x.partition('=')[0]: x for x in self.settings}
+    settings, mode = list(last.values()), []
     if self.weights:
       mode = ['--mode=eval']
       settings.append(f'init_from={self.weights}')
@@ -147,6 +148,9 @@ def _small(table, row, base: rows.Scale, place, seed: int, more) -> Run:
     own = row.small if row.small is not None else (row.variants,)
     variants = _join(base.variants, *(x for x in own if '=' not in x))
     settings = tuple(x for x in own if '=' in x)
+    if row.times > 1:
+      known = dict(x.split('=', 1) for x in base.settings)
+      settings += (f'steps={row.times * int(known["steps"])}',)
     return variants, settings, _folder(variants, *settings, *more, *seeds)
 
   variants, settings, folder = of(source)

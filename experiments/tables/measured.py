@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -69,12 +69,30 @@ def of_paper(
 ) -> float | None:
   """A number of a paper's column, from a run of its recipe; None without it.
 
+  It is a mean over seeds if there are several, and the deviation over them if
+  the column is one of deviations.
+
   Args:
     table: the table.
     column: of the paper, without its data set.
     run: the run, which may not be done.
     baseline: one of its baselines instead of the prediction; empty: that.
   """
+  quantity, _, deviation = column.partition(' deviation')
+  of_seeds = sorted(pathlib.Path(run.workdir).glob('seed*/results.json'))
+  numbers = [
+    _of_run(table, quantity, run._replace(workdir=str(folder)), baseline)
+    for folder in [p.parent for p in of_seeds] or [run.workdir]
+  ]
+  known = [x for x in numbers if x is not None]
+  if column == quantity:
+    return float(np.mean(known)) if known else None
+  return float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+def _of_run(
+  table: rows.Table, column: str, run: Run, baseline: str
+) -> float | None:
   if not (pathlib.Path(run.workdir) / 'results.json').exists():
     return None
   results = Outcome.read(run, baseline).results
@@ -82,7 +100,7 @@ def of_paper(
   if quantity in table.quantities:
     found = _of_metric(results, baseline, table.quantities[quantity], when)
     return found and found['mean']
-  if baseline or column not in COMPUTED:
+  if baseline or not (column in COMPUTED or column.startswith('block ')):
     return None
   return _computed(table, column, results, run)
 
@@ -159,17 +177,21 @@ def of_clips(
   return factor * values.mean(1), target
 
 
-def _milliseconds(run: Run) -> float:
+def _milliseconds(run: Run) -> float | None:
   """Processor time of a predicted frame, the least of 20 batches of 16 clips.
 
-  Processor time and not that of the clock: other programs run beside it.
+  Processor time and not that of the clock: other programs run beside it. None
+  if the clips were not saved.
   """
   import jax
 
   from vidpred_jax import checkpoint, runtime
 
+  clips = pathlib.Path(run.workdir) / 'predictions.npz'
+  if not clips.exists():
+    return None
   system, variables = checkpoint.load(run.weights or run.workdir)
-  with np.load(pathlib.Path(run.workdir) / 'predictions.npz') as saved:
+  with np.load(clips) as saved:
     context = np.float32(saved['context'][:16]) / 255
   predict = jax.jit(system.predict)
   arguments = jax.device_put((variables, context, runtime.key(0)))
@@ -257,18 +279,3 @@ def _cost(
 def _size(settings: dict) -> tuple[int, int]:
   size = settings.get('size') or (64, 64)
   return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def gathered(each: list[dict | None]) -> dict[str, Any] | None:
-  """A number of several seeds as one."""
-  known = [x for x in each if x is not None]
-  if len(known) < len(each) or not known:
-    return None
-  numbers = [x['mean'] for x in known]
-  found = {'mean': float(np.mean(numbers)), 'each': numbers}
-  if len(numbers) > 1:
-    found['deviation'] = float(np.std(numbers, ddof=1))
-  errors = [x.get('standard_error') for x in known]
-  if None not in errors:
-    found['standard_error'] = float(np.mean(errors))
-  return found

@@ -1,64 +1,74 @@
 """Why the order of a table's rows is what it is: what was looked for and found.
 
 <COLUMN|ROW> stands for the size of a number of the table, <COLUMN|ROW|OTHER>
-for that of the difference of two, see `experiments.report`.
+for that of the difference of two, <each COLUMN|ROW> for the least and the
+greatest of its seeds, see `experiments.report`. What was measured elsewhere
+stands in `experiments/README.md`, which is named.
 """
 
 REASONS = {
   'dmvfn:5': (
     'All rows begin at random weights and learn from the true flow of '
     'the photographs, too, without which nothing moves in so few steps; '
-    'the paper trains for 300 epochs. STEBS keeps half of the six '
-    'blocks and is <PSNR gain|w/o routing|STEBS> dB behind all of them, '
-    'which is one standard error; it is <PSNR gain|STEBS|Random> dB '
-    'ahead of random routes of as many blocks, 1.9 of them. The '
-    'Gumbel-softmax ends with one block, the same for every clip, at a '
-    'penalty of 0.05 of the mean gate (the default is 1): it closes '
-    'blocks before they have learned anything, and a closed one learns '
-    'nothing. STEBS has a budget to spend instead. A router that sees '
-    'frames without brightness and contrast (ours) is as good as all '
-    'blocks with <blocks|STEBS, standardised>, by another choice of '
-    'them. What routes go by is under `dmvfn:figure5`.'
+    'the paper trains for 300 epochs. Seeds differ as much as rows: '
+    'with all blocks they are <each PSNR gain|w/o routing> dB ahead of '
+    'the copy. In each of the three, all blocks and STEBS are ahead of '
+    'random routes, STEBS by <each PSNR gain|STEBS|Random> dB with as '
+    'many blocks in the mean, which three seeds do not decide. STEBS '
+    'keeps <each blocks|STEBS> of the six blocks and cannot be told '
+    'from all of them; the paper has it ahead. The Gumbel-softmax ends '
+    'with one block in every seed, at a penalty of 0.05 of the mean '
+    'gate (the default is 1): it closes blocks before they have learned '
+    'anything, and a closed one learns nothing. STEBS has a budget to '
+    'spend instead. How little more blocks are worth so early: all six '
+    'are ahead of that one by <each PSNR gain|w/o routing|Gumbel '
+    'Softmax> dB. A router that sees frames without brightness and '
+    'contrast (ours) cannot be told from the published one; it keeps '
+    '<each blocks|STEBS, standardised> blocks. What routes go by is '
+    'under `dmvfn:figure5`.'
   ),
   'dmvfn:7': (
-    'With all blocks in use the spatial path helps; with routes no '
-    'difference can be told. Three of six blocks are as good as all, as '
-    'far as can be told. But the mean gains lie within <PSNR gain|w/o '
-    'r> dB, and seeds of the demo differ by half a dB after 2200 steps '
-    '(`experiments/README.md`, "The demo of DMVFN"), so that other '
-    'seeds may turn this round. Here rows learn from random weights, '
-    'and from the true flow of the photographs, too, without which '
-    'nothing moves in so few steps.'
+    'Seeds differ by more than rows: of three seeds no two rows can be '
+    'told apart, and of the first alone one pair was the other way '
+    'round. The signs are those of the paper: with routes the spatial '
+    'path is ahead in each seed, by <each PSNR gain|DMVFN|w/o path> dB, '
+    'and without routes in two of three; DMVFN with both is ahead of '
+    'the row with neither in each, by <each PSNR gain|DMVFN>. Half of '
+    'the blocks are as good as all, as far as can be told. Here rows '
+    'learn from random weights, and from the true flow of the '
+    'photographs, too, without which nothing moves in so few steps.'
   ),
   'dmvfn:8': (
     'The weights are those of `dmvfn:5`. Routes are drawn, as '
     'published, but for the row DMVFN. PSNR and cost grow with beta '
     'more and more slowly, as in the paper: a block whose probability '
     'is 1 keeps it, and what is left of the budget does not go to the '
-    'others, so that a budget of 4.8 blocks, beta 0.8, is spent on '
-    '<blocks|beta 0.8>. From 0.5 on PSNR differs by less than 0.005 dB. '
-    'On such small frames the time is that of what every route has; on '
-    'larger ones it follows the blocks.'
+    'others, so that the 4.8 blocks of beta 0.8 are spent on <each '
+    'blocks|beta 0.8>, by the seed. Beta 0.3 is behind all others, and '
+    'no other two can be told apart, as the last three of the paper. '
+    'What is drawn is behind the most probable blocks (DMVFN) by <PSNR '
+    'gain|DMVFN|beta 0.5> dB at the same beta, 0.5. Processor time '
+    'differs by the seed, as the blocks do, and does not follow beta on '
+    'such small frames; other programs ran beside it.'
   ),
   'dmvfn:figure5': (
     'The weights are those of `dmvfn:5`. No route depends on the '
-    'motion. Slow and fast clips, and those of frames three and five '
-    'apart, have the same routes: all the same three blocks, and two of '
-    '64 clips block 3 as well. With standardised frames (ours) about a '
-    'quarter of the clips use block 5 beside two that all use: of the '
-    'slow ones <block 5|Slow, standardised>, of the fast ones <block '
-    '5|Fast, standardised>, next to no difference. There is next to '
-    'nothing to gain by it so early: `experiments.routes` on the '
-    'weights of Random finds that the best single block lowers the loss '
-    'of the next frame from 0.0926 to 0.0739, and all six to 0.0734. A '
-    'route of its own for each third of the clips by motion is worth '
-    "0.0001. What there is of it has the sign of the paper's figure: "
-    'the best two blocks are those of scale 4 for fast clips and those '
-    'of scale 1 for slow ones, and the first block, of scale 4, helps '
-    'fast clips by 0.0018 and harms slow ones by 0.0003. The router '
-    'does not find so little. On a made-up rule a router of '
-    'standardised frames does follow the motion '
-    '(`experiments/README.md`, "What DMVFN\'s router goes by").'
+    'motion, in none of three seeds: slow and fast clips use each block '
+    'equally often, to within a few clips, and so do those of frames '
+    'three and five apart. A few clips have another route than the '
+    'rest, which goes by what they show and not by how they move. '
+    'Trained again, the router chooses other blocks: the first, of '
+    'scale 4, is in the route of every clip of every seed, the others '
+    'are not, and the routes have <each blocks|DMVFN> blocks, with '
+    'standardised frames (ours) <each blocks|DMVFN, standardised>. The '
+    'rows are means over such seeds; the plot has each. There is next '
+    'to nothing to gain by a route of its own for each third of the '
+    'clips by motion, as the losses of all routes of the row Random '
+    "show, though what there is has the sign of the paper's figure: "
+    'fast clips want blocks of scale 4, slow ones blocks of scale 1. '
+    'The router does not find so little. On a made-up rule a router of '
+    'standardised frames does follow the motion. Both are in '
+    '`experiments/README.md`, the section on what the router goes by.'
   ),
   'simvp:8': (
     'gSTA is the best here, too, and ViT the worst. Another seed '
@@ -100,15 +110,16 @@ REASONS = {
     'out add at most <PSNR gain|0.2 0.4 0.6 0.8> dB, while the share of '
     'blocks used differs by a tenth. Most of the time goes to the flow '
     'and the context, which no route changes. More blocks cost more '
-    'time in the paper; here the row with the most blocks takes 5 % '
-    'more than the one with the least.'
+    'time in the paper; here the row with the most blocks takes <ms of '
+    'a frame|0.2 0.5 0.7 1.0|0.2 0.4 0.6 0.8> ms more than the one with '
+    'the least.'
   ),
   'apr:4': (
     'The difference of the warped frames is better than that of the '
-    'frames themselves by two standard errors, as in the paper, though '
-    'by <PSNR gain|image difference> dB alone; the loss of the '
-    'reconstruction, which the paper leaves behind, cannot be told from '
-    'it.'
+    'frames themselves, as in the paper, though by <PSNR gain|image '
+    'difference> dB alone, which another seed may turn round; the loss '
+    'of the reconstruction, which the paper leaves behind, cannot be '
+    'told from it.'
   ),
   'apr:5': (
     'The rows learn from the flow of the demo alone, with a new '
@@ -116,15 +127,17 @@ REASONS = {
     'do with the one of the demo (`apr:2`). Concatenation is ahead by '
     '<PSNR gain|concat&conv> dB: it has more weights. That addition is '
     '<PSNR gain|no fusion> dB behind none so early says little of '
-    'longer training.'
+    'longer training, or of another seed.'
   ),
   'dmvfn:9': (
-    'Deep supervision is ahead of that of the last block, as in the '
-    'paper: without routes by <PSNR gain|w/o routing> dB. With routes '
-    'the two cannot be told apart, but the deep one has come to '
-    '<blocks|DMVFN> blocks and the single one to <blocks|single '
-    'supervision>; why, was not looked into. That no routes are as good '
-    'as routes or better is the order of `dmvfn:5`.'
+    'Deep supervision is ahead of that of the last block in each of the '
+    'three seeds, as in the paper, without routes by <each PSNR '
+    'gain|w/o routing> dB and with routes by <each PSNR '
+    'gain|DMVFN|single supervision>, which three seeds do not decide. '
+    'With single supervision the router keeps more blocks in each seed, '
+    '<each blocks|single supervision> against <each blocks|DMVFN>; why, '
+    'was not looked into. That no routes are as good as routes or '
+    'better is the order of `dmvfn:5`.'
   ),
   'dmvfn:11': (
     'Most pairs cannot be told apart, and by a few hundredths of a dB '
@@ -146,6 +159,26 @@ REASONS = {
     'picked and put back. The row with APR is that of the warped '
     'difference in `apr:4`, trained again on another commit hours '
     'later: the same numbers to the last digit, clip by clip.'
+  ),
+  'rvd:1': (
+    'One row of the paper is ours, so that there is no order to '
+    'compare; `rvd:2` has other ways to train it, and `rvd:figure3` the '
+    'frames of this row.'
+  ),
+  'rvd:figure3': (
+    'CRPS grows from frame to frame, from <CRPS of frame t+1|RVD '
+    '(ours)> to <CRPS of frame t+4|RVD (ours)>, so that 1 / CRPS falls '
+    'along time, as in the figure. The row is that of `rvd:1`.'
+  ),
+  'simvp:2': (
+    'The longer the training the lower the error, as in the paper; '
+    'SimVPv2-S is ahead of SimVP after as many steps. So early five '
+    'times the steps lower it by <MSE|SimVPv2-S|SimVPv2-S x5>, most of '
+    'it the first three times. Ten times the steps, and the large '
+    'model, take a quarter of an hour of one core and more: they were '
+    'not run. Seconds and frames a second are of a core that other '
+    'programs shared. What of the network learns late is in '
+    '`experiments/README.md` (`experiments.swapped`).'
   ),
 }
 # Of `experiments.samplers`, which belongs to no table.

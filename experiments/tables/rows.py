@@ -20,6 +20,8 @@ class Row(NamedTuple):
     baseline: of the row `weights`: this one of its baselines.
     why: the reason why the row cannot be had.
     not_small: the reason why it is left out at the small scales.
+    paper: the label of the paper's numbers, if it is another.
+    times: at the scales 'small' and 'tiny': so many times the steps.
   """
 
   label: str
@@ -29,6 +31,8 @@ class Row(NamedTuple):
   baseline: str = ''
   why: str = ''
   not_small: str = ''
+  paper: str = ''
+  times: int = 1
 
 
 class Scale(NamedTuple):
@@ -57,9 +61,9 @@ class Table(NamedTuple):
     sets: data sets of its columns, of `SETS`.
     quantities: `{name in a column: (metric, aggregation, factor)}`.
     columns: at the scales 'small' and 'tiny', beside those of `SCALES`.
-    paper: whose numbers of `papers.json`; None: those under its own name.
     not_small: why there is no small scale; empty: there is one.
     note: what must be known to read it.
+    small_note: the same at the scales 'small' and 'tiny'.
   """
 
   config: str
@@ -67,9 +71,9 @@ class Table(NamedTuple):
   sets: tuple[str, ...]
   quantities: Mapping[str, tuple[str, str, float]]
   columns: tuple[str, ...] = ()
-  paper: str | None = None
   not_small: str = ''
   note: str = ''
+  small_note: str = ''
 
 
 class Set(NamedTuple):
@@ -191,10 +195,14 @@ SCALES = {
     ),
   },
   'tiny': {
-    'dmvfn': Scale('smoke', ('eval.show=0',), ('PSNR t+1', 'blocks', 'GFLOPs')),
+    'dmvfn': Scale(
+      'smoke',
+      ('eval.show=0', 'eval.save=2'),
+      ('PSNR t+1', 'PSNR gain', 'blocks', 'GFLOPs'),
+    ),
     'simvp': Scale(
       'smoke',
-      ('eval.show=0', 'model.hid_s=8'),
+      ('steps=6', 'eval.show=0', 'model.hid_s=8'),
       ('MSE', 'parameters (M)', 'GFLOPs'),
     ),
     'rvd': Scale('smoke', ('eval.show=0',), ('CRPS', 'spread/skill')),
@@ -313,6 +321,7 @@ _ROUTED = (
     'sampled',
     weights='DMVFN',
     not_small='routes are drawn in dmvfn:8',
+    paper='DMVFN',
   ),
 )
 _V1_V2 = (Row('SimVP', 'incepu'), Row('SimVPv2'))
@@ -320,23 +329,29 @@ _FOUR = ('cityscapes', 'kitti', 'davis', 'vimeo')
 _MNIST = (
   Row('SimVP', 'incepu'),
   Row('SimVPv2-S'),
-  Row('SimVPv2-S x3', 'x3', ('steps=900',)),
-  Row('SimVPv2-S x5', 'x5', ('steps=1500',)),
-  Row('SimVPv2-S x10', 'x10', ('steps=3000',)),
+  *(Row(f'SimVPv2-S x{k}', f'x{k}', (), times=k) for k in (3, 5, 10)),
   Row('SimVPv2-L', 'large', ('model.hid_t=256', 'model.n_t=8')),
 )
 _USAGE = tuple(f'block {i}' for i in range(1, 10))
 _WITHOUT_GPU = 'Seconds are of the machine that runs it.'
-_TRIALS = 'The paper has three trials: add --seeds=3. ' + _WITHOUT_GPU
-_OTHERS = ('Uniformer', 'ConvNeXt', 'VAN', 'HorNet', 'MogaNet')
+_ONE_BY_ONE = (
+  _WITHOUT_GPU + " The paper's frames a second are of clips one by one: "
+  '--config.eval.batch_size=1.'
+)
+_TRIALS = 'The paper has three trials: --seeds=3. ' + _ONE_BY_ONE
+_OTHERS = ('Uniformer', 'ConvNeXt', 'VAN', 'HorNet', 'MogaNet', 'TAU')
 _SECOND = "not in the paper's table but in OpenSTL's"
-_DRAWN = "Published routes are drawn: the paper's numbers are of such."
+_DRAWN = (
+  "The paper's routes are drawn. Ours are the most probable blocks, as many as "
+  'drawing takes, but for rows of beta and of drawn routes; `sampled` draws '
+  'those of any run.'
+)
 _ANOTHER = 'It shows what seeds alone do, at the small scale.'
 _NO_DATA = 'Its question needs data that cannot be made: see --scale=paper.'
 
 
-def _dmvfn(rows, sets, quantities=_DMVFN, **more):
-  return Table('dmvfn', rows, sets, quantities, **more)
+def _dmvfn(rows, sets, quantities=_DMVFN, note=_DRAWN, **more):
+  return Table('dmvfn', rows, sets, quantities, note=note, **more)
 
 
 def _apr(rows, **more):
@@ -369,18 +384,20 @@ def _by_motion(kind, weights):
 
 
 TABLES = {
-  'dmvfn:1': _dmvfn(_ROUTED, _FOUR[:2], note=_DRAWN),
-  'dmvfn:2': _dmvfn(_ROUTED, _FOUR[2:], note=_DRAWN),
+  'dmvfn:1': _dmvfn(_ROUTED, _FOUR[:2]),
+  'dmvfn:2': _dmvfn(_ROUTED, _FOUR[2:]),
   'dmvfn:3': _dmvfn(
     (Row('DMVFN'),),
     ('ucfsports', 'human36m'),
     _STRPM,
-    note="The list of UCF Sports' windows is a dead link (MMVP, issue 2).",
+    note="The list of UCF Sports' windows is a dead link (MMVP, issue 2). "
+    + _DRAWN,
   ),
   'dmvfn:4': _dmvfn(
     (Row('KITTI-A', why='The 103 sequences of KITTI-A were not published.'),),
     ('kitti',),
     not_small='see dmvfn:figure5',
+    note='',
   ),
   'dmvfn:5': _dmvfn(_ROUTING, _FOUR[:2]),
   'dmvfn:6': _dmvfn(
@@ -412,7 +429,6 @@ TABLES = {
     ),
     ('vimeo90k',),
     columns=_USAGE,
-    note='How often each block is used, by the speed of the motion.',
   ),
   'simvp:2': Table('simvp', _MNIST, ('mnist',), _SIMVP,
                    ('seconds an epoch', 'frames a second'),
@@ -455,6 +471,7 @@ TABLES = {
         'VAN': 'van',
         'HorNet': 'hornet',
         'MogaNet': 'moga',
+        'TAU': 'tau',
       }.items()
     ) + (
       Row('gSTA, another seed', '', ('seed=1',), why=_ANOTHER),
@@ -465,7 +482,7 @@ TABLES = {
   ),
   'simvp:figure7': Table(
     'simvp', _MNIST, ('mnist',), _SIMVP,
-    ('seconds an epoch', 'frames a second'), 'simvp:2', note=_WITHOUT_GPU,
+    ('seconds an epoch', 'frames a second'), note=_ONE_BY_ONE,
   ),  # fmt: skip
   'rvd:1': Table(
     'rvd',
@@ -490,8 +507,6 @@ TABLES = {
     ('kth', 'bair', 'simulation', 'cityscapes'),
     _RVD,
     tuple(f'CRPS of frame t+{k}' for k in range(1, 5)),
-    'rvd:1',
-    note='The figure has 1 / CRPS of each frame.',
   ),
   'apr:1': _apr((
     _made('Ours(w/o APR)', 'stage1', synthesis='whole'),
@@ -505,14 +520,14 @@ TABLES = {
       synthesis='patches', patch=side,
     )
     for side in (8, 16, 32, 64, 128)
-  ), note='Small: frames of 64x64, so 64 is the whole frame.'),
+  ), small_note='Frames are 64x64, so 64 is the whole frame.'),
   'apr:3': _apr((
     _keep('0.2 0.5 0.7 1.0', 'keep_2_5_7_10', 0.35, 0.85),
     _keep('0.1 0.4 0.6 0.9', '', 0.25, 0.75),
     _keep('0.2 0.4 0.6 0.8', 'keep_2_4_6_8', 0.3, 0.7),
     _keep('0.5 0.5 0.5 0.5', 'keep_5_5_5_5', 0.5, 0.5),
     _keep('0.9 0.6 0.4 0.1', 'keep_9_6_4_1', 0.75, 0.25),
-  ), note='Small: two ratios, the means of the first and the last two.'),
+  ), small_note='Two ratios, the means of the first and the last two.'),
   'apr:4': _apr((
     _made('warped difference', 'stage3', _ROUTER, synthesis='routed'),
     _made('image difference', 'stage3,by_image', _ROUTER,
@@ -526,5 +541,5 @@ TABLES = {
           synthesis='whole', fusion='concat'),
     _made('no fusion', 'stage1,unfused', _NEW,
           synthesis='whole', fusion='none'),
-  ), note='Small: the synthesis is trained from random weights.'),
+  ), small_note='The synthesis is trained from random weights.'),
 }  # fmt: skip

@@ -9,14 +9,13 @@ import pytest
 from PIL import Image
 
 from experiments import report
-from experiments.tables import commands, rows
+from experiments.tables import commands, published, rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def made(name, labels, columns, **more):
   """What `experiments.tables` writes, with numbers that grow by the row."""
-  paper = json.loads((ROOT / 'experiments/papers.json').read_text())
   known = {'clips': 3, 'source': 'Clips()', 'context': [0], 'target': [1]}
   return {
     'table': name,
@@ -30,11 +29,9 @@ def made(name, labels, columns, **more):
       for i, label in enumerate(labels)
     },
     'of_clips': {
-      label: [20.0 + i, 22.0 + i, 24.1 + i] for i, label in enumerate(labels)
+      label: [[20.0 + i, 22.0 + i, 24.1 + i]] for i, label in enumerate(labels)
     },
-    'paper': paper.get(
-      name, {'title': '', 'source': '', 'columns': [], 'rows': {}}
-    ),
+    'paper': published.paper(name),
     'processor_seconds': 600.0,
   } | more
 
@@ -74,11 +71,30 @@ def test_the_order_is_counted_on_the_same_clips():
   assert 'of 6 pairs of rows 6 are as in the paper' in text
   # One row falls below all others, one cannot be told from its neighbour.
   clips = found['of_clips']
-  clips['64'] = [x - 9 for x in clips['8']]
-  clips['16'] = [clips['8'][0] + 5, clips['8'][1] - 5, clips['8'][2]]
+  clips['64'] = [[x - 9 for x in clips['8'][0]]]
+  first = clips['8'][0]
+  clips['16'] = [[first[0] + 5, first[1] - 5, first[2]]]
   text = report.page({'apr:2': found})
   assert 'undecided' in text
   assert 'The other way round: 8 over 64 by 9 +- ' in text
+
+
+def test_the_order_takes_seeds_into_account():
+  found = patches() | {'seeds': 3}
+  found['rows'] = {x: found['rows'][x] for x in ('8', '64')}
+  found['rows']['64']['PSNR']['deviation'] = 0.25
+  clips = found['of_clips']['8'][0]
+  for each, words in (
+    ((0.5, 0.6, 0.7), 'of 1 pairs of rows 1 are as'),
+    ((-0.5, 0.6, 1.7), '1 undecided'),  # as good in the mean
+    ((-0.5, -0.6, -0.7), '8 over 64 by 0.6 +- 0.058'),
+  ):
+    found['of_clips'] = {
+      '8': [clips] * 3,
+      '64': [[x + gain for x in clips] for gain in each],
+    }
+    text = report.page({'apr:2': found})
+    assert words in text and ' 3.5 +- 0.1 [0.25] |' in text
 
 
 def test_where_less_is_better_the_order_turns():
@@ -112,6 +128,10 @@ def test_what_is_said_of_rows_is_read_from_the_table():
   found = patches()  # 0.5, 1.5, 2.5, 3.5
   text = '<PSNR|8>, <PSNR gain|8|64> and 1 < 2'
   assert report.read_in(text, found) == '0.5, 3 and 1 < 2'
+  for label, each in (('8', [0.25, 0.5, 0.75]), ('64', [3.0, 3.5, 4.0])):
+    found['rows'][label]['PSNR']['each'] = each
+  text = '<each PSNR|8>, <each PSNR|64|8>, <each PSNR|64|64>'
+  assert report.read_in(text, found) == '0.25 to 0.75, 2.8 to 3.2, 0'
   with pytest.raises(KeyError):
     report.read_in('<PSNR|9>', found)
 
@@ -147,7 +167,9 @@ def test_the_plots(tmp_path):
     ['DMVFN', 'Slow', 'Medium', 'Fast'],
     ['PSNR t+1', 'block 1', 'block 2', 'block 3'],
   )
+  usage['seeds'] = 2
   for row in usage['rows'].values():
+    row |= {k: {'mean': 0.5, 'each': [0, 1]} for k in ('block 1', 'block 2')}
     row['block 3'] = None
   results = {'dmvfn:figure5': usage, 'apr:2': patches(), 'apr:3': patches()}
   drawn = report.draw(results, tmp_path)

@@ -25,6 +25,10 @@ def film(places):
   return np.stack(shots)
 
 
+def factor(films):
+  return jax.jit(persistence.first_flow)(films)[1]
+
+
 @functools.cache
 def fitted(count):
   """The factor of three films of 8 frames, of which `count` are given."""
@@ -34,7 +38,7 @@ def fitted(count):
     [60 + x for x in (0, 3, 0, 3, 0, 3, 6, 9)],  # came back, then went on
   )
   films = jnp.stack([film(p)[-count:] for p in places])
-  return np.asarray(jax.jit(persistence.factor)(films))
+  return np.asarray(factor(films))
 
 
 def test_what_goes_on_is_told_from_what_comes_back():
@@ -51,7 +55,7 @@ def test_what_is_not_given_does_not_count():
 
 @pytest.mark.parametrize('places', [[70] * 8, [60] * 6 + [63, 66]])
 def test_frames_that_were_given_again_tell_nothing(places):
-  got = jax.jit(persistence.factor)(film(places)[None])
+  got = factor(film(places)[None])
   assert got == np.float32(persistence.KEPT)
 
 
@@ -59,17 +63,26 @@ def test_motion_that_slows_down_goes_on_less_far():
   """Three steps of 0.8, 0.64, 0.51 are as long as KEPT (1 + 0.64 + 0.41)."""
   steps = 10 * 0.8 ** np.arange(7)
   places = 60 + np.rint(np.concatenate([[0], np.cumsum(steps)])).astype(int)
-  got = jax.jit(persistence.factor)(film(places)[None])
+  got = factor(film(places)[None])
   np.testing.assert_allclose(got, 0.7, atol=0.01)
 
 
 @pytest.mark.parametrize('size', [(8, 12), (33, 47)])
-def test_any_size_will_do_and_few_frames_will_not(size):
+def test_any_size_will_do_and_few_frames_tell_nothing(size):
   frames = jax.random.uniform(jax.random.key(0), (2, 5, *size, 3))
-  got = jax.eval_shape(persistence.factor, frames)
-  assert got.shape == (2,)
-  with pytest.raises(AssertionError):
-    jax.eval_shape(persistence.factor, frames[:, 1:])
+  flow, got = jax.eval_shape(persistence.first_flow, frames)
+  assert flow.shape == (2, *size, 4) and got.shape == (2,)
+  _, got = jax.jit(persistence.first_flow)(frames[:, 1:])
+  np.testing.assert_array_equal(got, np.float32(persistence.KEPT))
+
+
+def test_the_next_frame_is_that_of_the_last_two_however_many_are_given():
+  clip = film([60 + 3 * t for t in range(8)])[None]
+  first_flow = jax.jit(persistence.first_flow)
+  many, few = first_flow(clip)[0], first_flow(clip[:, -2:])[0]
+  np.testing.assert_allclose(many, few, atol=1e-3)
+  middle = many[0, 24:-24, 24:-24].mean((0, 1))
+  np.testing.assert_allclose(middle, [5.85, 0, 2.85, 0], atol=0.1)
 
 
 def uniform(size, dx):

@@ -221,7 +221,7 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
 
   @jax.jit
   def begun(pair):
-    flow = persistence.first_flow(pair[:, 0], pair[:, 1])
+    flow, _ = persistence.first_flow(pair)
     return warp.backward(pair[:, 1], flow[..., 2:]), flow[..., 2:]
 
   frame, flow = begun(video[:, :2])

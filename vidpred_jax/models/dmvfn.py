@@ -352,13 +352,14 @@ class DMVFN(nn.Module):
       logits.shape[0], len(self.scales), self.router_outputs
     )
 
-  def _begin(self, frames):
+  def _begin(self, pair, flow=None):
     """The state before the first block."""
-    older, newer = frames[..., :3], frames[..., 3:]
+    frames = concat_pair(pair)
     if self.initial_flow == 'zero':
       voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
-      return State(voxel, older, newer)
-    flow = persistence.first_flow(older, newer)
+      return State(voxel, frames[..., :3], frames[..., 3:])
+    if flow is None:
+      flow, _ = persistence.first_flow(pair)
     logit = jnp.full((*flow.shape[:-1], 1), _OLDER)
     return warp_frames(frames, jnp.concatenate([flow, logit], -1))
 
@@ -377,7 +378,7 @@ class DMVFN(nn.Module):
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = self._begin(frames)
+    state = self._begin(pair)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
@@ -396,7 +397,7 @@ class DMVFN(nn.Module):
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
     return Output(tuple(outputs), flow, mask, tuple(flows))
 
-  def run_route(self, pair, gates):
+  def run_route(self, pair, gates, flow=None):
     """Runs, for each sample, only the blocks whose gates are not 0.
 
     On a CPU the samples run one after the other, so that a skipped block costs
@@ -406,6 +407,8 @@ class DMVFN(nn.Module):
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
       gates: [B, n], 0 or 1.
+      flow: [B, H, W, 4], to begin with where `initial_flow` is 'variational',
+        if it is known already.
 
     Returns:
       An `Output` with one prediction, the last.
@@ -438,7 +441,7 @@ class DMVFN(nn.Module):
       return jax.lax.map(one, given)
 
     frames = concat_pair(pair)
-    given = frames, gates, self._begin(frames)
+    given = frames, gates, self._begin(pair, flow)
     if pair.shape[0] == 1:
       return together(*given)
     return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)

@@ -23,27 +23,56 @@ LEAST_FRAMES = 5
 
 _FACTORS = np.array([KEPT, 1.0, 0.85, 0.7, 0.5, 0.3, 0.0], np.float32)
 _STEPS = LEAST_FRAMES - 2  # so many frames on the past is predicted
-_DOUBT = 0.2  # relative error that a factor must win for each 1 off KEPT
+_LIKELY = 0.85
+_DOUBT = 0.2  # relative error that a factor must win for each 1 off that
 _SLACK = 0.1  # pixels by which flows may differ
-_SIDE = 4  # the flow is that of means of so many pixels, then averaged again
+_SIDE = 4  # means of so many pixels of the flow, which is a quarter's, count
 _TRANSPORTS = 2  # iterations until a velocity is that of what is shown
 
 
-def first_flow(older: jax.Array, newer: jax.Array) -> jax.Array:
-  """The flow of the next frame if motion goes on, a little slower.
+def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The flow of the next frame if motion goes on, a little slower; and q.
 
-  It is `variational.optical_flow`, estimated at the next frame's pixels.
+  The flow is `variational.optical_flow` at the next frame's pixels. With less
+  than `LEAST_FRAMES` frames the factor is `KEPT`.
 
   Args:
-    older: [B, H, W, 3] in [0, 1].
-    newer: the frame after it.
+    context: [B, K, H, W, 3] in [0, 1], frames one after another, at least two.
+      A frame that equals the one before it bit for bit, such as one given
+      again, tells nothing of the factor.
 
   Returns:
-    [B, H, W, 4], (dx, dy) in pixels into the older, then into the newer frame.
-    It has no gradient.
+    `(flow, q)`. The flow [B, H, W, 4], (dx, dy) in pixels into the last frame
+    but one, then into the last. The factor [B] in [0, 1]; `KEPT` where the
+    frames tell nothing. They have no gradient.
   """
-  back = variational.optical_flow(newer, older, time=-KEPT)
-  return jnp.concatenate([(1 + KEPT) * back, KEPT * back], -1)
+  chex.assert_rank(context, 5)
+  context = jax.lax.stop_gradient(context)
+  batch, count = context.shape[:2]
+  # In the first dimension time goes on, so that the last are the last `batch`.
+  frames = jnp.swapaxes(context, 0, 1)
+  older, newer = frames[-2:-1], frames[-1:]
+  time = jnp.full((batch,), -KEPT)
+  if count >= LEAST_FRAMES:
+    older = jnp.concatenate([frames[:-1], older])
+    newer = jnp.concatenate([frames[1:], newer])
+    time = jnp.concatenate([jnp.zeros((batch * (count - 1),)), time])
+  newer, older = (x.reshape(-1, *x.shape[2:]) for x in (newer, older))
+  coarse = variational.coarse_flow(newer, older, time=time)
+  last = variational.Coarse(
+    coarse.flow[-batch:],
+    tuple(x[:, -batch:] for x in coarse.levels),
+    coarse.time[-batch:],
+  )
+  back = variational.refined_flow(last)
+  flow = jnp.concatenate([(1 + KEPT) * back, KEPT * back], -1)
+  if count < LEAST_FRAMES:
+    return flow, jnp.full((batch,), KEPT)
+  pixels = 2.0 ** (len(coarse.levels) - 1)
+  flows = pixels * coarse.flow[:-batch]
+  moved = jnp.any(context[:, 1:] != context[:, :-1], (2, 3, 4))
+  flows = flows.reshape(count - 1, batch, *flows.shape[1:])
+  return flow, _factor(flows, pixels, moved)
 
 
 def go_on(
@@ -81,57 +110,40 @@ def go_on(
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
 
 
-def factor(frames: jax.Array) -> jax.Array:
-  """Fits q to frames, one after another.
+def _factor(flows, pixels, moved):
+  """The factor [B] that would have served best.
 
   Args:
-    frames: [B, K, H, W, 3] in [0, 1], K at least `LEAST_FRAMES`. A frame that
-      equals the one before it bit for bit, such as one given again, tells
-      nothing.
-
-  Returns:
-    [B], in [0, 1]; `KEPT` where the frames tell nothing. It has no gradient.
+    flows: [K - 1, B, h, w, 2], from each frame to the one before it.
+    pixels: how many of the flows' unit one of their own pixels has.
+    moved: [B, K - 1], whether these frames differ.
   """
-  chex.assert_rank(frames, 5)
-  count = frames.shape[1] - 1 - _STEPS
-  assert count > 0, frames.shape
-  velocities = _velocities(jax.lax.stop_gradient(frames))
+  velocities = _aligned(flows, pixels)
+  count = velocities.shape[1] - _STEPS
   went = sum(velocities[:, j : j + count] for j in range(1, _STEPS + 1))
   lengths = KEPT * np.sum([_FACTORS**j for j in range(_STEPS)], 0)
   lengths = lengths.reshape(-1, 1, 1, 1, 1, 1)
   off = went[None] - lengths * velocities[None, :, :count]
   errors = jnp.sqrt(jnp.sum(off**2, -1) + _SLACK**2)
-  moved = jnp.any(frames[:, 1:] != frames[:, :-1], (2, 3, 4))
   known = [moved[:, j : j + count] for j in range(_STEPS + 1)]
   known = jnp.stack(known).all(0)[None]
   error = jnp.sum(jnp.mean(errors, (-2, -1)), -1, where=known)  # [factors, B]
-  error *= 1 + _DOUBT * np.abs(_FACTORS - KEPT)[:, None]
+  error *= 1 + _DOUBT * np.abs(_FACTORS - _LIKELY)[:, None]
   return jnp.asarray(_FACTORS)[jnp.argmin(error, 0)]
 
 
-def _velocities(frames):
-  """The flow back from each frame to the one before, [B, K - 1, h, w, 2].
-
-  All are in pixels, and those of what the last frame shows at that place.
-  """
-  batch, count = frames.shape[:2]
-  small = _means(frames.reshape(-1, *frames.shape[2:]))
-  small = small.reshape(batch, count, *small.shape[1:])
-  older, newer = (
-    x.reshape(-1, *small.shape[2:]) for x in (small[:, :-1], small[:, 1:])
-  )
-  flows = variational.optical_flow(newer, older)
-  flows = flows.reshape(batch, count - 1, *flows.shape[1:])
+def _aligned(flows, pixels):
+  """Means of the flows, [B, K - 1, ...]: of what the last frame shows there."""
 
   def moved(place, flow):
-    there = warp.backward(flow, place)
+    there = warp.backward(flow, place / pixels)
     return place + there, there
 
-  flows = jnp.swapaxes(flows, 0, 1)
   _, before = jax.lax.scan(moved, flows[-1], flows[:-1], reverse=True)
   aligned = jnp.concatenate([before, flows[-1:]])
-  means = _means(_SIDE * aligned.reshape(-1, *aligned.shape[2:]))
-  return jnp.swapaxes(means.reshape(-1, batch, *means.shape[1:]), 0, 1)
+  means = _means(aligned.reshape(-1, *aligned.shape[2:]))
+  means = means.reshape(*aligned.shape[:2], *means.shape[1:])
+  return jnp.swapaxes(means, 0, 1)
 
 
 def _means(x):

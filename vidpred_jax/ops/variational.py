@@ -46,7 +46,7 @@ from vidpred_jax.ops import resize, warp
 
 _ALPHA = (3.0, 2.0, 0.7)  # at full size, at half of it, at the other levels
 _LEVELS = 5  # smaller than the frames: 1/2, 1/4, ... 1/32 of them
-_EIGHTH = 2
+_QUARTER, _EIGHTH = 2, 3
 _SMALLEST = 8  # pixels a side: there is no level after the first with less
 _RELAXATION = 1.6
 _EPSILON_DATA = 0.1  # pixels
@@ -85,6 +85,22 @@ _FEW = _Iterations(3, 1, 2, 5)
 _MANY = _Iterations(5, 5, 3, 10)
 
 
+class Coarse(NamedTuple):
+  """A flow that is estimated at the coarse levels only.
+
+  Attributes:
+    flow: [B, h, w, 2], (dx, dy) in pixels of its own size: a quarter of the
+      frames' height and width, rounded up, or the coarsest if that is larger.
+    levels: the two frames in grey, [2, B, h, w], at the levels that are left,
+      the finest first, and at that of the flow.
+    time: t, [B, 1, 1, 1].
+  """
+
+  flow: jax.Array
+  levels: tuple[jax.Array, ...]
+  time: jax.Array
+
+
 def optical_flow(
   first: jax.Array,
   second: jax.Array,
@@ -108,44 +124,67 @@ def optical_flow(
     `warp.backward(first, -time * flow)` and `warp.backward(second, (1 - time) *
     flow)` resemble each other and the frame at that time. It has no gradient.
   """
+  coarse = coarse_flow(first, second, time=time, thorough=thorough)
+  return refined_flow(coarse, thorough=thorough, half=half)
+
+
+def coarse_flow(
+  first: jax.Array,
+  second: jax.Array,
+  *,
+  time: float | jax.Array = 0.0,
+  thorough: bool = False,
+) -> Coarse:
+  """Estimates the flow at the coarse levels; arguments as `optical_flow`."""
   chex.assert_equal_shape([first, second])
   chex.assert_rank(time, {0, 1})
   chex.assert_shape(first, (None, None, None, 3))
   pair = jax.lax.stop_gradient(jnp.stack([first, second])).astype(jnp.float32)
   pair = jnp.einsum('pbhwc,c->pbhw', pair, _GREY)
-  time = jnp.asarray(time, jnp.float32).reshape(-1, 1, 1, 1)
-  pyramid, small = [], pair
-  for _ in range(_LEVELS):
-    if pyramid and min(small.shape[2:]) < 2 * _SMALLEST:
+  time = jnp.broadcast_to(jnp.asarray(time, jnp.float32), first.shape[:1])
+  time = time.reshape(-1, 1, 1, 1)
+  levels = [pair]
+  for level in range(_LEVELS):
+    if level > 0 and min(levels[-1].shape[2:]) < 2 * _SMALLEST:
       break
-    small = _halved(small)
-    pyramid.append(small)
+    levels.append(_halved(levels[-1]))
   counts = _MANY if thorough else _FEW
-
-  def refined(pair, flow, warps, alpha):
-    def once(_, flow):
-      return _refined(*pair, time, flow, alpha, counts)
-
-    return jax.lax.fori_loop(0, warps, once, flow)
-
-  def fused(pair, flow, others):
-    older, newer = pair
-    return _fused(older, newer, time, flow, others)
-
-  flow = jnp.zeros((*small.shape[1:], 2), jnp.float32)
-  for level in reversed(range(len(pyramid))):
-    frames, size = pyramid[level], pyramid[level].shape[2:]
-    if flow.shape[1:3] != size:
-      flow = _enlarged(flow, size)
-    coarse = level >= _LEVELS - 2
-    warps = counts.coarse_warps if coarse else counts.warps
-    alpha = _ALPHA[2 if level > 0 else 1]
-    flow = refined(frames, flow, warps, alpha)
+  flow = jnp.zeros((*levels[-1].shape[1:], 2), jnp.float32)
+  quarter = min(_QUARTER, len(levels) - 1)
+  for level in reversed(range(quarter, len(levels))):
+    frames = levels[level]
+    if flow.shape[1:3] != frames.shape[2:]:
+      flow = _enlarged(flow, frames.shape[2:])
+    warps = counts.coarse_warps if level >= _LEVELS - 1 else counts.warps
+    flow = _warped_often(frames, time, flow, level, warps, counts)
     if thorough and level == _EIGHTH:
-      flow = refined(frames, fused(frames, flow, _FAST), warps, alpha)
-  flow = fused(pyramid[0], flow, _STILL)
-  flow = _enlarged(flow, first.shape[1:3])
-  return flow if half else refined(pair, flow, 1, _ALPHA[0])
+      flow = _fused(frames, time, flow, _FAST)
+      flow = _warped_often(frames, time, flow, level, warps, counts)
+  return Coarse(flow, tuple(levels[: quarter + 1]), time)
+
+
+def refined_flow(
+  coarse: Coarse, *, thorough: bool = False, half: bool = False
+) -> jax.Array:
+  """The flow at the frames' size; arguments as `optical_flow`."""
+  counts = _MANY if thorough else _FEW
+  flow, levels, time = coarse
+  if len(levels) > 2:
+    flow = _enlarged(flow, levels[1].shape[2:])
+    flow = _warped_often(levels[1], time, flow, 1, counts.warps, counts)
+  flow = _fused(levels[1], time, flow, _STILL)
+  flow = _enlarged(flow, levels[0].shape[2:])
+  return flow if half else _warped_often(levels[0], time, flow, 0, 1, counts)
+
+
+def _warped_often(frames, time, flow, level, warps, counts):
+  """The flow after so many warpings of the two frames at a level."""
+  alpha = _ALPHA[min(level, len(_ALPHA) - 1)]
+
+  def once(_, flow):
+    return _refined(*frames, time, flow, alpha, counts)
+
+  return jax.lax.fori_loop(0, warps, once, flow)
 
 
 def _halved(pair):
@@ -220,8 +259,9 @@ def _refined(first, second, time, flow, alpha, counts):
   return jax.lax.fori_loop(0, counts.outer, relinearised, flow)
 
 
-def _fused(first, second, time, flow, others):
+def _fused(frames, time, flow, others):
   """The flow [B, h, w, 2]; the best of the others where it is better."""
+  first, second = frames
 
   def distance(flow, unseen):
     first_, second_, seen = _warped(first, second, time, flow)

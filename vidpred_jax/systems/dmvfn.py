@@ -300,7 +300,7 @@ def _feature_distance(variables, image, truth):
 
 
 def next_frame(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key, flow=None
 ):
   """Predicts the frame after a pair [B, 2, H, W, 3].
 
@@ -310,12 +310,13 @@ def next_frame(
     variables: its variables.
     pair: the frames.
     key: of the gates.
+    flow: as in `models.dmvfn.DMVFN.run_route`.
 
   Returns:
     `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
   gates = inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, method='run_route')
+  output = model.apply(variables, pair, gates, flow, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without flow and without any block there is nothing but the mean of both.
   used |= settings.initial_flow != 'zero'
@@ -343,21 +344,21 @@ def forecast(
   Returns:
     `([B, N, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
-  pair, inside = context[:, -2:], True
+  filled, inside = context, True
   if settings.keep_bars:
-    pair, inside = bars.fill(pair)
+    filled, inside = bars.fill(context)
     inside = inside[:, None]
+  pair = filled[:, -2:]
 
-  def step(pair, key):
-    return next_frame(model, settings, variables, pair, key)
+  def step(pair, key, flow=None):
+    return next_frame(model, settings, variables, pair, key, flow)
 
   if settings.initial_flow == 'zero':
     frames, diagnostics = feed_back(step, pair, key, count)
   else:
-    first, diagnostics = step(pair, key)
-    kept = persistence.KEPT
-    if count > 1 and context.shape[1] >= persistence.LEAST_FRAMES:
-      kept = persistence.factor(context)
+    # The factor is that of the later frames.
+    flow, kept = persistence.first_flow(filled if count > 1 else pair)
+    first, diagnostics = step(pair, key, flow)
     more, flows = persistence.go_on(
       pair[:, 1], diagnostics['flow'], kept, count - 1
     )
