@@ -100,12 +100,7 @@ class Writer:
           f'{self._path}: got the quality {quality} (--crf), expected {best} '
           f'(best) to {worst}.'
         )
-    rate = timing.rounded(Fraction(fps))
-    if not 1 <= rate * _RATES <= _RATES**2:
-      raise ValueError(
-        f'{self._path}: fps must be positive, from {1 / _RATES:g} to '
-        f'{_RATES:g}; got {float(rate):g}.'
-      )
+    rate = _rate(self._path, fps)
     if coding and coding.codec == 'gif' and rate > _FASTEST_GIF:
       raise ValueError(
         f'{self._path}: a GIF shows at most {_FASTEST_GIF} frames per second, '
@@ -234,6 +229,17 @@ class Writer:
       raise FileExistsError(
         f'{path} holds something else than what would replace it.'
       )
+
+
+def _rate(path: pathlib.Path, fps: Fraction | float) -> Fraction:
+  """A frame rate that files can have."""
+  rate = timing.rounded(Fraction(fps))
+  if not 1 <= rate * _RATES <= _RATES**2:
+    raise ValueError(
+      f'{path}: fps must be positive, from {1 / _RATES:g} to {_RATES:g}; got '
+      f'{float(rate):g}.'
+    )
+  return rate
 
 
 def _coding(path: pathlib.Path) -> encoding.Coding | None:
