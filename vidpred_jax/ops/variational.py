@@ -135,7 +135,17 @@ def coarse_flow(
   time: float | jax.Array = 0.0,
   thorough: bool = False,
 ) -> Coarse:
-  """Estimates the flow at the coarse levels; arguments as `optical_flow`."""
+  """Estimates the flow at the coarse levels.
+
+  Args:
+    first: as in `optical_flow`.
+    second: likewise.
+    time: likewise.
+    thorough: likewise.
+
+  Returns:
+    What `refined_flow` goes on with. It has no gradient.
+  """
   chex.assert_equal_shape([first, second])
   chex.assert_rank(time, {0, 1})
   chex.assert_shape(first, (None, None, None, 3))
@@ -166,7 +176,16 @@ def coarse_flow(
 def refined_flow(
   coarse: Coarse, *, thorough: bool = False, half: bool = False
 ) -> jax.Array:
-  """The flow at the frames' size; arguments as `optical_flow`."""
+  """Brings a flow to the frames' size.
+
+  Args:
+    coarse: from `coarse_flow`.
+    thorough: as in `optical_flow`.
+    half: likewise.
+
+  Returns:
+    [B, H, W, 2], as `optical_flow`.
+  """
   counts = _MANY if thorough else _FEW
   flow, levels, time = coarse
   if len(levels) > 2:
