@@ -6,6 +6,7 @@ import pytest
 from tests.predict.toys import ramp
 from vidpred_jax.predict import frame_rate
 from vidpred_jax.video_io import scenes
+from vidpred_jax.video_io import scenes
 
 
 def image(value, shape=(2, 3, 3)):
@@ -147,3 +148,7 @@ def test_similarity():
   assert scenes.likeness(black, black + 1) > 0.8
   grey = scenes.likeness(a[..., :1], ramp(step=2)[..., :1])
   assert grey == pytest.approx(scenes.likeness(a, ramp(step=2)), abs=1e-6)
+
+
+def test_the_likeness_of_frames_keeps_its_name():
+  assert frame_rate.likeness is scenes.likeness
