@@ -6,7 +6,6 @@ import pytest
 from tests.predict.toys import ramp
 from vidpred_jax.predict import frame_rate
 from vidpred_jax.video_io import scenes
-from vidpred_jax.video_io import scenes
 
 
 def image(value, shape=(2, 3, 3)):

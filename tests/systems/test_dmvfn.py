@@ -221,7 +221,7 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
 
   @jax.jit
   def begun(pair):
-    state = model_room.initial_state(pair, 'variational')
+    state = model_room.initial_state(pair, initial_flow='variational')
     return model_room.blend(state), state.voxel[..., 2:4]
 
   frame, flow = begun(video[:, :2])

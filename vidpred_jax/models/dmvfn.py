@@ -367,7 +367,7 @@ class DMVFN(nn.Module):
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = initial_state(pair, self.initial_flow)
+    state = initial_state(pair, initial_flow=self.initial_flow)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
@@ -430,7 +430,11 @@ class DMVFN(nn.Module):
       return jax.lax.map(one, given)
 
     frames = concat_pair(pair)
-    given = frames, gates, initial_state(pair, self.initial_flow, flow)
+    given = (
+      frames,
+      gates,
+      initial_state(pair, initial_flow=self.initial_flow, flow=flow),
+    )
     if pair.shape[0] == 1:
       return together(*given)
     return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)
@@ -460,7 +464,7 @@ def standardised(frames: jax.Array) -> jax.Array:
 
 
 def initial_state(
-  pair: jax.Array, initial_flow: str = 'zero', flow: jax.Array | None = None
+  pair: jax.Array, *, initial_flow: str = 'zero', flow: jax.Array | None = None
 ) -> State:
   """The state before the first block.
 
