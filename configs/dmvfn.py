@@ -30,7 +30,7 @@ first, then `code`, then small models and films, then the rest.
   film1      the first of three runs that make a model for any film: motion from
              photographs whose exact flow is known, hours on a CPU
   film2      photographs and films, from runs/film1
-  film3      as film2, by rollouts of five frames, with the router, from film2
+  film3      as film2, by forecasts of five frames, with the router, from film2
   variational  blocks begin with an optical flow, and clips count alike: ours;
              `film2,variational` needs no film1 before it
   kitti      KITTI raw
@@ -124,7 +124,8 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.logarithmic = False
   config.model.vgg_weight = 0.0  # 0.5 in the published code
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
-  config.model.rollout = 0  # predictions that the gradient goes back through
+  # Predictions that the gradient goes back through; 0: none is fed back.
+  config.model.rollout = 0
   config.model.formulation = 'fast'  # or published: the same numbers
   config.model.dtype = 'float32'  # of the computation; or bfloat16
   config.features.vgg = ''  # weights of VGG19, for vgg_weight

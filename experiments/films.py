@@ -13,7 +13,8 @@ Contenders:
   warped half the way by the flow to each other, and averaged.
 - Each checkpoint predicts or interpolates, whichever its system does.
 
-*Tasks.* t+K is the K-th frame after the input; predictions are fed back. A
+*Tasks.* t+K is the K-th frame after the input, beyond what a model predicts at
+once from its predictions. A
 distance of D is the interpolation of the middle frame of two input frames that
 are D frames apart. A checkpoint may see a frame more on both sides, as far
 apart; then the windows of all contenders are longer.

@@ -72,14 +72,14 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
   Returns:
     [N, 2**n], in the order of `all_routes`.
   """
-  frames = jnp.concatenate([video[:, 0], video[:, 1]], -1)
+  frames = dmvfn.concat_pair(video[:, :2])
 
   def add(i, weights, frames, voxel):
     block = model._block(i, parent=None)
     unwarped = model._unwarped(i)
     state = dmvfn.warp_frames(frames, voxel)
     if unwarped:
-      state = dmvfn.initial_state(frames)
+      state = dmvfn.State(voxel, frames[..., :3], frames[..., 3:])
     step = block.apply({'params': weights}, frames, state, first=unwarped)
     return voxel + step
 
@@ -88,7 +88,9 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
     shown = dmvfn.blend(dmvfn.warp_frames(frames, voxel))
     return losses.laplacian(shown, truth)
 
-  voxels = [dmvfn.initial_state(frames, flow=model.initial_flow).voxel]
+  voxels = [
+    dmvfn.initial_state(video[:, :2], initial_flow=model.initial_flow).voxel
+  ]
   for i in range(len(model.scales)):
     run = jax.jit(add, static_argnums=0)
     weights = params[f'block_{i}']

@@ -84,6 +84,24 @@ def test_the_plain_form_gives_the_same_up_to_rounding(name):
     np.testing.assert_allclose(got, expected, atol=5e-4)
 
 
+def test_the_batch_of_motion_that_goes_on_can_be_left_open():
+  system = systems.make(
+    'dmvfn',
+    frames=systems.Frames((0, 1, 2, 3, 4), (5, 6)),
+    scales=(1,),
+    widths=(8,),
+    routing='none',
+    initial_flow='variational',
+    keep_bars=True,
+  )
+  variables = system.init(runtime.key(0), jnp.zeros((1, 7, 16, 16, 3)))
+  exported = export.stablehlo(system, variables, (16, 16), batch=None)
+  context = jax.random.uniform(jax.random.key(0), (3, 5, 16, 16, 3))
+  frames = exported.call(context)
+  alone = exported.call(context[1:2])
+  np.testing.assert_allclose(frames[1:2], alone, atol=1e-4)
+
+
 @pytest.mark.parametrize('name', ['dmvfn', 'simvp', 'apr_vfi'])
 def test_the_batch_can_be_left_open(name):
   system, variables = made(name)

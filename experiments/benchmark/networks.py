@@ -68,7 +68,7 @@ def inference(size, repeats):
 
     def chain(variables, pair):
       frames = dmvfn.concat_pair(pair)
-      state = dmvfn.initial_state(frames)
+      state = dmvfn.initial_state(pair)
       for i in np.flatnonzero(gates):
         width = dmvfn.default_widths(9)[i]
         block = dmvfn.Block(width, model.scales[i], formulation='published')

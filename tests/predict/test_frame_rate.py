@@ -147,3 +147,7 @@ def test_similarity():
   assert scenes.likeness(black, black + 1) > 0.8
   grey = scenes.likeness(a[..., :1], ramp(step=2)[..., :1])
   assert grey == pytest.approx(scenes.likeness(a, ramp(step=2)), abs=1e-6)
+
+
+def test_the_likeness_of_frames_keeps_its_name():
+  assert frame_rate.likeness is scenes.likeness

@@ -52,7 +52,8 @@ class Result(NamedTuple):
       has empty lists, and further entries that say what it was computed from.
       A metric with one number per clip also has `'interval'`, [low, high]: its
       mean over clips plus and minus 1.96 standard errors.
-    blocks: mean use of each block [K] if the system routes, else None.
+    blocks: mean use of each block [K] over clips and frames, if the system
+      routes, else None.
     shown: the first clips, for pictures.
     skipped: metrics that are undefined for frames of this size.
     data: `repr` of the source.

@@ -189,7 +189,7 @@ class Block(nn.Module):
     Args:
       frames: [B, H, W, 6], both frames.
       state: the current state.
-      first: whether the state is `initial_state(frames)` without motion.
+      first: whether the flow is 0, so that no frame is warped.
 
     Returns:
       [B, H, W, 5] to be added to `state.voxel`, float32.
@@ -352,17 +352,6 @@ class DMVFN(nn.Module):
       logits.shape[0], len(self.scales), self.router_outputs
     )
 
-  def _begin(self, pair, flow=None):
-    """The state before the first block."""
-    frames = concat_pair(pair)
-    if self.initial_flow == 'zero':
-      voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
-      return State(voxel, frames[..., :3], frames[..., 3:])
-    if flow is None:
-      flow, _ = persistence.first_flow(pair)
-    logit = jnp.full((*flow.shape[:-1], 1), _OLDER)
-    return warp_frames(frames, jnp.concatenate([flow, logit], -1))
-
   def __call__(self, pair, gates=None):
     """Runs every block and multiplies each increment by the block's gate.
 
@@ -378,7 +367,7 @@ class DMVFN(nn.Module):
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = self._begin(pair)
+    state = initial_state(pair, initial_flow=self.initial_flow)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
@@ -441,7 +430,11 @@ class DMVFN(nn.Module):
       return jax.lax.map(one, given)
 
     frames = concat_pair(pair)
-    given = frames, gates, self._begin(pair, flow)
+    given = (
+      frames,
+      gates,
+      initial_state(pair, initial_flow=self.initial_flow, flow=flow),
+    )
     if pair.shape[0] == 1:
       return together(*given)
     return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)
@@ -468,6 +461,29 @@ def standardised(frames: jax.Array) -> jax.Array:
   mean = jnp.mean(frames, (1, 2, 3), keepdims=True)
   variance = jnp.var(frames, (1, 2, 3), keepdims=True)
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
+
+
+def initial_state(
+  pair: jax.Array, *, initial_flow: str = 'zero', flow: jax.Array | None = None
+) -> State:
+  """The state before the first block.
+
+  Args:
+    pair: [B, 2, H, W, 3].
+    initial_flow: see `DMVFN`.
+    flow: [B, H, W, 4], where it is 'variational' and known already.
+
+  Returns:
+    A `State`.
+  """
+  frames = concat_pair(pair)
+  if initial_flow == 'zero':
+    voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
+    return State(voxel, frames[..., :3], frames[..., 3:])
+  if flow is None:
+    flow, _ = persistence.first_flow(pair)
+  logit = jnp.full((*flow.shape[:-1], 1), _OLDER)
+  return warp_frames(frames, jnp.concatenate([flow, logit], -1))
 
 
 def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:

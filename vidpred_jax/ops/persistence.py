@@ -23,8 +23,8 @@ LEAST_FRAMES = 5
 
 _FACTORS = np.array([KEPT, 1.0, 0.85, 0.7, 0.5, 0.3, 0.0], np.float32)
 _STEPS = LEAST_FRAMES - 2  # so many frames on the past is predicted
-_LIKELY = 0.85
-_DOUBT = 0.2  # relative error that a factor must win for each 1 off that
+# A factor must win so much of the error for each 1 that it is off the likely.
+_LIKELY, _DOUBT = 0.85, 0.2
 _SLACK = 0.1  # pixels by which flows may differ
 _SIDE = 4  # means of so many pixels of the flow, which is a quarter's, count
 _TRANSPORTS = 2  # iterations until a velocity is that of what is shown

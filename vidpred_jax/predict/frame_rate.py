@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# Programs of users have it under this name.
+from vidpred_jax.video_io.scenes import likeness as likeness
+
 Phases = Callable[[Any, Any], list[int]]
 
 _UNEVEN = 0.25  # of an interval: those beside it may differ by that much

@@ -201,7 +201,8 @@ class DiagnosticsFn(Protocol):
     """Returns the frames of `PredictFn` and diagnostics, each [B, N, ...].
 
     `'flow'` [B, N, H, W, 2] is (dx, dy) in pixels, `'mask'` [B, N, H, W, 1]
-    lies in [0, 1], `'blocks'` [B, N, K] has 1 for each block used.
+    lies in [0, 1], `'blocks'` [B, N, K] has 1 for each block used. The flow is
+    that into the frame before, true or predicted.
     """
     ...
 
@@ -299,8 +300,9 @@ class System(NamedTuple):
     clip_size: `(variables) -> (H, W)`, see `ClipSizeFn`, for weights that are
       tied to a size. None: any size.
     recurrence: the forecast as a recurrence, one frame per call, for systems
-      whose state holds more than the context frames. None: feeding predictions
-      back into `predict` is equivalent to a longer prediction.
+      whose state holds more than the context frames. None: a longer prediction
+      feeds predictions back into `predict`. That is the same, except for DMVFN
+      with a 'variational' flow, which estimates it anew.
     repeats_context: whether a clip or a scene may have fewer frames than
       `frames.context`, at least two; its first is then given again.
     flow_pairs: P pairs (of, into) of frames whose exact flow `loss` takes: (dx,

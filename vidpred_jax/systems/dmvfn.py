@@ -364,7 +364,9 @@ def forecast(
     )
     frames = jnp.concatenate([first[:, None], more], 1)
     diagnostics = {
-      name: jnp.zeros((len(x), count, *x.shape[1:]), x.dtype).at[:, 0].set(x)
+      name: jnp.zeros((x.shape[0], count, *x.shape[1:]), x.dtype)
+      .at[:, 0]
+      .set(x)
       for name, x in diagnostics.items()
     }
     diagnostics['flow'] = diagnostics['flow'].at[:, 1:].set(flows[..., 2:])
@@ -387,7 +389,8 @@ def make(*, frames: Frames, **settings) -> System:
     The system. Metrics of its loss: 'laplacian' (of the last output), 'psnr'
     (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg',
     'end_point_error' (of the last output, pixels) and 'gate_penalty' where they
-    are part of the loss; all of them means over the targets.
+    are part of the loss; all of them means over the targets, 'blocks' and
+    'gate_penalty' over those for which the network runs.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.
