@@ -11,7 +11,6 @@ of a table is typed in: what is said of its rows is counted, or read from it.
 import argparse
 import itertools
 import json
-import math
 import pathlib
 import re
 from typing import Any
@@ -39,11 +38,12 @@ reason is given if it was found. The columns named `gain` say how much better a
 row is than the first one on the same clips (of an error: how much lower).
 
 The number after +- is a standard error: over the test clips, and over the seeds
-where several were trained. The number in brackets is the deviation over seeds:
-what another training changes. A table of one seed says nothing of that:
-differences as small as those between seeds elsewhere are worth nothing. Two
-rows are called different where the 95 % interval of their difference on the
-same clips and seeds, by Student's t, leaves out 0.
+where several were trained; of a gain, that of the difference on the same clips
+and seeds. The number in brackets is the deviation over seeds: what another
+training changes. A table of one seed says nothing of that: differences as small
+as those between seeds elsewhere are worth nothing. Two rows are called
+different where the 95 % interval of their difference on the same clips and
+seeds, by Student's t, leaves out 0.
 """
 SAMPLERS = 'samplers.json'  # of `experiments.samplers`
 # Tables whose rows are, at the small scale, among those of another.
@@ -86,7 +86,7 @@ def page(results: dict[str, dict[str, Any]], sampled=None) -> str:
   Returns:
     Its text.
   """
-  parts = [HEAD, *(_section(name, made) for name, made in results.items())]
+  parts = [HEAD, *(_section(name, results) for name in results)]
   if sampled:
     parts.append(samplers(sampled))
   lacking = [
@@ -153,8 +153,9 @@ def _not_run(name: str) -> str:
   return f'its small rows are among those of `{other}`'
 
 
-def _section(name: str, made: dict[str, Any]) -> str:
-  paper, table = made['paper'], data.TABLES[name]
+def _section(name: str, results: dict[str, dict[str, Any]]) -> str:
+  made, table = results[name], data.TABLES[name]
+  paper = made['paper']
   columns = made['columns']
   theirs = paper['columns'] if paper['rows'] else []
   head = ['row', *columns, *(f'paper: {c}' for c in theirs)]
@@ -174,28 +175,56 @@ def _section(name: str, made: dict[str, Any]) -> str:
     if label not in made['rows']:
       empty = [''] * len(columns)
       lines.append(_row([label, *empty, *_of_paper(paper, label)]))
-  reason = read_in(reasons.REASONS.get(name, ''), made)
+  reason = read_in(reasons.REASONS.get(name, ''), made, results)
   for text in (_order(name, made), reason, _plot(name)):
     if text:
       lines += ['', text]
   return '\n'.join(lines) + '\n'
 
 
-def read_in(text: str, made: dict[str, Any]) -> str:
-  """The text with the numbers of the table in place of their names."""
+def read_in(
+  text: str, made: dict[str, Any], results: dict[str, dict[str, Any]]
+) -> str:
+  """The text with the numbers of tables in place of their names.
+
+  Args:
+    text: see `experiments.tables.reasons`.
+    made: its table.
+    results: the tables whose rows it may name, too.
+
+  Returns:
+    The text.
+  """
+
+  def of(column: str, label: str):
+    """The number of a row, as it stands in the table."""
+    label, _, other = label.partition('@')
+    table = results[other] if other else made
+    if not column.startswith('paper: '):
+      return table['rows'][label][column]
+    paper = table['paper']
+    index = paper['columns'].index(column.removeprefix('paper: '))
+    return {'mean': paper['rows'][label][index]}
 
   def number(found: re.Match) -> str:
     column, *labels = found[1].split('|')
-    known = [made['rows'][x][column.removeprefix('each ')] for x in labels]
+    if column == 'bound':
+      return _short(_difference(made, *labels).bound)
+    known = [of(column.removeprefix('each '), x) for x in labels]
     if column.startswith('each '):
       of_seeds = zip(*(x['each'] for x in known))
       each = [first - sum(others) for first, *others in of_seeds]
-      low, high = f'{min(each):.2g}', f'{max(each):.2g}'
+      low, high = _short(min(each)), _short(max(each))
       return low if low == high else f'{low} to {high}'
     means = [x['mean'] for x in known]
-    return f'{abs(means[0] - sum(means[1:])):.2g}'
+    return _short(abs(means[0] - sum(means[1:])))
 
   return re.sub(r'<([^<>]+\|[^<>]+)>', number, text)
+
+
+def _short(number: float) -> str:
+  """Two digits that count."""
+  return f'{float(f"{number:.2g}"):g}'
 
 
 def _protocol(made: dict[str, Any]) -> str:
@@ -240,15 +269,21 @@ def _cell(number: dict[str, float] | None) -> str:
 
 
 def _order(name: str, made: dict[str, Any]) -> str:
-  """How many pairs of rows have the paper's order, and which have not."""
+  """How many pairs of rows have the paper's order, and which have not.
+
+  Of the rows whose clips are stored and that have a number in the paper.
+  """
   kind = data.TABLES[name].config
   ours, theirs, sign = data.ORDERS[kind]
   paper = made['paper']
   if theirs not in ' '.join(paper['columns']):
     return ''
   column = next(i for i, c in enumerate(paper['columns']) if theirs in c)
-  labels = [x for x in made['rows'] if 'why' not in made['rows'][x]]
-  labels = [x for x in labels if paper['rows'].get(x, [None])[0] is not None]
+  labels = [
+    x
+    for x in made['of_clips']
+    if x in paper['rows'] and paper['rows'][x][column] is not None
+  ]
   counts = {'same': 0, 'open': 0, 'other': 0}
   other = []
   for a, b in itertools.combinations(labels, 2):
@@ -256,7 +291,7 @@ def _order(name: str, made: dict[str, Any]) -> str:
     if not stated:
       continue
     better, worse = (a, b) if sign * stated > 0 else (b, a)
-    found = _difference(made, ours, better, worse)
+    found = _difference(made, better, worse)
     if abs(found.mean) <= found.bound:
       counts['open'] += 1
     elif sign * found.mean > 0:
@@ -280,14 +315,9 @@ def _order(name: str, made: dict[str, Any]) -> str:
   return text
 
 
-def _difference(made, column: str, a: str, b: str) -> errors.Difference:
-  """Of two rows, by the same clips and seeds if they are known."""
-  clips = made['of_clips']
-  if a in clips and b in clips:
-    return errors.difference(np.array(clips[a]), np.array(clips[b]))
-  first, second = made['rows'][a][column], made['rows'][b][column]
-  error = math.hypot(*(x.get('standard_error', 0.0) for x in (first, second)))
-  return errors.Difference(first['mean'] - second['mean'], error, 1.96 * error)
+def _difference(made, a: str, b: str) -> errors.Difference:
+  """Of two rows, by the same clips and seeds."""
+  return errors.difference(made['of_clips'][a], made['of_clips'][b])
 
 
 # ----------------------------------------------------------------------- plots

@@ -72,6 +72,7 @@ def make(name, table, chosen, options) -> dict[str, Any]:
   firsts: dict[int, measured.Outcome] = {}
   of_clips: dict[str, list[list[float]]] = {}
   settings, steps = tuple(options.set), set()
+  gain = f'{rows.ORDERS[table.config][0]} gain'
   for row in chosen:
     if (row.why and row.small is None) or row.not_small:
       found[row.label] = {'why': row.not_small or row.why}
@@ -97,11 +98,14 @@ def make(name, table, chosen, options) -> dict[str, Any]:
       if saved is not None and measured.gain(table, outcome, first):
         clips.append([float(f'{x:.6g}') for x in saved[0]])
     protocols[row.label] = _protocol(outcome.results)
-    if len(clips) == options.seeds:
-      of_clips[row.label] = clips
     found[row.label] = {
       c: errors.gathered([numbers[c] for numbers in each]) for c in columns
     }
+    if len(clips) == options.seeds:
+      of_clips[row.label] = clips
+      if gain in columns:
+        apart = errors.difference(clips, next(iter(of_clips.values())))
+        found[row.label][gain]['standard_error'] = apart.error
     print(_ours(row.label, found[row.label], columns), flush=True)
   known = [x for x in seconds.values() if x is not None]
   return {

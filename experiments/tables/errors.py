@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 
@@ -49,7 +50,7 @@ class Difference(NamedTuple):
   bound: float
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Difference:
+def difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
   """Of two rows of the same clips.
 
   The errors over clips and over seeds are added as if independent, which

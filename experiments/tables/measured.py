@@ -130,13 +130,15 @@ def _of_metric(
 def gain(
   table: rows.Table, outcome: Outcome, first: Outcome
 ) -> dict[str, float] | None:
-  """How much better it is on the same clips, whose error is far smaller."""
+  """How much better it is on the same clips.
+
+  Its error is that of `errors.difference`, which knows all seeds.
+  """
   own, other = (of_clips(table, x) for x in (outcome, first))
   if own is None or other is None or not np.array_equal(own[1], other[1]):
     return None
   difference = rows.ORDERS[table.config][2] * (own[0] - other[0])
-  error = float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
-  return {'mean': float(np.mean(difference)), 'standard_error': error}
+  return {'mean': float(np.mean(difference))}
 
 
 def of_clips(
@@ -177,20 +179,48 @@ def of_clips(
   return factor * values.mean(1), target
 
 
-def _milliseconds(run: Run) -> float | None:
+def evaluated(run: Run, results: dict, **changed):
+  """The weights of a run in the system that was evaluated.
+
+  A row that trains nothing has the weights of another run, and settings and
+  frames of its own.
+
+  Args:
+    run: its command.
+    results: what its evaluation wrote.
+    **changed: settings that replace those of the evaluation.
+
+  Returns:
+    `(system, variables)`.
+  """
+  from vidpred_jax import checkpoint
+
+  protocol, source = results['protocol'], run.weights or run.workdir
+  record = {
+    'system': results['system'],
+    'settings': protocol['model'],
+    'frames': {name: protocol[name] for name in ('context', 'target')},
+  }
+  _, variables = checkpoint.read(source)
+  system = checkpoint.system_from_record(record, **changed)
+  return system, checkpoint.check_variables(source, record, system, variables)
+
+
+def _milliseconds(run: Run, results: dict) -> float | None:
   """Processor time of a predicted frame, the least of 20 batches of 16 clips.
 
   Processor time and not that of the clock: other programs run beside it. None
-  if the clips were not saved.
+  if the clips were not saved. One key draws the routes that are drawn, for all
+  batches, rows and seeds.
   """
   import jax
 
-  from vidpred_jax import checkpoint, runtime
+  from vidpred_jax import runtime
 
   clips = pathlib.Path(run.workdir) / 'predictions.npz'
   if not clips.exists():
     return None
-  system, variables = checkpoint.load(run.weights or run.workdir)
+  system, variables = evaluated(run, results)
   with np.load(clips) as saved:
     context = np.float32(saved['context'][:16]) / 255
   predict = jax.jit(system.predict)
@@ -209,7 +239,7 @@ def _computed(
 ) -> float | None:
   """What stands in no metric."""
   if column == 'ms of a frame':
-    return _milliseconds(run)
+    return _milliseconds(run, results)
   used = results.get('blocks_used')
   if column == 'blocks':
     return sum(used) if used else None
@@ -221,8 +251,7 @@ def _computed(
   if column == 'seconds an epoch':
     return _epoch_seconds(pathlib.Path(run.weights or run.workdir))
   if column in ('parameters (M)', 'GFLOPs'):
-    cost = _cost(run, used, at_once=table.config == 'simvp')
-    return cost[column]
+    return _cost(run, results, at_once=table.config == 'simvp')[column]
   raise ValueError(f'There is no column {column!r}.')
 
 
@@ -233,9 +262,7 @@ def _epoch_seconds(workdir: pathlib.Path) -> float | None:
   return found
 
 
-def _cost(
-  run: Run, used: list[float] | None, *, at_once: bool
-) -> dict[str, float]:
+def _cost(run: Run, results: dict, *, at_once: bool) -> dict[str, float]:
   """Parameters, and multiply-adds in G of a frame on the routes taken.
 
   Of all frames where they are predicted at once, as the papers count.
@@ -245,16 +272,14 @@ def _cost(
   """
   import jax
 
-  from vidpred_jax import checkpoint, cost
+  from vidpred_jax import cost
 
-  record, variables = checkpoint.read(run.weights or run.workdir)
-  settings = record['settings']
+  protocol, used = results['protocol'], results.get('blocks_used')
   changed = {}
-  if 'formulation' in settings:
+  if 'formulation' in protocol['model']:
     changed = {'formulation': 'published'}
-  system, variables = checkpoint.load(run.weights or run.workdir, **changed)
-  results = json.loads((pathlib.Path(run.workdir) / 'results.json').read_text())
-  size = _size(results['protocol']['data'])
+  system, variables = evaluated(run, results, **changed)
+  size = _size(protocol['data'])
   context = jax.ShapeDtypeStruct(
     (1, len(system.frames.context), *size, system.channels), 'float32'
   )

@@ -2,8 +2,10 @@
 
 <COLUMN|ROW> stands for the size of a number of the table, <COLUMN|ROW|OTHER>
 for that of the difference of two, <each COLUMN|ROW> for the least and the
-greatest of its seeds, see `experiments.report`. What was measured elsewhere
-stands in `experiments/README.md`, which is named.
+greatest of its seeds, <bound|ROW|OTHER> for half of the 95 % interval of the
+difference of two; COLUMN may be `paper: ...`, a column of the paper, and ROW
+`ROW@TABLE`, a row of another table; see `experiments.report`. What was measured
+elsewhere stands in `experiments/README.md`, which is named.
 """
 
 REASONS = {
@@ -28,9 +30,8 @@ REASONS = {
     'under `dmvfn:figure5`.'
   ),
   'dmvfn:7': (
-    'Seeds differ by more than rows: of three seeds no two rows can be '
-    'told apart, and of the first alone one pair was the other way '
-    'round. The signs are those of the paper: with routes the spatial '
+    'Seeds differ by more than rows: no two rows can be told apart. The '
+    'signs of the spatial path are those of the paper: with routes the '
     'path is ahead in each seed, by <each PSNR gain|DMVFN|w/o path> dB, '
     'and without routes in two of three; DMVFN with both is ahead of '
     'the row with neither in each, by <each PSNR gain|DMVFN>. Half of '
@@ -40,23 +41,32 @@ REASONS = {
   ),
   'dmvfn:8': (
     'The weights are those of `dmvfn:5`. Routes are drawn, as '
-    'published, but for the row DMVFN. PSNR and cost grow with beta '
-    'more and more slowly, as in the paper: a block whose probability '
-    'is 1 keeps it, and what is left of the budget does not go to the '
-    'others, so that the 4.8 blocks of beta 0.8 are spent on <each '
-    'blocks|beta 0.8>, by the seed. Beta 0.3 is behind all others, and '
-    'no other two can be told apart, as the last three of the paper. '
-    'What is drawn is behind the most probable blocks (DMVFN) by <PSNR '
-    'gain|DMVFN|beta 0.5> dB at the same beta, 0.5. Processor time '
-    'differs by the seed, as the blocks do, and does not follow beta on '
-    'such small frames; other programs ran beside it.'
+    'published, but for the row DMVFN, which takes the most probable '
+    'blocks at the beta of its training, 0.83. Blocks and cost grow '
+    'with beta in each seed, and in the mean more and more slowly: a '
+    'block whose probability is 1 keeps it, and what is left of the '
+    'budget does not go to the others, so that the 4.8 blocks of beta '
+    '0.8 are spent on <each blocks|beta 0.8>, by the seed. PSNR grows '
+    'in the mean of the seeds, from beta 0.3 to 0.4 by <PSNR gain|beta '
+    '0.4> dB and from 0.5 to 0.8 by <PSNR gain|beta 0.8|beta 0.5>, and '
+    'so levels off as in the paper; in one seed of three it also falls '
+    'from one beta to the next. Beta 0.3 is behind all others, and no '
+    'two other betas can be told apart, as the last three of the paper. '
+    'Nor can the most probable blocks (DMVFN) be told from those drawn '
+    'at beta 0.8: they differ by <PSNR gain|DMVFN|beta 0.8> +- '
+    '<bound|DMVFN|beta 0.8> dB (95 % interval). Processor time grows '
+    'with the blocks, in the mean of the seeds from <ms of a frame|beta '
+    '0.3> to <ms of a frame|beta 0.8> ms; beta 0.4 takes more than 0.3 '
+    'in each seed, by <each ms of a frame|beta 0.4|beta 0.3> ms. From '
+    '0.5 on time does not grow in every seed; other programs ran beside '
+    'it.'
   ),
   'dmvfn:figure5': (
     'The weights are those of `dmvfn:5`. No route depends on the '
     'motion, in none of three seeds: slow and fast clips use each block '
     'equally often, to within a few clips, and so do those of frames '
     'three and five apart. A few clips have another route than the '
-    'rest, which goes by what they show and not by how they move. '
+    'rest. '
     'Trained again, the router chooses other blocks: the first, of '
     'scale 4, is in the route of every clip of every seed, the others '
     'are not, and the routes have <each blocks|DMVFN> blocks, with '
@@ -82,11 +92,12 @@ REASONS = {
     "thousandth of the paper's 2 million; and all rows have one rate, "
     '5e-3, where the published recipes give ConvMixer 1e-2, ViT 5e-4 '
     'and the others 1e-3. At this length all pictures are still '
-    'blurred: a copy of the last frame has a higher SSIM, and nearly '
-    'three times the error.'
+    'blurred: a copy of the last frame has a higher SSIM, and an error '
+    'of <MSE|copy> against <MSE|gSTA> to <MSE|ViT>.'
   ),
   'rvd:2': (
-    'RVD has the lower CRPS, as in the paper. VD draws the same frame '
+    'RVD has the lower CRPS, as in the paper on the simulation and '
+    'Cityscapes; on KTH and BAIR VD has it there. VD draws the same frame '
     'again and again (spread/skill): in so few steps it has learned the '
     'mean of what may come, which is why each of its samples has the '
     'higher PSNR. RVD did the same where the scale of its residual was '
@@ -94,25 +105,29 @@ REASONS = {
     'street"). So what helps it here is likely that the uncertain part '
     'is brought to the size of the noise; VD has the scale 1. Training '
     'clips of three and of six new frames cannot be told apart after as '
-    'many steps; three take two thirds of the time. The gain is of the '
+    'many steps. The gain is of the '
     'three samples of a clip that are stored, the other columns are of '
     'eight.'
   ),
   'apr:2': (
     'The larger the patches the better, as in the paper: a patch is '
     'computed by itself, so that its border sees less, and small '
-    'patches are border for the most part. The time of a frame does not '
-    'follow the size, for most of it goes to the flow and the context. '
+    'patches are border for the most part. Times of a frame differ by '
+    'less than those of one network between tables (`apr:3`), so that '
+    'they say nothing of the size. '
     'Patches of 128 are larger than the small frames.'
   ),
   'apr:3': (
-    'No two rows differ: after 300 steps the blocks that a ratio leaves '
-    'out add at most <PSNR gain|0.2 0.4 0.6 0.8> dB, while the share of '
-    'blocks used differs by a tenth. Most of the time goes to the flow '
-    'and the context, which no route changes. More blocks cost more '
-    'time in the paper; here the row with the most blocks takes <ms of '
-    'a frame|0.2 0.5 0.7 1.0|0.2 0.4 0.6 0.8> ms more than the one with '
-    'the least.'
+    'No two rows can be told apart. The row with the most blocks and '
+    'that with the least differ by <blocks|0.2 0.5 0.7 1.0|0.2 0.4 0.6 '
+    '0.8> of three blocks, and by <PSNR gain|0.2 0.4 0.6 0.8> +- '
+    '<bound|0.2 0.5 0.7 1.0|0.2 0.4 0.6 0.8> dB (95 % interval). Nor '
+    'can any two times be told apart: they differ by <ms of a frame|0.2 '
+    '0.5 0.7 1.0|0.2 0.4 0.6 0.8> ms at the most, and those of one '
+    'network by <ms of a frame|warped difference@apr:4|0.2 0.4 0.6 0.8> '
+    'ms between two tables, for 0.2 0.4 0.6 0.8 is the warped '
+    'difference of `apr:4`. Most of the time goes to the flow and the '
+    'context, which no route changes.'
   ),
   'apr:4': (
     'The difference of the warped frames is better than that of the '
@@ -125,7 +140,8 @@ REASONS = {
     'The rows learn from the flow of the demo alone, with a new '
     'synthesis network, which in 300 steps reaches less than the others '
     'do with the one of the demo (`apr:2`). Concatenation is ahead by '
-    '<PSNR gain|concat&conv> dB: it has more weights. That addition is '
+    '<PSNR gain|concat&conv> dB, likely because it has more weights. '
+    'That addition is '
     '<PSNR gain|no fusion> dB behind none so early says little of '
     'longer training, or of another seed.'
   ),
@@ -142,9 +158,8 @@ REASONS = {
   'dmvfn:11': (
     'Most pairs cannot be told apart, and by a few hundredths of a dB '
     'none can be judged that is trained once. Photographs move up to '
-    '2.5 pixels a frame here, and one block of any scale finds nearly '
-    'all that is found in so few steps (`dmvfn:figure5`); the paper has '
-    'motions of tens of pixels, for which it has the coarse blocks. '
+    '2.5 pixels a frame here; the paper has motions of tens of pixels, '
+    'for which it has the coarse blocks. '
     'What differs is the cost: blocks of scale 1 alone take '
     '<GFLOPs|DMVFN [1]> G, those of scale 4 alone <GFLOPs|DMVFN [4]>. '
     'The row [4, 2, 1], trained again on another commit hours after '
@@ -154,9 +169,11 @@ REASONS = {
   'apr:1': (
     'The router costs <PSNR gain|Ours(with APR)> dB and leaves '
     '<blocks|Ours(with APR)> of three blocks for a patch; in the paper '
-    'it costs 0.21 dB at 2K. Time is not gained on frames of 64x64: '
-    'most of it goes to the flow and the context, and patches must be '
-    'picked and put back. The row with APR is that of the warped '
+    'it costs <paper: xiph2k PSNR|Ours(w/o APR)|Ours(with APR)> dB at '
+    '2K. No gain of time can be told on frames of 64x64: times of one '
+    'network differ by more between tables (`apr:3`). Most of the time '
+    'goes to the flow and the context, and patches must be picked and '
+    'put back. The row with APR is that of the warped '
     'difference in `apr:4`, trained again on another commit hours '
     'later: the same numbers to the last digit, clip by clip.'
   ),

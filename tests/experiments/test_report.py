@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments import report
-from experiments.tables import commands, published, rows
+from experiments.tables import commands, errors, published, rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -101,10 +101,28 @@ def test_where_less_is_better_the_order_turns():
   found = made('rvd:2', ['VD(2+6)', 'RVD(2+6)'], ['fair CRPS'])
   for label, mean in (('VD(2+6)', 3.0), ('RVD(2+6)', 2.0)):
     found['rows'][label]['fair CRPS'] = {'mean': mean, 'standard_error': 0.1}
-  found['of_clips'] = {}
+  found['of_clips'] = {'VD(2+6)': [[3.0, 3.5]], 'RVD(2+6)': [[2.0, 2.5 + 1e-3]]}
   assert 'of 1 pairs of rows 1 are as' in report.page({'rvd:2': found})
-  found['rows']['RVD(2+6)']['fair CRPS']['mean'] = 4.0
-  assert 'VD(2+6) over RVD(2+6) by 1 +- 0.14' in report.page({'rvd:2': found})
+  found['of_clips']['RVD(2+6)'] = [[4.0, 4.5 + 1e-3]]
+  said = 'VD(2+6) over RVD(2+6) by 1 +- 0.0005'
+  assert said in report.page({'rvd:2': found})
+
+
+def test_rows_without_a_number_to_compare_are_left_out_of_the_order():
+  found = patches()
+  columns = found['paper']['columns']
+  compared = columns.index('xiph2k PSNR')
+  paper = {x: list(numbers) for x, numbers in found['paper']['rows'].items()}
+  found['paper'] = found['paper'] | {'rows': paper}
+  paper['8'][compared] = None
+  assert 'of 3 pairs of rows 3' in report.page({'apr:2': found})
+  # The first column is no matter if it is not the one that is compared.
+  found['paper']['columns'] = ['seconds', *columns]
+  for label, numbers in paper.items():
+    numbers.insert(0, None if label == '16' else 1.0)
+  assert 'of 3 pairs of rows 3' in report.page({'apr:2': found})
+  del found['of_clips']['64']  # clips that were not kept
+  assert 'of 1 pairs of rows 1' in report.page({'apr:2': found})
 
 
 def test_tables_that_are_among_others_have_nothing_of_their_own():
@@ -127,13 +145,38 @@ def test_tables_that_are_among_others_have_nothing_of_their_own():
 def test_what_is_said_of_rows_is_read_from_the_table():
   found = patches()  # 0.5, 1.5, 2.5, 3.5
   text = '<PSNR|8>, <PSNR gain|8|64> and 1 < 2'
-  assert report.read_in(text, found) == '0.5, 3 and 1 < 2'
+  assert report.read_in(text, found, {}) == '0.5, 3 and 1 < 2'
   for label, each in (('8', [0.25, 0.5, 0.75]), ('64', [3.0, 3.5, 4.0])):
     found['rows'][label]['PSNR']['each'] = each
   text = '<each PSNR|8>, <each PSNR|64|8>, <each PSNR|64|64>'
-  assert report.read_in(text, found) == '0.25 to 0.75, 2.8 to 3.2, 0'
+  assert report.read_in(text, found, {}) == '0.25 to 0.75, 2.8 to 3.2, 0'
   with pytest.raises(KeyError):
-    report.read_in('<PSNR|9>', found)
+    report.read_in('<PSNR|9>', found, {})
+
+
+def test_a_text_reads_other_tables_papers_and_bounds():
+  found, other = patches(), made('apr:4', ['a', 'b'], ['PSNR'])
+  other['rows']['b']['PSNR'] = {'mean': 225.6}
+  text = '<PSNR|b@apr:4> and <PSNR|b@apr:4|8>'
+  said = report.read_in(text, found, {'apr:4': other})
+  assert said == '230 and 230'  # no exponents
+  with pytest.raises(KeyError):
+    report.read_in(text, found, {})
+  assert report.read_in('<paper: xiph2k PSNR|64|8>', found, {}) == '0.16'
+  # Three clips, of which the last one differs: t of two degrees is 4.3.
+  clips = found['of_clips']
+  clips['8'], clips['16'] = [[0.0, 0.0, 0.0]], [[1.0, 1.0, 4.0]]
+  assert report.read_in('<bound|16|8>', found, {}) == '4.3'
+
+
+def test_a_gain_has_one_error_in_every_table():
+  for name, table in report.read(report.RESULTS).items():
+    gain = f'{rows.ORDERS[rows.TABLES[name].config][0]} gain'
+    first = next(iter(table['rows']))
+    for label, clips in table['of_clips'].items():
+      apart = errors.difference(clips, table['of_clips'][first])
+      stored = table['rows'][label][gain]['standard_error']
+      assert stored == pytest.approx(apart.error, rel=1e-3), (name, label)
 
 
 def test_samplers_have_a_section(tmp_path):

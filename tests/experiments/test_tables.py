@@ -295,7 +295,13 @@ def test_a_tiny_table_is_trained_and_written(capsys, monkeypatch, tmp_path):
   assert len(psnr['each']) == 2 and psnr['deviation'] > 0
   copy = made['rows']['copy']
   assert copy['blocks'] is None and copy['PSNR t+1']['deviation'] == 0
-  assert np.shape(made['of_clips']['STEBS']) == (2, 2)  # seeds and clips
+  clips = made['of_clips']
+  assert np.shape(clips['STEBS']) == (2, 2)  # seeds and clips
+  apart = errors.difference(clips['STEBS'], clips['copy'])
+  gain = made['rows']['STEBS']['PSNR gain']
+  assert gain['mean'] == pytest.approx(apart.mean, abs=1e-3)
+  assert gain['standard_error'] == apart.error
+  assert copy['PSNR gain']['standard_error'] == 0
   assert 0 < made['rows']['STEBS']['GFLOPs']['mean'] < 1
   assert 0 <= made['rows']['STEBS']['blocks']['mean'] <= 1
   assert made['protocols']['STEBS']['clips'] == 2 and len(made['commands']) == 2
@@ -316,13 +322,34 @@ def test_the_sweep_of_beta_is_timed(capsys, monkeypatch, tmp_path):
   monkeypatch.setenv('XLA_FLAGS', ' '.join(one_device))
   arguments = [
     'tables', 'dmvfn:8', '--scale=tiny', f'--runs={tmp_path}',
-    '--rows=beta 0.3', '--set=eval.limit=2', '--set=model.scales=(2,)',
+    '--rows=beta 0.3;DMVFN', '--set=eval.limit=2', '--set=model.scales=(2,)',
     '--set=model.widths=(8,)',
   ]  # fmt: skip
   monkeypatch.setattr(sys, 'argv', arguments)
+  traced, evaluated = [], measured.evaluated
+
+  def observed(*arguments, **changed):
+    system, variables = evaluated(*arguments, **changed)
+
+    def predict(*given):
+      traced.append((dict(system.settings), system.frames.target))
+      return system.predict(*given)
+
+    return system._replace(predict=predict), variables
+
+  monkeypatch.setattr(measured, 'evaluated', observed)
   tables.main()
   made = json.loads((tmp_path / 'dmvfn_8.json').read_text())
   assert 0 < made['rows']['beta 0.3']['ms of a frame']['mean'] < 1000
+  # What is counted and what is timed have the settings of the row, and not
+  # those of its weights.
+  for formulation in ('published', 'fast'):
+    found = [
+      (known['inference_beta'], known.get('inference_routing', 'threshold'))
+      for known, target in traced
+      if known.get('formulation', 'fast') == formulation and target == (2, 3)
+    ]
+    assert list(dict.fromkeys(found)) == [(0.3, 'sample'), (0.83, 'threshold')]
   for path in tmp_path.rglob('predictions.npz'):
     path.unlink()
   tables.main()  # clips that were not kept cannot be timed
