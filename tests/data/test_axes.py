@@ -153,3 +153,66 @@ class TestOtherFiles:
     assert abs(float(clips.mean[0]) - 100) < 1
     with pytest.raises(ValueError, match=r'levels \[500.0, 850.0\]; got z700'):
       fields.Fields('train', 2, root=path, variables='z700')
+
+
+class TestAxesOfOthers:
+  """Axes of other variables of a file are not those of the one asked for."""
+
+  def make(self, path, axes):
+    """Two variables on a grid of 4 x 8; axes: {name: (units, values)}."""
+    with netCDF4.Dataset(path, 'w') as file:
+      for name, (units, numbers) in axes.items():
+        file.createDimension(name, len(numbers))
+        made = file.createVariable(name, 'f8', (name,))
+        made.units, made[:] = units, numbers
+    return path
+
+  def add(self, path, *dims):
+    with netCDF4.Dataset(path, 'a') as file:
+      t2m = file.createVariable('t2m', 'f4', dims)
+      t2m[:] = np.random.default_rng(0).normal(size=t2m.shape)
+    return fields.Fields('train', 2, root=path)
+
+  @pytest.mark.parametrize(
+    'other, own', [('atime', 'ftime'), ('time', 'valid_time')]
+  )
+  def test_two_times(self, tmp_path, other, own):
+    path = self.make(
+      tmp_path / 'a.nc',
+      {
+        other: ('hours since 1990-01-01', np.arange(40)),
+        own: ('hours since 2015-01-01', np.arange(40)),
+        'lat': ('degrees_north', np.linspace(60, -60, 4)),
+        'lon': ('degrees_east', np.arange(8)),
+      },
+    )
+    clips = self.add(path, own, 'lat', 'lon')
+    assert clips[0]['name'] == '2015-01-01T00'
+
+  @pytest.mark.parametrize('other, own', [('yv', 'yt'), ('lat', 'latitude')])
+  def test_staggered_latitudes(self, tmp_path, other, own):
+    path = self.make(
+      tmp_path / 'a.nc',
+      {
+        other: ('degrees_north', np.linspace(70, -70, 5)),
+        own: ('degrees_north', np.linspace(60, -60, 4)),
+        'time': ('hours since 2015-01-01', np.arange(40)),
+        'lon': ('degrees_east', np.arange(8)),
+      },
+    )
+    clips = self.add(path, 'lon', own, 'time')
+    np.testing.assert_allclose(clips.latitudes, [60, 20, -20, -60])
+    assert clips[0]['video'].shape == (2, 4, 8, 1)
+
+  @pytest.mark.parametrize('names', [('a', 'b'), ('time', 'valid_time')])
+  def test_two_that_fit_equally(self, tmp_path, names):
+    path = self.make(
+      tmp_path / 'a.nc',
+      {
+        **{n: ('hours since 2015-01-01', np.arange(9)) for n in names},
+        'lat': ('degrees_north', np.linspace(60, -60, 4)),
+        'lon': ('degrees_east', np.arange(8)),
+      },
+    )
+    with pytest.raises(ValueError, match=f'{names[0]} or {names[1]}'):
+      self.add(path, *names, 'lat', 'lon')

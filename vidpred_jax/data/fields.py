@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidpred_jax import atomic
-from vidpred_jax.data import calendars, validation, weather
+from vidpred_jax.data import axes, calendars, validation, weather
 from vidpred_jax.data.moments import moments
 
 _LOG = logging.getLogger(__name__)
@@ -270,8 +270,8 @@ def read(root: str | os.PathLike, names: Sequence[str]) -> Grid:
     variables,
     hours,
     np.stack(channels, -1),
-    weather.axis(variables[0], weather.LATITUDES),
-    weather.axis(variables[0], weather.LONGITUDES),
+    weather.axis(variables[0], axes.LATITUDES),
+    weather.axis(variables[0], axes.LONGITUDES),
   )
 
 

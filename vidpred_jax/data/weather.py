@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidpred_jax import video_io
-from vidpred_jax.data import array_files, calendars, netcdf3
+from vidpred_jax.data import array_files, axes, calendars, netcdf3
 from vidpred_jax.data.files import npz_array, npz_names, reading
 from vidpred_jax.data.published.prediction import absent
 
@@ -40,15 +40,6 @@ VARIABLES = {
 }
 SUFFIXES = ('.nc', '.nc4', '.zarr')  # of NetCDF and Zarr
 _GRIB = ('.grib', '.grib2', '.grb', '.grb2')
-# Names of the axes in files of different years; CF tells others by their units.
-_TIMES = ('time', 'valid_time')
-LATITUDES = ('lat', 'latitude')
-LONGITUDES = ('lon', 'longitude')
-_AXIS_UNITS = {
-  _TIMES: r'\w+ since .*',
-  LATITUDES: r'degrees?_?N(orth)?',
-  LONGITUDES: r'degrees?_?E(ast)?',
-}
 _PRESSURES = ('level', 'isobaricInhPa', 'pressure_level', 'plev')
 _MEMBERS = ('number', 'realization', 'member', 'step', 'surface', 'height')
 _LEVELS = ('t', 'z', 'q', 'r', 'u', 'v', 'vo', 'pv')
@@ -100,10 +91,9 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
   """
   stores = _stores(root)
   if stores:
-    calendar = _calendar(stores[0])
-    return Variable(
-      *_found(stores[0], name), stores, _stamps(*stores), calendar
-    )
+    found = _found(stores[0], name)
+    calendar = _calendar(stores[0], found[0])
+    return Variable(*found, stores, _stamps(*stores), calendar)
   parts = re.fullmatch(r'([a-z]+)(\d+)', name)
   if name in VARIABLES:
     short, level = name, None
@@ -122,7 +112,7 @@ def find(root: pathlib.Path, name: str, split: str) -> Variable:
   for place in (f'{folder}_{level}', folder):
     paths = tuple(p for p in _files(root / place) if p.suffix.lower() == '.nc')
     if paths:
-      calendar = _calendar(paths[0])
+      calendar = _calendar(paths[0], short)
       return Variable(short, level, unit, paths, _stamps(*paths), calendar)
   missing = f'{folder}_{level} or {folder}' if level else folder
   raise FileNotFoundError(
@@ -152,10 +142,10 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
   return [p for p in paths if not video_io.is_of_a_system(p.name)]
 
 
-def _calendar(path: pathlib.Path) -> str:
-  """The calendar of a file, `calendars.STANDARD` where nothing says it."""
-  with _dataset(path) as file:
-    name = _called(file, _TIMES)
+def _calendar(path: pathlib.Path, variable: str) -> str:
+  """Of a variable's times; `calendars.STANDARD` where nothing says it."""
+  with _dataset(path) as file, reading(path, 'file with time'):
+    name = axes.called(file, variable, axes.TIMES)
     attributes = file.variables[name].attrs if name else {}
   return calendars.named(attributes.get('calendar', calendars.STANDARD))
 
@@ -216,14 +206,14 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
       raise ValueError(f'time of {path} is {hours.dtype}; expected hours.')
   else:
     with _dataset(path) as file, reading(path, 'file with time and its units'):
-      name = _called(file, _TIMES)
+      name = axes.called(file, variable.name, axes.TIMES)
       if name is None:
         raise ValueError(
-          f'it has none of {", ".join(_TIMES)} and no axis in units of time'
+          f'it has none of {", ".join(axes.TIMES)} and no axis in units of time'
         )
       time = file[name]
       times, units = time.values.astype(np.float64), time.units
-    if (calendar := _calendar(path)) != variable.calendar:
+    if (calendar := _calendar(path, variable.name)) != variable.calendar:
       raise ValueError(
         f'{path} has the calendar {calendar}, {variable.paths[0]} has '
         f'{variable.calendar}; expected one calendar.'
@@ -238,23 +228,6 @@ def hours_of(variable: Variable, path: pathlib.Path) -> np.ndarray:
   return hours.astype(np.int64)
 
 
-def _called(file, names: tuple[str, str]) -> str | None:
-  """What an axis is called: one of its names, or one with its units."""
-  known = file.variables
-  present = next((n for n in names if n in known), None)
-  return present or next(
-    (
-      n
-      for n, v in known.items()
-      if v.dims == (n,)
-      and re.fullmatch(
-        _AXIS_UNITS[names], str(v.attrs.get('units')), re.IGNORECASE
-      )
-    ),
-    None,
-  )
-
-
 def _pressures(levels) -> list[float]:
   """The numbers of an axis of levels, in hPa if they are pressures."""
   values = np.atleast_1d(levels.values)
@@ -264,7 +237,7 @@ def _pressures(levels) -> list[float]:
 
 def latitudes(variable: Variable, region) -> np.ndarray | None:
   """The latitudes [H] of a grid in degrees; None if its files do not say."""
-  values = axis(variable, LATITUDES)
+  values = axis(variable, axes.LATITUDES)
   if values is None:
     return None
   return values.astype(np.float32)[: region[0] if region else None]
@@ -275,7 +248,7 @@ def axis(variable: Variable, names: tuple[str, str]) -> np.ndarray | None:
 
   Args:
     variable: the files.
-    names: what the axis may be called: `LATITUDES` or `LONGITUDES`.
+    names: what the axis may be called: `axes.LATITUDES` or `axes.LONGITUDES`.
 
   Returns:
     [H] or [W], degrees, in the file's type; None if there is none.
@@ -289,7 +262,7 @@ def axis(variable: Variable, names: tuple[str, str]) -> np.ndarray | None:
     values = None if name is None else npz_array(path, name)
   else:
     with _dataset(path) as file, reading(path, f'file with {names[1]}s'):
-      name = _called(file, names)
+      name = axes.called(file, variable.name, names)
       values = None if name is None else file.variables[name].values
   if values is None:
     return None
@@ -349,11 +322,14 @@ def _opened(variable: Variable, path: pathlib.Path, region):
     array = file.variables[name]
     sizes = dict(zip(array.dims, array.shape))
     time, lat, lon = (
-      next((n for n in (*names, _called(file, names)) if n in sizes), other)
+      next(
+        (n for n in (*axes.along(file, name, names), *names) if n in sizes),
+        other,
+      )
       for names, other in (
-        (_TIMES, array.dims[0]),
-        (LATITUDES, array.dims[-2]),
-        (LONGITUDES, array.dims[-1]),
+        (axes.TIMES, array.dims[0]),
+        (axes.LATITUDES, array.dims[-2]),
+        (axes.LONGITUDES, array.dims[-1]),
       )
     )
     chosen = {

@@ -49,6 +49,8 @@ def grey(values: np.ndarray, image: Image.Image) -> np.ndarray:
   # BitsPerSample is 12 where they are packed. Without either there is no sign.
   bits = int(np.ravel(tags.get(258, 16))[0])
   is_signed = int(np.ravel(tags.get(339, 1))[0]) == 2
+  if values.dtype == np.int32 and bits == 32 and not is_signed:
+    values = values.view(np.uint32)  # Pillow has none
   full = (1 << bits) - 1 if 8 < bits < 16 else 65535
   full = full >> 1 if is_signed and bits <= 16 else full
   white = int(np.ravel(tags.get(281, full))[0])
@@ -102,7 +104,8 @@ def is_float(frame) -> bool:
 def of_floats(frame) -> av.VideoFrame:
   """Converts a frame of floating point numbers to RGB, laid over black.
 
-  FFmpeg itself would cut off what is no colour, without a word.
+  FFmpeg itself would cut off what is no colour, without a word. Light, as of
+  EXR, is stored as it lies over black (associated alpha).
 
   Raises:
     ValueError: if they are no colours.
@@ -123,9 +126,10 @@ def of_floats(frame) -> av.VideoFrame:
   else:
     values = np.stack([planes[c.plane][:, : frame.width] for c in parts], -1)
   number = 3 if len(parts) > 2 else 1
-  rgb = _of_floats(values[..., :number], frame.color_trc == LINEAR)
+  is_light = frame.color_trc == LINEAR
+  rgb = _of_floats(values[..., :number], is_light)
   rgb = np.repeat(rgb, 3, -1) if number == 1 else rgb
-  if len(parts) > number:
+  if len(parts) > number and not is_light:
     alpha = _of_floats(values[..., number:].clip(0, 1))
     rgb = over_black(np.concatenate([rgb, alpha], -1))
   return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), 'rgb24')

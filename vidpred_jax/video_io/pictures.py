@@ -21,7 +21,7 @@ from PIL import (
   features,
 )
 
-from vidpred_jax.video_io import levels, opening, showing, timing
+from vidpred_jax.video_io import levels, opening, renders, showing, timing
 
 _LOG = logging.getLogger(__name__)
 
@@ -313,8 +313,8 @@ def _tell_dark(folder: pathlib.Path) -> None:
   """Warns once of a folder."""
   _LOG.warning(
     'A picture of 16 bits in %s holds no number above 4095 and is dark, others '
-    'may be, too. If 12 bits or fewer are meant, multiply them, or say so by '
-    'the tag MaxSampleValue of TIFF.',
+    'may be, too. If 12 bits or fewer are meant, multiply them; of grey TIFF '
+    'the tag MaxSampleValue may say so.',
     folder,
   )
 
@@ -416,6 +416,11 @@ def _begins(path: pathlib.Path, head: bytes) -> bool:
 
 def _by_ffmpeg(path: pathlib.Path) -> Image.Image:
   most = _most_pixels(path.stat().st_size)
+  if _begins(path, b'v/1\x01'):
+    renders.check_exr(path.read_bytes())
+  elif _begins(path, b'#?'):
+    with open(path, 'rb') as file:
+      renders.check_radiance(file.read(_PIECE))
   with opening.open_video(path, None, most) as (container, video):
     frame = next(container.decode(video))
     if path.suffix.lower() == '.hdr':
@@ -444,6 +449,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
     return np.repeat(grey[:, :, None], 3, axis=2)
   if 2 in np.ravel(getattr(image, 'tag_v2', {}).get(339, 1)):
     raise ValueError('its numbers have a sign; expected 0 to 255')
+  _check_white(image)
   mode = 'RGBA' if shown.has_transparency_data else 'RGB'
   made = np.empty((shown.height, shown.width, 3), np.uint8)
   for rows in levels.bands(shown.height, shown.width):
@@ -451,6 +457,21 @@ def _rgb(image: Image.Image) -> np.ndarray:
     band = np.asarray(part if part.mode == mode else part.convert(mode))
     made[rows] = levels.over_black(band) if mode == 'RGBA' else band
   return made
+
+
+def _check_white(image: Image.Image) -> None:
+  """Raises ValueError if white of RGB TIFF is below what its bits can say.
+
+  Pillow gives 8 of 16 bits, of which too few would be left.
+  """
+  tags = getattr(image, 'tag_v2', {})
+  full = (1 << int(np.ravel(tags.get(258, 8))[0])) - 1
+  white = int(np.max(tags.get(281, full)))
+  if full > 255 and 255 < white < full:
+    raise ValueError(
+      f'its MaxSampleValue is {white}; expected {full} of colours. Bring its '
+      'numbers to that range first'
+    )
 
 
 @contextlib.contextmanager
