@@ -111,3 +111,61 @@ def test_numbers_of_32_bits_without_a_sign(tmp_path, high):
   path.write_bytes(data.replace(signed, unsigned))
   with pytest.raises(ValueError, match=f'from 0 to {high}'):
     video_io.read(path)
+
+
+def tiled(path, *, cut=0, last=(2, 1, 0, 0)):
+  """Grey EXR of 40 x 24 pixels in tiles of 16 x 16, not packed."""
+
+  def attribute(name, kind, content):
+    return (
+      name + b'\0' + kind + b'\0' + struct.pack('<I', len(content)) + content
+    )
+
+  window = struct.pack('<4i', 0, 0, 39, 23)
+  channel = b'Y\0' + struct.pack('<4i', 2, 0, 1, 1) + b'\0'
+  head = struct.pack('<2I', 20000630, 2 | 0x200) + b''.join(
+    (
+      attribute(b'channels', b'chlist', channel),
+      attribute(b'compression', b'compression', b'\0'),
+      attribute(b'dataWindow', b'box2i', window),
+      attribute(b'displayWindow', b'box2i', window),
+      attribute(b'lineOrder', b'lineOrder', b'\0'),
+      attribute(b'pixelAspectRatio', b'float', struct.pack('<f', 1)),
+      attribute(b'screenWindowCenter', b'v2f', bytes(8)),
+      attribute(b'screenWindowWidth', b'float', struct.pack('<f', 1)),
+      attribute(b'tiles', b'tiledesc', struct.pack('<2IB', 16, 16, 0)),
+      b'\0',
+    )
+  )
+  chunks, offsets = b'', []
+  for y, height in enumerate((16, 8)):
+    for x, width in enumerate((16, 16, 8)):
+      offsets.append(len(head) + 6 * 8 + len(chunks))
+      pixels = np.ones(height * width, '<f4').tobytes()
+      name = last if (x, y) == (2, 1) else (x, y, 0, 0)
+      chunks += struct.pack('<5i', *name, len(pixels)) + pixels
+  data = head + struct.pack('<6Q', *offsets) + chunks
+  path.write_bytes(data[: len(data) - cut])
+  return path
+
+
+def test_tiles(tmp_path):
+  found = video_io.read(tiled(tmp_path / 'a.exr'))
+  np.testing.assert_array_equal(found, np.full((1, 24, 40, 3), 255))
+
+
+@pytest.mark.parametrize(
+  'damage', [{'cut': 1}, {'cut': 900}, {'last': (0,) * 4}]
+)
+def test_a_tile_that_is_lost(tmp_path, damage):
+  with pytest.raises(ValueError, match='a.exr.*chunk at'):
+    video_io.read(tiled(tmp_path / 'a.exr', **damage))
+
+
+def test_deep_exr_is_named(tmp_path):
+  path = tiled(tmp_path / 'a.exr')
+  data = bytearray(path.read_bytes())
+  data[5] |= 8
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match='deep EXR'):
+    video_io.read(path)
