@@ -156,15 +156,13 @@ REASONS = {
     'better is the order of `dmvfn:5`.'
   ),
   'dmvfn:11': (
-    'Most pairs cannot be told apart, and by a few hundredths of a dB '
-    'none can be judged that is trained once. Photographs move up to '
-    '2.5 pixels a frame here; the paper has motions of tens of pixels, '
-    'for which it has the coarse blocks. '
-    'What differs is the cost: blocks of scale 1 alone take '
-    '<GFLOPs|DMVFN [1]> G, those of scale 4 alone <GFLOPs|DMVFN [4]>. '
-    'The row [4, 2, 1], trained again on another commit hours after '
-    'that of `dmvfn:7`, has the same numbers to the last digit, clip by '
-    'clip.'
+    'Seeds differ by more than rows: against [1] alone, [4, 2, 1] gains '
+    '<each PSNR gain|DMVFN [4, 2, 1]> dB and [4] <each PSNR gain|DMVFN '
+    '[4]>, by the seed. Photographs move up to 2.5 pixels a frame here; '
+    'the paper has motions of tens of pixels, for which it has the '
+    'coarse blocks. What differs is the cost: blocks of scale 1 alone '
+    'take <GFLOPs|DMVFN [1]> G, those of scale 4 alone <GFLOPs|DMVFN '
+    '[4]>.'
   ),
   'apr:1': (
     'The router costs <PSNR gain|Ours(with APR)> dB and leaves '

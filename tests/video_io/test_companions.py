@@ -116,7 +116,26 @@ def test_attached_files_are_kept_or_named(tmp_path, name, caplog):
   assert name == 'a.mkv' or 'the attachment a.ttf' in caplog.text
 
 
-@pytest.mark.parametrize('late, told', [(-0.5, True), (-0.04, False)])
+def test_the_name_of_an_attached_file_may_be_of_another_alphabet(tmp_path):
+  source = film(tmp_path / 'in.mkv', attached={'QQa.ttf': b'letters'})
+  data = source.read_bytes()
+  source.write_bytes(data.replace(b'QQa.ttf', b'\xe4\xf6a.ttf'))
+  with av.open(str(copy(source, tmp_path / 'a.mkv'))) as container:
+    (file,) = container.streams.attachments
+    assert file.name.endswith('a.ttf') and file.data == b'letters'
+
+
+@pytest.mark.parametrize('name', ['a.gif', 'a.y4m', 'folder'])
+def test_what_has_no_room_for_companions_names_them(tmp_path, name, caplog):
+  source = film(tmp_path / 'in.mkv', sounds=('mp3',), chapters=('One', 'Two'))
+  copy(source, tmp_path / name)
+  assert 'leaves out' in caplog.text
+  assert 'sound (mp3' in caplog.text and '2 chapters' in caplog.text
+
+
+@pytest.mark.parametrize(
+  'late, told', [(-0.5, True), (-3, True), (-0.04, False)]
+)
 @pytest.mark.parametrize('codec', ['aac', 'flac'])
 def test_sound_that_is_cut_off_is_told(tmp_path, caplog, codec, late, told):
   source = film(tmp_path / 'in.mkv', sounds=(codec,), late=late)

@@ -117,10 +117,11 @@ class Companions:
     elif chapters:
       dropped.append(f'{len(chapters)} chapters')
     for file in source.streams.attachments:  # fonts of subtitles
+      name = _readable(file.name)
       if kind == 'matroska':
-        output.add_attachment(file.name, file.mimetype, file.data)
+        output.add_attachment(name, file.mimetype, file.data)
       else:
-        dropped.append(f'the attachment {file.name}')
+        dropped.append(f'the attachment {name}')
     return dropped
 
   def mux(self, until: Fraction | None) -> None:
@@ -175,6 +176,8 @@ class Companions:
       if orders[number].put(packet):
         packet.stream = self._streams[number]
         yield time, packet
+    for number, first in early.items():  # sound that ends before the video
+      self._tell_early(inputs[number], first, Fraction(0))
 
   def _tell_early(self, stream, first: Fraction, time: Fraction) -> None:
     if self._from_start and stream.type == 'audio' and time - first > 2 * _NEAR:
@@ -264,6 +267,22 @@ def _growing(packets) -> Iterator[av.Packet]:
       if last is None or packet.dts > last:
         last = packet.dts
         yield packet
+
+
+def of(path: pathlib.Path) -> list[str]:
+  """The companions of a film, in words."""
+  with open_video(path, None) as (source, _):
+    others = (*source.streams.audio, *source.streams.subtitles)
+    found = [_described(x) for x in others if x.codec_context is not None]
+    if source.chapters():
+      found.append(f'{len(source.chapters())} chapters')
+    names = [_readable(x.name) for x in source.streams.attachments]
+    return found + [f'the attachment {name}' for name in names]
+
+
+def _readable(name: str) -> str:
+  """A name whose bytes may be no UTF-8."""
+  return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
 def _described(stream) -> str:

@@ -138,8 +138,9 @@ def lasting(step: Fraction) -> Fraction:
 
 def rounded(fps: Fraction) -> Fraction:
   """The nearest sensible frame rate, which is never 0 of a positive one."""
-  near = fps.limit_denominator(1001)
-  return near if near or fps <= 0 else Fraction(1, round(1 / fps))
+  if 0 < fps < 1:
+    return 1 / (1 / fps).limit_denominator(1001)
+  return fps.limit_denominator(1001)
 
 
 def rate(times: Sequence[Fraction], tick: Fraction, header: Fraction) -> Rate:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vidpred_jax import atomic
-from vidpred_jax.video_io import encoding, timing
+from vidpred_jax.video_io import companions, encoding, timing
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,6 +114,11 @@ class Writer:
         f'{self._path}: this kind of file cannot keep high dynamic range; '
         'write to .mkv, .mp4 or .mov, or map it (--hdr=tonemap).'
       )
+    if audio and not (coding and coding.audio):
+      left = companions.of(pathlib.Path(os.path.expanduser(audio)))
+      if left:
+        words = ', '.join(left)
+        _LOG.warning('%s leaves out of %s: %s.', self._path, audio, words)
     aspect = Fraction(pixel_aspect).limit_denominator(1 << 16)
     self._widening, self._curve = Fraction(1), curve
     if aspect != 1 and not (coding and coding.shape):
