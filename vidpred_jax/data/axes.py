@@ -17,7 +17,8 @@ def called(file, variable: str, names: tuple[str, str]) -> str | None:
   """What an axis of a variable is called: one of its names, or by its units.
 
   A file may have several, of other variables. The variable's own dimensions
-  come first, then lists along one of them, then whatever else there is.
+  come first, then a list along one of them with a name that is known, then
+  whatever else there is.
 
   Args:
     file: xarray's.
@@ -35,7 +36,7 @@ def called(file, variable: str, names: tuple[str, str]) -> str | None:
   own = [n for n in dims if n in known]
   beside = [n for n, v in known.items() if v.ndim == 1 and v.dims[0] in dims]
   lists = [n for n, v in known.items() if v.dims == (n,)]
-  for named, others in ((own, own), (beside, beside), (known, lists)):
+  for named, others in ((own, own), (beside, own), (known, lists)):
     for found in (
       [n for n in named if n in names],
       [n for n in others if _has_units(known[n], names)],
