@@ -181,3 +181,15 @@ def test_a_last_step_that_is_short_makes_no_odd_rate(last, tick, header, fps):
   times = [Fraction(n, 25) for n in range(24)]
   found = timing.rate([*times, times[-1] + last], tick, Fraction(header))
   assert (found.fps, found.variable) == (fps, False)
+
+
+@pytest.mark.parametrize('minutes', [20, 25, 30])
+def test_slow_rates_are_exact(tmp_path, minutes):
+  fps = Fraction(1, 60 * minutes)
+  assert timing.rounded(fps) == fps
+  with video_io.Writer(tmp_path / 'a.mkv', fps=fps) as writer:
+    for frame in muxing.clip_of(3):
+      writer.write(frame)
+  times = [n * 60 * minutes for n in range(3)]
+  assert muxing.times_of(tmp_path / 'a.mkv') == times
+  assert video_io.Film(tmp_path / 'a.mkv').info.fps == fps

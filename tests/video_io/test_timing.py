@@ -104,17 +104,6 @@ class TestSpeed:
         writer.write(frame, time)
     assert muxing.times_of(tmp_path / 'b.mkv') == muxing.times_of(path)
 
-  @pytest.mark.parametrize('minutes', [20, 25, 30])
-  def test_slow_rates_are_exact(self, tmp_path, minutes):
-    fps = Fraction(1, 60 * minutes)
-    assert timing.rounded(fps) == fps
-    with video_io.Writer(tmp_path / 'a.mkv', fps=fps) as writer:
-      for frame in muxing.clip_of(3):
-        writer.write(frame)
-    times = [n * 60 * minutes for n in range(3)]
-    assert muxing.times_of(tmp_path / 'a.mkv') == times
-    assert video_io.Film(tmp_path / 'a.mkv').info.fps == fps
-
   def test_a_stamp_of_many_million_years(self):
     times = [Fraction(0), Fraction(1, 25), Fraction(2, 25), Fraction(10**18)]
     times += [times[-1] + Fraction(n, 25) for n in range(1, 5)]

@@ -47,8 +47,8 @@ _SEQUENCES = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'HEIF')
 
 # Beside what begins with a dot: of Windows, macOS and network storage.
 _OF_SYSTEMS = frozenset(
-  'Thumbs.db desktop.ini $RECYCLE.BIN __MACOSX @eaDir #recycle'.split()
-)
+  'thumbs.db desktop.ini $recycle.bin __macosx @eadir #recycle'.split()
+) | {'system volume information', 'lost+found'}
 # Pixels of a picture, of any and for each of its bytes.
 _MOST_OF_ANY, _MOST_PACKED = 40_000_000, 50
 _PIECE = 1 << 20  # bytes of a file to hold at once
@@ -136,7 +136,7 @@ def _warn(error: OSError) -> None:
 
 def is_of_a_system(name: str) -> bool:
   """Whether nobody has put a file or folder of this name there."""
-  return name.startswith('.') or name in _OF_SYSTEMS
+  return name.startswith('.') or name.lower() in _OF_SYSTEMS
 
 
 def _is_file(path: pathlib.Path) -> bool:

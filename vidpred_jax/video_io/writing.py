@@ -115,10 +115,7 @@ class Writer:
         'write to .mkv, .mp4 or .mov, or map it (--hdr=tonemap).'
       )
     if audio and not (coding and coding.audio):
-      left = companions.of(pathlib.Path(os.path.expanduser(audio)))
-      if left:
-        words = ', '.join(left)
-        _LOG.warning('%s leaves out of %s: %s.', self._path, audio, words)
+      _tell_left_out(self._path, audio)
     aspect = Fraction(pixel_aspect).limit_denominator(1 << 16)
     self._widening, self._curve = Fraction(1), curve
     if aspect != 1 and not (coding and coding.shape):
@@ -234,6 +231,12 @@ class Writer:
       raise FileExistsError(
         f'{path} holds something else than what would replace it.'
       )
+
+
+def _tell_left_out(path: pathlib.Path, source) -> None:
+  left = companions.of(pathlib.Path(os.path.expanduser(source)))
+  if left:
+    _LOG.warning('%s leaves out of %s: %s.', path, source, ', '.join(left))
 
 
 def _rate(path: pathlib.Path, fps: Fraction | float) -> Fraction:
