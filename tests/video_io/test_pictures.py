@@ -226,7 +226,13 @@ def test_few_bits_in_sixteen_of_each_colour(tmp_path, caplog):
 
 @pytest.mark.parametrize(
   'name',
-  ['@eaDir/1.png/SYNOPHOTO.jpg', '__MACOSX/1.png', '#recycle/0.png'],
+  [
+    '@eaDir/1.png/SYNOPHOTO.jpg',
+    '__MACOSX/1.png',
+    'System Volume Information/1.png',
+    '__macosx/2.png',
+    '#recycle/0.png',
+  ],
 )
 def test_what_systems_put_in_folders_is_no_picture(tmp_path, caplog, name):
   folder = folder_with(tmp_path / 'a', ('1.png', '2.png'), ())
