@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 
+from vidpred_jax.video_io import showing
 from vidpred_jax.video_io.decoding import Shot
 
 _TOP, _BOTTOM = (2, 4), (3, 5)  # FFmpeg's numbers of orders of fields
@@ -38,17 +39,9 @@ def deinterlaced(
   for number, (time, shot) in enumerate(timed):
     frame = shot.frame
     if graph is None:
-      graph = av.filter.Graph()
-      source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=Fraction(1, 25),
+      graph = showing.filtering(
+        frame, 'bwdif', 'mode=send_frame:parity=auto:deint=all'
       )
-      filter_ = graph.add('bwdif', 'mode=send_frame:parity=auto:deint=all')
-      source.link_to(filter_)
-      filter_.link_to(graph.add('buffersink'))
-      graph.configure()
     frame.pts, frame.time_base = number, Fraction(1, 25)
     waiting.append((time, shot.stamp))
     graph.push(frame)

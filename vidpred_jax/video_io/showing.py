@@ -69,6 +69,13 @@ def _without_tags(frame):
   2026-11: PyAV 18 and 19 free these tags twice, and crash. The one kind that
   has them is a colour profile with a name, as in PNG.
   """
+  graph = filtering(frame, 'sidedata', 'mode=delete:type=ICC_PROFILE')
+  graph.push(frame)
+  return graph.pull()
+
+
+def filtering(frame, name: str, settings: str):
+  """A graph of one of FFmpeg's filters, for frames like this one."""
   graph = av.filter.Graph()
   source = graph.add_buffer(
     width=frame.width,
@@ -76,12 +83,11 @@ def _without_tags(frame):
     format=frame.format,
     time_base=Fraction(1, 25),
   )
-  removes = graph.add('sidedata', 'mode=delete:type=ICC_PROFILE')
-  source.link_to(removes)
-  removes.link_to(graph.add('buffersink'))
+  middle = graph.add(name, settings)
+  source.link_to(middle)
+  middle.link_to(graph.add('buffersink'))
   graph.configure()
-  graph.push(frame)
-  return graph.pull()
+  return graph
 
 
 def matrix_by_size(height: int, width: int) -> str:
