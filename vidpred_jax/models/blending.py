@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vidpred_jax.models import ebme
-from vidpred_jax.ops import routing, splat, variational, warp
+from vidpred_jax.ops import layout, routing, splat, variational, warp
 
 
 class Prepared(NamedTuple):
@@ -119,7 +119,10 @@ def warp_backward(prepared: Prepared, time) -> Warped:
     to = to - _bend(prepared, flow, time)[:, None]
   back = -flatten_pair(to)
   weight = warp.inside(back).astype(jnp.float32).reshape(*to.shape[:4], 1)
-  frames = warp.backward_cubic(flatten_pair(prepared.pair), back)
+  frames = layout.materialize(
+    flatten_pair(prepared.pair),
+    function=lambda pair: warp.backward_cubic(pair, back),
+  )
   return Warped(frames.reshape(prepared.pair.shape), to, weight, to, time)
 
 
@@ -247,13 +250,16 @@ def blend(prepared: Prepared, warped: Warped) -> Output:
   Returns:
     An `Output`.
   """
-  near = jnp.stack([1 - warped.time, warped.time])[None, :, None, None, None]
-  weight = near * (warped.weight > 0)
-  nothing = jnp.sum(weight, 1, keepdims=True) == 0
-  weight = jnp.where(nothing, near, weight)
-  total = jnp.sum(weight, 1)
-  frame = jnp.sum(weight * fill_holes(prepared, warped), 1) / total
-  return Output(frame, weight[:, 0] / total)
+  near = 1 - warped.time, warped.time
+  nothing = _nothing(warped)
+  first, second = (
+    jnp.where(nothing, x, x * (warped.weight[:, i] > 0))
+    for i, x in enumerate(near)
+  )
+  total = first + second
+  frames = fill_holes(prepared, warped)
+  frame = (first * frames[:, 0] + second * frames[:, 1]) / total
+  return Output(frame, first / total)
 
 
 def fill_holes(prepared: Prepared, warped: Warped) -> jax.Array:
@@ -266,5 +272,10 @@ def fill_holes(prepared: Prepared, warped: Warped) -> jax.Array:
   Returns:
     [B, 2, H, W, 3].
   """
-  nothing = jnp.sum(warped.weight, 1, keepdims=True) == 0
+  nothing = _nothing(warped)[:, None]
   return jnp.where(nothing, prepared.pair, warped.frames)
+
+
+def _nothing(warped):
+  """Whether both frames have a hole, [B, H, W, 1]."""
+  return (warped.weight[:, 0] == 0) & (warped.weight[:, 1] == 0)

@@ -34,6 +34,17 @@ def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     where there is no picture between the bars.
   """
   chex.assert_rank(frames, 5)
+  edges = jnp.array([0, -1])
+  possible = _are_bars(frames[:, :, edges], along=3).any()
+  possible |= _are_bars(frames[:, :, :, edges], along=2).any()
+  shape = frames.shape[0], *frames.shape[2:4], 1
+  return jax.lax.cond(
+    possible, _fill, lambda frames: (frames, jnp.ones(shape, bool)), frames
+  )
+
+
+def _fill(frames):
+  """As `fill`, whatever there is."""
   height, width = frames.shape[2:4]
   lines = (
     (_between(frames, along=3, across=2), height),
@@ -48,14 +59,19 @@ def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
   return filled, inside[..., None]
 
 
-def _between(frames, *, along, across):
-  """The first and the last line [B] of the picture across an axis."""
+def _are_bars(frames, *, along):
+  """Whether each line along an axis may belong to a bar, [B, lines]."""
   colour = jnp.mean(frames, along, keepdims=True)
   flat = jnp.mean(jnp.abs(frames - colour), (1, along, 4)) < _FLAT
   black = colour.max((1, along, 4)) < _BLACK
   change = jnp.abs(frames - frames[:, :1])
   still = jnp.mean(change, (along, 4)).max(1) < _STILL
-  bar = (flat & black & still).astype(jnp.int32)  # [B, size]
+  return flat & black & still
+
+
+def _between(frames, *, along, across):
+  """The first and the last line [B] of the picture across an axis."""
+  bar = _are_bars(frames, along=along).astype(jnp.int32)
   size = frames.shape[across]
   before = _width(frames, bar, across)
   behind = _width(jnp.flip(frames, across), bar[:, ::-1], across)

@@ -21,9 +21,8 @@ a distance in pixels (Zimmer et al., "Optic Flow in Harmony", IJCV 2011, section
 3.1). psi(s) = sqrt(s^2 + epsilon^2) keeps the borders of objects.
 
 At every level of a pyramid both frames are warped by the flow so far, the
-differences are linearised, and increments are solved for: in outer iterations
-psi' is computed anew, in inner iterations the linear system is relaxed by
-red-black over-relaxation. There is no gradient: frames are data here.
+differences are linearised, and increments are solved for (`ops.relaxation`).
+There is no gradient: frames are data here.
 
 Smoothness has two faults. They are mended by fusing the flow with constant
 ones, pixel by pixel (Lempitsky et al., "FusionFlow", CVPR 2008, without
@@ -42,21 +41,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.ops import resize, warp
+from vidpred_jax.ops import relaxation, resize, warp
 
 _ALPHA = (3.0, 2.0, 0.7)  # at full size, at half of it, at the other levels
 _LEVELS = 5  # smaller than the frames: 1/2, 1/4, ... 1/32 of them
 _QUARTER, _EIGHTH = 2, 3
 _SMALLEST = 8  # pixels a side: there is no level after the first with less
-_RELAXATION = 1.6
-_EPSILON_DATA = 0.1  # pixels
-_EPSILON_SMOOTH = 0.1  # pixels a pixel
-_SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
 _AROUND = 2  # pixels: flows are compared by their differences in 5x5
 _UNSEEN = 1.0  # difference where another flow leads out of the frames
 _REACH = 5  # pixels of 1/8 of the frames
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-_NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 class _Others(NamedTuple):
@@ -252,30 +246,9 @@ def _warped(first, second, time, flow):
 def _refined(first, second, time, flow, alpha, counts):
   """The flow [B, h, w, 2] after one warping, of grey frames [B, h, w]."""
   first, second, seen = _warped(first, second, time, flow)
-  difference = second - first
-  dx, dy = _gradient(0.5 * (first + second))
-  unit = seen / (dx**2 + dy**2 + _SMALLEST_GRADIENT**2)
-
-  def relinearised(_, new):
-    u, v = jnp.split(new - flow, 2, -1)
-    rest = difference + dx * u + dy * v
-    weight = unit * jax.lax.rsqrt(unit * rest**2 + _EPSILON_DATA**2)
-    # The normal equations of the data term, [[a, b], [b, c]] (u, v) = (p, q).
-    a, b, c, p, q = (
-      warp.sum_channels(weight * x * y)
-      for x, y in (
-        (dx, dx),
-        (dx, dy),
-        (dy, dy),
-        (dx, -difference),
-        (dy, -difference),
-      )
-    )
-    return _relaxed(
-      new, flow, (a, b, c, p, q), _links(new, alpha), counts.inner
-    )
-
-  return jax.lax.fori_loop(0, counts.outer, relinearised, flow)
+  return relaxation.relaxed(
+    flow, first, second, seen, alpha, outer=counts.outer, inner=counts.inner
+  )
 
 
 def _fused(frames, time, flow, others):
@@ -300,50 +273,3 @@ def _fused(frames, time, flow, others):
 
   start = others.share * distance(flow, 0.0) - others.margin, flow
   return jax.lax.scan(closer, start, jnp.asarray(others.flows))[0][1]
-
-
-def _links(flow, alpha):
-  """The smoothness weights [B, h, w] to each of `_NEIGHBOURS`."""
-  height, width = flow.shape[1:3]
-  square = sum(warp.sum_channels(x**2) for x in _gradient(flow))
-  weight = alpha * jax.lax.rsqrt(square + _EPSILON_SMOOTH**2)
-  row, column = np.indices((1, height, width))[1:]
-  links = []
-  for dy, dx in _NEIGHBOURS:
-    exists = (0 <= row + dy) & (row + dy < height)
-    exists = exists & (0 <= column + dx) & (column + dx < width)
-    links.append(0.5 * (weight + _shifted(weight, dy, dx)) * exists)
-  return links
-
-
-def _relaxed(flow, start, data, links, sweeps):
-  """Red-black over-relaxation of the linear system for `flow`."""
-  a, b, c, p, q = data
-  total = sum(links)
-  # Where a pixel has neither neighbours nor data the numerators are 0, too.
-  determinant = (a + total) * (c + total) - b * b + 1e-12
-  row, column = np.indices((1, *flow.shape[1:3]))[1:]
-  colour = (row + column) % 2
-
-  def around(x):
-    # Beyond the border the links are 0, so any number will do.
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
-    return sum(
-      link * x[:, 1 + dy : x.shape[1] - 1 + dy, 1 + dx : x.shape[2] - 1 + dx]
-      for link, (dy, dx) in zip(links, _NEIGHBOURS)
-    )
-
-  def half_sweep(n, flow):
-    u, v = flow
-    right = p + around(u) - total * start[..., 0]
-    below = q + around(v) - total * start[..., 1]
-    new_u = start[..., 0] + ((c + total) * right - b * below) / determinant
-    new_v = start[..., 1] + ((a + total) * below - b * right) / determinant
-    return tuple(
-      jnp.where(colour == n % 2, old + _RELAXATION * (new - old), old)
-      for old, new in ((u, new_u), (v, new_v))
-    )
-
-  u, v = flow[..., 0], flow[..., 1]
-  u, v = jax.lax.fori_loop(0, 2 * sweeps, half_sweep, (u, v))
-  return jnp.stack([u, v], -1)
