@@ -155,7 +155,7 @@ def test_predictions_are_fed_back():
 
 
 def test_more_frames_say_how_far_motion_goes_on():
-  """The next frame is that of two; those after it move by the factor."""
+  """What comes back at once is foretold to move less."""
   settings = {'routing': 'none', 'initial_flow': 'variational'} | ONE_BLOCK
   places = [0, 3] * 4
   picture = photos.PhotosInMotion('test', 1, size=(64, 112), seed=0)
@@ -172,7 +172,6 @@ def test_more_frames_say_how_far_motion_goes_on():
       variables, context, jax.random.key(0)
     )
   assert system.repeats_context
-  np.testing.assert_allclose(made[few][:, 0], made[many][:, 0], atol=1e-3)
   moved = [np.abs(np.diff(made[f], axis=1)).mean() for f in (few, many)]
   assert moved[1] < 0.3 * moved[0]
 

@@ -3,8 +3,9 @@
 A camera on a car keeps its velocity. One in a hand does not, nor does a hand
 that waves: carried on, such motion is soon further off than none. With d the
 displacement between the last two frames, that of the j-th frame to come is
-taken to be KEPT q^(j - 1) d. The factor q is the one that would have served
-best among the frames given.
+taken to be p q^(j - 1) d, where p = 0.75 + 0.25 q^2: the next frame is
+less in doubt than those after it. The factor q is the one that would have
+served best among the frames given. Of two frames, p = q = KEPT.
 
 The flow is estimated once, and each thing takes its velocity with it from frame
 to frame. The flows are put together and the last true frame is read once: what
@@ -18,9 +19,10 @@ import numpy as np
 
 from vidpred_jax.ops import variational, warp
 
-KEPT = 0.95  # of the velocity is kept by the next frame
+KEPT = 0.95  # of the velocity, where frames do not tell
 LEAST_FRAMES = 5
 
+_LEAST = 0.75  # of the velocity is kept by the next frame
 _FACTORS = np.array([KEPT, 1.0, 0.85, 0.7, 0.5, 0.3, 0.0], np.float32)
 _STEPS = LEAST_FRAMES - 2  # so many frames on the past is predicted
 # A factor must win so much of the error for each 1 that it is off the likely.
@@ -31,10 +33,10 @@ _TRANSPORTS = 2  # iterations until a velocity is that of what is shown
 
 
 def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The flow of the next frame if motion goes on, a little slower; and q.
+  """The flow of the next frame if motion goes on; and q.
 
   The flow is `variational.optical_flow` at the next frame's pixels. With less
-  than `LEAST_FRAMES` frames the factor is `KEPT`.
+  than `LEAST_FRAMES` frames both factors are `KEPT`.
 
   Args:
     context: [B, K, H, W, 3] in [0, 1], frames one after another, at least two.
@@ -59,20 +61,25 @@ def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
     time = jnp.concatenate([jnp.zeros((batch * (count - 1),)), time])
   newer, older = (x.reshape(-1, *x.shape[2:]) for x in (newer, older))
   coarse = variational.coarse_flow(newer, older, time=time)
-  last = variational.Coarse(
-    coarse.flow[-batch:],
-    tuple(x[:, -batch:] for x in coarse.levels),
-    coarse.time[-batch:],
-  )
-  back = variational.refined_flow(last)
-  flow = jnp.concatenate([(1 + KEPT) * back, KEPT * back], -1)
   if count < LEAST_FRAMES:
-    return flow, jnp.full((batch,), KEPT)
-  pixels = 2.0 ** (len(coarse.levels) - 1)
-  flows = pixels * coarse.flow[:-batch]
-  moved = jnp.any(context[:, 1:] != context[:, :-1], (2, 3, 4))
-  flows = flows.reshape(count - 1, batch, *flows.shape[1:])
-  return flow, _factor(flows, pixels, moved)
+    kept = next_kept = jnp.full((batch,), KEPT)
+  else:
+    pixels = 2.0 ** (len(coarse.levels) - 1)
+    flows = pixels * coarse.flow[:-batch]
+    moved = jnp.any(context[:, 1:] != context[:, :-1], (2, 3, 4))
+    flows = flows.reshape(count - 1, batch, *flows.shape[1:])
+    kept = _factor(flows, pixels, moved)
+    next_kept = _next(kept)
+  next_kept = next_kept.reshape(-1, 1, 1, 1)
+  back = variational.refined_flow(
+    variational.Coarse(
+      coarse.flow[-batch:],
+      tuple(x[:, -batch:] for x in coarse.levels),
+      -next_kept,
+    )
+  )
+  flow = jnp.concatenate([(1 + next_kept) * back, next_kept * back], -1)
+  return flow, kept
 
 
 def go_on(
@@ -110,6 +117,11 @@ def go_on(
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
 
 
+def _next(factor):
+  """p of a factor q."""
+  return _LEAST + (1 - _LEAST) * factor**2
+
+
 def _factor(flows, pixels, moved):
   """The factor [B] that would have served best.
 
@@ -121,7 +133,7 @@ def _factor(flows, pixels, moved):
   velocities = _aligned(flows, pixels)
   count = velocities.shape[1] - _STEPS
   went = sum(velocities[:, j : j + count] for j in range(1, _STEPS + 1))
-  lengths = KEPT * np.sum([_FACTORS**j for j in range(_STEPS)], 0)
+  lengths = _next(_FACTORS) * np.sum([_FACTORS**j for j in range(_STEPS)], 0)
   lengths = lengths.reshape(-1, 1, 1, 1, 1, 1)
   off = went[None] - lengths * velocities[None, :, :count]
   errors = jnp.sqrt(jnp.sum(off**2, -1) + _SLACK**2)

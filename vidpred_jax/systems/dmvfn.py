@@ -356,8 +356,7 @@ def forecast(
   if settings.initial_flow == 'zero':
     frames, diagnostics = feed_back(step, pair, key, count)
   else:
-    # The factor is that of the later frames.
-    flow, kept = persistence.first_flow(filled if count > 1 else pair)
+    flow, kept = persistence.first_flow(filled)
     first, diagnostics = step(pair, key, flow)
     more, flows = persistence.go_on(
       pair[:, 1], diagnostics['flow'], kept, count - 1
@@ -381,7 +380,7 @@ def make(*, frames: Frames, **settings) -> System:
     frames: two context frames and targets that go on at the same step, such as
       `((0, 1), (2, 3, 4))` or `((0, 2), (4,))`. With a 'variational' flow
       there may be five context frames or more: they say how far the motion of
-      the last two goes on (`ops.persistence`), from the second target on.
+      the last two goes on (`ops.persistence`).
       Predictions that are fed back begin anew in this.
     **settings: fields of `Settings`.
 
