@@ -16,12 +16,17 @@ while the other works: so neither's threads run in the other's time. Given are
 wall-clock milliseconds, ratios of ours to PyTorch's, the median ratio of the
 pairings also in processor time, and the speed as a share of this machine's
 matrix product, with the multiply-adds of the published layers (a training step
-counts as three forward passes).
+counts as three forward passes). PyTorch's threads spin where they wait for each
+other: beside another program it takes up to 40 times as long. So a pairing says
+whether others were busy in its pauses; such numbers are worth nothing.
 
 `--profile` says where the time goes on one core. There, no operation runs in
 the background of another, as XLA's do on several, so each moment belongs to
 one. `at the ceiling` is what a matrix product with as many multiply-adds would
 take there. In the published layers there may be more of them than in ours.
+PyTorch keeps as many threads as on all cores, since with one it takes other
+algorithms; that costs it some 6 %. Depthwise convolutions that a program writes
+as sums of products are `other loops`.
 `between operations` has what profiling itself takes.
 """
 
@@ -65,15 +70,35 @@ def paired(step, options):
     ]
     pairings = []
     for _ in range(options.pairings):
-      row = {}
+      row = {'busy': 0.0}
       for worker, label in turns:
         row[label] = worker.ask('time', label)
-        time.sleep(0 if options.tiny else PAUSE)
+        time.sleep(PAUSE / 2)
+        row['busy'] = max(row['busy'], busy(PAUSE / 2))
       pairings.append(row)
       show_pairing(step, row)
   fastest = min(row['matrix product']['ms'] for row in pairings)
   facts['matmul_gflops'] = 1e3 * facts['product_gflop'] / fastest
   return {**facts, 'pairings': pairings, **medians(step, pairings, facts)}
+
+
+def busy(seconds):
+  """Waits so long; the share of the cores that is in use, 0 if unknown."""
+  before = _ticks()
+  time.sleep(seconds)
+  after = _ticks()
+  if sum(after) == sum(before):
+    return 0.0
+  idle = sum(after[3:5]) - sum(before[3:5])
+  return 1 - idle / (sum(after) - sum(before))
+
+
+def _ticks():
+  """Of all cores, by state: the fourth and fifth are idle ones."""
+  path = pathlib.Path('/proc/stat')
+  if not path.exists():
+    return [0] * 8
+  return [int(count) for count in path.read_text().split('\n')[0].split()[1:9]]
 
 
 def show_pairing(step, row):
@@ -84,7 +109,8 @@ def show_pairing(step, row):
     + ''.join(
       f', {layout} {row[layout]["ms"]:9.1f} ms ({ours / row[layout]["ms"]:.2f})'
       for layout in workers.LAYOUTS
-    ),
+    )
+    + (f'; busy with others {row["busy"]:.0%}' if row['busy'] > 0.05 else ''),
     flush=True,
   )
 

@@ -91,6 +91,13 @@ def _timed(call, tiny):
   return {'ms': wall, 'cpu_ms': used}
 
 
+def _count(call):
+  """How many calls to profile: up to three in two seconds. Calls once."""
+  begun = time.perf_counter()
+  call()
+  return max(1, min(3, int(2 / (time.perf_counter() - begun))))
+
+
 def _row(total, times):
   """A row of the profile.
 
@@ -136,7 +143,7 @@ def _ours(step, tiny, cores):
     del label
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # it takes as long as the step
-    count = 1 if tiny else 3
+    count = _count(lambda: jax.block_until_ready(made()))
     with tempfile.TemporaryDirectory() as folder:
       with jax.profiler.trace(folder, profiler_options=options):
         begun = time.perf_counter()
@@ -190,7 +197,7 @@ def _pytorch(step, tiny, cores):
     call()
 
   def profiled(label):
-    count = 1 if tiny else 3
+    count = _count(calls[label])
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(
       activities=activities, record_shapes=True

@@ -151,3 +151,9 @@ def test_without_pytorch(monkeypatch, capsys):
 def test_wrong_settings(wrong):
   with pytest.raises(SystemExit):
     pairs.main([wrong])
+
+
+def test_what_others_use_is_a_share(monkeypatch):
+  seen = iter([[10, 0, 5, 100, 0, 0, 0, 0], [40, 0, 5, 160, 10, 0, 0, 0]])
+  monkeypatch.setattr(pairs, '_ticks', lambda: next(seen))
+  assert pairs.busy(0) == pytest.approx(0.3)
