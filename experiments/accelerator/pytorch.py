@@ -70,7 +70,7 @@ def torch_cases(shapes, layout):
   import torch
 
   from experiments.pytorch import models
-  from experiments.pytorch.__main__ import optimised
+  from experiments.pytorch.steps import optimised
 
   def rand(*shape):
     x = torch.rand(*shape)

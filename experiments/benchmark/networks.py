@@ -5,13 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments.benchmark import timing
-from vidpred_jax import cost, runtime, systems
-from vidpred_jax.models import apr_vfi, blending, dmvfn, ebme, initial, rvd
-from vidpred_jax.ops import correlation, diffusion, resize, routing, splat
-from vidpred_jax.train import update
+from experiments.benchmark import steps, timing
+from vidpred_jax import cost, runtime
+from vidpred_jax.models import apr_vfi, blending, dmvfn, initial
+from vidpred_jax.ops import correlation, diffusion, routing, splat
 
 # Used first to last as more blocks are asked for: coarse ones first, as the
 # paper finds for large motion.
@@ -112,59 +110,28 @@ def mixed_routes(repeats, size=(256, 832)):
   return timing.best_ms(times)
 
 
-def training(repeats, crop=224, batch=2):
+def training(repeats):
   """Milliseconds of a training step, by formulation."""
-  video = jax.random.uniform(jax.random.key(3), (batch, 3, crop, crop, 3))
-  calls = {}
-  for formulation in ('fast', 'published'):
-    system = systems.make(
-      'dmvfn',
-      frames=systems.Frames((0, 1), (2,)),
-      formulation=formulation,
-    )
-    params = system.init(runtime.key(0), video)['params']
-    rule = optax.adamw(1e-4)
-    state = update.TrainState(jnp.int32(0), params, {}, rule.init(params), {})
-    step = runtime.jit(update.make_train_step(system, rule))
-    calls[formulation] = lambda step=step, state=state: step(
-      state, {'video': video}, jax.random.key(0)
-    )[1]
+  calls = {name: steps.dmvfn(name) for name in ('fast', 'published')}
   return timing.best_ms(timing.rounds(calls, repeats))
 
 
 def simvp(repeats, train_too):
-  """Rows of the table of gSTA-S, and the peak in GFLOP/s.
-
-  A training step counts as three times its forward pass: one more pass each for
-  the gradients of the features and of the weights.
-  """
-  frames = systems.Frames(tuple(range(10)), tuple(range(10, 20)))
-  system = systems.make('simvp', frames=frames)
-  video = jax.random.uniform(jax.random.key(4), (16, 20, 64, 64, 1))
-  variables = dict(system.init(runtime.key(0), video[:1]))
-  jit = functools.partial(runtime.jit, cpu_options=system.cpu_options)
-  predict, key = jit(system.predict), jax.random.key(0)
+  """Rows of the table of gSTA-S, and the peak in GFLOP/s."""
+  system = steps.simvp_system()
+  video = jax.random.uniform(jax.random.key(4), (16, 10, 64, 64, 1))
+  clip = jnp.zeros((1, 20, 64, 64, 1))
+  variables = dict(system.init(runtime.key(0), clip))
+  predict = runtime.jit(system.predict, cpu_options=system.cpu_options)
+  key = jax.random.key(0)
   calls = {
-    ('forward', b): functools.partial(
-      predict, dict(variables), video[:b, :10], key
-    )
+    ('forward', b): functools.partial(predict, variables, video[:b], key)
     for b in (1, 16)
   }
-  macs = cost.count_macs(system.predict, variables, video[:1, :10], key).total()
+  macs = cost.count_macs(system.predict, variables, video[:1], key).total()
   times, peak = timing.rounds_and_peak(calls, repeats)
   if train_too:
-    params = variables.pop('params')
-    rule = optax.adam(1e-3)
-    state = update.TrainState(
-      jnp.int32(0), params, variables, rule.init(params), {}
-    )
-    step = jit(update.make_train_step(system, rule))
-    calls = {
-      ('training step', b): functools.partial(
-        step, state, {'video': video[:b]}, key
-      )
-      for b in (4, 16)
-    }
+    calls = {('training step', b): steps.simvp(b) for b in (4, 16)}
     of_steps, second = timing.rounds_and_peak(calls, 3)
     times |= of_steps
     peak = max(peak, second)
@@ -186,23 +153,11 @@ def simvp(repeats, train_too):
 
 def rvd_of_size(size, repeats):
   """Rows of the table of RVD's networks, three channels, one frame."""
-  model = rvd.RVD(channels=3, **(rvd.WIDTHS_64 if size == 64 else {}))
-  frame = jax.random.uniform(jax.random.key(5), (1, 1, size, size, 3))
-  n = jnp.int32(800)
-  variables = initial.draw(runtime.key(0), model, frame, frame[:, 0], n)
-  state = model.initial_state(1, size, size)
-
-  def apply(method, *args):
-    return model.apply(variables, *args, method=method)
-
-  observe = runtime.jit(functools.partial(apply, 'observe'))
-  contexts = [c[:, 0] for c in observe(frame, state)[0]]
-  prepare = runtime.jit(functools.partial(apply, 'prepare'))
-  prepared = prepare(contexts)
-  noisy = frame[:, 0]
+  parts = steps.rvd_networks(size, steps.rvd_widths(size))
+  apply, noisy = parts.apply, parts.frame[:, 0]
   schedule = diffusion.cosine(1600)
 
-  def steps(count):
+  def sampled(count):
     table = diffusion.ancestral(schedule, count)
 
     def run(prepared, key):
@@ -213,15 +168,20 @@ def rvd_of_size(size, repeats):
       noise = diffusion.gaussian_noise_fn(keys, noisy.shape[1:])
       return diffusion.sample(estimate, table, noise)
 
-    return functools.partial(runtime.jit(run), prepared, jax.random.key(0))
+    return functools.partial(
+      runtime.jit(run), parts.prepared, jax.random.key(0)
+    )
 
-  denoise = runtime.jit(functools.partial(apply, 'denoise'))
   calls = {
-    'denoising step': functools.partial(denoise, noisy, n, prepared),
-    'context and mean of a frame': functools.partial(observe, frame, state),
-    'their share in the denoiser': functools.partial(prepare, contexts),
-    '10 steps': steps(10),
-    '40 steps': steps(40),
+    'denoising step': steps.denoising(parts),
+    'context and mean of a frame': functools.partial(
+      parts.observe, parts.frame, parts.state
+    ),
+    'their share in the denoiser': functools.partial(
+      parts.prepare, parts.contexts
+    ),
+    '10 steps': sampled(10),
+    '40 steps': sampled(40),
   }
   times, peak = timing.rounds_and_peak(calls, repeats)
   rows = [
@@ -231,30 +191,22 @@ def rvd_of_size(size, repeats):
   return rows, peak
 
 
-def flow_estimation(repeats, size=(512, 960), levels=3):
+def flow_estimation(repeats):
   """Rows of the table of BiFlowNet and what it is made of, and the peak."""
-  model = ebme.BiFlowNet()
   keys = jax.random.split(jax.random.key(6), 4)
-  pair = jax.random.uniform(keys[0], (1, 2, *size, 3))
-  variables = initial.draw(
-    runtime.key(0), model, jnp.zeros((1, 2, 32, 32, 3)), levels=1
-  )
-  apply = runtime.jit(functools.partial(model.apply, levels=levels))
-  coarse = jax.random.uniform(keys[1], (1, 8, 15, 2), minval=-16, maxval=16)
-  flow = resize.bilinear(coarse, scale=64)
+  flow = steps.coarse_flow()
   warp, compare = runtime.jit(splat.forward), runtime.jit(correlation.local)
   features = jax.random.uniform(keys[2], (2, 1, 64, 120, 48))
   calls = {
-    f'flow, {levels} levels': lambda: apply(variables, pair).flow,
+    'flow, 3 levels': steps.flow(),
     'cost volume 64x120, 48 channels': lambda: compare(*features),
   }
   for channels in (3, 16):
-    image = jax.random.uniform(keys[3], (1, *size, channels))
+    image = jax.random.uniform(keys[3], (1, 512, 960, channels))
     calls[f'splat, {channels} channels'] = lambda image=image: warp(image, flow)
   times, peak = timing.rounds_and_peak(calls, repeats)
-  name = f'{size[0]}x{size[1]}'
   rows = [
-    {'size': name, 'name': key, **timing.statistics(pairs)}
+    {'size': '512x960', 'name': key, **timing.statistics(pairs)}
     for key, pairs in times.items()
   ]
   return rows, peak

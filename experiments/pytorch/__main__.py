@@ -13,23 +13,11 @@ does; without that both libraries pay for page faults. Run it and
 """
 
 import argparse
-import ctypes
-import sys
 import time
 
 import torch
 
-from experiments.pytorch import models
-
-# Parameters of the models below, as published: those of SimVPv2-S rounded to
-# 0.01 M; of RVD the denoisers for 64 and 128 pixels; of APR-VFI the flow.
-PARAMETERS = {
-  'dmvfn': 3_559_930,
-  'simvp': 46_770_000,
-  'rvd64': 18_744_291,
-  'rvd128': 18_951_683,
-  'apr_vfi': 632_900,
-}
+from experiments.pytorch import models, steps
 
 
 def measure(name, repeats, call, *args):
@@ -49,32 +37,9 @@ def measure(name, repeats, call, *args):
   )
 
 
-def optimised(model, loss):
-  """A function that makes one training step with Adam."""
-  rule = torch.optim.Adam(model.parameters(), 1e-4)
-
-  def call(*args):
-    rule.zero_grad()
-    loss(*args).backward()
-    rule.step()
-
-  return call
-
-
-def check(name, model):
-  """The model, if it has the published size to 0.1 %; else ValueError."""
-  count = sum(p.numel() for p in model.parameters())
-  if abs(count / PARAMETERS[name] - 1) > 1e-3:
-    raise ValueError(
-      f'The model of {name} has {count} parameters, expected '
-      f'{PARAMETERS[name]}.'
-    )
-  return model
-
-
 def time_dmvfn(options, layout, label):
   """Forward passes by size and blocks, and a training step."""
-  model = check('dmvfn', models.DMVFN()).to(memory_format=layout)
+  model = steps.check('dmvfn', models.DMVFN()).to(memory_format=layout)
   for size in options.sizes.split(','):
     height, width = (-(-int(n) // 16) * 16 for n in size.split('x'))
     pair = torch.rand(1, 6, height, width).to(memory_format=layout)
@@ -83,52 +48,37 @@ def time_dmvfn(options, layout, label):
         name = f'dmvfn {size}, {used} blocks and router{label}'
         measure(name, options.repeats, model, pair, used)
   if options.training:
-    pair = torch.rand(2, 6, 224, 224).to(memory_format=layout)
-    step = optimised(model, model.loss)
     name = f'dmvfn training step, 2 of 224x224{label}'
-    measure(name, 3, step, pair, pair[:, :3])
+    measure(name, 3, steps.dmvfn(layout))
 
 
 def time_simvp(options, layout, label):
   """Forward passes and training steps by batch size."""
-  model = check('simvp', models.SimVP()).to(memory_format=layout)
+  model = steps.check('simvp', models.SimVP()).to(memory_format=layout)
   for batch in map(int, options.batches.split(',')):
     name = f'simvp gSTA-S, batch {batch}{label}'
     with torch.inference_mode():
       measure(name, 5, model.eval(), torch.rand(batch, 10, 1, 64, 64))
   if options.training:
-    model.train()
-    step = optimised(model, lambda x: (model(x) - x).square().mean())
     for batch in (4, 16):
       name = f'simvp gSTA-S training step, batch {batch}{label}'
-      measure(name, 3, step, torch.rand(batch, 10, 1, 64, 64))
+      measure(name, 3, steps.simvp(layout, model, batch=batch))
 
 
 def time_rvd(options, layout, label):
   """A denoising step of both sizes."""
   del options
-  for size, (dim, mults) in models.WIDTHS_OF.items():
-    model = check(f'rvd{size}', models.Denoiser(dim, mults))
-    model = model.to(memory_format=layout)
-    x = torch.rand(1, 3, size, size).to(memory_format=layout)
-    contexts = [
-      torch.rand(1, dim * m, size >> i, size >> i).to(memory_format=layout)
-      for i, m in enumerate(mults)
-    ]
-    with torch.inference_mode():
-      name = f'rvd denoising step, {size} pixels{label}'
-      measure(name, 20, model, x, torch.tensor([800]), contexts)
+  for size in models.WIDTHS_OF:
+    name = f'rvd denoising step, {size} pixels{label}'
+    measure(name, 20, steps.denoising(layout, size))
 
 
 def time_apr_vfi(options, layout, label):
   """The flow, the splat and the cost volume."""
-  model = check('apr_vfi', models.BiFlowNet()).to(memory_format=layout)
-  pair = torch.rand(2, 1, 3, 512, 960)
-  first, second = (x.to(memory_format=layout) for x in pair)
+  name = f'apr_vfi flow 512x960, 3 levels{label}'
+  measure(name, options.repeats, steps.flow(layout))
   flow = models.enlarge(32 * torch.rand(1, 2, 8, 15) - 16, 64)
   with torch.inference_mode():
-    name = f'apr_vfi flow 512x960, 3 levels{label}'
-    measure(name, options.repeats, model, first, second, 3)
     for channels in (3, 16):
       image = torch.rand(1, channels, 512, 960).to(memory_format=layout)
       name = f'apr_vfi splat 512x960, {channels} channels{label}'
@@ -162,10 +112,7 @@ def main(argv=None):
       f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
       f'unknown; expected some of {", ".join(SYSTEMS)}'
     )
-  if sys.platform == 'linux':
-    libc = ctypes.CDLL(None)
-    for parameter, value in ((-4, 0), (-1, -1), (-8, 1), (-2, 64 << 20)):
-      libc.mallopt(parameter, value)
+  steps.setup()
   print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
   print(f'{"":48} {"min ms":>9} {"median":>9} {"cpu ms":>9}')
   a = torch.rand(2048, 2048)
