@@ -3,8 +3,9 @@
   python -m experiments.benchmark [--systems=dmvfn,simvp,rvd,apr_vfi]
     [--sizes=256x832,720x1280] [--repeats=7] [--training]
     [--output=benchmark.json]
+  python -m experiments.benchmark --film=A.mp4 [options of film_times]
 
-DMVFN: the cost of a frame with 0 to 9 blocks (router included, weights random,
+With a film it is `experiments.film_times`. DMVFN: the cost of a frame with 0 to 9 blocks (router included, weights random,
 routes given); whether a skipped block is free; whether a batch whose samples
 take different routes costs the sum of its samples; the gain of the fast
 formulation over the published one; the cost of a training step (`--training`).
@@ -27,6 +28,7 @@ exceed the speed of a plain program.
 import argparse
 import json
 
+from experiments import film_times
 from experiments.benchmark import networks, timing
 from vidpred_jax import cost, runtime
 
@@ -131,7 +133,14 @@ def main():
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--training', action='store_true')
   parser.add_argument('--output', default='')
-  options = parser.parse_args()
+  parser.add_argument(
+    '--film', action='append', help='the tables of experiments.film_times'
+  )
+  options, others = parser.parse_known_args()
+  if options.film:
+    return film_times.main()  # it reads the command's arguments itself
+  if others:
+    parser.error(f'unrecognized arguments: {" ".join(others)}')
   wanted = options.systems.split(',')
   if unknown := set(wanted) - set(SYSTEMS):
     parser.error(
