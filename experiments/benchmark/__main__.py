@@ -5,7 +5,9 @@
     [--output=benchmark.json]
   python -m experiments.benchmark --film=A.mp4 [options of film_times]
 
-With a film it is `experiments.film_times`. DMVFN: the cost of a frame with 0 to 9 blocks (router included, weights random,
+With a film it is `experiments.film_times`.
+
+DMVFN: the cost of a frame with 0 to 9 blocks (router included, weights random,
 routes given); whether a skipped block is free; whether a batch whose samples
 take different routes costs the sum of its samples; the gain of the fast
 formulation over the published one; the cost of a training step (`--training`).

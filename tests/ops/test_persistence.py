@@ -60,7 +60,7 @@ def test_frames_that_were_given_again_tell_nothing(places):
 
 
 def test_motion_that_slows_down_goes_on_less_far():
-  """Three steps of 0.8, 0.64, 0.51 are nearly as long as 0.87 (1 + 0.7 + 0.49)."""
+  """Three steps of 0.8, 0.64, 0.51 are about 0.87 (1 + 0.7 + 0.49)."""
   steps = 10 * 0.8 ** np.arange(7)
   places = 60 + np.rint(np.concatenate([[0], np.cumsum(steps)])).astype(int)
   got = factor(film(places)[None])
