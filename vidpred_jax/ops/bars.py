@@ -45,18 +45,12 @@ def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _fill(frames):
   """As `fill`, whatever there is."""
-  height, width = frames.shape[2:4]
-  lines = (
-    (_between(frames, along=3, across=2), height),
-    (_between(frames, along=2, across=3), width),
-  )
-  (rows, row_inside), (columns, column_inside) = (
-    _nearest(first, last, size) for (first, last), size in lines
-  )
-  inside = row_inside[:, :, None] & column_inside[:, None, :]
-  filled = jax.vmap(lambda x, at: x[:, at])(frames, rows)
-  filled = jax.vmap(lambda x, at: x[:, :, at])(filled, columns)
-  return filled, inside[..., None]
+  rows = _between(frames, along=3, across=2)
+  columns = _between(frames, along=2, across=3)
+  frames, row_inside = _continued(frames, rows, across=2)
+  frames, column_inside = _continued(frames, columns, across=3)
+  inside = row_inside & column_inside
+  return frames, inside[:, 0, ..., :1]
 
 
 def _are_bars(frames, *, along):
@@ -95,8 +89,20 @@ def _width(frames, bar, across):
   return jnp.where((width > 0) & ends, width + _FADE, 0)
 
 
-def _nearest(first, last, size):
-  """Of each line the nearest within [first, last], and whether it is there."""
-  line, first, last = jnp.arange(size)[None], first[:, None], last[:, None]
-  nearest = jnp.clip(line, first, last)
-  return nearest, nearest == line
+def _continued(frames, lines, *, across):
+  """Repeats the first and the last line [B] of the picture to the edges.
+
+  Returns:
+    `(frames, inside)`, of one shape.
+  """
+  # By comparisons: to gather lines XLA would lay out the frames in another way.
+  line = jax.lax.broadcasted_iota(jnp.int32, frames.shape, across)
+  first, last = (x.reshape(-1, 1, 1, 1, 1) for x in lines)
+
+  def at(i):
+    take = jax.vmap(lambda x, i: jax.lax.dynamic_index_in_dim(x, i, across - 1))
+    return take(frames, i.ravel())
+
+  inside = (first <= line) & (line <= last)
+  nearest = jnp.where(line < first, at(first), at(last))
+  return jnp.where(inside, frames, nearest), inside

@@ -54,17 +54,17 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class _Others(NamedTuple):
-  flows: np.ndarray  # [N, 2]
+  flows: np.ndarray  # [M, N, 2], N at once
   # The difference of one must be below share * (that of the flow) - margin.
   share: float
   margin: float
 
 
-_STILL = _Others(np.zeros((1, 2), np.float32), 1.0, 0.01)
+_STILL = _Others(np.zeros((1, 1, 2), np.float32), 1.0, 0.01)
 _WHOLE = range(-_REACH, _REACH + 1)
 # Half, for what repeats itself fits nearly as well a period off.
 _FAST = _Others(
-  np.array([(x, y) for y in _WHOLE for x in _WHOLE], np.float32), 0.5, 0.02
+  np.array([[(x, y) for x in _WHOLE] for y in _WHOLE], np.float32), 0.5, 0.02
 )
 
 
@@ -264,11 +264,14 @@ def _fused(frames, time, flow, others):
     )
     return total / math.prod(window)
 
-  def closer(best, other):
+  def closer(best, others):
     least, flow = best
-    other = jnp.broadcast_to(other, flow.shape)
-    off = distance(other, _UNSEEN)
-    chosen = jnp.where((off < least)[..., None], other, flow)
+    off = jax.vmap(
+      lambda other: distance(jnp.broadcast_to(other, flow.shape), _UNSEEN)
+    )(others)
+    chosen = others[jnp.argmin(off, 0)]
+    off = jnp.min(off, 0)
+    chosen = jnp.where((off < least)[..., None], chosen, flow)
     return (jnp.minimum(off, least), chosen), None
 
   start = others.share * distance(flow, 0.0) - others.margin, flow
