@@ -29,6 +29,7 @@ exceed the speed of a plain program.
 
 import argparse
 import json
+import sys
 
 from experiments import film_times
 from experiments.benchmark import networks, timing
@@ -129,20 +130,15 @@ SYSTEMS = {
 
 
 def main():
+  if any(x.split('=')[0] == '--film' for x in sys.argv[1:]):
+    return film_times.main()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--systems', default=','.join(SYSTEMS))
   parser.add_argument('--sizes', default='256x832,720x1280')
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--training', action='store_true')
   parser.add_argument('--output', default='')
-  parser.add_argument(
-    '--film', action='append', help='the tables of experiments.film_times'
-  )
-  options, others = parser.parse_known_args()
-  if options.film:
-    return film_times.main()  # it reads the command's arguments itself
-  if others:
-    parser.error(f'unrecognized arguments: {" ".join(others)}')
+  options = parser.parse_args()
   wanted = options.systems.split(',')
   if unknown := set(wanted) - set(SYSTEMS):
     parser.error(

@@ -117,8 +117,10 @@ def test_the_steps_of_pytorch(name):
   assert set(of_pytorch.STEPS) == set(pairs.STEPS)
   threads = torch.get_num_threads()
   torch.set_num_threads(1)
-  of_pytorch.STEPS[name](torch.channels_last, True)()
-  torch.set_num_threads(threads)
+  try:
+    of_pytorch.STEPS[name](torch.channels_last, True)()
+  finally:
+    torch.set_num_threads(threads)
 
 
 def test_the_command(tmp_path, capsys):

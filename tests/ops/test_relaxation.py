@@ -83,10 +83,25 @@ def test_outer_iterations_begin_from_the_last():
   assert near < 1e-2 * far
 
 
-def test_unseen_and_flat_pixels_take_their_neighbours_flow():
-  first, second, _ = _pictures(jax.random.key(2), (1, 6, 7))
-  flow = jnp.broadcast_to(jnp.array([0.5, -1.0]), (1, 6, 7, 2))
-  for pair, seen in (((first, second), False), ((first * 0, first * 0), True)):
-    known = jnp.full((1, 6, 7, 1), seen)
-    found = relaxation.relaxed(flow, *pair, known, 2.0, outer=2, inner=5)
-    np.testing.assert_allclose(found, flow, atol=1e-5)
+def test_unseen_pixels_take_their_neighbours_flow():
+  first, _, _ = _pictures(jax.random.key(2), (1, 12, 13))
+  unseen = np.zeros((1, 12, 13, 1), bool)
+  unseen[:, 4:8, 5:9] = True
+  start = jnp.where(unseen, jnp.array([2.0, -1.0]), 0.0)
+  # Both frames are the same, so where they are seen nothing moves.
+  found = relaxation.relaxed(
+    start, first, first, ~unseen, 2.0, outer=20, inner=30
+  )
+  np.testing.assert_allclose(found, 0, atol=0.02)
+
+
+def test_pictures_of_a_batch_do_not_touch():
+  first, second, seen = _pictures(jax.random.key(3), (2, 6, 7))
+  broken = first.at[0, 5, 6].set(jnp.nan)
+  flow = jnp.zeros((2, 6, 7, 2))
+  for pictures in (first, broken):
+    found = relaxation.relaxed(
+      flow, pictures, second, seen, 2.0, outer=2, inner=5
+    )
+    assert np.isfinite(found[1]).all()
+  assert np.isnan(found[0]).all()

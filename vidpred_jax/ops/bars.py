@@ -34,7 +34,7 @@ def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     where there is no picture between the bars.
   """
   chex.assert_rank(frames, 5)
-  edges = jnp.array([0, -1])
+  edges = jnp.array([0, -1])  # most films have no bars
   possible = _are_bars(frames[:, :, edges], along=3).any()
   possible |= _are_bars(frames[:, :, :, edges], along=2).any()
   shape = frames.shape[0], *frames.shape[2:4], 1
@@ -44,7 +44,7 @@ def fill(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _fill(frames):
-  """As `fill`, whatever there is."""
+  """Fills, whether or not an edge may be a bar."""
   rows = _between(frames, along=3, across=2)
   columns = _between(frames, along=2, across=3)
   frames, row_inside = _continued(frames, rows, across=2)

@@ -68,9 +68,10 @@ def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
     flows = pixels * coarse.flow[:-batch]
     moved = jnp.any(context[:, 1:] != context[:, :-1], (2, 3, 4))
     flows = flows.reshape(count - 1, batch, *flows.shape[1:])
-    kept = _factor(flows, pixels, moved)
-    next_kept = _next(kept)
+    kept, told = _factor(flows, pixels, moved)
+    next_kept = jnp.where(told, _next(kept), KEPT)
   next_kept = next_kept.reshape(-1, 1, 1, 1)
+  # The coarse levels, from which p follows, are those of KEPT; the others mend it.
   back = variational.refined_flow(
     variational.Coarse(
       coarse.flow[-batch:],
@@ -123,7 +124,7 @@ def _next(factor):
 
 
 def _factor(flows, pixels, moved):
-  """The factor [B] that would have served best.
+  """The factor [B] that would have served best, and whether frames tell it.
 
   Args:
     flows: [K - 1, B, h, w, 2], from each frame to the one before it.
@@ -138,10 +139,11 @@ def _factor(flows, pixels, moved):
   off = went[None] - lengths * velocities[None, :, :count]
   errors = jnp.sqrt(jnp.sum(off**2, -1) + _SLACK**2)
   known = [moved[:, j : j + count] for j in range(_STEPS + 1)]
-  known = jnp.stack(known).all(0)[None]
-  error = jnp.sum(jnp.mean(errors, (-2, -1)), -1, where=known)  # [factors, B]
+  known = jnp.stack(known).all(0)
+  error = jnp.mean(errors, (-2, -1))
+  error = jnp.sum(error, -1, where=known[None])  # [factors, B]
   error *= 1 + _DOUBT * np.abs(_FACTORS - _LIKELY)[:, None]
-  return jnp.asarray(_FACTORS)[jnp.argmin(error, 0)]
+  return jnp.asarray(_FACTORS)[jnp.argmin(error, 0)], known.any(-1)
 
 
 def _aligned(flows, pixels):

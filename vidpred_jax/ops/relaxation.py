@@ -11,7 +11,7 @@ linear system is relaxed by red-black over-relaxation. `ops.variational` has the
 sources.
 
 This is most of the time that a flow takes. Pictures lie flat here, with a row
-of numbers before and behind, so that a neighbour is the same array some places
+of numbers before and after, so that a neighbour is the same array some places
 on. 2026-11: with padding instead, a sweep takes a CPU two to three times as
 long.
 """
@@ -32,35 +32,35 @@ _SMALLEST_GRADIENT = 0.02  # where there is less, differences count less
 
 
 class _Grid(NamedTuple):
-  """The pixels of [B, H, W], which lie flat: [N]; with a halo [N + 2 W].
+  """The pixels of [H, W], which lie flat: [B, N]; with a halo [B, N + 2 W].
 
   Attributes:
     width: W.
-    first: whether a pixel is in the first column; in the first row.
-    last: whether it is in the last column; in the last row.
+    starts: whether a pixel is in the first column; in the first row; [1, N].
+    ends: whether it is in the last column; in the last row.
     red: whether it is updated first.
   """
 
   width: int
-  first: tuple[np.ndarray, np.ndarray]
-  last: tuple[np.ndarray, np.ndarray]
+  starts: tuple[np.ndarray, np.ndarray]
+  ends: tuple[np.ndarray, np.ndarray]
   red: np.ndarray
 
   def haloed(self, x):
-    return jnp.pad(x, self.width)
+    return jnp.pad(x, ((0, 0), (self.width, self.width)))
 
-  def inner(self, x, ahead=0):
-    """The pixels so many places ahead of each; beyond a border any number."""
-    start = self.width + ahead
-    return jax.lax.slice(x, (start,), (start + self.red.size,))
+  def inner(self, x, offset=0):
+    """The pixels at an offset from each; beyond a border any finite number."""
+    start = self.width + offset
+    return jax.lax.slice_in_dim(x, start, start + self.red.size, axis=1)
 
-  def around(self, x, axis):
-    """The pixels before and behind each, along x (0) or y (1)."""
+  def beside(self, x, axis):
+    """The pixels before and after each, along x (0) or y (1)."""
     step = (1, self.width)[axis]
     return self.inner(x, -step), self.inner(x, step)
 
   def replaced(self, x, pixels):
-    return jax.lax.dynamic_update_slice(x, pixels, (self.width,))
+    return jax.lax.dynamic_update_slice(x, pixels, (0, self.width))
 
 
 def relaxed(
@@ -88,16 +88,16 @@ def relaxed(
     The new flow, [B, H, W, 2].
   """
   chex.assert_equal_shape([first, second])
-  grid = _grid(flow.shape[:3])
+  grid = _grid(*flow.shape[1:3])
   start = _flat(flow)
   # Or each of the many that use them would read between the pixels anew.
   first = layout.materialize(first, function=_flat)
   second = layout.materialize(second, function=_flat)
   data = _linearised(grid, first, second, _flat(seen)[0])
 
-  def relinearised(_, flow):
-    links = _links(grid, flow, alpha)
-    added = [grid.inner(x) - x0 for x, x0 in zip(flow, start)]
+  def relinearised(_, planes):
+    links = _links(grid, planes, alpha)
+    added = [grid.inner(x) - x0 for x, x0 in zip(planes, start)]
     system = _solved(_normal_equations(data, added), start, grid, links)
 
     def sweep(_, buffers):
@@ -107,27 +107,27 @@ def relaxed(
       one = _half_sweep(grid, links, system, two, one, ~grid.red)
       return one, two
 
-    return jax.lax.fori_loop(0, inner, sweep, (flow, flow))[0]
+    return jax.lax.fori_loop(0, inner, sweep, (planes, planes))[0]
 
   new = tuple(grid.haloed(x) for x in start)
   new = jax.lax.fori_loop(0, outer, relinearised, new)
   return jnp.stack([grid.inner(x) for x in new], -1).reshape(flow.shape)
 
 
-def _grid(shape):
-  """The grid of [B, H, W]."""
-  row, column = (x.ravel() for x in np.indices(shape)[1:])
+def _grid(height, width):
+  """The grid of pictures of a size."""
+  row, column = (x.reshape(1, -1) for x in np.indices((height, width)))
   return _Grid(
-    shape[2],
+    width,
     (column == 0, row == 0),
-    (column == shape[2] - 1, row == shape[1] - 1),
+    (column == width - 1, row == height - 1),
     (row + column) % 2 == 0,
   )
 
 
 def _flat(x):
-  """The channels of [B, H, W, C], [C, N]."""
-  return x.reshape(-1, x.shape[-1]).T
+  """The channels of [B, H, W, C], [C, B, N]."""
+  return jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), -1, 0)
 
 
 def _linearised(grid, first, second, seen):
@@ -141,7 +141,7 @@ def _linearised(grid, first, second, seen):
 
 
 def _links(grid, flow, alpha):
-  """The smoothness weights between pixels and those behind them, with a halo.
+  """The smoothness weights between pixels and those after them, with a halo.
 
   Returns:
     Those to the right and those below; 0 across the borders.
@@ -149,21 +149,21 @@ def _links(grid, flow, alpha):
   square = sum(x**2 for plane in flow for x in _gradient(grid, plane))
   weight = grid.haloed(alpha * jax.lax.rsqrt(square + _EPSILON_SMOOTH**2))
   links = []
-  for axis, last in enumerate(grid.last):
-    _, behind = grid.around(weight, axis)
-    link = 0.5 * (grid.inner(weight) + behind)
-    links.append(grid.haloed(jnp.where(last, 0, link)))
+  for axis, ends in enumerate(grid.ends):
+    _, after = grid.beside(weight, axis)
+    link = 0.5 * (grid.inner(weight) + after)
+    links.append(grid.haloed(jnp.where(ends, 0, link)))
   return links
 
 
 def _gradient(grid, x):
   """Central differences along x and along y; a border is its own neighbour."""
   centre = grid.inner(x)
-  for axis, (first, last) in enumerate(zip(grid.first, grid.last)):
-    before, behind = grid.around(x, axis)
-    before = jnp.where(first, centre, before)
-    behind = jnp.where(last, centre, behind)
-    yield 0.5 * (behind - before)
+  for axis, (starts, ends) in enumerate(zip(grid.starts, grid.ends)):
+    before, after = grid.beside(x, axis)
+    before = jnp.where(starts, centre, before)
+    after = jnp.where(ends, centre, after)
+    yield 0.5 * (after - before)
 
 
 def _normal_equations(data, added):
@@ -184,13 +184,13 @@ def _solved(equations, start, grid, links):
   """A pixel's equations, solved for its flow by those of its neighbours.
 
   Returns:
-    `(constant, inverse)`: the update of the flow is constant + inverse s -
-    _RELAXATION flow, with s the sums of the neighbours by their links.
+    `(constant, inverse)`: the new flow is (1 - _RELAXATION) flow + constant +
+    inverse s, with s the sum of the neighbours by their links.
   """
   a, b, c, p, q = equations
   total = jnp.zeros_like(a)
   for axis, link in enumerate(links):
-    total += grid.inner(link) + grid.around(link, axis)[0]
+    total += grid.inner(link) + grid.beside(link, axis)[0]
   # Where a pixel has neither neighbours nor data the numerators are 0, too.
   factor = _RELAXATION / ((a + total) * (c + total) - b * b + 1e-12)
   inverse = factor * (c + total), -factor * b, factor * (a + total)
@@ -202,28 +202,27 @@ def _solved(equations, start, grid, links):
 
 
 def _times(matrix, vector):
-  """A symmetric matrix (first, beside, last) times a vector."""
-  first, beside, last = matrix
-  u, v = vector
-  return first * u + beside * v, beside * u + last * v
+  """[[a, b], [b, c]] (u, v)."""
+  (a, b, c), (u, v) = matrix, vector
+  return a * u + b * v, b * u + c * v
 
 
-def _half_sweep(grid, links, system, flow, into, chosen):
+def _half_sweep(grid, links, system, planes, into, chosen):
   """The flow with new values at the chosen pixels, in another buffer."""
   constant, inverse = system
 
-  def sum_around(x):
+  def sum_beside(x):
     total = 0
     for axis, link in enumerate(links):
-      before, behind = grid.around(x, axis)
-      link_before, _ = grid.around(link, axis)
-      total += grid.inner(link) * behind + link_before * before
+      before, after = grid.beside(x, axis)
+      link_before, _ = grid.beside(link, axis)
+      total += grid.inner(link) * after + link_before * before
     return total
 
-  updates = _times(inverse, [sum_around(x) for x in flow])
+  of_neighbours = _times(inverse, [sum_beside(x) for x in planes])
   new = []
-  for x, buffer, known, update in zip(flow, into, constant, updates):
+  for x, buffer, known, other in zip(planes, into, constant, of_neighbours):
     old = grid.inner(x)
-    value = (1 - _RELAXATION) * old + known + update
+    value = (1 - _RELAXATION) * old + known + other
     new.append(grid.replaced(buffer, jnp.where(chosen, value, old)))
   return tuple(new)

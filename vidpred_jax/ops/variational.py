@@ -111,7 +111,7 @@ def optical_flow(
     time: t, a scalar or [B]: whose pixels the flow belongs to.
     thorough: whether to take more iterations, and to look for what is small and
       fast. It takes two to three times as long.
-    half: whether to end at half the frames' size, for two thirds of the time.
+    half: whether to end at half the frames' size, for half of the time.
 
   Returns:
     [B, H, W, 2], (dx, dy) in pixels, from the first to the second frame. So

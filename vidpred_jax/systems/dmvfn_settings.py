@@ -36,8 +36,8 @@ class Settings(NamedTuple):
       router's logits follow the brightness of the frames, and it takes far more
       steps until they follow the motion.
     initial_flow: what the blocks begin with. 'zero': no flow, as published.
-      'variational': an optical flow that goes on, a little slower, see
-      `ops.persistence.first_flow`.
+      'variational': an optical flow that goes on, in training at 0.95 of its
+      velocity, in a prediction as `ops.persistence.first_flow` has it.
     keep_bars: whether a prediction leaves black edges that stand still as they
       are, see `ops.bars.fill`. The paper does not do so.
     supervision: 'deep': the loss of every block's output (equation 13);
