@@ -71,7 +71,7 @@ def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
     kept, told = _factor(flows, pixels, moved)
     next_kept = jnp.where(told, _next(kept), KEPT)
   next_kept = next_kept.reshape(-1, 1, 1, 1)
-  # The coarse levels, from which p follows, are those of KEPT; the others mend it.
+  # The coarse levels, from which p follows, are at the pixels of KEPT.
   back = variational.refined_flow(
     variational.Coarse(
       coarse.flow[-batch:],
