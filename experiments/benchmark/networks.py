@@ -112,7 +112,9 @@ def mixed_routes(repeats, size=(256, 832)):
 
 def training(repeats):
   """Milliseconds of a training step, by formulation."""
-  calls = {name: steps.dmvfn(name) for name in ('fast', 'published')}
+  calls = {
+    name: steps.dmvfn(formulation=name) for name in ('fast', 'published')
+  }
   return timing.best_ms(timing.rounds(calls, repeats))
 
 
@@ -131,7 +133,7 @@ def simvp(repeats, train_too):
   macs = cost.count_macs(system.predict, variables, video[:1], key).total()
   times, peak = timing.rounds_and_peak(calls, repeats)
   if train_too:
-    calls = {('training step', b): steps.simvp(b) for b in (4, 16)}
+    calls = {('training step', b): steps.simvp(batch=b) for b in (4, 16)}
     of_steps, second = timing.rounds_and_peak(calls, 3)
     times |= of_steps
     peak = max(peak, second)

@@ -65,19 +65,19 @@ def trained(system, video, variables, rule, macs) -> Step:
   return Step(program, (state, {'video': video}, jax.random.key(0)), macs)
 
 
-def simvp_system(settings=None):
+def simvp_system(*, settings=None):
   """gSTA-S for ten frames."""
   frames = systems.Frames(tuple(range(10)), tuple(range(10, 20)))
   return systems.make('simvp', frames=frames, **(settings or {}))
 
 
-def simvp(batch=16, *, size=64, settings=None) -> Step:
+def simvp(*, batch=16, size=64, settings=None) -> Step:
   """A training step of gSTA-S with Adam.
 
   It counts as three times its forward pass: one more pass each for the
   gradients of the features and of the weights.
   """
-  system = simvp_system(settings)
+  system = simvp_system(settings=settings)
   video = jax.random.uniform(jax.random.key(4), (batch, 20, size, size, 1))
   variables = dict(system.init(runtime.key(0), video[:1]))
 
@@ -88,7 +88,7 @@ def simvp(batch=16, *, size=64, settings=None) -> Step:
   return trained(system, video, variables, optax.adam(1e-3), macs)
 
 
-def dmvfn(formulation='fast', *, crop=224, batch=2, settings=None) -> Step:
+def dmvfn(*, formulation='fast', crop=224, batch=2, settings=None) -> Step:
   """A training step of DMVFN; counts as three times its forward pass."""
 
   def make(formulation):
@@ -147,7 +147,7 @@ def denoising(networks: Denoiser) -> Step:
   return Step(runtime.jit(denoise), args, macs)
 
 
-def flow(size=(512, 960), levels=3) -> Step:
+def flow(*, size=(512, 960), levels=3) -> Step:
   """BiFlowNet's flows of one pair."""
   model = ebme.BiFlowNet()
   pair = jax.random.uniform(jax.random.key(6), (1, 2, *size, 3))
@@ -182,12 +182,12 @@ def _rvd(size, tiny):
 # {name: whether it is to be tiny -> Step}.
 STEPS = {
   'simvp': lambda tiny: (
-    simvp(2, size=16, settings=TINY_SIMVP) if tiny else simvp()
+    simvp(batch=2, size=16, settings=TINY_SIMVP) if tiny else simvp()
   ),
   'dmvfn': lambda tiny: (
     dmvfn(crop=48, batch=1, settings=TINY_DMVFN) if tiny else dmvfn()
   ),
   'rvd64': functools.partial(_rvd, 64),
   'rvd128': functools.partial(_rvd, 128),
-  'biflownet': lambda tiny: flow((32, 64), 1) if tiny else flow(),
+  'biflownet': lambda tiny: flow(size=(32, 64), levels=1) if tiny else flow(),
 }

@@ -46,12 +46,12 @@ PAUSE = 0.3  # seconds, in which threads that still spin go to sleep
 
 
 @contextlib.contextmanager
-def both(step, options, one_core=False):
+def both(step, options, *, one_core=False):
   """Our worker and PyTorch's."""
   with contextlib.ExitStack() as stack:
     started = []
     for library in ('ours', 'PyTorch'):
-      worker = workers.start(library, step, options.tiny, one_core)
+      worker = workers.start(library, step, options.tiny, one_core=one_core)
       stack.callback(worker.close)
       started.append(worker)
       # It is warm before the other one starts.

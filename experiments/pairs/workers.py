@@ -36,7 +36,7 @@ class Worker(NamedTuple):
     self.process.join()
 
 
-def start(library: str, step: str, tiny: bool, one_core: bool = False):
+def start(library: str, step: str, tiny: bool, *, one_core: bool = False):
   """A worker with one step of 'ours' or 'PyTorch', warm when it answers.
 
   Args:

@@ -62,7 +62,7 @@ def time_simvp(options, layout, label):
   if options.training:
     for batch in (4, 16):
       name = f'simvp gSTA-S training step, batch {batch}{label}'
-      measure(name, 3, steps.simvp(layout, model, batch=batch))
+      measure(name, 3, steps.simvp(layout, model=model, batch=batch))
 
 
 def time_rvd(options, layout, label):

@@ -60,7 +60,7 @@ def inferred(function, *args):
   return call
 
 
-def simvp(layout, model=None, *, batch=16, size=64):
+def simvp(layout, *, model=None, batch=16, size=64):
   """A training step of SimVPv2-S."""
   model = check('simvp', models.SimVP()) if model is None else model
   model = model.to(memory_format=layout).train()
@@ -68,7 +68,7 @@ def simvp(layout, model=None, *, batch=16, size=64):
   return functools.partial(step, torch.rand(batch, 10, 1, size, size))
 
 
-def dmvfn(layout, model=None, *, batch=2, crop=224):
+def dmvfn(layout, *, model=None, batch=2, crop=224):
   """A training step of DMVFN."""
   model = check('dmvfn', models.DMVFN()) if model is None else model
   model = model.to(memory_format=layout)
@@ -77,7 +77,7 @@ def dmvfn(layout, model=None, *, batch=2, crop=224):
   return functools.partial(step, pair, pair[:, :3])
 
 
-def denoising(layout, size, widths=None):
+def denoising(layout, size, *, widths=None):
   """A denoising step of RVD."""
   dim, mults = models.WIDTHS_OF[size] if widths is None else widths
   model = models.Denoiser(dim, mults)
@@ -92,7 +92,7 @@ def denoising(layout, size, widths=None):
   return inferred(model, x, torch.tensor([800]), contexts)
 
 
-def flow(layout, size=(512, 960), levels=3):
+def flow(layout, *, size=(512, 960), levels=3):
   """BiFlowNet's flows of one pair."""
   model = check('apr_vfi', models.BiFlowNet()).to(memory_format=layout)
   pair = torch.rand(2, 1, 3, *size)
@@ -104,23 +104,23 @@ def _simvp(layout, tiny):
   if not tiny:
     return simvp(layout)
   model = models.SimVP(hid_s=4, hid_t=8, blocks=2)
-  return simvp(layout, model, batch=2, size=16)
+  return simvp(layout, model=model, batch=2, size=16)
 
 
 def _dmvfn(layout, tiny):
   if not tiny:
     return dmvfn(layout)
-  return dmvfn(layout, models.DMVFN((8, 8), (2, 1)), batch=1, crop=48)
+  return dmvfn(layout, model=models.DMVFN((8, 8), (2, 1)), batch=1, crop=48)
 
 
 def _rvd(size, layout, tiny):
   if not tiny:
     return denoising(layout, size)
-  return denoising(layout, size // 4, (8, (1, 2)))
+  return denoising(layout, size // 4, widths=(8, (1, 2)))
 
 
 def _flow(layout, tiny):
-  return flow(layout, (32, 64), 1) if tiny else flow(layout)
+  return flow(layout, size=(32, 64), levels=1) if tiny else flow(layout)
 
 
 # {name: (layout, whether it is to be tiny) -> a function that does it}.
