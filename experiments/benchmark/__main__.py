@@ -31,7 +31,7 @@ import argparse
 import json
 import sys
 
-from experiments import film_times
+from experiments import arguments, film_times
 from experiments.benchmark import networks, timing
 from vidpred_jax import cost, runtime
 
@@ -139,12 +139,7 @@ def main():
   parser.add_argument('--training', action='store_true')
   parser.add_argument('--output', default='')
   options = parser.parse_args()
-  wanted = options.systems.split(',')
-  if unknown := set(wanted) - set(SYSTEMS):
-    parser.error(
-      f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
-      f'unknown; expected some of {", ".join(SYSTEMS)}'
-    )
+  wanted = arguments.listed(parser, options, 'systems', SYSTEMS)
   runtime.setup()
   print(cost.machine())
   report = {'machine': cost.machine()}

@@ -39,6 +39,7 @@ import statistics
 import sys
 import time
 
+from experiments import arguments
 from experiments.pairs import kinds, workers
 
 STEPS = 'simvp', 'dmvfn', 'rvd64', 'rvd128', 'biflownet'
@@ -47,22 +48,21 @@ PAUSE = 0.3  # seconds, in which threads that still spin go to sleep
 
 @contextlib.contextmanager
 def both(step, options, *, one_core=False):
-  """Our worker and PyTorch's."""
+  """Our worker, PyTorch's, and their facts."""
   with contextlib.ExitStack() as stack:
-    started = []
+    started, facts = [], {}
     for library in ('ours', 'PyTorch'):
       worker = workers.start(library, step, options.tiny, one_core=one_core)
       stack.callback(worker.close)
       started.append(worker)
       # It is warm before the other one starts.
-      worker.ask('facts', '')
-    yield started
+      facts |= worker.ask('facts', '')
+    yield *started, facts
 
 
 def paired(step, options):
   """Prints the pairings of a step; returns them with their medians."""
-  with both(step, options) as (ours, theirs):
-    facts = ours.ask('facts', '') | theirs.ask('facts', '')
+  with both(step, options) as (ours, theirs, facts):
     turns = [
       (ours, 'matrix product'),
       (ours, 'ours'),
@@ -143,8 +143,7 @@ def medians(step, pairings, facts):
 
 def profiled(step, options):
   """Prints where the time of both goes on one core; returns it."""
-  with both(step, options, one_core=True) as (ours, theirs):
-    facts = ours.ask('facts', '')
+  with both(step, options, one_core=True) as (ours, theirs, facts):
     product = ours.ask('time', 'matrix product')
     plain = {'ours': ours.ask('time', 'ours')['ms']}
     rows = {'ours': ours.ask('profile', 'ours')}
@@ -197,12 +196,7 @@ def main(argv=None):
   )
   parser.add_argument('--output', default='')
   options = parser.parse_args(argv)
-  wanted = options.steps.split(',')
-  if unknown := set(wanted) - set(STEPS):
-    parser.error(
-      f'got --steps={options.steps}: {", ".join(sorted(unknown))} unknown; '
-      f'expected some of {", ".join(STEPS)}'
-    )
+  wanted = arguments.listed(parser, options, 'steps', STEPS)
   if options.pairings < 1:
     parser.error(f'got --pairings={options.pairings}, expected one or more')
   if importlib.util.find_spec('torch') is None:

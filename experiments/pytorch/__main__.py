@@ -17,6 +17,7 @@ import time
 
 import torch
 
+from experiments import arguments
 from experiments.pytorch import models, steps
 
 
@@ -106,12 +107,7 @@ def main(argv=None):
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--training', action='store_true')
   options = parser.parse_args(argv)
-  wanted = options.systems.split(',')
-  if unknown := set(wanted) - set(SYSTEMS):
-    parser.error(
-      f'got --systems={options.systems}: {", ".join(sorted(unknown))} '
-      f'unknown; expected some of {", ".join(SYSTEMS)}'
-    )
+  wanted = arguments.listed(parser, options, 'systems', SYSTEMS)
   steps.setup()
   print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
   print(f'{"":48} {"min ms":>9} {"median":>9} {"cpu ms":>9}')

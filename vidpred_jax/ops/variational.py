@@ -215,15 +215,14 @@ def _enlarged(flow, size):
 
 
 def _shifted(x, dy, dx):
-  """[B, h, w, ...]: at each pixel its neighbour; at the border itself."""
-  height, width = x.shape[1:3]
-  pads = ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * (x.ndim - 3)
-  x = jnp.pad(x, pads, mode='edge')
+  """[B, h, w]: at each pixel its neighbour; at the border itself."""
+  height, width = x.shape[1:]
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1)), mode='edge')
   return x[:, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
 
 
 def _gradient(x):
-  """Central differences of [B, h, w, ...] along x and along y."""
+  """Central differences of [B, h, w] along x and along y."""
   return (
     0.5 * (_shifted(x, 0, 1) - _shifted(x, 0, -1)),
     0.5 * (_shifted(x, 1, 0) - _shifted(x, -1, 0)),
