@@ -88,9 +88,7 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
     shown = dmvfn.blend(dmvfn.warp_frames(frames, voxel))
     return losses.laplacian(shown, truth)
 
-  voxels = [
-    dmvfn.initial_state(video[:, :2], initial_flow=model.initial_flow).voxel
-  ]
+  voxels = [dmvfn.initial_state(video[:, :2], model.begin(video[:, :2])).voxel]
   for i in range(len(model.scales)):
     run = jax.jit(add, static_argnums=0)
     weights = params[f'block_{i}']

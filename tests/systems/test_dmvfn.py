@@ -10,7 +10,7 @@ from vidpred_jax import losses, runtime
 from vidpred_jax.data import photos
 from vidpred_jax.models import dmvfn as model_room
 from vidpred_jax.models import features
-from vidpred_jax.ops import warp
+from vidpred_jax.ops import persistence, warp
 from vidpred_jax.systems import Frames, dmvfn
 
 NEXT = Frames((0, 1), (2,))
@@ -220,7 +220,8 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
 
   @jax.jit
   def begun(pair):
-    state = model_room.initial_state(pair, initial_flow='variational')
+    flow, _ = persistence.first_flow(pair)
+    state = model_room.initial_state(pair, model_room.Start(flow))
     return model_room.blend(state), state.voxel[..., 2:4]
 
   frame, flow = begun(video[:, :2])

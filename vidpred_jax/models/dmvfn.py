@@ -24,12 +24,10 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from vidpred_jax.models import initial, layers
-from vidpred_jax.ops import conv, layout, persistence, resize, warp
+from vidpred_jax.models.dmvfn_layers import Block, Router
+from vidpred_jax.ops import persistence, warp
 
-_SLOPE = 0.25  # initial slope of a PReLU, as in PyTorch
 _OLDER = -4.0  # logit of the older frame's weight where motion goes on
 
 
@@ -37,8 +35,9 @@ class State(NamedTuple):
   """The state that the blocks refine, float32.
 
   Attributes:
-    voxel: [B, H, W, 5]: (dx, dy) into the older frame, (dx, dy) into the newer
-      frame, in pixels, and the logit of the older frame's weight.
+    voxel: [B, H, W, 5 + M]: (dx, dy) into the older frame, (dx, dy) into the
+      newer frame, in pixels, the logit of the older frame's weight, and the
+      shares of M other candidates.
     older: [B, H, W, 3], the older frame warped by that flow.
     newer: [B, H, W, 3], the newer frame warped by that flow.
   """
@@ -46,6 +45,20 @@ class State(NamedTuple):
   voxel: jax.Array
   older: jax.Array
   newer: jax.Array
+
+
+class Start(NamedTuple):
+  """What the blocks begin with, see `ops.hindsight`.
+
+  Attributes:
+    flow: [B, H, W, 4], into the older and into the newer frame; or None, 0.
+    others: [B, M, H, W, 3], candidates beside the two warped frames; or None.
+    hints: [B, H, W, E], what else the blocks see; or None.
+  """
+
+  flow: jax.Array | None = None
+  others: jax.Array | None = None
+  hints: jax.Array | None = None
 
 
 class Output(NamedTuple):
@@ -63,209 +76,6 @@ class Output(NamedTuple):
   flow: jax.Array
   mask: jax.Array
   flows: tuple[jax.Array, ...]
-
-
-class Conv(nn.Module):
-  """A convolution with bias, optionally followed by a PReLU.
-
-  Attributes:
-    inputs: input channels.
-    features: output channels.
-    size: of the square kernel.
-    transposed: whether it is initialised as a transposed convolution.
-    activated: whether a PReLU with one slope per channel follows.
-    zero: whether it is initialised with zeros.
-  """
-
-  inputs: int
-  features: int
-  size: int = 3
-  transposed: bool = False
-  activated: bool = True
-  zero: bool = False
-
-  def setup(self):
-    """Declares the parameters."""
-    shape = (self.size, self.size, self.inputs, self.features)
-    bound = layers.torch_bound(shape, transposed=self.transposed)
-    bound = 0.0 if self.zero else bound
-    init = initial.uniform(bound)
-    self.kernel = initial.param(self, 'kernel', init, shape)
-    self.bias = initial.param(self, 'bias', init, (self.features,))
-    if self.activated:
-      slope = initial.constant(_SLOPE)
-      self.slope = initial.param(self, 'slope', slope, (self.features,))
-
-  def finish(self, x):
-    """Bias and activation, for [B, H, W, features] already convolved."""
-    x = conv.bias_add(x, self.bias)
-    return conv.prelu(x, self.slope) if self.activated else x
-
-  def __call__(self, x, stride=1):
-    """[B, H, W, inputs] to [B, H / stride, W / stride, features]."""
-    padding = self.size // 2
-    x = conv.conv(x, self.kernel, stride=stride, padding=padding)
-    return self.finish(x)
-
-
-class Router(nn.Module):
-  """The router: predicts a logit for each block from both frames (equation 7).
-
-  Attributes:
-    outputs: number of logits, one per block (two for the Gumbel variant).
-    scale: the frames are downsampled by it first; 1 is the published router.
-    formulation: see `DMVFN`.
-  """
-
-  outputs: int
-  scale: int = 1
-  formulation: str = 'fast'
-
-  def setup(self):
-    """Declares the parameters."""
-    self.conv_0 = Conv(6, 32, activated=False)
-    self.conv_1 = Conv(32, 32, activated=False)
-    shape = (32, self.outputs)
-    init, _ = layers.initializers('torch', shape)
-    self.linear_kernel = initial.param(self, 'linear_kernel', init, shape)
-    self.linear_bias = initial.param(self, 'linear_bias', init, shape[1:])
-
-  def __call__(self, frames):
-    """Frames [B, H, W, 6] to logits [B, outputs], float32."""
-    if self.scale != 1:
-      with jax.named_scope('bilinear'):
-        frames = resize.bilinear(frames, scale=1 / self.scale)
-    if self.formulation == 'published':
-      x = self.conv_1(nn.relu(self.conv_0(frames)))
-      x = jnp.mean(x, axis=(1, 2))
-    else:
-      x = conv.mean_of_convs(
-        frames, self.conv_0.kernel, self.conv_0.bias, self.conv_1.kernel
-      )
-      x = x + self.conv_1.bias[None, :]
-    return x @ self.linear_kernel + self.linear_bias[None, :]
-
-
-class Block(nn.Module):
-  """MVFB: one refinement of the voxel flow (figure 2c).
-
-  Attributes:
-    width: channels of the motion path.
-    scale: the motion path works on images downsampled by it.
-    spatial_path: whether the block has the full-resolution path (table 7).
-    zero: whether the untrained block's increment is 0.
-    formulation: see `DMVFN`.
-    dtype: of the convolutions.
-  """
-
-  width: int
-  scale: int
-  spatial_path: bool = True
-  zero: bool = False
-  formulation: str = 'fast'
-  dtype: Any = jnp.float32
-
-  def setup(self):
-    """Declares the parameters."""
-    width = self.width
-    self.motion_in_0 = Conv(17, width // 2)
-    self.motion_in_1 = Conv(width // 2, width)
-    self.motion_mid_0 = Conv(width, width)
-    self.motion_mid_1 = Conv(width, width)
-    self.motion_mid_2 = Conv(width, width)
-    self.motion_out = Conv(width, width // 4)
-    inputs = width // 4
-    if self.spatial_path:
-      self.spatial_0 = Conv(17, 8)
-      self.spatial_1 = Conv(8, 8)
-      inputs += 8
-    self.head = Conv(
-      inputs, 5, size=4, transposed=True, activated=False, zero=self.zero
-    )
-
-  def __call__(self, frames, state, first=False):
-    """The increment of the voxel flow.
-
-    Args:
-      frames: [B, H, W, 6], both frames.
-      state: the current state.
-      first: whether the flow is 0, so that no frame is warped.
-
-    Returns:
-      [B, H, W, 5] to be added to `state.voxel`, float32.
-    """
-    if self.formulation == 'published':
-      return self._published(frames, state)
-    return self._fast(frames, state, first)
-
-  def _published(self, frames, state):
-    """Computes the layers as the paper draws them."""
-    flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
-    x = jnp.concatenate([frames, state.older, state.newer, mask], -1)
-    small, small_flow = x, flow
-    if self.scale != 1:
-      with jax.named_scope('bilinear'):
-        small = resize.bilinear(x, scale=1 / self.scale)
-        small_flow = resize.bilinear(flow, scale=1 / self.scale)
-      small_flow = small_flow / self.scale
-    small = jnp.concatenate([small, small_flow], -1).astype(self.dtype)
-    motion = self._motion(self.motion_in_0(small, 2))
-    with jax.named_scope('bilinear'):
-      features = [resize.bilinear(motion, scale=2 * self.scale)]
-    if self.spatial_path:
-      x = jnp.concatenate([x, flow], -1).astype(self.dtype)
-      features.append(self.spatial_1(self.spatial_0(x, 2)))
-    x = jnp.concatenate(features, -1)
-    with jax.named_scope('head'):
-      x = conv.transposed_conv(x, self.head.kernel)
-    return self.head.finish(x.astype(jnp.float32))
-
-  def _fast(self, frames, state, first):
-    """Equals `_published`, with linear operations merged or moved.
-
-    They are moved to lower resolution. Both paths share one convolution where
-    they have the same input. The head mixes the channels of the motion path
-    before they are enlarged. In the first block the warped frames equal the
-    frames, so each is convolved once.
-    """
-    flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
-    # The motion path sees the flow in small pixels.
-    unit = np.repeat(np.float32([1, 1 / self.scale]), [13, 4])
-    kernels = [self.motion_in_0.kernel * unit[None, None, :, None]]
-    if self.spatial_path:
-      kernels.append(self.spatial_0.kernel)
-    if first:
-      x = frames.astype(self.dtype)
-      kernels = [k[:, :, :6] + k[:, :, 6:12] for k in kernels]
-    else:
-      stack = [frames, state.older, state.newer, mask, flow]
-      x = layout.concatenate([part.astype(self.dtype) for part in stack])
-    if self.scale == 1:
-      both = conv.conv(x, jnp.concatenate(kernels, -1), stride=2, padding=1)
-      motion, *spatial = jnp.split(both, [self.width // 2], -1)
-    else:
-      small = resize.bilinear(x, scale=1 / self.scale)
-      motion = conv.conv(small, kernels[0], stride=2, padding=1)
-      spatial = [conv.conv(x, k, stride=2, padding=1) for k in kernels[1:]]
-    motion = self._motion(self.motion_in_0.finish(motion))
-    split = self.width // 4
-    with jax.named_scope('head'):
-      out = conv.enlarged_transposed_conv(
-        motion, self.head.kernel[:, :, :split], 2 * self.scale
-      )
-    if self.spatial_path:
-      spatial = self.spatial_1(self.spatial_0.finish(spatial[0]))
-      with jax.named_scope('head'):
-        out += conv.folded_transposed_conv(
-          spatial, self.head.kernel[:, :, split:]
-        )
-    return layout.depth_to_space(self.head.finish(out.astype(jnp.float32)))
-
-  def _motion(self, x):
-    """The motion path from its second convolution to its last."""
-    x = self.motion_in_1(x, 2)
-    deep = self.motion_mid_2(self.motion_mid_1(self.motion_mid_0(x)))
-    return self.motion_out(deep + x)
 
 
 def default_widths(num_blocks: int) -> tuple[int, ...]:
@@ -296,6 +106,8 @@ class DMVFN(nn.Module):
       draws them. The same function of the same parameters.
     dtype: of the blocks' convolutions. The router, the flow and the warping are
       always float32.
+    others: M, candidates that a `Start` has (published: none).
+    hints: E, channels of its hints (published: none).
   """
 
   scales: tuple[int, ...] = (4, 4, 4, 2, 2, 2, 1, 1, 1)
@@ -307,6 +119,8 @@ class DMVFN(nn.Module):
   initial_flow: str = 'zero'
   formulation: str = 'fast'
   dtype: Any = jnp.float32
+  others: int = 0
+  hints: int = 0
 
   def setup(self):
     """Declares the parameters."""
@@ -328,6 +142,8 @@ class DMVFN(nn.Module):
       self.initial_flow != 'zero',
       self.formulation,
       self.dtype,
+      self.others,
+      self.hints,
       **kwargs,
     )
 
@@ -352,7 +168,7 @@ class DMVFN(nn.Module):
       logits.shape[0], len(self.scales), self.router_outputs
     )
 
-  def __call__(self, pair, gates=None):
+  def __call__(self, pair, gates=None, start=None):
     """Runs every block and multiplies each increment by the block's gate.
 
     The prediction after block i is made as if its gate were 1. The gate changes
@@ -362,31 +178,54 @@ class DMVFN(nn.Module):
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
       gates: [B, n]; None for all ones.
+      start: a `Start`, where `others` or `hints` is not 0.
 
     Returns:
       An `Output` with n predictions.
     """
     frames = concat_pair(pair)
-    state = initial_state(pair, initial_flow=self.initial_flow)
+    start = self.begin(pair, start)
+    others, state = start.others, initial_state(pair, start)
     outputs, flows = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
-      step = block(frames, state, first=self._unwarped(i))
+      step = block(frames, state, start.hints, first=self._unwarped(i))
       ungated = gated = warp_frames(frames, state.voxel + step)
       if gates is not None:
         gate = gates[:, i, None, None, None]
         gated = warp_frames(frames, state.voxel + gate * step)
       last = i == len(self.scales) - 1
       shown = gated if last else ungated
-      outputs.append(blend(shown))
+      outputs.append(blend(shown, others))
       flows.append(shown.voxel[..., :4])
       state = gated
     if self.is_initializing() and self.router_outputs:
       self.route(pair)
-    flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
+    flow, mask = state.voxel[..., :4], state.voxel[..., 4:5]
     return Output(tuple(outputs), flow, mask, tuple(flows))
 
-  def run_route(self, pair, gates, flow=None):
+  def begin(self, pair, start=None):
+    """What the blocks begin with: a given `Start`, or that of the pair alone.
+
+    Args:
+      pair: [B, 2, H, W, 3].
+      start: what is given.
+
+    Returns:
+      A `Start`. Of a pair alone candidates and hints are 0.
+    """
+    if start is not None or self.initial_flow == 'zero':
+      return start or Start()
+    shape = pair.shape[:1] + pair.shape[2:4]
+    others = jnp.zeros((shape[0], self.others, *shape[1:], 3))
+    hints = jnp.zeros((*shape, self.hints))
+    return Start(
+      persistence.first_flow(pair)[0],
+      others if self.others else None,
+      hints if self.hints else None,
+    )
+
+  def run_route(self, pair, gates, start=None):
     """Runs, for each sample, only the blocks whose gates are not 0.
 
     On a CPU the samples run one after the other, so that a skipped block costs
@@ -396,22 +235,22 @@ class DMVFN(nn.Module):
     Args:
       pair: [B, 2, H, W, 3] in [0, 1].
       gates: [B, n], 0 or 1.
-      flow: [B, H, W, 4], to begin with where `initial_flow` is 'variational',
-        if it is known already.
+      start: a `Start`, if it is known already.
 
     Returns:
       An `Output` with one prediction, the last.
     """
     params = self.variables['params']
 
-    def together(frames, gates, state):
+    def together(frames, gates, state, others, hints):
       for i in range(len(self.scales)):
         block, on = self._block(i, parent=None), gates[:, i] != 0
 
         def use(state, i=i, block=block, on=on):
           with jax.named_scope(f'block_{i}'):
             weights = {'params': params[f'block_{i}']}
-            step = block.apply(weights, frames, state, first=self._unwarped(i))
+            first = self._unwarped(i)
+            step = block.apply(weights, frames, state, hints, first=first)
             new = warp_frames(frames, state.voxel + step)
           if on.shape[0] == 1:
             return new
@@ -419,8 +258,8 @@ class DMVFN(nn.Module):
           return jax.tree.map(lambda x, y: jnp.where(used, x, y), new, state)
 
         state = jax.lax.cond(jnp.any(on), use, lambda state: state, state)
-      flow, mask = state.voxel[..., :4], state.voxel[..., 4:]
-      return Output((blend(state),), flow, mask, (flow,))
+      flow, mask = state.voxel[..., :4], state.voxel[..., 4:5]
+      return Output((blend(state, others),), flow, mask, (flow,))
 
     def one_by_one(*given):
       def one(sample):
@@ -430,11 +269,9 @@ class DMVFN(nn.Module):
       return jax.lax.map(one, given)
 
     frames = concat_pair(pair)
-    given = (
-      frames,
-      gates,
-      initial_state(pair, initial_flow=self.initial_flow, flow=flow),
-    )
+    start = self.begin(pair, start)
+    state = initial_state(pair, start)
+    given = frames, gates, state, start.others, start.hints
     if pair.shape[0] == 1:
       return together(*given)
     return jax.lax.platform_dependent(*given, cpu=one_by_one, default=together)
@@ -463,27 +300,25 @@ def standardised(frames: jax.Array) -> jax.Array:
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
-def initial_state(
-  pair: jax.Array, *, initial_flow: str = 'zero', flow: jax.Array | None = None
-) -> State:
+def initial_state(pair: jax.Array, start: Start | None = None) -> State:
   """The state before the first block.
 
   Args:
     pair: [B, 2, H, W, 3].
-    initial_flow: see `DMVFN`.
-    flow: [B, H, W, 4], where it is 'variational' and known already.
+    start: what the blocks begin with; None for no flow.
 
   Returns:
     A `State`.
   """
   frames = concat_pair(pair)
-  if initial_flow == 'zero':
+  if start is None or start.flow is None:
     voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
     return State(voxel, frames[..., :3], frames[..., 3:])
-  if flow is None:
-    flow, _ = persistence.first_flow(pair)
-  logit = jnp.full((*flow.shape[:-1], 1), _OLDER)
-  return warp_frames(frames, jnp.concatenate([flow, logit], -1))
+  others = 0 if start.others is None else start.others.shape[1]
+  plane = start.flow.shape[:-1]
+  logit, shares = jnp.full((*plane, 1), _OLDER), jnp.zeros((*plane, others))
+  voxel = jnp.concatenate([start.flow, logit, shares], -1)
+  return warp_frames(frames, voxel)
 
 
 def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:
@@ -493,7 +328,20 @@ def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:
   return State(voxel, older, newer)
 
 
-def blend(state: State) -> jax.Array:
-  """The prediction [B, H, W, 3] in [0, 1] (equation 3)."""
-  weight = jax.nn.sigmoid(state.voxel[..., 4:])
-  return jnp.clip(weight * state.older + (1 - weight) * state.newer, 0, 1)
+def blend(state: State, others: jax.Array | None = None) -> jax.Array:
+  """The prediction [B, H, W, 3] in [0, 1] (equation 3).
+
+  Args:
+    state: the state.
+    others: [B, M, H, W, 3], other candidates, which the paper does not have.
+
+  Returns:
+    The mean of both warped frames, and of each other candidate the share of its
+    difference from the newer one.
+  """
+  older = jax.nn.sigmoid(state.voxel[..., 4:5])
+  frame = older * state.older + (1 - older) * state.newer
+  if others is not None:
+    shares = jnp.moveaxis(state.voxel[..., 5:, None], -2, 1)
+    frame += jnp.sum(shares * (others - state.newer[:, None]), 1)
+  return jnp.clip(frame, 0, 1)

@@ -48,13 +48,33 @@ def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
     but one, then into the last. The factor [B] in [0, 1]; `KEPT` where the
     frames tell nothing. They have no gradient.
   """
+  (flow,), kept = first_flows(context)
+  return flow, kept
+
+
+def first_flows(
+  context: jax.Array, *, tests: int = 0
+) -> tuple[list[jax.Array], jax.Array]:
+  """As `first_flow`, also for frames that are known.
+
+  Args:
+    context: as there.
+    tests: for how many of the last frames a flow is wanted, too, as if they
+      were to be predicted: 0, or so many that three frames are before them.
+
+  Returns:
+    `(flows, q)`. The flows [B, H, W, 4] of the next frame, then of the last,
+    of the last but one and so on. These end at half the frames' size, and p is
+    that of the next frame.
+  """
   chex.assert_rank(context, 5)
   context = jax.lax.stop_gradient(context)
   batch, count = context.shape[:2]
   # In the first dimension time goes on, so that the last are the last `batch`.
   frames = jnp.swapaxes(context, 0, 1)
-  older, newer = frames[-2:-1], frames[-1:]
-  time = jnp.full((batch,), -KEPT)
+  wanted = tests + 1  # flows at frames to come, the next one's last
+  older, newer = frames[-1 - wanted : -1], frames[count - wanted :]
+  time = jnp.full((wanted * batch,), -KEPT)
   if count >= LEAST_FRAMES:
     older = jnp.concatenate([frames[:-1], older])
     newer = jnp.concatenate([frames[1:], newer])
@@ -65,22 +85,32 @@ def first_flow(context: jax.Array) -> tuple[jax.Array, jax.Array]:
     kept = next_kept = jnp.full((batch,), KEPT)
   else:
     pixels = 2.0 ** (len(coarse.levels) - 1)
-    flows = pixels * coarse.flow[:-batch]
+    flows = pixels * coarse.flow[: -batch * wanted]
     moved = jnp.any(context[:, 1:] != context[:, :-1], (2, 3, 4))
     flows = flows.reshape(count - 1, batch, *flows.shape[1:])
     kept, told = _factor(flows, pixels, moved)
     next_kept = jnp.where(told, _next(kept), KEPT)
   next_kept = next_kept.reshape(-1, 1, 1, 1)
-  # The coarse levels, from which p follows, are at the pixels of KEPT.
-  back = variational.refined_flow(
-    variational.Coarse(
-      coarse.flow[-batch:],
-      tuple(x[:, -batch:] for x in coarse.levels),
-      -next_kept,
-    )
-  )
-  flow = jnp.concatenate([(1 + next_kept) * back, next_kept * back], -1)
-  return flow, kept
+  flow = _both(_part(coarse, slice(-batch, None), next_kept), next_kept)
+  if not tests:
+    return [flow], kept
+  known = slice(-batch * wanted, -batch)
+  again = jnp.tile(next_kept, (tests, 1, 1, 1))
+  known = _both(_part(coarse, known, again), again, half=True)
+  known = known.reshape(tests, batch, *known.shape[1:])
+  return [flow, *known[::-1]], kept
+
+
+def _part(coarse, part, kept):
+  """A part of the batch; its coarse levels are at the pixels of `KEPT`."""
+  levels = tuple(x[:, part] for x in coarse.levels)
+  return variational.Coarse(coarse.flow[part], levels, -kept)
+
+
+def _both(coarse, kept, *, half=False):
+  """The flow into the older and into the newer frame."""
+  back = variational.refined_flow(coarse, half=half)
+  return jnp.concatenate([(1 + kept) * back, kept * back], -1)
 
 
 def go_on(
@@ -105,17 +135,49 @@ def go_on(
 
   def step(carry, _):
     flow, place = carry
-    velocity = flow
-    for _ in range(_TRANSPORTS):
-      # That of what is shown, at the place where the frame before has it.
-      velocity = warp.backward(flow, kept * velocity)
-    newer = kept * velocity
+    newer, flows = _gone_on(flow, kept)
     place = newer + warp.backward(place, newer)
-    flows = jnp.concatenate([newer + velocity, newer], -1)
     return (newer, place), (warp.backward(frame, place), flows)
 
   _, outputs = jax.lax.scan(step, (flow, flow), length=count)
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
+
+
+def paths(flow: jax.Array, kept: jax.Array, count: int) -> jax.Array:
+  """Where frames to come read the last two true frames if motion goes on.
+
+  Args:
+    flow: [B, H, W, 4], of the next frame, from `first_flow`.
+    kept: q, [B].
+    count: N, how many frames.
+
+  Returns:
+    [B, N, H, W, 4], (dx, dy) into the last frame but one, then into the last;
+    `flow` first.
+  """
+  kept = jnp.reshape(kept, (-1, 1, 1, 1))
+  newer = flow[..., 2:]
+
+  def step(carry, _):
+    flow, place, back = carry
+    newer, _ = _gone_on(flow, kept)
+    place = newer + warp.backward(place, newer)
+    back = warp.backward(back, newer)
+    return (newer, place, back), jnp.concatenate([place + back, place], -1)
+
+  start = newer, newer, flow[..., :2] - newer
+  _, later = jax.lax.scan(step, start, length=count - 1)
+  return jnp.concatenate([flow[:, None], jnp.swapaxes(later, 0, 1)], 1)
+
+
+def _gone_on(flow, kept):
+  """The flow of the next frame into the one before it, and into both before."""
+  velocity = flow
+  for _ in range(_TRANSPORTS):
+    # That of what is shown, at the place where the frame before has it.
+    velocity = warp.backward(flow, kept * velocity)
+  newer = kept * velocity
+  return newer, jnp.concatenate([newer + velocity, newer], -1)
 
 
 def _next(factor):

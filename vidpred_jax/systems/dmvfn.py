@@ -15,8 +15,8 @@ import numpy as np
 
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features, initial
-from vidpred_jax.ops import bars, persistence
-from vidpred_jax.ops import routing as gating
+from vidpred_jax.ops import bars, hindsight, persistence
+from vidpred_jax.systems import dmvfn_routing as routing
 from vidpred_jax.systems.base import (
   Frames,
   System,
@@ -30,71 +30,21 @@ from vidpred_jax.systems.base import (
 from vidpred_jax.systems.dmvfn_settings import Settings, checked
 from vidpred_jax.systems.rollout import rollout as feed_back
 
-_LEAST_DISTANCE = 1e-3  # below it `logarithmic` makes no difference
-
-# --------------------------------------------------------------------- routing
-
-
-def routing_probabilities(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, budget: float
-) -> tuple[jax.Array, jax.Array | None]:
-  """The probability of each block, [B, n], and the router's logits.
-
-  Args:
-    model: the network.
-    settings: its system's.
-    variables: its variables.
-    pair: [B, 2, H, W, 3].
-    budget: the share of blocks that 'stebs' uses.
-  """
-  if settings.routing == 'random':
-    return jnp.full((len(pair), len(settings.scales)), 0.5), None
-  logits = model.apply(variables, pair, method='route')
-  if settings.routing == 'gumbel':
-    return jax.nn.softmax(logits, -1)[..., 1], logits
-  return gating.budgeted_probabilities(logits[..., 0], budget), logits
-
-
-def training_gates(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
-) -> jax.Array | None:
-  """Draws gates [B, n] with a gradient to the router; None: every block."""
-  if settings.routing == 'none':
-    return None
-  chances, logits = routing_probabilities(
-    model, settings, variables, pair, settings.beta
-  )
-  if settings.routing == 'gumbel':
-    hot, cold = settings.temperature
-    progress = variables['routing']['step'] / settings.temperature_steps
-    tau = hot * (cold / hot) ** jnp.minimum(progress, 1.0)
-    assert logits is not None  # only 'random' has none
-    return gating.gumbel(key, logits, tau)
-  return gating.bernoulli(key, chances)
-
-
-def inference_gates(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key: jax.Array
-) -> jax.Array:
-  """The gates at inference, [B, n], 0 or 1."""
-  routing, how = settings.routing, settings.inference_routing
-  if routing == 'none' or how == 'all':
-    return jnp.ones((pair.shape[0], len(settings.scales)), jnp.float32)
-  budget = settings.inference_beta
-  budget = settings.beta if budget is None else budget
-  chances, _ = routing_probabilities(model, settings, variables, pair, budget)
-  if how == 'sample' or routing == 'random':
-    return gating.bernoulli(key, chances)
-  if routing == 'gumbel':
-    return (chances >= 0.5).astype(jnp.float32)
-  return gating.deterministic_gates(chances)
-
+# Below them `logarithmic` makes no difference.
+_LEAST_DISTANCE = {'laplacian': 1e-3, 'squared': 1e-5}
 
 # ------------------------------------------------------------------------ loss
 
 
 def example_loss(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
+  model: dmvfn.DMVFN,
+  settings: Settings,
+  variables,
+  pair,
+  truth,
+  flow,
+  key,
+  start: dmvfn.Start | None = None,
 ):
   """The loss of the predictions from pairs of frames.
 
@@ -107,12 +57,13 @@ def example_loss(
     flow: [B, H, W, 4], the exact flow into the older and into the newer frame,
       where `flow_weight` is not 0.
     key: of the gates.
+    start: what the blocks begin with; None: what follows from the pair.
 
   Returns:
     `(loss, (metrics, output))`.
   """
-  gates = training_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates)
+  gates = routing.training_gates(model, settings, variables, pair, key)
+  output = model.apply(variables, pair, gates, start)
   last = slice(None) if settings.supervision == 'deep' else slice(-1, None)
   total, metrics = shown_loss(
     settings, variables, output.frames[last], output.flows[last], truth, flow
@@ -142,14 +93,16 @@ def shown_loss(settings: Settings, variables, frames, flows, truth, flow):
   Returns:
     `(loss, metrics)`.
   """
-  distances = jax.vmap(losses.laplacian, (0, None))(jnp.stack(frames), truth)
+  kind = settings.distance
+  distance = losses.laplacian if kind == 'laplacian' else _squared_error
+  distances = jax.vmap(distance, (0, None))(jnp.stack(frames), truth)
   counted = distances
   if settings.logarithmic:
-    counted = jnp.log(distances + _LEAST_DISTANCE)
+    counted = jnp.log(distances + _LEAST_DISTANCE[kind])
   total = losses.deep_supervision(counted.mean(1), settings.gamma)
-  error = jnp.mean((frames[-1] - truth) ** 2, (1, 2, 3))
+  error = _squared_error(frames[-1], truth)
   metrics = {
-    'laplacian': jnp.mean(distances[-1]),
+    kind: jnp.mean(distances[-1]),
     'psnr': jnp.mean(-10 * jnp.log10(jnp.maximum(error, 1e-10))),
   }
   if settings.flow_weight:
@@ -237,6 +190,50 @@ def motion_loss(
   }
 
 
+def hindsight_loss(
+  model: dmvfn.DMVFN, settings: Settings, variables, context, truth, key
+):
+  """The loss of the next frame and of a later one, drawn for each clip.
+
+  Args:
+    model: the network.
+    settings: its system's.
+    variables: its variables.
+    context: [B, K, H, W, 3].
+    truth: [B, N, H, W, 3].
+    key: of the draw and of the gates.
+
+  Returns:
+    `(loss, metrics)`.
+  """
+  batch, count = truth.shape[:2]
+  of_frame, of_gates = jax.random.split(key)
+  numbers = jnp.zeros((batch, 1), jnp.int32)
+  if count > 1:
+    later = jax.random.randint(of_frame, (batch, 1), 1, count)
+    numbers = jnp.concatenate([numbers, later], 1)
+  seen = hindsight.look_back(context)
+  flows = persistence.paths(seen.flow, seen.kept, count)
+
+  def drawn(x):
+    return jax.vmap(lambda x, n: x[n])(x, numbers).reshape(-1, *x.shape[2:])
+
+  # The batch stays the outer axis, so that each device keeps its clips.
+  pair, seen = jax.tree.map(
+    lambda x: jnp.repeat(x, numbers.shape[1], 0), (context[:, -2:], seen)
+  )
+  start = _start(pair, drawn(flows), seen, numbers.reshape(-1) + 1)
+  total, (metrics, _) = example_loss(
+    model, settings, variables, pair, drawn(truth), None, of_gates, start
+  )
+  return total, metrics
+
+
+def _start(pair, flow, seen, horizon):
+  others, hints = hindsight.hints(pair, flow, seen, horizon)
+  return dmvfn.Start(flow, others, hints)
+
+
 def loss_of_targets(
   model: dmvfn.DMVFN,
   settings: Settings,
@@ -252,7 +249,12 @@ def loss_of_targets(
   if flow is not None:
     flow = flow.reshape(len(flow), count, 2, *flow.shape[2:])
     flow = jnp.concatenate([flow[:, :, 0], flow[:, :, 1]], -1)
-  if settings.rollout:
+  if settings.hindsight:
+    context = video[:, np.array(frames.context)]
+    total, metrics = hindsight_loss(
+      model, settings, variables, context, truth, key
+    )
+  elif settings.rollout:
     pair = video[:, np.array(frames.context[-2:])]
     of_all = forecast_loss if settings.initial_flow == 'zero' else motion_loss
     total, metrics = of_all(model, settings, variables, pair, truth, flow, key)
@@ -274,6 +276,11 @@ def loss_of_targets(
   if settings.vgg_weight:
     collections['vgg'] = variables['vgg']
   return total, (collections, metrics)
+
+
+def _squared_error(frame, truth):
+  """The mean squared error [B] of frames [B, H, W, C]."""
+  return jnp.mean((frame - truth) ** 2, (1, 2, 3))
 
 
 def _end_point_error(flow, truth):
@@ -300,7 +307,7 @@ def _feature_distance(variables, image, truth):
 
 
 def next_frame(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key, flow=None
+  model: dmvfn.DMVFN, settings: Settings, variables, pair, key, start=None
 ):
   """Predicts the frame after a pair [B, 2, H, W, 3].
 
@@ -310,13 +317,13 @@ def next_frame(
     variables: its variables.
     pair: the frames.
     key: of the gates.
-    flow: as in `models.dmvfn.DMVFN.run_route`.
+    start: as in `models.dmvfn.DMVFN.run_route`.
 
   Returns:
     `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
   """
-  gates = inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, flow, method='run_route')
+  gates = routing.inference_gates(model, settings, variables, pair, key)
+  output = model.apply(variables, pair, gates, start, method='run_route')
   used = jnp.any(gates != 0, 1)[:, None, None, None]
   # Without flow and without any block there is nothing but the mean of both.
   used |= settings.initial_flow != 'zero'
@@ -330,8 +337,8 @@ def forecast(
 ):
   """Predicts frames after a context [B, K, H, W, 3].
 
-  As published, predictions are fed back. With a 'variational' flow there is one
-  prediction by the network, and motion goes on after it.
+  As published, predictions are fed back. With a 'variational' flow the last
+  true frames are read once for each prediction.
 
   Args:
     model: the network.
@@ -348,29 +355,68 @@ def forecast(
   if settings.keep_bars:
     filled, inside = bars.fill(context)
     inside = inside[:, None]
-  pair = filled[:, -2:]
-
-  def step(pair, key, flow=None):
-    return next_frame(model, settings, variables, pair, key, flow)
-
+  given = model, settings, variables, filled, key, count
   if settings.initial_flow == 'zero':
-    frames, diagnostics = feed_back(step, pair, key, count)
+    frames, diagnostics = _fed_back(*given)
+  elif settings.hindsight and len(context[0]) >= hindsight.LEAST_FRAMES:
+    frames, diagnostics = _by_hindsight(*given)
   else:
-    flow, kept = persistence.first_flow(filled)
-    first, diagnostics = step(pair, key, flow)
-    more, flows = persistence.go_on(
-      pair[:, 1], diagnostics['flow'], kept, count - 1
-    )
-    frames = jnp.concatenate([first[:, None], more], 1)
-    diagnostics = {
-      name: jnp.zeros((x.shape[0], count, *x.shape[1:]), x.dtype)
-      .at[:, 0]
-      .set(x)
-      for name, x in diagnostics.items()
-    }
-    diagnostics['flow'] = diagnostics['flow'].at[:, 1:].set(flows[..., 2:])
+    frames, diagnostics = _gone_on(*given)
   diagnostics['flow'] = jnp.where(inside, diagnostics['flow'], 0)
   return jnp.where(inside, frames, context[:, -1:]), diagnostics
+
+
+def _fed_back(model, settings, variables, context, key, count):
+  """Each frame from the two before it, true or predicted."""
+
+  def step(pair, key):
+    return next_frame(model, settings, variables, pair, key)
+
+  return feed_back(step, context[:, -2:], key, count)
+
+
+def _gone_on(model, settings, variables, context, key, count):
+  """One frame by the network; then its motion goes on."""
+  pair = context[:, -2:]
+  flow, kept = persistence.first_flow(context)
+  start = dmvfn.Start(flow)
+  if settings.hindsight:  # Without hindsight no block knows what to do.
+    state = dmvfn.initial_state(pair, start)
+    blocks = jnp.zeros((len(pair), len(settings.scales)))
+    mask = jax.nn.sigmoid(state.voxel[..., 4:])
+    first = dmvfn.blend(state)
+    diagnostics = {'flow': flow[..., 2:], 'mask': mask, 'blocks': blocks}
+  else:
+    first, diagnostics = next_frame(
+      model, settings, variables, pair, key, start
+    )
+  more, flows = persistence.go_on(
+    pair[:, 1], diagnostics['flow'], kept, count - 1
+  )
+  frames = jnp.concatenate([first[:, None], more], 1)
+  diagnostics = {
+    name: jnp.zeros((x.shape[0], count, *x.shape[1:]), x.dtype).at[:, 0].set(x)
+    for name, x in diagnostics.items()
+  }
+  diagnostics['flow'] = diagnostics['flow'].at[:, 1:].set(flows[..., 2:])
+  return frames, diagnostics
+
+
+def _by_hindsight(model, settings, variables, context, key, count):
+  """Each frame from the last two true ones, by what was foretold wrongly."""
+  pair = context[:, -2:]
+  seen = hindsight.look_back(context)
+  flows = persistence.paths(seen.flow, seen.kept, count)
+
+  def one(given):
+    number, flow, key = given
+    horizon = jnp.full((len(pair),), 1.0 + number)
+    start = _start(pair, flow, seen, horizon)
+    return next_frame(model, settings, variables, pair, key, start)
+
+  numbers, keys = jnp.arange(count), jax.random.split(key, count)
+  results = jax.lax.map(one, (numbers, jnp.swapaxes(flows, 0, 1), keys))
+  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), results)
 
 
 def make(*, frames: Frames, **settings) -> System:
@@ -409,6 +455,8 @@ def make(*, frames: Frames, **settings) -> System:
     initial_flow=chosen.initial_flow,
     formulation=chosen.formulation,
     dtype=jnp.dtype(chosen.dtype),
+    others=hindsight.OTHERS if chosen.hindsight else 0,
+    hints=hindsight.HINTS if chosen.hindsight else 0,
   )
   multiple = dmvfn.size_multiple(chosen.scales, chosen.router_scale)
   stride = frames.context[1] - frames.context[0]
@@ -424,6 +472,11 @@ def make(*, frames: Frames, **settings) -> System:
   def loss(variables, video, key, flow=None):
     check_clip(video, frames.length, 3, multiple)
     check_flow(flow, chosen.flow_weight)
+    if chosen.hindsight and not more:
+      raise ValueError(
+        f'Learning with hindsight takes at least {hindsight.LEAST_FRAMES} '
+        f'context frames, got {frames.context}.'
+      )
     return loss_of_targets(model, chosen, frames, variables, video, key, flow)
 
   def diagnostics(variables, context, key):

@@ -38,11 +38,18 @@ class Settings(NamedTuple):
     initial_flow: what the blocks begin with. 'zero': no flow, as published.
       'variational': an optical flow that goes on, in training at 0.95 of its
       velocity, in a prediction as `ops.persistence.first_flow` has it.
+    hindsight: whether the blocks also see how wrong the last frames would have
+      been foretold, and choose among more candidates (`ops.hindsight`). The
+      paper does not do so. It takes a 'variational' flow and no `flow_weight`;
+      with less than five context frames no block runs. Its loss is that of the
+      next frame and, if there are more targets, of another one drawn at random.
     keep_bars: whether a prediction leaves black edges that stand still as they
       are, see `ops.bars.fill`. The paper does not do so.
     supervision: 'deep': the loss of every block's output (equation 13);
       'single': of the last output only (table 9).
     gamma: of equation 13.
+    distance: of a prediction from the truth. 'laplacian': that of Laplacian
+      pyramids, as published; 'squared': the mean squared error, as in PSNR.
     logarithmic: whether each prediction's distance in equation 13 counts by its
       logarithm, as in PSNR. The paper does not do so. Otherwise a clip in which
       little can be predicted counts most: what is nearly right, such as a still
@@ -76,9 +83,11 @@ class Settings(NamedTuple):
   router_scale: int = 1
   router_standardised: bool = False
   initial_flow: str = 'zero'
+  hindsight: bool = False
   keep_bars: bool = False
   supervision: str = 'deep'
   gamma: float = 0.8
+  distance: str = 'laplacian'
   logarithmic: bool = False
   vgg_weight: float = 0.0
   flow_weight: float = 0.0
@@ -107,9 +116,11 @@ _RULES = {
   'router_scale': rules.positive_int(most=256),
   'router_standardised': rules.truth(),
   'initial_flow': rules.one_of(('zero', 'variational')),
+  'hindsight': rules.truth(),
   'keep_bars': rules.truth(),
   'supervision': rules.one_of(('deep', 'single')),
   'gamma': rules.number(0),
+  'distance': rules.one_of(('laplacian', 'squared')),
   'logarithmic': rules.truth(),
   'vgg_weight': rules.number(0),
   'flow_weight': rules.number(0),
@@ -128,4 +139,13 @@ def checked(settings: Settings) -> Settings:
     f'{count} multiples of 4, one per scale factor',
     length=count,
   )
-  return rules.check(settings, {'widths': rules.either(None, widths)})
+  settings = rules.check(settings, {'widths': rules.either(None, widths)})
+  if settings.hindsight and (
+    settings.initial_flow != 'variational' or settings.flow_weight
+  ):
+    raise ValueError(
+      "hindsight=True takes initial_flow='variational' and flow_weight=0, got "
+      f'initial_flow={settings.initial_flow!r} and '
+      f'flow_weight={settings.flow_weight}.'
+    )
+  return settings
