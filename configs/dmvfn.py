@@ -33,6 +33,9 @@ first, then `code`, then small models and films, then the rest.
   film3      as film2, by forecasts of five frames, with the router, from film2
   variational  blocks begin with an optical flow, and clips count alike: ours;
              `film2,variational` needs no film1 before it
+  hindsight  from random weights, for any film: two small blocks weigh several
+             predictions by how wrong they would have been for the last frames,
+             of which eight are seen: ours
   kitti      KITTI raw
   ucf101     trained on UCF101, evaluated on DAVIS 2017
   vimeo      Vimeo90K triplets, as the paper says; its code takes frames 1 to 5
@@ -118,10 +121,13 @@ def get_config(variants: str = '') -> ConfigDict:
   config.model.initial_flow = 'zero'
   # Whether black edges that stand still are left as they are: ours.
   config.model.keep_bars = False
+  # Whether blocks see how wrong the last frames would have been foretold: ours.
+  config.model.hindsight = False
   config.model.supervision = 'deep'  # or single: Table 9
   config.model.gamma = 0.8  # eq. (13)
   # Whether each prediction's distance counts by its logarithm: ours.
   config.model.logarithmic = False
+  config.model.distance = 'laplacian'  # or squared, as in PSNR: ours
   config.model.vgg_weight = 0.0  # 0.5 in the published code
   config.model.flow_weight = 0.0  # of the end-point error, where it is known
   # Predictions that the gradient goes back through; 0: none is fed back.
@@ -311,6 +317,28 @@ def _variational(config):
     config.init_from = ''
 
 
+def _hindsight(config):
+  _film2(config)
+  _variational(config)
+  config.model.hindsight = True
+  config.model.scales = (2, 1)  # of half the frames' size
+  config.model.widths = (64, 48)
+  config.model.router_scale = 4
+  config.model.distance = 'squared'
+  config.model.flow_weight = 0.0
+  config.data = config.data.parts.films
+  config.data.step = (1,)
+  config.data.teacher = ''
+  del config.data['weight']
+  set_frames(config.frames, range(8), range(8, 13))
+  set_frames(config.eval.frames, range(8), range(8, 13))
+  config.steps = 4000
+  config.schedule.peak = 1e-3
+  config.optim.clip_norm = 1.0
+  config.ema.start = 200
+  config.ema.decay = 0.998
+
+
 def _code(config):
   dataset = config.data.get('dataset')
   config.optim.weight_decay = 1e-3  # model/model.py
@@ -382,6 +410,7 @@ VARIANTS = {
   'film2': _film2,
   'film3': _film3,
   'variational': _variational,
+  'hindsight': _hindsight,
   'on_davis': _on_davis,
   'on_vimeo': _on_vimeo,
   'bf16': _model(dtype='bfloat16'),

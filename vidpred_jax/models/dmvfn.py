@@ -69,13 +69,13 @@ class Output(NamedTuple):
     flow: [B, H, W, 4], the final flow, (dx, dy) into the older, then into the
       newer frame.
     mask: [B, H, W, 1], the final logit of the older frame's weight.
-    flows: [B, H, W, 4], the flow that each of `frames` was made with.
+    voxels: [B, H, W, 5 + M], what each of `frames` was made with, see `State`.
   """
 
   frames: tuple[jax.Array, ...]
   flow: jax.Array
   mask: jax.Array
-  flows: tuple[jax.Array, ...]
+  voxels: tuple[jax.Array, ...]
 
 
 def default_widths(num_blocks: int) -> tuple[int, ...]:
@@ -186,7 +186,7 @@ class DMVFN(nn.Module):
     frames = concat_pair(pair)
     start = self.begin(pair, start)
     others, state = start.others, initial_state(pair, start)
-    outputs, flows = [], []
+    outputs, voxels = [], []
     for i in range(len(self.scales)):
       block = getattr(self, f'block_{i}')
       step = block(frames, state, start.hints, first=self._unwarped(i))
@@ -197,12 +197,12 @@ class DMVFN(nn.Module):
       last = i == len(self.scales) - 1
       shown = gated if last else ungated
       outputs.append(blend(shown, others))
-      flows.append(shown.voxel[..., :4])
+      voxels.append(shown.voxel)
       state = gated
     if self.is_initializing() and self.router_outputs:
       self.route(pair)
     flow, mask = state.voxel[..., :4], state.voxel[..., 4:5]
-    return Output(tuple(outputs), flow, mask, tuple(flows))
+    return Output(tuple(outputs), flow, mask, tuple(voxels))
 
   def begin(self, pair, start=None):
     """What the blocks begin with: a given `Start`, or that of the pair alone.
@@ -259,7 +259,7 @@ class DMVFN(nn.Module):
 
         state = jax.lax.cond(jnp.any(on), use, lambda state: state, state)
       flow, mask = state.voxel[..., :4], state.voxel[..., 4:5]
-      return Output((blend(state, others),), flow, mask, (flow,))
+      return Output((blend(state, others),), flow, mask, (state.voxel,))
 
     def one_by_one(*given):
       def one(sample):

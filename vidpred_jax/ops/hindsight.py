@@ -3,12 +3,12 @@
 What was just foretold wrongly will be again: water, leaves, hands, a camera
 that shakes. So the last two frames are predicted from those before them, in
 several ways, and compared with what they are. The errors go on with the things
-they belong to. By them the blocks of DMVFN weigh the ways, pixel by pixel. It
-is ours, not the paper's.
+they belong to. By them the blocks of DMVFN weigh the ways, pixel by pixel, at
+half the frames' size. It is ours, not the paper's.
 
 The ways, or candidates: the last frame moved on (A), and the *others*: the last
 but one moved on (B), the last moved half as far, the last as it is, and A
-blurred by each of `_BLURS`.
+blurred.
 """
 
 from typing import NamedTuple
@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidpred_jax.ops import persistence, warp
+from vidpred_jax.ops import layout, persistence, resize, warp
 
 LEAST_FRAMES = persistence.LEAST_FRAMES
-OTHERS = 5
-HINTS = 31
+OTHERS = 4
+HINTS = 28  # channels
 
 _TESTS = 2  # frames that are predicted though they are known
-_BLURS = (0.7, 1.5)  # pixels, standard deviations
+_BLUR = 1.5  # pixels, standard deviation
 _GAINS = 4.0, 8.0  # differences of candidates and errors are small
 _HORIZON = 5.0  # frames
 
@@ -35,7 +35,7 @@ class Hindsight(NamedTuple):
   Attributes:
     flow: [B, H, W, 4], as `persistence.first_flow` has it.
     kept: q, [B].
-    errors: [B, H, W, 14], at the pixels of the last frame.
+    errors: [B, H / 2, W / 2, 14], at the last frame.
   """
 
   flow: jax.Array
@@ -47,79 +47,106 @@ def look_back(context: jax.Array) -> Hindsight:
   """Predicts the last two frames of a context.
 
   Args:
-    context: [B, K, H, W, 3] in [0, 1], at least `LEAST_FRAMES` frames.
+    context: [B, K, H, W, 3] in [0, 1], at least `LEAST_FRAMES` frames; H and W
+      are even.
 
   Returns:
     What it tells. It has no gradient.
   """
-  if context.shape[1] < LEAST_FRAMES:
-    raise ValueError(
-      f'Got {context.shape[1]} frames, expected at least {LEAST_FRAMES}.'
-    )
+  count = context.shape[1]
+  if count < LEAST_FRAMES:
+    raise ValueError(f'Got {count} frames, expected {LEAST_FRAMES} or more.')
   context = jax.lax.stop_gradient(context)
   (flow, *known), kept = persistence.first_flows(context, tests=_TESTS)
+  last = halved(jnp.swapaxes(context[:, -2 - _TESTS :], 0, 1))
   errors = [
-    _errors(context[:, -3 - n : -1 - n], context[:, -1 - n], known[n])
+    _errors(last[-3 - n], last[-2 - n], last[-1 - n], known[n])
     for n in range(_TESTS)
   ]
   errors[1] = warp.backward(errors[1], known[0][..., 2:])
-  return Hindsight(flow, kept, jnp.concatenate(errors, -1))
+  errors = layout.materialize(jnp.concatenate(errors, -1))
+  return Hindsight(flow, kept, errors)
 
 
-def hints(
-  pair: jax.Array, flow: jax.Array, seen: Hindsight, horizon: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Candidates for a frame to come, and what the blocks see of them.
+def candidates(pair: jax.Array, flow: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """What a frame to come may look like.
 
   Args:
     pair: [B, 2, H, W, 3], the last two frames.
-    flow: [B, H, W, 4], where the frame reads both, of `persistence.paths`.
+    flow: [B, H, W, 4], where it reads both, of `persistence.paths`.
+
+  Returns:
+    `(A, others)`: [B, H, W, 3] and [B, `OTHERS`, H, W, 3].
+  """
+  moved, *others = _moved(pair[:, 0], pair[:, 1], flow)
+  others.append(layout.materialize(_blurred(moved)))
+  return moved, jnp.stack(others, 1)
+
+
+def hints(
+  moved: jax.Array,
+  others: jax.Array,
+  flow: jax.Array,
+  seen: Hindsight,
+  horizon: jax.Array,
+) -> jax.Array:
+  """What the blocks see of the candidates, all at half the frames' size.
+
+  Args:
+    moved: [B, h, w, 3], A.
+    others: [B, `OTHERS`, h, w, 3].
+    flow: [B, h, w, 4], in pixels of that size.
     seen: of the context.
     horizon: [B], which frame it is; 1 is the next one.
 
   Returns:
-    `(others, hints)`: [B, `OTHERS`, H, W, 3] and [B, H, W, `HINTS`].
+    [B, h, w, `HINTS`].
   """
-  newer = flow[..., 2:]
-  older, shown, half, last = _candidates(pair, flow)
-  others = [older, half, last, *(_blurred(shown, size) for size in _BLURS)]
   near, far = _GAINS
-  differences = [near * (x - shown) for x in others]
-  errors = far * warp.backward(seen.errors, newer)
-  plane = (*newer.shape[:3], 1)
+  differences = [near * (others[:, i] - moved) for i in range(OTHERS)]
+  errors = far * warp.backward(seen.errors, flow[..., 2:])
+  plane = (*flow.shape[:3], 1)
   numbers = [
     jnp.broadcast_to(x.reshape(-1, 1, 1, 1), plane)
     for x in (seen.kept, horizon / _HORIZON)
   ]
-  seen_by_blocks = jnp.concatenate([*differences, errors, *numbers], -1)
-  return jnp.stack(others, 1), seen_by_blocks
-
-
-def _candidates(pair, flow):
-  """B, A, the last frame moved half as far, and as it is."""
-  older, last = pair[:, 0], pair[:, 1]
-  place = flow[..., 2:]
-  return (
-    warp.backward(older, flow[..., :2]),
-    warp.backward(last, place),
-    warp.backward(last, 0.5 * place),
-    last,
+  return layout.materialize(
+    layout.concatenate([*differences, errors, *numbers])
   )
 
 
-def _errors(pair, truth, flow):
-  """[B, H, W, 7]: each candidate's mean error, and that of A with signs."""
-  candidates = _candidates(pair, flow)
-  means = [jnp.mean(jnp.abs(x - truth), -1, keepdims=True) for x in candidates]
-  return jnp.concatenate([*means, truth - candidates[1]], -1)
+def halved(x: jax.Array) -> jax.Array:
+  """Means of 2x2 pixels of [..., H, W, C]."""
+  flat = x.reshape(-1, *x.shape[-3:])
+  small = resize.bilinear(flat, scale=0.5)
+  return small.reshape(*x.shape[:-3], *small.shape[1:])
 
 
-def _blurred(x, deviation):
-  """[B, H, W, C] by a Gaussian of this standard deviation in pixels."""
-  reach = round(3 * deviation)
-  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+def _moved(older, last, flow):
+  """A, B, the last frame moved half as far, and as it is."""
+  place = flow[..., 2:]
+  moved = [
+    warp.backward(last, place),
+    warp.backward(older, flow[..., :2]),
+    warp.backward(last, 0.5 * place),
+  ]
+  return [*map(layout.materialize, moved), last]
+
+
+def _errors(older, last, truth, flow):
+  """[B, h, w, 7]: each candidate's mean error, and that of A with signs."""
+  shown = _moved(older, last, flow)
+  means = [jnp.mean(jnp.abs(x - truth), -1, keepdims=True) for x in shown]
+  return jnp.concatenate([*means, truth - shown[0]], -1)
+
+
+def _blurred(x):
+  """[B, H, W, C] by a Gaussian."""
+  reach = round(3 * _BLUR)
+  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _BLUR) ** 2)
   taps = (taps / taps.sum()).astype(np.float32)
   height, width = x.shape[1:3]
   x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode='edge')
   x = sum(tap * x[:, i : i + height] for i, tap in enumerate(taps))
+  x = layout.materialize(x)
   return sum(tap * x[:, :, i : i + width] for i, tap in enumerate(taps))

@@ -63,9 +63,10 @@ def first_flows(
       were to be predicted: 0, or so many that three frames are before them.
 
   Returns:
-    `(flows, q)`. The flows [B, H, W, 4] of the next frame, then of the last,
-    of the last but one and so on. These end at half the frames' size, and p is
-    that of the next frame.
+    `(flows, q)`. The flow [B, H, W, 4] of the next frame, then of the last, of
+    the last but one and so on. These are estimated at the coarse levels only
+    and have half the frames' size and unit, [B, ceil(H / 2), ceil(W / 2), 4];
+    p is that of the next frame.
   """
   chex.assert_rank(context, 5)
   context = jax.lax.stop_gradient(context)
@@ -91,26 +92,23 @@ def first_flows(
     kept, told = _factor(flows, pixels, moved)
     next_kept = jnp.where(told, _next(kept), KEPT)
   next_kept = next_kept.reshape(-1, 1, 1, 1)
-  flow = _both(_part(coarse, slice(-batch, None), next_kept), next_kept)
-  if not tests:
-    return [flow], kept
-  known = slice(-batch * wanted, -batch)
-  again = jnp.tile(next_kept, (tests, 1, 1, 1))
-  known = _both(_part(coarse, known, again), again, half=True)
-  known = known.reshape(tests, batch, *known.shape[1:])
-  return [flow, *known[::-1]], kept
-
-
-def _part(coarse, part, kept):
-  """A part of the batch; its coarse levels are at the pixels of `KEPT`."""
-  levels = tuple(x[:, part] for x in coarse.levels)
-  return variational.Coarse(coarse.flow[part], levels, -kept)
-
-
-def _both(coarse, kept, *, half=False):
-  """The flow into the older and into the newer frame."""
-  back = variational.refined_flow(coarse, half=half)
-  return jnp.concatenate([(1 + kept) * back, kept * back], -1)
+  # The coarse levels, from which p follows, are at the pixels of KEPT.
+  back = variational.refined_flow(
+    variational.Coarse(
+      coarse.flow[-batch:],
+      tuple(x[:, -batch:] for x in coarse.levels),
+      -next_kept,
+    )
+  )
+  flows = [back]
+  for n in range(2, wanted + 1):
+    end = coarse.flow.shape[0] - (n - 1) * batch
+    known = coarse._replace(flow=coarse.flow[end - batch : end])
+    flows.append(variational.half_sized(known))
+  both = [
+    jnp.concatenate([(1 + next_kept) * x, next_kept * x], -1) for x in flows
+  ]
+  return both, kept
 
 
 def go_on(

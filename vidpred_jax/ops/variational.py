@@ -190,6 +190,14 @@ def refined_flow(
   return flow if half else _warped_often(levels[0], time, flow, 0, 1, counts)
 
 
+def half_sized(coarse: Coarse) -> jax.Array:
+  """A coarse flow as it is, in pixels of half the frames' size and so large."""
+  flow = coarse.flow
+  for level in reversed(coarse.levels[1:-1]):
+    flow = _enlarged(flow, level.shape[2:])
+  return flow
+
+
 def _warped_often(frames, time, flow, level, warps, counts):
   """The flow after so many warpings of the two frames at a level."""
   alpha = _ALPHA[min(level, len(_ALPHA) - 1)]
