@@ -33,9 +33,8 @@ first, then `code`, then small models and films, then the rest.
   film3      as film2, by forecasts of five frames, with the router, from film2
   variational  blocks begin with an optical flow, and clips count alike: ours;
              `film2,variational` needs no film1 before it
-  hindsight  from random weights, for any film: two small blocks weigh several
-             predictions by how wrong they would have been for the last frames,
-             of which eight are seen: ours
+  hindsight  for any film, from random weights: a block weighs predictions by
+             how wrong they would have been for the last of eight frames: ours
   kitti      KITTI raw
   ucf101     trained on UCF101, evaluated on DAVIS 2017
   vimeo      Vimeo90K triplets, as the paper says; its code takes frames 1 to 5
@@ -321,8 +320,8 @@ def _hindsight(config):
   _film2(config)
   _variational(config)
   config.model.hindsight = True
-  config.model.scales = (2, 1)  # of half the frames' size
-  config.model.widths = (64, 48)
+  config.model.scales = (1,)
+  config.model.widths = (64,)
   config.model.router_scale = 4
   config.model.distance = 'squared'
   config.model.flow_weight = 0.0

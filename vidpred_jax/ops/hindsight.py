@@ -3,8 +3,8 @@
 What was just foretold wrongly will be again: water, leaves, hands, a camera
 that shakes. So the last two frames are predicted from those before them, in
 several ways, and compared with what they are. The errors go on with the things
-they belong to. By them the blocks of DMVFN weigh the ways, pixel by pixel, at
-half the frames' size. It is ours, not the paper's.
+they belong to. By them the blocks of DMVFN weigh the ways, pixel by pixel. It
+is ours, not the paper's.
 
 The ways, or candidates: the last frame moved on (A), and the *others*: the last
 but one moved on (B), the last moved half as far, the last as it is, and A
@@ -58,7 +58,7 @@ def look_back(context: jax.Array) -> Hindsight:
     raise ValueError(f'Got {count} frames, expected {LEAST_FRAMES} or more.')
   context = jax.lax.stop_gradient(context)
   (flow, *known), kept = persistence.first_flows(context, tests=_TESTS)
-  last = halved(jnp.swapaxes(context[:, -2 - _TESTS :], 0, 1))
+  last = _halved(jnp.swapaxes(context[:, -2 - _TESTS :], 0, 1))
   errors = [
     _errors(last[-3 - n], last[-2 - n], last[-1 - n], known[n])
     for n in range(_TESTS)
@@ -68,61 +68,43 @@ def look_back(context: jax.Array) -> Hindsight:
   return Hindsight(flow, kept, errors)
 
 
-def candidates(pair: jax.Array, flow: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """What a frame to come may look like.
+def begin(
+  pair: jax.Array, flow: jax.Array, seen: Hindsight, horizon: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Candidates for a frame to come, and what the blocks see of them.
 
   Args:
-    pair: [B, 2, H, W, 3], the last two frames.
-    flow: [B, H, W, 4], where it reads both, of `persistence.paths`.
-
-  Returns:
-    `(A, others)`: [B, H, W, 3] and [B, `OTHERS`, H, W, 3].
-  """
-  moved, *others = _moved(pair[:, 0], pair[:, 1], flow)
-  others.append(layout.materialize(_blurred(moved)))
-  return moved, jnp.stack(others, 1)
-
-
-def hints(
-  moved: jax.Array,
-  others: jax.Array,
-  flow: jax.Array,
-  seen: Hindsight,
-  horizon: jax.Array,
-) -> jax.Array:
-  """What the blocks see of the candidates, all at half the frames' size.
-
-  Args:
-    moved: [B, h, w, 3], A.
-    others: [B, `OTHERS`, h, w, 3].
-    flow: [B, h, w, 4], in pixels of that size.
+    pair: [B, 2, H, W, 3], the last two frames; H and W are even.
+    flow: [B, H, W, 4], where the frame reads both, of `persistence.paths`.
     seen: of the context.
     horizon: [B], which frame it is; 1 is the next one.
 
   Returns:
-    [B, h, w, `HINTS`].
+    `(others, hints)`: [B, `OTHERS`, H, W, 3] and [B, H, W, `HINTS`].
   """
+  shown, *others = _candidates(pair[:, 0], pair[:, 1], flow)
+  others.append(layout.materialize(_blurred(shown)))
   near, far = _GAINS
-  differences = [near * (others[:, i] - moved) for i in range(OTHERS)]
-  errors = far * warp.backward(seen.errors, flow[..., 2:])
+  differences = [near * (x - shown) for x in others]
+  errors = warp.backward(seen.errors, 0.5 * _halved(flow[..., 2:]))
+  errors = resize.bilinear(layout.materialize(far * errors), scale=2)
   plane = (*flow.shape[:3], 1)
   numbers = [
     jnp.broadcast_to(x.reshape(-1, 1, 1, 1), plane)
     for x in (seen.kept, horizon / _HORIZON)
   ]
-  return layout.materialize(
-    layout.concatenate([*differences, errors, *numbers])
-  )
+  hints = layout.concatenate([*differences, errors, *numbers])
+  return jnp.stack(others, 1), layout.materialize(hints)
 
 
-def halved(x: jax.Array) -> jax.Array:
+def _halved(x: jax.Array) -> jax.Array:
   """Means of 2x2 pixels of [..., H, W, C]."""
   flat = x.reshape(-1, *x.shape[-3:])
   small = resize.bilinear(flat, scale=0.5)
   return small.reshape(*x.shape[:-3], *small.shape[1:])
 
 
-def _moved(older, last, flow):
+def _candidates(older, last, flow):
   """A, B, the last frame moved half as far, and as it is."""
   place = flow[..., 2:]
   moved = [
@@ -135,7 +117,7 @@ def _moved(older, last, flow):
 
 def _errors(older, last, truth, flow):
   """[B, h, w, 7]: each candidate's mean error, and that of A with signs."""
-  shown = _moved(older, last, flow)
+  shown = _candidates(older, last, flow)
   means = [jnp.mean(jnp.abs(x - truth), -1, keepdims=True) for x in shown]
   return jnp.concatenate([*means, truth - shown[0]], -1)
 

@@ -16,7 +16,6 @@ import numpy as np
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features, initial
 from vidpred_jax.ops import bars, hindsight, persistence
-from vidpred_jax.systems import dmvfn_hindsight
 from vidpred_jax.systems import dmvfn_routing as routing
 from vidpred_jax.systems.base import (
   Frames,
@@ -38,7 +37,14 @@ _LEAST_DISTANCE = {'laplacian': 1e-3, 'squared': 1e-5}
 
 
 def example_loss(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, truth, flow, key
+  model: dmvfn.DMVFN,
+  settings: Settings,
+  variables,
+  pair,
+  truth,
+  flow,
+  key,
+  start: dmvfn.Start | None = None,
 ):
   """The loss of the predictions from pairs of frames.
 
@@ -51,30 +57,27 @@ def example_loss(
     flow: [B, H, W, 4], the exact flow into the older and into the newer frame,
       where `flow_weight` is not 0.
     key: of the gates.
+    start: what the blocks begin with; None: what follows from the pair.
 
   Returns:
     `(loss, (metrics, output))`.
   """
   gates = routing.training_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates)
+  output = model.apply(variables, pair, gates, start)
   last = slice(None) if settings.supervision == 'deep' else slice(-1, None)
   flows = [voxel[..., :4] for voxel in output.voxels[last]]
   total, metrics = shown_loss(
     settings, variables, output.frames[last], flows, truth, flow
   )
-  penalty, used = _gates_loss(settings, gates)
-  return total + penalty, (metrics | used, output)
-
-
-def _gates_loss(settings, gates):
-  """The penalty of gates, and metrics of them."""
-  if gates is None:
-    return 0.0, {'blocks': jnp.float32(len(settings.scales))}
-  used = {'blocks': jnp.mean(jnp.sum(gates, 1))}
-  if settings.routing != 'gumbel':
-    return 0.0, used
-  used['gate_penalty'] = jnp.mean(gates)
-  return settings.gate_penalty * used['gate_penalty'], used
+  metrics['blocks'] = (
+    jnp.float32(len(settings.scales))
+    if gates is None
+    else jnp.mean(jnp.sum(gates, 1))
+  )
+  if settings.routing == 'gumbel' and gates is not None:
+    metrics['gate_penalty'] = jnp.mean(gates)
+    total += settings.gate_penalty * metrics['gate_penalty']
+  return total, (metrics, output)
 
 
 def shown_loss(settings: Settings, variables, frames, flows, truth, flow):
@@ -220,24 +223,16 @@ def hindsight_loss(
   pair, seen = jax.tree.map(
     lambda x: jnp.repeat(x, numbers.shape[1], 0), (context[:, -2:], seen)
   )
-  flow, truth = drawn(flows), drawn(truth)
-  begun = dmvfn_hindsight.begin(pair, flow, seen, numbers.reshape(-1) + 1)
-  gates = routing.training_gates(
-    model, settings, variables, begun.pair, of_gates
+  start = _start(pair, drawn(flows), seen, numbers.reshape(-1) + 1)
+  total, (metrics, _) = example_loss(
+    model, settings, variables, pair, drawn(truth), None, of_gates, start
   )
-  output = model.apply(variables, begun.pair, gates, begun.start)
-  shown = [dmvfn_hindsight.finish(begun, voxel) for voxel in output.voxels]
-  last = slice(None) if settings.supervision == 'deep' else slice(-1, None)
-  total, metrics = shown_loss(
-    settings,
-    variables,
-    [dmvfn.blend(*x) for x in shown[last]],
-    [state.voxel[..., :4] for state, _ in shown[last]],
-    truth,
-    None,
-  )
-  penalty, used = _gates_loss(settings, gates)
-  return total + penalty, metrics | used
+  return total, metrics
+
+
+def _start(pair, flow, seen, horizon):
+  others, hints = hindsight.begin(pair, flow, seen, horizon)
+  return dmvfn.Start(flow, others, hints)
 
 
 def loss_of_targets(
@@ -417,17 +412,8 @@ def _by_hindsight(model, settings, variables, context, key, count):
   def one(given):
     number, flow, key = given
     horizon = jnp.full((len(pair),), 1.0 + number)
-    begun = dmvfn_hindsight.begin(pair, flow, seen, horizon)
-    gates = routing.inference_gates(model, settings, variables, begun.pair, key)
-    output = model.apply(
-      variables, begun.pair, gates, begun.start, method='run_route'
-    )
-    state, others = dmvfn_hindsight.finish(begun, output.voxels[-1])
-    return dmvfn.blend(state, others), {
-      'flow': state.voxel[..., 2:4],
-      'mask': jax.nn.sigmoid(state.voxel[..., 4:5]),
-      'blocks': gates,
-    }
+    start = _start(pair, flow, seen, horizon)
+    return next_frame(model, settings, variables, pair, key, start)
 
   numbers, keys = jnp.arange(count), jax.random.split(key, count)
   results = jax.lax.map(one, (numbers, jnp.swapaxes(flows, 0, 1), keys))
@@ -474,8 +460,6 @@ def make(*, frames: Frames, **settings) -> System:
     hints=hindsight.HINTS if chosen.hindsight else 0,
   )
   multiple = dmvfn.size_multiple(chosen.scales, chosen.router_scale)
-  if chosen.hindsight:  # The blocks see half the size.
-    multiple *= 2
   stride = frames.context[1] - frames.context[0]
 
   def init(key, video):
