@@ -22,11 +22,13 @@ from vidpred_jax.ops import layout, persistence, resize, warp
 LEAST_FRAMES = persistence.LEAST_FRAMES
 OTHERS = 4
 HINTS = 28  # channels
+VISIBLE = 1 / 255  # of brightness
 
 _TESTS = 2  # frames that are predicted though they are known
 _BLUR = 1.5  # pixels, standard deviation
 _GAINS = 4.0, 8.0  # differences of candidates and errors are small
 _HORIZON = 5.0  # frames
+_SIGNED = slice(4, 7)  # those of A for the last frame, of all errors
 
 
 class Hindsight(NamedTuple):
@@ -66,6 +68,19 @@ def look_back(context: jax.Array) -> Hindsight:
   errors[1] = warp.backward(errors[1], known[0][..., 2:])
   errors = layout.materialize(jnp.concatenate(errors, -1))
   return Hindsight(flow, kept, errors)
+
+
+def is_visible(seen: Hindsight) -> jax.Array:
+  """Whether the last frame would have been foretold wrongly enough to be seen.
+
+  Args:
+    seen: of the context.
+
+  Returns:
+    [B], whether A was off by `VISIBLE` (root of the mean square).
+  """
+  errors = seen.errors[..., _SIGNED]
+  return jnp.mean(errors**2, (1, 2, 3)) >= VISIBLE**2
 
 
 def begin(

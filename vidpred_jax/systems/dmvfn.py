@@ -15,7 +15,8 @@ import numpy as np
 
 from vidpred_jax import losses
 from vidpred_jax.models import dmvfn, features, initial
-from vidpred_jax.ops import bars, hindsight, persistence
+from vidpred_jax.ops import hindsight, persistence
+from vidpred_jax.systems import dmvfn_forecast
 from vidpred_jax.systems import dmvfn_routing as routing
 from vidpred_jax.systems.base import (
   Frames,
@@ -28,12 +29,9 @@ from vidpred_jax.systems.base import (
   take,
 )
 from vidpred_jax.systems.dmvfn_settings import Settings, checked
-from vidpred_jax.systems.rollout import rollout as feed_back
 
 # Below them `logarithmic` makes no difference.
 _LEAST_DISTANCE = {'laplacian': 1e-3, 'squared': 1e-5}
-
-# ------------------------------------------------------------------------ loss
 
 
 def example_loss(
@@ -223,16 +221,13 @@ def hindsight_loss(
   pair, seen = jax.tree.map(
     lambda x: jnp.repeat(x, numbers.shape[1], 0), (context[:, -2:], seen)
   )
-  start = _start(pair, drawn(flows), seen, numbers.reshape(-1) + 1)
+  start = dmvfn_forecast.start(
+    pair, drawn(flows), seen, numbers.reshape(-1) + 1
+  )
   total, (metrics, _) = example_loss(
     model, settings, variables, pair, drawn(truth), None, of_gates, start
   )
   return total, metrics
-
-
-def _start(pair, flow, seen, horizon):
-  others, hints = hindsight.begin(pair, flow, seen, horizon)
-  return dmvfn.Start(flow, others, hints)
 
 
 def loss_of_targets(
@@ -304,122 +299,6 @@ def _feature_distance(variables, image, truth):
   return losses.feature_distance(ours, theirs)
 
 
-# ------------------------------------------------------------------ prediction
-
-
-def next_frame(
-  model: dmvfn.DMVFN, settings: Settings, variables, pair, key, start=None
-):
-  """Predicts the frame after a pair [B, 2, H, W, 3].
-
-  Args:
-    model: the network.
-    settings: its system's.
-    variables: its variables.
-    pair: the frames.
-    key: of the gates.
-    start: as in `models.dmvfn.DMVFN.run_route`.
-
-  Returns:
-    `([B, H, W, 3], diagnostics)`, see `System.diagnostics`.
-  """
-  gates = routing.inference_gates(model, settings, variables, pair, key)
-  output = model.apply(variables, pair, gates, start, method='run_route')
-  used = jnp.any(gates != 0, 1)[:, None, None, None]
-  # Without flow and without any block there is nothing but the mean of both.
-  used |= settings.initial_flow != 'zero'
-  frame = jnp.where(used, output.frames[-1], pair[:, 1])
-  mask = jnp.where(used, jax.nn.sigmoid(output.mask), 0.0)
-  return frame, {'flow': output.flow[..., 2:], 'mask': mask, 'blocks': gates}
-
-
-def forecast(
-  model: dmvfn.DMVFN, settings: Settings, variables, context, key, count: int
-):
-  """Predicts frames after a context [B, K, H, W, 3].
-
-  As published, predictions are fed back. With a 'variational' flow the last
-  true frames are read once for each prediction.
-
-  Args:
-    model: the network.
-    settings: its system's.
-    variables: its variables.
-    context: the frames.
-    key: of the gates.
-    count: N, how many frames.
-
-  Returns:
-    `([B, N, H, W, 3], diagnostics)`, see `System.diagnostics`.
-  """
-  filled, inside = context, True
-  if settings.keep_bars:
-    filled, inside = bars.fill(context)
-    inside = inside[:, None]
-  given = model, settings, variables, filled, key, count
-  if settings.initial_flow == 'zero':
-    frames, diagnostics = _fed_back(*given)
-  elif settings.hindsight and len(context[0]) >= hindsight.LEAST_FRAMES:
-    frames, diagnostics = _by_hindsight(*given)
-  else:
-    frames, diagnostics = _gone_on(*given)
-  diagnostics['flow'] = jnp.where(inside, diagnostics['flow'], 0)
-  return jnp.where(inside, frames, context[:, -1:]), diagnostics
-
-
-def _fed_back(model, settings, variables, context, key, count):
-  """Each frame from the two before it, true or predicted."""
-
-  def step(pair, key):
-    return next_frame(model, settings, variables, pair, key)
-
-  return feed_back(step, context[:, -2:], key, count)
-
-
-def _gone_on(model, settings, variables, context, key, count):
-  """One frame by the network; then its motion goes on."""
-  pair = context[:, -2:]
-  flow, kept = persistence.first_flow(context)
-  start = dmvfn.Start(flow)
-  if settings.hindsight:  # Without hindsight no block knows what to do.
-    state = dmvfn.initial_state(pair, start)
-    blocks = jnp.zeros((len(pair), len(settings.scales)))
-    mask = jax.nn.sigmoid(state.voxel[..., 4:])
-    first = dmvfn.blend(state)
-    diagnostics = {'flow': flow[..., 2:], 'mask': mask, 'blocks': blocks}
-  else:
-    first, diagnostics = next_frame(
-      model, settings, variables, pair, key, start
-    )
-  more, flows = persistence.go_on(
-    pair[:, 1], diagnostics['flow'], kept, count - 1
-  )
-  frames = jnp.concatenate([first[:, None], more], 1)
-  diagnostics = {
-    name: jnp.zeros((x.shape[0], count, *x.shape[1:]), x.dtype).at[:, 0].set(x)
-    for name, x in diagnostics.items()
-  }
-  diagnostics['flow'] = diagnostics['flow'].at[:, 1:].set(flows[..., 2:])
-  return frames, diagnostics
-
-
-def _by_hindsight(model, settings, variables, context, key, count):
-  """Each frame from the last two true ones, by what was foretold wrongly."""
-  pair = context[:, -2:]
-  seen = hindsight.look_back(context)
-  flows = persistence.paths(seen.flow, seen.kept, count)
-
-  def one(given):
-    number, flow, key = given
-    horizon = jnp.full((len(pair),), 1.0 + number)
-    start = _start(pair, flow, seen, horizon)
-    return next_frame(model, settings, variables, pair, key, start)
-
-  numbers, keys = jnp.arange(count), jax.random.split(key, count)
-  results = jax.lax.map(one, (numbers, jnp.swapaxes(flows, 0, 1), keys))
-  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), results)
-
-
 def make(*, frames: Frames, **settings) -> System:
   """Makes the system.
 
@@ -432,7 +311,8 @@ def make(*, frames: Frames, **settings) -> System:
     **settings: fields of `Settings`.
 
   Returns:
-    The system. Metrics of its loss: 'laplacian' (of the last output), 'psnr'
+    The system. Metrics of its loss: 'laplacian' or 'squared' (distance of the
+    last output), 'psnr'
     (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg',
     'end_point_error' (of the last output, pixels) and 'gate_penalty' where they
     are part of the loss; all of them means over the targets, 'blocks' and
@@ -482,8 +362,8 @@ def make(*, frames: Frames, **settings) -> System:
 
   def diagnostics(variables, context, key):
     check_context(context, len(frames.context), 3, multiple)
-    count = len(frames.target)
-    return forecast(model, chosen, variables, context, key, count)
+    given = model, chosen, variables, context, key
+    return dmvfn_forecast.forecast(*given, len(frames.target))
 
   def predict(variables, context, key):
     return diagnostics(variables, context, key)[0]
