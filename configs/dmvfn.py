@@ -373,7 +373,8 @@ def _scales(*factors):
   def change(config):
     blocks, kinds = len(config.model.widths), len(factors)
     config.model.scales = tuple(
-      factors[min(i // (blocks // kinds), kinds - 1)] for i in range(blocks)
+      factors[min(i // max(1, blocks // kinds), kinds - 1)]
+      for i in range(blocks)
     )
 
   return change

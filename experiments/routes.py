@@ -28,7 +28,7 @@ import optax
 from vidpred_jax import checkpoint, losses, runtime
 from vidpred_jax.config import photographs
 from vidpred_jax.data.photos import PhotosInMotion
-from vidpred_jax.models import dmvfn
+from vidpred_jax.models import dmvfn, dmvfn_layers
 from vidpred_jax.ops import resize, routing
 from vidpred_jax.systems.dmvfn import Settings
 
@@ -85,7 +85,7 @@ def losses_of_routes(model: dmvfn.DMVFN, params, video) -> np.ndarray:
 
   @jax.jit
   def measure(frames, voxel, truth):
-    shown = dmvfn.blend(dmvfn.warp_frames(frames, voxel))
+    shown = dmvfn.blend(dmvfn.warp_frames(frames, voxel), None)
     return losses.laplacian(shown, truth)
 
   voxels = [dmvfn.initial_state(video[:, :2], model.begin(video[:, :2])).voxel]
@@ -193,7 +193,7 @@ def trained_routes(
   if standardised:
     seen = dmvfn.standardised(seen)
   loss = jnp.asarray(found.loss, jnp.float32)
-  router = dmvfn.Router(count, formulation='published')
+  router = dmvfn_layers.Router(count, formulation='published')
   key, first = jax.random.split(key)
   params = router.init(first, seen[:1])
   rule = optax.adam(optax.cosine_decay_schedule(rate, steps))

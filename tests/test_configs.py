@@ -254,7 +254,7 @@ def test_dmvfn_never_reverses_time_and_film_recipes_and_apr_vfi_do():
     for name in ('', *module.VARIANTS)
     if module.get_config(name).augment.reverse_time
   }
-  assert reversing == {'film2', 'film3'}  # ours, not the paper's
+  assert reversing == {'film2', 'film3', 'hindsight'}  # ours, not the paper's
   module = load(ROOT / 'configs' / 'apr_vfi.py')
   for name in ('', 'stage1', 'static', 'film2', 'film3'):
     assert module.get_config(name).augment.reverse_time, name

@@ -8,7 +8,13 @@ import numpy as np
 
 from experiments.benchmark import steps, timing
 from vidpred_jax import cost, runtime
-from vidpred_jax.models import apr_vfi, blending, dmvfn, initial
+from vidpred_jax.models import (
+  apr_vfi,
+  blending,
+  dmvfn,
+  dmvfn_layers,
+  initial,
+)
 from vidpred_jax.ops import correlation, diffusion, routing, splat
 
 # Used first to last as more blocks are asked for: coarse ones first, as the
@@ -66,10 +72,12 @@ def inference(size, repeats):
 
     def chain(variables, pair):
       frames = dmvfn.concat_pair(pair)
-      state = dmvfn.initial_state(pair)
+      state = dmvfn.initial_state(pair, dmvfn.Start())
       for i in np.flatnonzero(gates):
         width = dmvfn.default_widths(9)[i]
-        block = dmvfn.Block(width, model.scales[i], formulation='published')
+        block = dmvfn_layers.Block(
+          width, model.scales[i], formulation='published'
+        )
         params = {'params': variables['params'][f'block_{i}']}
         step = block.apply(params, frames, state)
         state = dmvfn.warp_frames(frames, state.voxel + step)

@@ -131,13 +131,14 @@ def test_too_few_frames():
 def test_paths_lead_to_what_goes_on_shows():
   clip, seen = steady()
   last, older = clip[:, 7], clip[:, 6]
-  paths = jax.jit(functools.partial(persistence.paths, count=4))(
+  paths, steps = jax.jit(functools.partial(persistence.paths, count=4))(
     seen.flow, seen.kept
   )
-  frames, _ = jax.jit(functools.partial(persistence.go_on, count=3))(
+  frames, flows = jax.jit(functools.partial(persistence.go_on, count=3))(
     last, seen.flow[..., 2:], seen.kept
   )
   np.testing.assert_array_equal(paths[:, 0], seen.flow)
+  np.testing.assert_allclose(steps[:, 1:], flows[..., 2:], atol=1e-5)
   for n in range(3):
     shown = warp.backward(last, paths[:, n + 1, ..., 2:])
     np.testing.assert_allclose(shown, frames[:, n], atol=1e-5)

@@ -222,7 +222,7 @@ def test_an_empty_route_from_a_variational_flow_lets_motion_go_on():
   def begun(pair):
     flow, _ = persistence.first_flow(pair)
     state = model_room.initial_state(pair, model_room.Start(flow))
-    return model_room.blend(state), state.voxel[..., 2:4]
+    return model_room.blend(state, None), state.voxel[..., 2:4]
 
   frame, flow = begun(video[:, :2])
   np.testing.assert_allclose(frames[:, 0], frame, atol=1e-4)

@@ -300,18 +300,18 @@ def standardised(frames: jax.Array) -> jax.Array:
   return (frames - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
-def initial_state(pair: jax.Array, start: Start | None = None) -> State:
+def initial_state(pair: jax.Array, start: Start) -> State:
   """The state before the first block.
 
   Args:
     pair: [B, 2, H, W, 3].
-    start: what the blocks begin with; None for no flow.
+    start: what the blocks begin with.
 
   Returns:
     A `State`.
   """
   frames = concat_pair(pair)
-  if start is None or start.flow is None:
+  if start.flow is None:
     voxel = jnp.zeros((*frames.shape[:-1], 5), jnp.float32)
     return State(voxel, frames[..., :3], frames[..., 3:])
   others = 0 if start.others is None else start.others.shape[1]
@@ -328,12 +328,13 @@ def warp_frames(frames: jax.Array, voxel: jax.Array) -> State:
   return State(voxel, older, newer)
 
 
-def blend(state: State, others: jax.Array | None = None) -> jax.Array:
+def blend(state: State, others: jax.Array | None) -> jax.Array:
   """The prediction [B, H, W, 3] in [0, 1] (equation 3).
 
   Args:
     state: the state.
-    others: [B, M, H, W, 3], other candidates, which the paper does not have.
+    others: [B, M, H, W, 3], other candidates, which the paper does not have; or
+      None.
 
   Returns:
     The mean of both warped frames, and of each other candidate the share of its

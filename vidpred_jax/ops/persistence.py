@@ -141,7 +141,9 @@ def go_on(
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
 
 
-def paths(flow: jax.Array, kept: jax.Array, count: int) -> jax.Array:
+def paths(
+  flow: jax.Array, kept: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
   """Where frames to come read the last two true frames if motion goes on.
 
   Args:
@@ -150,8 +152,9 @@ def paths(flow: jax.Array, kept: jax.Array, count: int) -> jax.Array:
     count: N, how many frames.
 
   Returns:
-    [B, N, H, W, 4], (dx, dy) into the last frame but one, then into the last;
-    `flow` first.
+    `(flows, steps)`. Flows [B, N, H, W, 4], (dx, dy) into the last frame but
+    one, then into the last; `flow` first. Steps [B, N, H, W, 2], of each frame
+    into the one before it.
   """
   kept = jnp.reshape(kept, (-1, 1, 1, 1))
   newer = flow[..., 2:]
@@ -161,11 +164,16 @@ def paths(flow: jax.Array, kept: jax.Array, count: int) -> jax.Array:
     newer, _ = _gone_on(flow, kept)
     place = newer + warp.backward(place, newer)
     back = warp.backward(back, newer)
-    return (newer, place, back), jnp.concatenate([place + back, place], -1)
+    both = jnp.concatenate([place + back, place], -1)
+    return (newer, place, back), (both, newer)
 
   start = newer, newer, flow[..., :2] - newer
   _, later = jax.lax.scan(step, start, length=count - 1)
-  return jnp.concatenate([flow[:, None], jnp.swapaxes(later, 0, 1)], 1)
+  flows, steps = (
+    jnp.concatenate([x[:, None], jnp.swapaxes(more, 0, 1)], 1)
+    for x, more in zip((flow, newer), later)
+  )
+  return flows, steps
 
 
 def _gone_on(flow, kept):

@@ -191,7 +191,14 @@ def refined_flow(
 
 
 def half_sized(coarse: Coarse) -> jax.Array:
-  """A coarse flow as it is, in pixels of half the frames' size and so large."""
+  """A coarse flow as it is, at half the frames' size.
+
+  Args:
+    coarse: from `coarse_flow`.
+
+  Returns:
+    [B, ceil(H / 2), ceil(W / 2), 2], in pixels of that size.
+  """
   flow = coarse.flow
   for level in reversed(coarse.levels[1:-1]):
     flow = _enlarged(flow, level.shape[2:])

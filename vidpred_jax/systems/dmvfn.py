@@ -212,7 +212,7 @@ def hindsight_loss(
     later = jax.random.randint(of_frame, (batch, 1), 1, count)
     numbers = jnp.concatenate([numbers, later], 1)
   seen = hindsight.look_back(context)
-  flows = persistence.paths(seen.flow, seen.kept, count)
+  flows, _ = persistence.paths(seen.flow, seen.kept, count)
 
   def drawn(x):
     return jax.vmap(lambda x, n: x[n])(x, numbers).reshape(-1, *x.shape[2:])

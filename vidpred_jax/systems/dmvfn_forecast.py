@@ -113,7 +113,7 @@ def _gone_on(model, settings, variables, context, key, count):
     state = dmvfn.initial_state(pair, begun)
     blocks = jnp.zeros((len(pair), len(settings.scales)))
     mask = jax.nn.sigmoid(state.voxel[..., 4:])
-    first = dmvfn.blend(state)
+    first = dmvfn.blend(state, None)
     diagnostics = {'flow': flow[..., 2:], 'mask': mask, 'blocks': blocks}
   else:
     first, diagnostics = next_frame(
@@ -136,7 +136,7 @@ def _by_hindsight(model, settings, variables, context, key, count):
   pair = context[:, -2:]
   seen = hindsight.look_back(context)
   on = hindsight.is_visible(seen)
-  flows = persistence.paths(seen.flow, seen.kept, count)
+  flows, steps = persistence.paths(seen.flow, seen.kept, count)
 
   def one(given):
     number, flow, key = given
@@ -146,4 +146,6 @@ def _by_hindsight(model, settings, variables, context, key, count):
 
   numbers, keys = jnp.arange(count), jax.random.split(key, count)
   results = jax.lax.map(one, (numbers, jnp.swapaxes(flows, 0, 1), keys))
-  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), results)
+  frames, diagnostics = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), results)
+  diagnostics['flow'] = diagnostics['flow'].at[:, 1:].set(steps[:, 1:])
+  return frames, diagnostics
