@@ -6,7 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.predict.toys import HALF, VARIABLES, F, blend, clip_of, make
+from tests.predict.toys import (
+  HALF,
+  VARIABLES,
+  F,
+  between,
+  blend,
+  clip_of,
+  make,
+  write,
+)
+from vidpred_jax import predict
 from vidpred_jax.predict import engine, predictor, windows
 from vidpred_jax.systems import base
 
@@ -17,13 +27,13 @@ AROUND = F((0, 2, 4, 6), (3,))
 def inverse(frames=HALF, **facts):
   """A system whose frames are unlike any mean, and depend on what it sees."""
 
-  def predict(x, context, key):
+  def inverted(x, context, key):
     del x, key
     level = context.mean((1, 2, 3, 4), keepdims=True)
     shown = 1 - context[:, :1] * level
     return jnp.repeat(shown, len(frames.target), 1)
 
-  return make(predict, frames)._replace(**facts)
+  return make(inverted, frames)._replace(**facts)
 
 
 def still(length, places=(), side=12, size=SIZE):
@@ -59,11 +69,11 @@ def calls(monkeypatch):
   """The sizes that the engine is called with."""
   sizes, inner = [], engine.Engine.predict
 
-  def predict(self, states, size, *args, **kwargs):
+  def seen(self, states, size, *args, **kwargs):
     sizes.append(tuple(size))
     return inner(self, states, size, *args, **kwargs)
 
-  monkeypatch.setattr(engine.Engine, 'predict', predict)
+  monkeypatch.setattr(engine.Engine, 'predict', seen)
   return sizes
 
 
@@ -270,6 +280,17 @@ def test_whole_computes_everything(calls, at_once):
   assert calls == 2 * [SIZE]
   shown(inverse(), film)
   assert calls[2:] == 2 * [ladder().sizes[0]]
+
+
+def test_a_file_is_restored_in_windows_or_as_a_whole(tmp_path, calls, at_once):
+  film = still(3, [walk(72, 90, 3)])
+  source = write(tmp_path / 'in', film)
+  for whole, size in (True, SIZE), (False, ladder().sizes[0]):
+    predict.predict_video(
+      between, source, tmp_path / f'{whole}', factor=2, cut=-1, whole=whole
+    )
+    assert calls == 2 * [size]
+    calls.clear()
 
 
 def test_where_nothing_moves_the_system_is_not_called(calls):
