@@ -85,15 +85,27 @@ def shown(system, film, **settings):
 # ------------------------------------------------------------------ the plan
 
 
-def test_sizes_have_the_aspect_of_the_frame():
-  for size in ((360, 640), (1080, 1920), (720, 404), (2160, 3840)):
-    given = ladder(size, multiple=1)
-    shares = [math.prod(x) / math.prod(size) for x in given.sizes]
-    assert len(shares) == 4
-    for share, expected in zip(shares, (1 / 16, 1 / 8, 1 / 4, 1 / 2)):
-      assert expected <= share < 1.35 * expected
-    assert all(side % 8 == 0 for x in given.sizes for side in x)
-  assert all(side % 32 == 0 for x in ladder((999, 777), 32).sizes for side in x)
+@pytest.mark.parametrize(
+  'size', [(360, 640), (1080, 1920), (720, 404), (2160, 3840)]
+)
+def test_sizes_are_parts_in_the_aspect_of_the_frame_and_strips(size):
+  sizes = set(ladder(size, multiple=1).sizes)
+  longer = int(np.argmax(size))
+  strips = {x for x in sizes if x[1 - longer] == size[1 - longer]}
+  assert len(sizes) == 5 and len(strips) == 2
+  for found, parts in (sizes - strips, (16, 8, 4)), (strips, (4, 2)):
+    for window, part in zip(sorted(found), parts):
+      assert 1 <= math.prod(window) / math.prod(size) * part < 1.35
+  for window in sizes - strips:
+    assert all(side % 8 == 0 for side in window)
+    assert abs(window[0] / window[1] * size[1] / size[0] - 1) < 0.1
+  areas = list(map(math.prod, ladder(size, multiple=1).sizes))
+  assert areas == sorted(areas)
+
+
+def test_sizes_suit_the_system():
+  given = ladder((999, 777), 32)
+  assert all(x % 32 == 0 or x in given.frame for y in given.sizes for x in y)
   assert ladder((48, 64)).sizes == ()
   small = windows.ladder(*SIZE, multiple=8, fits=lambda h, w: h * w < 8000)
   assert small.sizes == ((64, 88),)

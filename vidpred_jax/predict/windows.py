@@ -35,9 +35,11 @@ THRESHOLD = 4  # levels of 255
 COMPILED = 1 << 22  # computed in about half the time of a compilation
 _ALONE = 3  # times the threshold
 _MARGIN = 24, 1 / 32  # pixels, share of the longer side: the larger one
-_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the frame's area
+_SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the frame's area, in its aspect
+_STRIPS = (1 / 4, 1 / 2)  # of the longer side; the other is the frame's
 _GUIDE = 0.1  # of a box's own area: decides between windows of equal area
 _GRID = 8  # sides are divisible by this
+_APART = 4  # blocks: nearer ones may be one thing, which is not cut
 _CUTS = 3  # one after the other: 8 windows at most
 _WORTH = 0.9  # of the frame's area: more is computed as a whole
 
@@ -76,7 +78,7 @@ class Window(NamedTuple):
 def ladder(
   height: int, width: int, *, multiple: int, fits: Callable[[int, int], bool]
 ) -> Ladder:
-  """The sizes of windows for a frame, of the frame's aspect.
+  """The sizes of windows for a frame: in its aspect, and strips across it.
 
   Args:
     height: of the frame.
@@ -92,19 +94,22 @@ def ladder(
   step = math.lcm(multiple, _GRID)
 
   def scaled(side, part):
-    return min(side, step * math.ceil(side * part**0.5 / step))
+    return min(side, step * math.ceil(side * part / step))
 
+  wide = width >= height
+  found = [(part**0.5, part**0.5) for part in _SHARES]
+  found += [(1, part) if wide else (part, 1) for part in _STRIPS]
   sizes = {
-    (scaled(height, part), scaled(width, part)): None for part in _SHARES
+    (scaled(height, down), scaled(width, across)) for down, across in found
   }
-  sizes = tuple(
+  possible = (
     size
-    for size in sizes
+    for size in sorted(sizes, key=lambda size: (math.prod(size), size))
     if min(size) > 2 * margin
     and math.prod(size) <= _WORTH * height * width
     and fits(*size)
   )
-  return Ladder((height, width), sizes, margin)
+  return Ladder((height, width), tuple(possible), margin)
 
 
 def moving(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -283,6 +288,10 @@ def _divided(box, blocks, cost, cuts: int) -> list[np.ndarray]:
     return [box]
   pairs = _halves(inner), _halves(inner.T)[..., [1, 0, 3, 2]]
   pairs = np.concatenate(pairs) + box[[0, 1, 0, 1]]
+  apart = (pairs[:, 1, :2] - pairs[:, 0, 2:]).max(-1) >= _APART
+  pairs = pairs[apart]
+  if not len(pairs):
+    return [box]
   best = pairs[cost(pairs).sum(-1).argmin()]
   parts = [
     part for half in best for part in _divided(half, blocks, cost, cuts - 1)
