@@ -173,6 +173,17 @@ def test_what_moves_far_apart_has_a_window_each():
   assert sorted(places) == sorted(window for (window,) in apart)
 
 
+@pytest.mark.parametrize('gap, count', [(8, 1), (16, 2)])
+def test_what_is_near_may_be_one_thing_and_is_not_cut(gap, count):
+  """In a frame where two small windows are less than one that holds both."""
+  film = np.full((2, 400, 1600, 3), 100, np.uint8)
+  for left in (400 - 176, 400 + gap):
+    film[1, 40:200, left : left + 176] = 200
+  sizes = (264, 280), (400, 800)
+  given = windows.Ladder((400, 1600), sizes, 24)
+  assert len(covered(*film, given)) == count
+
+
 def test_a_window_has_what_moves_in_its_middle():
   (window,) = covered(*still(2, [[(72, 112), (76, 116)]]))
   height, width = window.size

@@ -7,14 +7,17 @@ places alone, and their results are pasted into the mean.
 *What moves* are blocks of 4x4 pixels whose mean difference between the two
 frames of an interval is above `THRESHOLD` levels. Elsewhere the mean of both at
 the time of the new frame, (1 - k/K) before + k/K after, is nearer to one of
-them than half of that, so it is as good as anything. A block alone counts
-only if it differs three times as much; most such blocks are noise of a codec.
+them than half of that, so it is as good as anything. A block with fewer than
+two others around it counts only if it differs three times as much; most such
+blocks are noise of a codec.
 
 *Windows* have one of a few sizes, of which a program each is compiled. What
-moves is divided by straight cuts into boxes, so that the windows that hold the
-boxes have the least area. A window holds its box with a margin, since a system
-sees nothing beyond the window's edge. Its outer quarter is not used, and the
-middle half is blended into what lies around.
+moves is divided into boxes, by straight cuts through gaps, so that the windows
+that hold the boxes have little area. Half of a thing is not enough for a system
+to see how it moves, so nothing that hangs together is cut. A window holds its
+box with a margin, since a system sees nothing beyond the window's edge. The
+outer quarter of the margin is not used, and its middle half is blended into
+what lies around.
 
 *Patience.* To compile a program takes many seconds, so a size is used only when
 it would have spared `COMPILED` pixels so far. Until then sizes in use serve, or
