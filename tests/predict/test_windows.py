@@ -45,7 +45,7 @@ def still(length, places=(), side=12, size=SIZE):
   return film
 
 
-def walk(top, left, length, down=4, right=6):
+def walk(top, left, length, down=0, right=6):
   return [(top + down * n, left + right * n) for n in range(length)]
 
 
@@ -143,6 +143,7 @@ def test_windows_hold_all_that_moves(seed):
     inner = []
     for start, side, whole in zip(window[:2], window.size, size):
       assert start >= 0 and start + side <= whole
+      assert start % 8 == 0 or start + side == whole
       first = start + given.margin if start else 0
       end = start + side
       inner.append(slice(first, end - given.margin if end < whole else end))
@@ -187,8 +188,8 @@ def test_what_is_near_may_be_one_thing_and_is_not_cut(gap, count):
 def test_a_window_has_what_moves_in_its_middle():
   (window,) = covered(*still(2, [[(72, 112), (76, 116)]]))
   height, width = window.size
-  assert abs(window.top + height / 2 - 80) <= 2
-  assert abs(window.left + width / 2 - 120) <= 2
+  assert abs(window.top + height / 2 - 80) <= 8
+  assert abs(window.left + width / 2 - 120) <= 8
 
 
 @pytest.mark.parametrize('top', [0, 148])
@@ -231,10 +232,6 @@ def test_a_size_is_used_when_it_would_have_spared_a_compilation(monkeypatch):
   assert intervals(film) == 3 * [None] + 4 * [{small}]
   assert intervals(film, 3) == [None] + 6 * [{small}]
   # Until a smaller one is in use, a larger one serves.
-  wide = still(8, [walk(30, 40, 8, 0, 0), walk(30, 170, 8, 8, 0)])
-  wide[1::2, 100:112, 40:52] = 255
-  wide[1::2, 30:42, 40:52] = 255
-  assert set.union(*filter(None, intervals(wide))) <= set(ladder().sizes)
   spared = {(large, 1): windows.COMPILED}
   places, after = windows.choose(spared, ladder(), film[0], film[1], 1)
   assert [window.size for window in places] == [large]

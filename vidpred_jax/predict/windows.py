@@ -41,7 +41,9 @@ _MARGIN = 24, 1 / 32  # pixels, share of the longer side: the larger one
 _SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the frame's area, in its aspect
 _STRIPS = (1 / 4, 1 / 2)  # of the longer side; the other is the frame's
 _GUIDE = 0.1  # of a box's own area: decides between windows of equal area
-_GRID = 8  # sides are divisible by this
+# Windows begin at multiples of this, and so are their sides: then the pyramids
+# of a window have the pixels of the frame's. Off it frames lose up to 1.6 dB.
+_GRID = 8
 _APART = 4  # blocks: nearer ones may be one thing, which is not cut
 _CUTS = 3  # one after the other: 8 windows at most
 _WORTH = 0.9  # of the frame's area: more is computed as a whole
@@ -253,12 +255,15 @@ def _weights(start: int, side: int, whole: int, margin: int) -> np.ndarray:
 
 
 def _padded(box, given: Ladder):
-  """(tops, lefts, bottoms, rights) in pixels, with the margin in the frame."""
+  """(tops, lefts, bottoms, rights) in pixels, with the margin in the frame.
+
+  They begin on the grid.
+  """
   top, left, bottom, right = np.moveaxis(box, -1, 0) * BLOCK
   height, width = given.frame
   return (
-    np.maximum(top - given.margin, 0),
-    np.maximum(left - given.margin, 0),
+    np.maximum(top - given.margin, 0) // _GRID * _GRID,
+    np.maximum(left - given.margin, 0) // _GRID * _GRID,
     np.minimum(bottom + given.margin, height),
     np.minimum(right + given.margin, width),
   )
@@ -323,17 +328,26 @@ def _above(blocks):
 
 
 def _window(box, sizes, given: Ladder) -> Window:
-  """The smallest window that holds a box, with the box in its middle."""
+  """The smallest window that holds a box, the box about in its middle."""
   top, left, bottom, right = (int(x) for x in _padded(box, given))
   size = next(
     (high, wide)
     for high, wide in (*sizes, given.frame)
     if bottom - top <= high and right - left <= wide
   )
-  middle = top + bottom - size[0], left + right - size[1]
-  starts = (
-    min(max(twice // 2, 0), whole - side)
-    for twice, side, whole in zip(middle, size, given.frame)
+  placed = (
+    _start(first, last, side, whole)
+    for first, last, side, whole in zip(
+      (top, left), (bottom, right), size, given.frame
+    )
   )
-  first_row, first_column = starts
+  first_row, first_column = placed
   return Window(first_row, first_column, size)
+
+
+def _start(first: int, last: int, side: int, whole: int) -> int:
+  """Where a window of that side begins on an axis that holds [first, last)."""
+  least, most = max(0, last - side), min(first, whole - side)
+  middle = min(max((first + last - side) // 2, least), most)
+  start = middle // _GRID * _GRID
+  return start if start >= least else min(start + _GRID, most)
