@@ -65,7 +65,9 @@ def test_a_system_may_see_the_frames_around_the_interval(parts):
 
   clip = np.stack([np.full((9, 13, 3), v, np.uint8) for v in (9, 1, 1, 9, 25)])
   clip[..., 0] += np.arange(5, dtype=np.uint8)[:, None, None]
-  serve = predictor.Predictor(make(cubic, frames), VARIABLES, cut=-1)
+  serve = predictor.Predictor(
+    make(cubic, frames), VARIABLES, cut=-1, whole=True
+  )
   got = np.stack(list(serve.interpolate(clip))).astype(float)
   assert len(got) == 4 * parts + 1
   np.testing.assert_array_equal(got[::parts], clip)

@@ -1,6 +1,7 @@
 import re
 import types
 from fractions import Fraction
+from unittest import mock
 
 import jax
 import numpy as np
@@ -181,3 +182,16 @@ def test_the_model_for_any_film_is_taken_by_what_is_asked():
   for between_frames, name in predict._FOR_ANY_FILM.items():
     if name in zoo.models():
       assert vp.load(name)[0].frames.interpolates == between_frames
+
+
+@pytest.mark.parametrize('whole', [False, True])
+def test_a_flag_says_that_all_of_the_picture_is_computed(whole, monkeypatch):
+  given = {}
+  monkeypatch.setattr(
+    predict, 'predict_video', lambda *_, **settings: given.update(settings)
+  )
+  options = mock.Mock(
+    input='a.mp4', output='b.mp4', init_every=None, seed=0, whole=whole
+  )
+  predict._serve(between, options, None, None, False)
+  assert given['whole'] is whole

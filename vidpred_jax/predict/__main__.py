@@ -21,7 +21,8 @@ Interpolation (any system that interpolates):
 makes a video of K times the frame rate. `--fps=60` makes a video of that rate
 and of the same duration, by the times of the frames. Sound, subtitles and
 chapters are copied. Nothing is blended across a scene cut (`--cut`, or the list
-`--cuts=FILE`).
+`--cuts=FILE`). Where nothing moves new frames are means of the two beside them;
+`--whole` computes all of the picture.
 
 Interlaced video is used unchanged, with a warning, unless `--deinterlace` is
 given. High dynamic range is mapped to the standard range, with a warning,
@@ -109,6 +110,7 @@ def define_flags() -> None:
   flags.DEFINE_bool('with_input', False, 'Write the input before them.')
   flags.DEFINE_integer('factor', None, 'Interpolate to so many times the rate.')
   flags.DEFINE_string('fps', None, 'Interpolate to this rate: 60, 60000/1001.')
+  flags.DEFINE_bool('whole', False, 'Interpolate also where nothing moves.')
   flags.DEFINE_list('overlay', [], 'Show beside: flow, mask, blocks, routes.')
   flags.DEFINE_bool('audio', True, 'Copy sound, subtitles and chapters.')
   flags.DEFINE_string('input_fps', None, 'Rate of a folder or raw H.264; 25.')
@@ -188,6 +190,7 @@ def _serve(load, options, fps, input_fps, fields: bool) -> None:
     'max_pixels': options.max_pixels,
     'overlap': options.tile_overlap,
     'cut': options.cut,
+    'whole': options.whole,
   }
   if fields:
     _refuse(options, 'Physical fields', ('factor', 'samples'))

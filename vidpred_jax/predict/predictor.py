@@ -15,6 +15,9 @@ called once per frame.
 (`video_io.scenes`, or the argument `cuts`): the nearer frame is repeated. Of a
 clip that is to go on only the last scene counts (`System.repeats_context`).
 
+*Still parts.* Frames between two are computed only where the film moves
+(`windows`), unless the system is stochastic or diagnostics are asked for.
+
 *Samples.* Futures of a clip are drawn together, as many as `max_pixels` allow.
 Each equals, up to rounding, a prediction by itself with its own key.
 
@@ -35,7 +38,14 @@ import jax
 import numpy as np
 
 from vidpred_jax import checkpoint
-from vidpred_jax.predict import engine, frame_rate, inputs, overlap, tiling
+from vidpred_jax.predict import (
+  between,
+  engine,
+  frame_rate,
+  inputs,
+  overlap,
+  tiling,
+)
 from vidpred_jax.predict.futures import Futures, summarise
 from vidpred_jax.systems import base
 from vidpred_jax.video_io import scenes
@@ -61,6 +71,7 @@ class Predictor:
     overlap: int = tiling.OVERLAP,
     cut: float = scenes.MIN_SIMILARITY,
     cuts: Callable[[int, Any], bool] | None = None,
+    whole: bool = False,
   ):
     """Puts the variables on the device; nothing is compiled yet.
 
@@ -77,6 +88,8 @@ class Predictor:
         to two scenes, between which nothing is interpolated; -1: never.
       cuts: `(number, time) -> bool`, whether a frame (number from 0) begins a
         scene, instead of the rule.
+      whole: whether every pixel of frames between two is computed, not only
+        those in `windows` around what moves.
     """
     if overlap < 0 or max_pixels < 1:
       raise ValueError(
@@ -93,6 +106,7 @@ class Predictor:
     self._max_pixels, self._tile, self._overlap = max_pixels, tile, overlap
     # Fields have no scenes.
     self._cut, self._cuts = -1.0 if system.data.is_field else cut, cuts
+    self._whole = whole
 
   def __repr__(self) -> str:
     count = sum(x.size for x in jax.tree.leaves(self.variables['params']))
@@ -115,6 +129,7 @@ class Predictor:
     overlap: int = tiling.OVERLAP,
     cut: float = scenes.MIN_SIMILARITY,
     cuts: Callable[[int, Any], bool] | None = None,
+    whole: bool = False,
     **overrides,
   ) -> 'Predictor':
     """Loads a predictor from an export, a run or a model of the package.
@@ -128,6 +143,7 @@ class Predictor:
       overlap: as for `Predictor`.
       cut: as for `Predictor`.
       cuts: as for `Predictor`.
+      whole: as for `Predictor`.
       **overrides: settings of the system that replace the stored ones, `frames`
         among them.
 
@@ -147,6 +163,7 @@ class Predictor:
       overlap=overlap,
       cut=cut,
       cuts=cuts,
+      whole=whole,
     )
 
   # ------------------------------------------------------------- prediction
@@ -415,43 +432,18 @@ class Predictor:
   def _interpolate(
     self, timed_frames, phases, parts, key, with_diagnostics, ahead, **hold
   ):
-    """Runs `frame_rate.interpolate` with the system."""
-    key, size, tiles = inputs.key(key), None, None
-    around = len(self.system.frames.context) // 2 - 1
-    entered = {}  # what the system sees of frames, by their number
-
-    def checked():
-      nonlocal size, tiles
-      for (time, frame), begins in self._scenes(timed_frames):
-        if tiles is None:  # a frame of another size is refused in its turn
-          size = frame.shape[:2]
-          tiles = self._engine.plan(*size)
-        yield time, frame, begins
-
-    def make(context, inner):
-      nonlocal entered
-      images = {frame.number: frame.image for frame in context}
-      entered = {n: entered[n] for n in images.keys() & entered.keys()}
-      for n in images.keys() - entered.keys():
-        entered[n] = self._engine.to_device(images[n], tiles)
-      shots = self._engine.predict(
-        [entered[frame.number] for frame in context],
-        size,
-        tiles,
-        jax.random.fold_in(key, context[around + 1].number + 1),
-        [k - 1 for k in inner],
-        with_diagnostics,
-      )
-      return [(s._replace(state=None), {}) for s in shots]  # nothing follows
-
-    def finish(item):
-      made = isinstance(item[0], engine.Prediction)
-      return engine.shown(item[0], size, tiles) if made else item
-
-    filled = frame_rate.interpolate(
-      checked(), phases, parts, make, around=around, **hold
+    """Runs `between.restored` on the scenes of a film."""
+    shots = between.restored(
+      self._engine,
+      self._scenes(timed_frames),
+      phases,
+      parts,
+      inputs.key(key),
+      with_diagnostics=with_diagnostics,
+      ahead=ahead,
+      whole=self._whole,
+      **hold,
     )
-    shots = overlap.in_flight(filled, finish, ahead)
     return shots if with_diagnostics else (frame for frame, _ in shots)
 
   def _scenes(self, timed_frames) -> Iterator:
