@@ -59,7 +59,8 @@ def test_the_untrained_block_lets_motion_go_on():
   np.testing.assert_allclose(diagnostics['flow'], steps, atol=1e-4)
   for n in range(3):
     start = model_room.Start(paths[:, n])
-    shown = model_room.blend(model_room.initial_state(context[:, -2:], start))
+    state = model_room.initial_state(context[:, -2:], start)
+    shown = model_room.blend(state, None)
     np.testing.assert_allclose(frames[:, n], shown, atol=1e-5)
 
 
