@@ -239,16 +239,17 @@ def row_of(film, share, spent, quality, compiled):
   row['most lost, frame'] = int(lower.argmax())
   part = np.divide(spent['windows'][1], np.nanmedian(spent['whole'][1]))
   seen = ~np.isnan(part)
-  slope, fixed = np.nan, np.nan  # where all shares are about the same
+  line = 'shares too equal for a line'
   if np.std(share) > 0.05:
     slope, fixed = np.polyfit(np.array(share)[seen], part[seen], 1)
-  row |= {'fixed': float(fixed), 'slope': float(slope)}
+    row |= {'fixed': float(fixed), 'slope': float(slope)}
+    line = f'{fixed:.2f} + {slope:.2f} x share'
   print(
     f'{name}: share {row["share"]:.2f}, processor '
     f'{row["windows, processor ms"]:.0f} of {row["whole, processor ms"]:.0f} '
     f'ms: {row["ratio"]:.2f} ({row["windows, ms"]:.0f} of '
-    f'{row["whole, ms"]:.0f} ms); {fixed:.2f} + {slope:.2f} '
-    f'x share; {row["windows, dB"]:.2f} dB, whole {row["whole, dB"]:.2f}, a '
+    f'{row["whole, ms"]:.0f} ms); {line}; '
+    f'{row["windows, dB"]:.2f} dB, whole {row["whole, dB"]:.2f}, a '
     f'frame up to {row["most lost, dB"]:.2f} less '
     f'({row["most lost, frame"]}); compiled {row["compiled"]} s',
     flush=True,
