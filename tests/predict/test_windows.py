@@ -322,6 +322,14 @@ def test_where_nothing_moves_the_system_is_not_called(calls):
   assert (made == made[:, :1, :1, :1]).all()
 
 
+def test_a_still_film_of_other_channels_is_refused():
+  serve = predictor.Predictor(inverse(), VARIABLES)
+  for channels in (1, 4):
+    film = still(3)[..., :1].repeat(channels, -1)
+    with pytest.raises(ValueError, match=f'have {channels} channels'):
+      list(serve.interpolate(film))
+
+
 def test_a_flash_in_a_still_film_takes_the_whole_frame(calls, at_once):
   film = still(5, [walk(72, 90, 5)])
   film[2] = film[2] // 2 + 127

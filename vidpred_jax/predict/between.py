@@ -68,6 +68,7 @@ def restored(
     nonlocal size, tiles, given
     for (time, frame), begins in scenes:
       if tiles is None:  # a frame of another size is refused in its turn
+        run.check_channels(frame)
         size = frame.shape[:2]
         tiles = run.plan(*size)
         given = _ladder(run, size)

@@ -78,7 +78,7 @@ class Engine:
       The predictions at these targets, for `shown`. The device may still be
       computing them.
     """
-    self._check_channels(states)
+    self.check_channels(states[0])
     targets = np.array(targets, np.int32)
 
     def run(number, placement, covered):
@@ -104,7 +104,7 @@ class Engine:
 
   def init_carry(self, context, size, tiles: tiling.Tiles, key) -> list:
     """The carry of a recurrent system after the context, for each tile."""
-    self._check_channels(context)
+    self.check_channels(context[0])
     return [
       self._init_carry(
         self.variables,
@@ -158,8 +158,9 @@ class Engine:
       runtime.trim(after=sums)
     return jax.tree.unflatten(tree, sums)
 
-  def _check_channels(self, states) -> None:
-    channels, expected = states[0].shape[-1], self.system.channels
+  def check_channels(self, frame) -> None:
+    """Raises ValueError unless a frame [..., C] has the system's channels."""
+    channels, expected = frame.shape[-1], self.system.channels
     if channels != expected:
       raise ValueError(
         f'The frames have {channels} channels, this system takes {expected}. '
