@@ -109,7 +109,7 @@ def begin(
     for x in (seen.kept, horizon / _HORIZON)
   ]
   hints = layout.concatenate([*differences, errors, *numbers])
-  return jnp.stack(others, 1), layout.materialize(hints)
+  return jnp.stack(others, 1), hints
 
 
 def _halved(x: jax.Array) -> jax.Array:
