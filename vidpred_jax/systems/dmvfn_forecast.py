@@ -111,7 +111,7 @@ def _gone_on(model, settings, variables, context, key, count):
   begun = dmvfn.Start(flow)
   if settings.hindsight:  # Without hindsight no block knows what to do.
     state = dmvfn.initial_state(pair, begun)
-    blocks = jnp.zeros((len(pair), len(settings.scales)))
+    blocks = jnp.zeros((pair.shape[0], len(settings.scales)))
     mask = jax.nn.sigmoid(state.voxel[..., 4:])
     first = dmvfn.blend(state, None)
     diagnostics = {'flow': flow[..., 2:], 'mask': mask, 'blocks': blocks}
@@ -140,7 +140,7 @@ def _by_hindsight(model, settings, variables, context, key, count):
 
   def one(given):
     number, flow, key = given
-    horizon = jnp.full((len(pair),), 1.0 + number)
+    horizon = jnp.full((pair.shape[0],), 1.0 + number)
     begun = start(pair, flow, seen, horizon)
     return next_frame(model, settings, variables, pair, key, begun, on=on)
 
