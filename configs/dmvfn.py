@@ -325,6 +325,7 @@ def _hindsight(config):
   config.model.router_scale = 4
   config.model.distance = 'squared'
   config.model.flow_weight = 0.0
+  config.model.rollout = 0
   config.data = config.data.parts.films
   config.data.step = (1,)
   config.data.teacher = ''

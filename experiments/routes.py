@@ -103,6 +103,8 @@ def measured(folder: str, clips: int, size: int, max_speed: float) -> Losses:
   if record['system'] != 'dmvfn':
     raise ValueError(f'{folder} holds {record["system"]!r}, expected dmvfn.')
   settings = Settings(**record['settings'])
+  if settings.hindsight:
+    raise ValueError(f'{folder} has hindsight; routes here see two frames.')
   model = dmvfn.DMVFN(
     scales=tuple(settings.scales),
     widths=settings.widths and tuple(settings.widths),

@@ -93,6 +93,7 @@ def test_what_does_not_suit_is_refused(tmp_path):
   for function, settings, words in (
     (forward(), {}, '5 channels; this system sees 3'),
     (forward(), {'factor': 2}, 'cannot serve --factor'),
+    (forward(), {'whole': True}, 'cannot serve --whole'),
     (load, {'num_frames': 2}, 'cannot serve --num_frames'),
     (load, {'factor': 1}, 'factor=1, expected 2 to 64'),
     (load, {'factor': 10**9}, 'expected 2 to 64'),

@@ -1,6 +1,7 @@
 """`predict.windows`: frames between frames only where the film moves."""
 
 import math
+from fractions import Fraction
 
 import jax.numpy as jnp
 import numpy as np
@@ -350,6 +351,21 @@ def test_a_film_is_resampled_in_windows(calls, at_once):
   interpolated = list(serve.interpolate(film))
   for n in range(8):
     np.testing.assert_array_equal(made[n], interpolated[2 * n])
+
+
+@pytest.mark.parametrize('often', [2, 3])
+def test_a_frame_that_is_shown_more_than_once_stays_the_same(
+  often, calls, at_once
+):
+  film = still(3, [walk(72, 90, 3)])
+  serve = predictor.Predictor(inverse(), VARIABLES, cut=-1)
+  times = [Fraction(n, 24) for n in range(3)]
+  made = list(serve.resample(zip(times, film), 24 * 2 * often))
+  interpolated = list(serve.interpolate(film))
+  for frame in made:
+    same = [np.array_equal(frame, other) for other in interpolated]
+    assert any(same)
+  assert len(made) == 3 * 2 * often
 
 
 @pytest.mark.parametrize(

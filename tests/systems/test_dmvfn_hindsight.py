@@ -138,7 +138,7 @@ def test_from_two_frames_no_block_runs():
 
 
 @pytest.mark.parametrize(
-  'other', [{'initial_flow': 'zero'}, {'flow_weight': 0.1}]
+  'other', [{'initial_flow': 'zero'}, {'flow_weight': 0.1}, {'rollout': 1}]
 )
 def test_settings_that_do_not_fit(other):
   with pytest.raises(ValueError, match='hindsight=True takes'):

@@ -60,7 +60,7 @@ def first_flows(
   Args:
     context: as there.
     tests: for how many of the last frames a flow is wanted, too, as if they
-      were to be predicted: 0, or so many that three frames are before them.
+      were to be predicted: 0, or so many that two frames are before each.
 
   Returns:
     `(flows, q)`. The flow [B, H, W, 4] of the next frame, then of the last, of

@@ -73,6 +73,7 @@ def predict_array(
     num_frames=num_frames,
     samples=samples,
     factor=factor,
+    whole=settings.get('whole') or None,
   )
   parts = None
   if system.frames.interpolates:

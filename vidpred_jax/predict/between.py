@@ -142,8 +142,9 @@ def _in_window(run: engine.Engine, predict, context, window: windows.Window):
 
 
 def _pasted(frame: Pasted, margin: int) -> np.ndarray:
-  """Waits for the windows of a frame, and pastes them."""
+  """Waits for the windows of a frame, and pastes them into a new one."""
+  made = frame.mean.copy()  # A frame may be shown more than once.
   for window, shot in zip(frame.places, frame.parts):
     part = np.asarray(shot.frame)[: window.size[0], : window.size[1]]
-    windows.paste(frame.mean, part, window, margin)
-  return frame.mean
+    windows.paste(made, part, window, margin)
+  return made

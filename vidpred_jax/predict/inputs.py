@@ -165,7 +165,7 @@ def check_request(between: bool, **request: Any) -> None:
     between: whether the system interpolates.
     **request: what is asked for by the names of options; None: it is not.
   """
-  wrong, does = ('factor', 'fps', 'cuts'), 'predicts what follows'
+  wrong, does = ('factor', 'fps', 'cuts', 'whole'), 'predicts what follows'
   if between:
     wrong = ('num_frames', 'samples', 'with_input')
     does = 'interpolates between frames'

@@ -91,6 +91,7 @@ def predict_video(
     factor=factor,
     fps=fps,
     cuts=(reading or {}).get('cuts'),
+    whole=settings.get('whole') or None,
     overlay=overlay,
   )
   _check_overlay(system, variables, overlay)

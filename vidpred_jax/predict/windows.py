@@ -43,6 +43,7 @@ _STRIPS = (1 / 4, 1 / 2)  # of the longer side; the other is the frame's
 _GUIDE = 0.1  # of a box's own area: decides between windows of equal area
 # Windows begin at multiples of this, and so are their sides: then the pyramids
 # of a window have the pixels of the frame's. Off it frames lose up to 1.6 dB.
+# At the right and the bottom of a frame of another size it cannot be had.
 _GRID = 8
 _APART = 4  # blocks: nearer ones may be one thing, which is not cut
 _CUTS = 3  # one after the other: 8 windows at most

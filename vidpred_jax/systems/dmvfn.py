@@ -312,11 +312,11 @@ def make(*, frames: Frames, **settings) -> System:
 
   Returns:
     The system. Metrics of its loss: 'laplacian' or 'squared' (distance of the
-    last output), 'psnr'
-    (of the last output, dB), 'blocks' (used, mean over the batch), and 'vgg',
-    'end_point_error' (of the last output, pixels) and 'gate_penalty' where they
-    are part of the loss; all of them means over the targets, 'blocks' and
-    'gate_penalty' over those for which the network runs.
+    last output), 'psnr' (of the last output, dB), 'blocks' (used, mean over the
+    batch), and 'vgg', 'end_point_error' (of the last output, pixels) and
+    'gate_penalty' where they are part of the loss; all of them means over the
+    targets, with `hindsight` over two of them, 'blocks' and 'gate_penalty' over
+    those for which the network runs.
 
   Raises:
     ValueError: if `frames` or a setting cannot be.

@@ -40,7 +40,8 @@ class Settings(NamedTuple):
       velocity, in a prediction as `ops.persistence.first_flow` has it.
     hindsight: whether the blocks also see how wrong the last frames would have
       been foretold, and choose among more candidates (`ops.hindsight`). The
-      paper does not do so. It takes a 'variational' flow and no `flow_weight`;
+      paper does not do so. It takes a 'variational' flow, no `flow_weight` and
+      no `rollout`;
       with less than five context frames no block runs. Its loss is that of the
       next frame and, if there are more targets, of another one drawn at random.
     keep_bars: whether a prediction leaves black edges that stand still as they
@@ -140,12 +141,11 @@ def checked(settings: Settings) -> Settings:
     length=count,
   )
   settings = rules.check(settings, {'widths': rules.either(None, widths)})
-  if settings.hindsight and (
-    settings.initial_flow != 'variational' or settings.flow_weight
-  ):
+  others = settings.flow_weight or settings.rollout
+  if settings.hindsight and (settings.initial_flow != 'variational' or others):
     raise ValueError(
-      "hindsight=True takes initial_flow='variational' and flow_weight=0, got "
-      f'initial_flow={settings.initial_flow!r} and '
-      f'flow_weight={settings.flow_weight}.'
+      "hindsight=True takes initial_flow='variational', flow_weight=0 and "
+      f'rollout=0, got initial_flow={settings.initial_flow!r}, '
+      f'flow_weight={settings.flow_weight} and rollout={settings.rollout}.'
     )
   return settings
