@@ -9,7 +9,7 @@ import pytest
 from tests.arrays import waves
 from vidpred_jax import cost
 from vidpred_jax.convert.dmvfn import torch_names
-from vidpred_jax.models import dmvfn, initial
+from vidpred_jax.models import dmvfn, dmvfn_layers, initial
 from vidpred_jax.ops import persistence, routing
 
 # The rows of the paper's table 11, as printed (some have ten blocks).
@@ -285,3 +285,26 @@ def test_with_a_variational_flow_skipping_is_masking(platform):
   start, _ = jax.jit(persistence.first_flow)(pair)
   np.testing.assert_allclose(skipped.flow[1], start[1], atol=1e-4)
   assert np.abs(skipped.flow[0] - start[0]).max() > 0.03
+
+
+@pytest.mark.parametrize('scale', [1, 2])
+def test_a_block_with_hints_is_the_same_in_both_formulations(scale):
+  keys = jax.random.split(jax.random.key(0), 4)
+  frames, voxel, hints = (
+    jax.random.uniform(key, (2, 16, 24, channels))
+    for key, channels in zip(keys, (6, 5 + 2, 3))
+  )
+  state = dmvfn.State(voxel, frames[..., :3], frames[..., 3:])
+  fast, published = (
+    dmvfn_layers.Block(8, scale, formulation=name, others=2, hints=3)
+    for name in ('fast', 'published')
+  )
+  variables = fast.init(keys[3], frames, state, hints)
+  one, other = (
+    jax.jit(block.apply)(variables, frames, state, hints)
+    for block in (fast, published)
+  )
+  assert one.shape == voxel.shape
+  np.testing.assert_allclose(one, other, atol=1e-5)
+  without = jax.jit(fast.apply)(variables, frames, state, 0 * hints)
+  assert np.abs(one - without).max() > 1e-3
